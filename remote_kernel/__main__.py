@@ -1,0 +1,31 @@
+"""The `remote_kernel` command: a kernel's launcher when `-f` is given, the kernelspec manager otherwise."""
+
+from __future__ import annotations
+
+import sys
+
+# Without a command in front these are the launcher's; --endpoint is here so that a forgotten `-f` is complained of.
+_LAUNCH_FLAGS = {"-f", "--connection-file", "--endpoint"}
+
+
+def main() -> int:
+    """Run the command and give its exit status.
+
+    The launcher is told apart before typer is imported: a kernel's start would pay about 150 ms for it.
+    """
+    arguments = sys.argv[1:]
+    flags = {word.partition("=")[0] for word in arguments}
+    if flags & _LAUNCH_FLAGS and arguments[0].startswith("-"):
+        if "--resume" in flags:
+            from remote_kernel.resume import main as launch
+        else:
+            from remote_kernel.launcher import main as launch
+
+        return launch(arguments)
+    from remote_kernel.cli.manager import main as manage
+
+    return manage(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

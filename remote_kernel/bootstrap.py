@@ -1,0 +1,105 @@
+"""Ship the agent: one remote command that reads the program from its input, and the bytes that it reads.
+
+Nothing is installed on the remote host or left there, and no round trip is spent on asking what is there.
+The remote command is `sh -c SCRIPT`, because the login shell may be bash, dash, zsh, fish or tcsh: the
+script holds no single quote, no newline and no backslash that one of them treats in its own way, and every
+value in it is spelled in octal where it is not plain.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from remote_kernel.options import FOREVER, LaunchOptions
+
+# What each mode ships, in the order of the imports; the last module's `main` is run.
+_KERNEL = ("kernel", "ssh_session", "folder")
+SHIPPED = {
+    "start": ("pace", "spool", "link", "reactor", *_KERNEL, "channels", "zmtp", "diary", "visitor", "logout", "agent"),
+    "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
+    "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
+    "survey": ("kernel", "survey"),
+    "install": ("kernel", "survey"),
+}
+_PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
+_STAND_INS = "python3 python"
+
+
+def remote_command(python: str, size: int) -> str:
+    """Give the command line for the remote login shell: run `size` bytes of program that come on stdin.
+
+    The program runs under `python`, or where there is none under any python3, which then says so.
+    -I and -S keep the user's folder, environment and site packages out of the agent, which needs none.
+    """
+    loader = f"import io,zlib;exec(zlib.decompress(io.BufferedReader(io.FileIO(0,closefd=False),1).read({size})))"
+    script = (
+        f'p=$(printf %b "{_octal(python)}"); case "$p" in [~]/*) p="$HOME/${{p#??}}";; esac; '
+        f'for c in "$p" {_STAND_INS}; do if command -v "$c" >/dev/null 2>&1; '
+        f'then exec "$c" -I -S -c "{loader}" "$c"; fi; done; echo "remote_kernel: no python" >&2; exit 127'
+    )
+    return f"exec /bin/sh -c '{script}'"
+
+
+def _octal(text: str) -> str:
+    return _PLAIN.sub(lambda found: "".join(f"\\0{byte:03o}" for byte in found[0].encode()), text)
+
+
+def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
+    """Give the compressed program: the stage, the modules of a mode, and its settings.
+
+    `marker` is a word that the remote side prints on a line of its own before anything else of ours, so that what
+    rc files print is told apart. The connection's key travels in here, on stdin, never in an argv.
+    """
+    text = json.dumps(
+        {
+            "marker": marker,
+            "sources": [(name, _source(name)) for name in SHIPPED[mode]],
+            "parameters": {"mode": mode, "settings": settings},
+        }
+    )
+    return zlib.compress(f"{_source('stage')}\n\nrun({text!r})\n".encode(), 6)
+
+
+def start_settings(
+    options: LaunchOptions, identity: str, link: str, connection: Mapping[str, object]
+) -> dict[str, object]:
+    """Give what `kernel.Settings` reads there: of the kernel `identity` and the launcher's Link `link`."""
+    return {
+        "id": identity,
+        "link": link,
+        "connection": dict(connection),
+        "python": options.remote_python(),
+        "kernel": options.kernel,
+        "env": list(options.env),
+        "workdir": options.workdir,
+        "init": options.init,
+        "folder": remote_folder(),
+        "launched_by": f"{os.uname().nodename}:{os.getpid()}",
+        "fingerprint": fingerprint(options),
+        "keep": options.keep,
+        "linger": None if options.linger_seconds == FOREVER else options.linger_seconds,
+        "spool_bytes": options.spool_bytes,
+    }
+
+
+def fingerprint(options: LaunchOptions) -> str:
+    """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
+    what = options._replace(keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0)
+    return f"{zlib.crc32(json.dumps(what.to_arguments()).encode()):08x}"
+
+
+def remote_folder() -> str:
+    """Give the folder that the user wants the agents' folders in on the remote host, empty for the default."""
+    return os.environ.get("REMOTE_CONN_DIR", "")
+
+
+def _source(name: str) -> str:
+    spec = find_spec(f"remote_kernel.{name}")
+    assert spec and spec.origin
+    with open(spec.origin, encoding="utf-8") as file:
+        return file.read()

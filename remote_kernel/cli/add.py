@@ -1,0 +1,109 @@
+"""`remote_kernel add`: check a remote host, then install a kernelspec for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from remote_kernel.cli import settings
+from remote_kernel.cli.check import ask_host, describe, fitted, start_once
+from remote_kernel.cli.edge import note
+from remote_kernel.cli.settings import Settings
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import UsageError
+from remote_kernel.kernelspec import (
+    Draft,
+    Kernelspec,
+    check_free,
+    jupyter_folders,
+    kernels_folder,
+    write_kernelspec,
+)
+from remote_kernel.options import LaunchOptions
+
+EXAMPLES = """\b
+Examples:
+  remote_kernel add gpu1
+  remote_kernel add --endpoint me@gpu1:2222 -J me@gate --name "Remote CUDA"
+  remote_kernel add gpu1 --python /opt/conda/bin/python --install
+  remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
+"""
+
+
+def add(
+    host: Annotated[
+        str | None,
+        typer.Argument(metavar="HOST", help="The remote host: an ssh config alias or [USER@]HOST[:PORT]."),
+    ] = None,
+    endpoint: settings.EndpointOption = None,
+    name: settings.NameOption = None,
+    jump: settings.JumpOption = None,
+    python: settings.PythonOption = None,
+    kernel: settings.KernelOption = None,
+    env: settings.EnvOption = None,
+    workdir: settings.WorkdirOption = None,
+    init: settings.InitOption = None,
+    transport: settings.TransportOption = None,
+    linger: settings.LingerOption = None,
+    keep: settings.KeepOption = None,
+    spool: settings.SpoolOption = None,
+    ssh_config: settings.SshConfigOption = None,
+    user: Annotated[
+        bool, typer.Option("--user", help="Install into your own Jupyter data folder (the default).")
+    ] = False,
+    sys_prefix: Annotated[
+        bool, typer.Option("--sys-prefix", help="Install into the Python environment of this command.")
+    ] = False,
+    prefix: Annotated[
+        str, typer.Option("--prefix", metavar="DIR", help="Install into DIR/share/jupyter/kernels.", show_default=False)
+    ] = "",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite the kernelspec of that name that 'add' made.")
+    ] = False,
+    no_check: settings.NoCheckOption = False,
+    install: settings.InstallOption = False,
+) -> None:
+    """Install a kernelspec for a remote host, after trying it.
+
+    JupyterLab, VS Code and every other program that reads kernelspecs then offer it. Connects to the host, looks for
+    the interpreter and ipykernel, and starts a kernel once; only if that works is anything installed: in Jupyter's
+    data folder, or right in the folder LOCAL_KERNELS_DIR where that is set.
+    """
+    if bool(host) == bool(endpoint):
+        problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
+        raise UsageError(problem, "write for example 'remote_kernel add gpu1'")
+    target = Endpoint.parse(host or endpoint or "")
+    given = Settings(None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
+    options = given.applied_to(LaunchOptions(target))
+    kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
+    title = f"{options.kernel or 'Remote Python'} ({target})" if name is None else name
+    draft = Draft(" ".join(title.split()), options)
+    check_free(draft.display_name, kernels, replace=replace)
+    draft.argv()
+    if not no_check:
+        found = ask_host(options, install=install)
+        note(describe(found))
+        draft = fitted(draft, found)
+        if found.kernelspec and name is None:
+            draft = dataclasses.replace(draft, display_name=f"{found.kernelspec.display_name} ({target})")
+            check_free(draft.display_name, kernels, replace=replace)
+        start_once(draft)
+    elif options.kernel:
+        note("note: nobody asked the host for the kernel's language; the kernelspec says python")
+    _report(write_kernelspec(draft, kernels, replace=replace))
+
+
+def _report(spec: Kernelspec) -> None:
+    typer.echo(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
+    kernels = spec.folder.parent
+    if kernels not in jupyter_folders():
+        hint = (
+            f"set JUPYTER_PATH={kernels.parent}" if kernels.name == "kernels" else "it needs a folder called 'kernels'"
+        )
+        note(f"note: Jupyter does not look into {kernels}; {hint}")
+    typer.echo(
+        "JupyterLab: reload the page; it is in the launcher and in Kernel > Change Kernel...\n"
+        "VS Code: Select Kernel > Jupyter Kernel..., and the refresh button there if it is missing"
+    )

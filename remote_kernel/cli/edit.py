@@ -1,0 +1,140 @@
+"""`remote_kernel edit`: change the settings of a kernelspec that `add` made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from remote_kernel.cli import settings
+from remote_kernel.cli.check import ask_host, describe, fitted, start_once
+from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.settings import Settings
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.kernelspec import (
+    Draft,
+    Kernelspec,
+    check_display_name,
+    find_kernelspec,
+    program_arguments,
+    replace_document,
+    require_added,
+    rewrite_kernelspec,
+)
+from remote_kernel.options import LaunchOptions
+
+EXAMPLES = """\b
+Examples:
+  remote_kernel edit remote_cuda --python /opt/conda/bin/python
+  remote_kernel edit remote_cuda --name "CUDA on gpu2" --endpoint gpu2
+  remote_kernel edit remote_cuda --env CUDA_VISIBLE_DEVICES=1 --unset-env DEBUG
+  remote_kernel edit remote_cuda --jump ''
+  remote_kernel edit remote_cuda
+"""
+
+
+def edit(
+    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The kernelspec: its slug or its display name.")],
+    endpoint: settings.EndpointOption = None,
+    name: settings.NameOption = None,
+    jump: settings.JumpOption = None,
+    python: settings.PythonOption = None,
+    kernel: settings.KernelOption = None,
+    env: settings.EnvOption = None,
+    unset_env: Annotated[
+        list[str] | None, typer.Option("--unset-env", metavar="K", help="Forget a variable; may be repeated.")
+    ] = None,
+    workdir: settings.WorkdirOption = None,
+    init: settings.InitOption = None,
+    transport: settings.TransportOption = None,
+    linger: settings.LingerOption = None,
+    keep: settings.KeepOption = None,
+    spool: settings.SpoolOption = None,
+    ssh_config: settings.SshConfigOption = None,
+    no_check: settings.NoCheckOption = False,
+    install: settings.InstallOption = False,
+) -> None:
+    """Change the settings of a kernelspec that 'add' made.
+
+    Only the settings given here change; where none is given, kernel.json opens in an editor: VISUAL, else EDITOR, else
+    vi. An empty value puts the default back. The slug stays as it is, also with a new name, because notebooks remember
+    it. Kernels that run already keep their settings.
+    """
+    spec = find_kernelspec(slug)
+    require_added(spec)
+    given = Settings(endpoint, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
+    if not given.any() and name is None and not unset_env:
+        _edit_by_hand(spec)
+        return
+    if spec.options is None:
+        raise UsageError(f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "give no option to edit it")
+    options = _without(given.applied_to(spec.options), unset_env or [])
+    title = spec.display_name if name is None else check_display_name(name, besides=(spec.slug,))
+    program = spec.program if os.access(spec.program[0], os.X_OK) else program_arguments()
+    draft = Draft(title, options, spec.language, spec.interrupt_mode, program)
+    draft.argv()
+    if not no_check and _tried_before(options) != _tried_before(spec.options):
+        found = ask_host(options, install=install)
+        note(describe(found))
+        draft = fitted(draft, found)
+        start_once(draft)
+    elif not options.kernel and spec.options.kernel:
+        draft = dataclasses.replace(draft, language="python", interrupt_mode="signal")
+    changed = rewrite_kernelspec(spec, draft)
+    typer.echo(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
+
+
+def _tried_before(options: LaunchOptions) -> LaunchOptions:
+    """Leave out what needs no kernel to be tried."""
+    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False)
+
+
+def _without(options: LaunchOptions, names: list[str]) -> LaunchOptions:
+    for name in names:
+        if name not in dict(options.env):
+            raise UsageError(f"the kernelspec sets no variable '{name}'", "'remote_kernel list --json' shows which")
+    return options._replace(env=tuple(pair for pair in options.env if pair[0] not in names))
+
+
+def _edit_by_hand(spec: Kernelspec) -> None:
+    """Let the person edit a copy; only one that still describes a remote kernel takes the place of kernel.json."""
+    before = (spec.folder / "kernel.json").read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="remote_kernel-edit-") as folder:
+        copy = Path(folder, "kernel.json")
+        copy.write_text(before, encoding="utf-8")
+        while True:
+            _run_editor(copy)
+            after = copy.read_text(encoding="utf-8", errors="replace")
+            if after == before:
+                typer.echo(f"nothing changed in '{spec.slug}'")
+                return
+            try:
+                changed = replace_document(spec, after)
+            except UsageError as error:
+                if not sys.stdin.isatty():
+                    raise
+                complain("remote_kernel", str(error))
+                if not typer.confirm("edit it again?", default=True, err=True):
+                    raise typer.Exit(error.exit_status) from error
+                continue
+            typer.echo(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
+            return
+
+
+def _run_editor(path: Path) -> None:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        status = subprocess.run([*shlex.split(editor), str(path)], check=False).returncode
+    except (OSError, ValueError) as error:
+        raise RemoteKernelError(
+            f"cannot run the editor '{editor}'", "set EDITOR, or give the settings as options"
+        ) from error
+    if status:
+        raise RemoteKernelError(f"the editor '{editor}' ended with status {status}", "the kernelspec is as it was")

@@ -1,0 +1,247 @@
+"""`remote_kernel ps`, `stop`, `keep`, `logs` and `resume`: the kernels that run on the remote hosts right now."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.listing import print_rows
+from remote_kernel.connection_file import runtime_folder
+from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
+from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
+from remote_kernel.link import PROTOCOL_VERSION
+from remote_kernel.options import print_size
+from remote_kernel.roster import Roster, RunningKernel, call, stop, tell_one, ways
+
+COLUMNS = ("ID", "HOST", "KERNELSPEC", "STATE", "CPU", "SINCE", "MEMORY")
+PS_EXAMPLES = """\b
+Examples:
+  remote_kernel ps
+  remote_kernel ps gpu1 --json
+
+\b
+STATE   connected: a front end is attached; away: one has lost the connection and may come back;
+        kept: no front end is expected; ended: it has, and its front end does not know yet.
+CPU     busy: its processes use the CPU right now, more than 5 % of a core. A cell that sleeps,
+        waits for input or computes on a GPU alone shows as idle.
+MEMORY  of all its processes; what they share counts for each.
+
+JSON is a list of objects with the keys id, host, endpoint, jump_hosts, slug, display_name, kernel, language, state,
+busy, keep, launchers, since, memory, version, launched_by.
+"""
+STOP_EXAMPLES = """\b
+Examples:
+  remote_kernel stop 3fa2c1
+  remote_kernel stop --all gpu1
+"""
+KEEP_EXAMPLES = """\b
+Example:
+  remote_kernel keep 3fa2c1
+"""
+LOGS_EXAMPLES = """\b
+Example:
+  remote_kernel logs 3fa2c1 -n 50
+"""
+RESUME_EXAMPLES = """\b
+Examples:
+  remote_kernel resume 3fa2c1
+  remote_kernel resume 3fa2c1 --name "Monday's training"
+"""
+
+IdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The kernel's id from 'ps', or its first four signs or more.")
+]
+HostsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[HOST|SLUG]...", help="Ask only these hosts, or those of these kernelspecs."),
+]
+
+
+def ps(
+    hosts: HostsArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
+) -> None:
+    """List the kernels that are alive on the remote hosts.
+
+    Asks the hosts of all kernelspecs at once. A host that does not answer within 10 seconds is named on stderr; the
+    exit status is 0 if at least one host answered.
+    """
+    roster = _roster(hosts or [])
+    if as_json:
+        typer.echo(json.dumps([_as_object(kernel) for kernel in roster.kernels], indent=2, ensure_ascii=False))
+    elif roster.kernels:
+        print_rows(COLUMNS, [_as_row(kernel) for kernel in roster.kernels])
+    elif not roster.silent:
+        note("no kernel runs there" if roster.asked else "there are no remote kernelspecs, so no host to ask")
+    for kernel in roster.kernels:
+        if kernel.version != PROTOCOL_VERSION:
+            note(
+                f"note: {kernel.id} was started by another version of remote_kernel (protocol {kernel.version}); "
+                "that version can resume it, and 'stop' ends it"
+            )
+
+
+def stop_(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID...", help="Kernels, by id; with --all the hosts or slugs to ask."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="End every kernel, on every host or those named.")] = False,
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
+) -> int:
+    """End kernels, and wait until they are gone.
+
+    All ids are looked up before anything is ended. --all asks once on a terminal, and not at all elsewhere; it also
+    ends kernels whose front ends are attached.
+    """
+    if bool(names) == everything and not everything:
+        raise UsageError("no kernel is given", "give ids that 'remote_kernel ps' shows, or --all")
+    roster = _roster((names or []) if everything else [], complete=not everything)
+    if everything:
+        chosen = roster.kernels
+        if not chosen:
+            note("no kernel runs there")
+    else:
+        chosen = list({kernel.id: kernel for kernel in map(roster.find, names or [])}.values())
+    if everything and chosen and not yes and sys.stdin.isatty():
+        print_rows(COLUMNS, [_as_row(kernel) for kernel in chosen])
+        if not typer.confirm(f"end {'it' if len(chosen) == 1 else f'these {len(chosen)}'}?", err=True):
+            note("nothing was ended")
+            return 1
+    status = 0
+    for kernel in chosen:
+        try:
+            stop(kernel)
+        except NoSuchKernel:
+            typer.echo(f"{kernel.id} on {kernel.host} had ended already")
+        except RemoteKernelError as error:  # the others are still to be ended
+            complain("remote_kernel", str(error))
+            status = error.exit_status
+        else:
+            typer.echo(f"ended {kernel.id} on {kernel.host}")
+    return status or (roster.silent[0][1].exit_status if everything and roster.silent else 0)
+
+
+def keep(identity: IdArgument) -> None:
+    """Let a running kernel outlive its front end.
+
+    Closing its notebook leaves it running from now on, until 'stop' ends it or it ends itself.
+    """
+    kernel = _roster([]).find(identity)
+    tell_one(kernel, "keep")
+    typer.echo(f"{kernel.id} on {kernel.host} is kept; 'remote_kernel resume {kernel.id}' attaches to it")
+
+
+def logs(
+    identity: IdArgument,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Show so many of the last lines of each.")] = 20,
+) -> None:
+    """Show what a kernel printed that no front end has.
+
+    That is: the end of its own stdout and stderr (what C code, child processes and a crash print, at most 8 KiB of
+    each), and what its cells printed, as text, while no front end was attached (at most 256 KiB). Recording begins
+    when the loss is noticed: at once when a front end closes, up to 15 seconds late when a network goes silent. Names
+    the launcher's log as well where this machine has it.
+    """
+    kernel = _roster([]).find(identity)
+    state = tell_one(kernel, "logs")
+    for name, text in zip(("stdout", "stderr"), state["logs"], strict=True):
+        typer.echo(f"==> {name} of {kernel.id} on {kernel.host} <==")
+        for line in str(text).splitlines()[-lines:]:
+            typer.echo(line)
+    if state.get("diary"):
+        typer.echo(f"==> cells of {kernel.id} while no front end was attached <==")
+        for line in str(state["diary"]).splitlines()[-lines:]:
+            typer.echo(line)
+    for path in sorted(Path(runtime_folder()).glob("remote_kernel-*.log")):
+        if f"/{kernel.id}" in path.read_text(encoding="utf-8", errors="replace"):
+            note(f"the launcher's log: {path}")
+
+
+def resume(
+    identity: IdArgument,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What kernel menus show for this kernel.")
+    ] = None,
+) -> None:
+    """Put a running kernel into the picker, variables and all.
+
+    A notebook that picks it is attached to the kernel as it is; several front ends may be attached at a time. The
+    kernel is kept from then on. The entry goes when the kernel ends; 'delete' removes it earlier and leaves the kernel
+    alone.
+    """
+    kernel = _roster([]).find(identity)
+    if kernel.state in ("ended", "unreadable"):
+        raise NoSuchKernel(f"the kernel {kernel.id} on {kernel.host} cannot be resumed: {kernel.state}", "see 'ps'")
+    for spec in list_kernelspecs():
+        if spec.options and spec.options.resume == kernel.id and name is None:
+            typer.echo(f"'{spec.display_name}' ({spec.slug}) is there already")
+            return
+    title = name or f"{kernel.display_name or f'{kernel.kernel or kernel.language} on {kernel.host}'} ({kernel.id[:6]})"
+    draft = Draft(
+        " ".join(title.split()),
+        kernel.way._replace(resume=kernel.id),
+        kernel.language or "python",
+        "message" if kernel.interrupt_mode == "message" else "signal",
+        host=kernel.host,
+    )
+    folder = kernels_folder()
+    check_free(draft.display_name, folder, replace=False)
+    if not kernel.keep:
+        tell_one(kernel, "keep")
+    spec = write_kernelspec(draft, folder)
+    if tell_one(kernel, "logs").get("diary"):
+        note(f"its cells printed something while no front end was attached: remote_kernel logs {kernel.id}")
+    typer.echo(f"added '{spec.display_name}' as {spec.slug}: pick it for a notebook to go on in kernel {kernel.id}")
+
+
+def _roster(hosts: list[str], *, complete: bool = False) -> Roster:
+    """Ask the hosts, and name those that do not answer. Raises the first error if none does."""
+    roster = call(ways(hosts))
+    if not complete:
+        roster.check()
+    for _, error in roster.silent:
+        complain("remote_kernel", str(error))
+    return roster
+
+
+def _as_row(kernel: RunningKernel) -> tuple[str, ...]:
+    since = datetime.fromtimestamp(kernel.since, timezone.utc).astimezone()
+    return (
+        kernel.id,
+        f"{kernel.way.endpoint}"
+        if str(kernel.way.endpoint) == kernel.host
+        else f"{kernel.way.endpoint} ({kernel.host})",
+        kernel.slug or kernel.kernel or "-",
+        kernel.state,
+        "busy" if kernel.busy else "idle",
+        since.strftime("%d %b %H:%M"),
+        print_size(kernel.memory >> 20 << 20),
+    )
+
+
+def _as_object(kernel: RunningKernel) -> dict[str, Any]:
+    return {
+        "id": kernel.id,
+        "host": kernel.host,
+        "endpoint": str(kernel.way.endpoint),
+        "jump_hosts": [str(jump) for jump in kernel.way.jumps],
+        "slug": kernel.slug or None,
+        "display_name": kernel.display_name or None,
+        "kernel": kernel.kernel or None,
+        "language": kernel.language,
+        "state": kernel.state,
+        "busy": kernel.busy,
+        "keep": kernel.keep,
+        "launchers": kernel.launchers,
+        "since": datetime.fromtimestamp(kernel.since, timezone.utc).isoformat(timespec="seconds"),
+        "memory": kernel.memory,
+        "version": kernel.version,
+        "launched_by": kernel.launched_by,
+    }

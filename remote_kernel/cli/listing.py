@@ -1,0 +1,117 @@
+"""`remote_kernel list`: the remote kernelspecs on this machine, for people or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from remote_kernel.cli.edge import note
+from remote_kernel.endpoint import print_jumps
+from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
+from remote_kernel.options import print_duration, print_size
+from remote_kernel.transport import choice
+
+COLUMNS = ("SLUG", "NAME", "ENDPOINT", "JUMP HOSTS", "RUNS", "LOCATION")
+EXAMPLES = """\b
+Examples:
+  remote_kernel list
+  remote_kernel list --json
+
+JSON is a list of objects with the keys slug, display_name, endpoint, jump_hosts, python, kernel, env, workdir, init,
+transport, ssh_config, linger, keep, spool, resume, language, folder, made_by_add, problem. Where kernel.json cannot
+be understood, problem says why and the settings are null.
+"""
+
+
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
+) -> None:
+    """List the kernelspecs that run on remote hosts."""
+    specs = list_kernelspecs()
+    if as_json:
+        typer.echo(json.dumps([_as_object(spec) for spec in specs], indent=2, ensure_ascii=False))
+        return
+    if not specs:
+        note("there are no remote kernelspecs yet; add one with 'remote_kernel add HOST'")
+        return
+    print_rows(COLUMNS, [_as_row(spec) for spec in specs])
+    for spec in specs:
+        if spec.problem:
+            note(f"note: {spec.slug}: {spec.problem}")
+        elif not spec.was_added:
+            reason = "is a symbolic link" if spec.is_link else "was not made by 'remote_kernel add'"
+            note(f"note: {spec.slug} {reason}; edit and delete leave it alone")
+
+
+def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table: fitted to a terminal, or plain for other programs."""
+    if sys.stdout.isatty():
+        _print_table(columns, rows)
+    else:
+        _print_plain(columns, rows)
+
+
+def _as_row(spec: Kernelspec) -> tuple[str, ...]:
+    options = spec.options
+    location = _short(spec.folder.parent)
+    if options is None:
+        return (spec.slug, spec.display_name, "?", "?", "?", location)
+    runs = f"kernel {options.kernel}" if options.kernel else options.remote_python()
+    if options.resume:
+        runs = f"running kernel {options.resume}"
+    return (spec.slug, spec.display_name, str(options.endpoint), print_jumps(options.jumps) or "-", runs, location)
+
+
+def _short(folder: Path) -> str:
+    """Give the path with the home folder as `~`; the slug completes it to the kernelspec's folder."""
+    home = Path.home()
+    return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
+
+
+def _as_object(spec: Kernelspec) -> dict[str, Any]:
+    options = spec.options
+    return {
+        "slug": spec.slug,
+        "display_name": spec.display_name,
+        "endpoint": str(options.endpoint) if options else None,
+        "jump_hosts": [str(jump) for jump in options.jumps] if options else None,
+        "python": options.remote_python() if options else None,
+        "kernel": options.kernel if options else None,
+        "env": dict(options.env) if options else None,
+        "workdir": options.workdir if options else None,
+        "init": options.init if options else None,
+        "transport": choice.name(options) if options else None,
+        "ssh_config": options.ssh_config if options else None,
+        "linger": print_duration(options.linger_seconds) if options else None,
+        "keep": options.keep if options else None,
+        "spool": print_size(options.spool_bytes) if options else None,
+        "resume": options.resume if options else None,
+        "language": spec.language,
+        "folder": str(spec.folder),
+        "made_by_add": spec.was_added,
+        "problem": spec.problem,
+    }
+
+
+def _print_plain(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    table = [columns, *rows]
+    widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
+    for row in table:
+        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    Console(highlight=False).print(table)

@@ -1,0 +1,43 @@
+"""`remote_kernel --version`: the version, and the settings in force with where each comes from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+from remote_kernel import __version__
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.kernelspec import kernels_folder
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice
+
+
+def version_lines() -> list[str]:
+    """Give the lines to print; asks the ssh program for its version, connects to nothing."""
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    options = LaunchOptions(Endpoint("any"))
+    ssh = shutil.which("ssh")
+    settings = {
+        "python here": f"{sys.executable} ({sys.version.split()[0]})",
+        "transport": choice.name(options),
+        "ssh": f"{ssh} ({_ssh_version(ssh)})" if ssh else "not found",
+        "kernels folder": str(kernels_folder()),
+        "runtime folder": jupyter_runtime_dir(),
+        "remote python": options.remote_python(),
+    }
+    for name in ("REMOTE_KERNEL_PYTHON", "REMOTE_KERNEL_TRANSPORT", "LOCAL_KERNELS_DIR", "REMOTE_CONN_DIR"):
+        settings[name] = os.environ.get(name) or "not set"
+    width = max(map(len, settings))
+    return [f"remote_kernel {__version__}", *(f"  {name:<{width}}  {value}" for name, value in settings.items())]
+
+
+def _ssh_version(program: str) -> str:
+    try:
+        asked = subprocess.run([program, "-V"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "does not say its version"
+    # OpenSSH answers on stderr, with the version of OpenSSL after a comma.
+    return (asked.stderr or asked.stdout).strip().partition(",")[0] or "does not say its version"

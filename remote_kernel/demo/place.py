@@ -1,0 +1,193 @@
+"""The folder of one run: everything that the demonstration makes is in it, and goes with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from remote_kernel.demo.keys import make_key
+from remote_kernel.transport.openssh import environment, ssh_program
+
+HOST = "demo"
+MARK = "REMOTE_KERNEL_DEMO"
+"""The variable that the SSH server puts into the environment of all that it starts; its value is the folder."""
+
+_OURS = ("REMOTE_KERNEL_", "JUPYTER_", "JPY_", "LOCAL_KERNELS_DIR", "REMOTE_CONN_DIR")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Paths in the folder. Short ones: a Unix socket's path ends at about 104 bytes."""
+
+    folder: Path
+
+    @property
+    def server(self) -> Path:
+        """The SSH server's files: host key, authorized key, configuration."""
+        return self.folder / "server"
+
+    @property
+    def ssh_config(self) -> Path:
+        """The client's configuration; it knows one host, `demo`."""
+        return self.folder / "ssh_config"
+
+    @property
+    def agents(self) -> Path:
+        """Where the agent makes the folder for its kernel."""
+        return self.folder / "agents"
+
+    @property
+    def runtime(self) -> Path:
+        """XDG_RUNTIME_DIR of the launcher: the shared SSH connection's socket is in it."""
+        return self.folder / "run"
+
+    def launcher_environment(self) -> dict[str, str]:
+        """Give an environment that keeps the launcher's files in the folder and the user's settings out."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(_OURS) or name == "REMOTE_KERNEL_SSH"
+        }
+        return {
+            **kept,
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "JUPYTER_RUNTIME_DIR": str(self.folder / "jupyter"),
+            "REMOTE_CONN_DIR": str(self.agents),
+        }
+
+    def write_client_files(self, user: str, port: int, host_key: str) -> None:
+        """Write known_hosts and ssh_config for the server on `port`."""
+        known_hosts = self.folder / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{port} {host_key}\n")
+        self.ssh_config.write_text(
+            f"""\
+Host {HOST}
+    HostName 127.0.0.1
+    Port {port}
+    User {user}
+    IdentityFile {self.folder / "client_key"}
+    IdentitiesOnly yes
+    IdentityAgent none
+    PreferredAuthentications publickey
+    UserKnownHostsFile {known_hosts}
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+"""
+        )
+
+    def end_shared_connections(self) -> None:
+        """Tell the SSH connection that outlives its kernel to end now."""
+        for path in self._shared_connections():
+            self._ask_shared(path, "exit")
+
+    def kill_shared_connections(self) -> int:
+        """Kill the ssh processes that hold the connections, without a word to the server. Gives their number."""
+        killed = 0
+        for path in self._shared_connections():
+            found = re.search(r"pid=(\d+)", self._ask_shared(path, "check"))
+            if found:
+                os.kill(int(found[1]), signal.SIGKILL)
+                killed += 1
+        return killed
+
+    def _shared_connections(self) -> list[Path]:
+        return [path for path in self.runtime.glob("remote_kernel/*") if path.is_socket()]
+
+    def _ask_shared(self, path: Path, what: str) -> str:
+        command = [ssh_program(), "-F", str(self.ssh_config), f"-oControlPath={path}", "-O", what, HOST]
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=10,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+
+@contextmanager
+def temporary_place() -> Iterator[Place]:
+    """Make the folder, 0700, with the keys in it; remove it at the end."""
+    parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else None  # TMPDIR can be too long for a socket
+    with ExitStack() as undo:
+        with uninterrupted():
+            folder = Path(tempfile.mkdtemp(prefix="rk-demo-", dir=parent)).resolve()
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        place = Place(folder)
+        for path in (place.server, place.runtime, folder / "jupyter", folder / "kernels", folder / "ipython"):
+            path.mkdir(mode=0o700)
+        public = make_key(folder / "client_key")
+        (place.server / "authorized_key").write_text(f"{public} {HOST}\n")
+        yield place
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block has ended: something is open and not yet registered.
+
+    For short blocks of the main thread.
+    """
+    held: list[tuple[int, FrameType | None]] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: held.append((number, frame)))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0][0])
+
+
+def marked_processes(folder: Path) -> dict[int, str]:
+    """Give the living processes that an SSH server of this folder has started: pid and command line.
+
+    Only Linux shows other processes' environments in a way that can be read here; elsewhere the answer is empty.
+    """
+    wanted = f"{MARK}={folder}".encode()
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found[int(process.name)] = (
+                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                )
+        except OSError:
+            continue
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether there is a process of this pid; one that has ended and was not yet waited for counts too."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Look every 20 ms until the condition holds; False when it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        threading.Event().wait(0.02)
+    return True

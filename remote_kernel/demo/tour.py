@@ -1,0 +1,253 @@
+"""The demonstration from start to end, told to a Narrator as it happens."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import shlex
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from remote_kernel.demo import cells
+from remote_kernel.demo.kernel_run import Ended, Hook, KernelRun
+from remote_kernel.demo.notebook import Notebook, check_path
+from remote_kernel.demo.place import (
+    HOST,
+    Place,
+    is_running,
+    marked_processes,
+    temporary_place,
+    uninterrupted,
+    wait_for,
+)
+from remote_kernel.demo.ssh_server import SshServer, running_server
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import RemoteKernelError
+from remote_kernel.kernelspec import Draft
+from remote_kernel.options import LaunchOptions
+
+GONE_SECONDS = 10.0
+OUTAGE_SECONDS = 2.0
+KERNEL_NAME = "Remote Python (demo)"
+
+
+class Narrator(Protocol):
+    """Shows the demonstration to a person; one call for each thing that happens, when it happens."""
+
+    def step(self, title: str) -> None:
+        """Begin a part."""
+
+    def fact(self, text: str) -> None:
+        """State something."""
+
+    def cell(self, code: str) -> None:
+        """Show code that is about to run."""
+
+    def output(self, text: str, seconds: float) -> None:
+        """Show whole lines that a cell gave, `seconds` after it was sent."""
+
+    def picture(self, png: bytes) -> None:
+        """Show an image that a cell gave."""
+
+    def error(self, name: str, text: str) -> None:
+        """Show the error that ended a cell."""
+
+    def figures(self, rows: list[tuple[str, str]]) -> None:
+        """Show measured values."""
+
+    def done(self, text: str) -> None:
+        """Tick something off."""
+
+
+@dataclasses.dataclass
+class _Pids:
+    """Processes to look for when all is over."""
+
+    server: int = 0
+    kernel: int = 0
+    agent: int = 0
+
+
+def run(narrator: Narrator, log: Path, server: str) -> None:
+    """Run the demonstration and write its notebook to `log`; about ten seconds.
+
+    `server` is one of `ssh_server.SERVERS`. Raises RemoteKernelError at the first thing that does not go as it should,
+    after everything has been undone.
+    """
+    check_path(log)
+    pids = _Pids()
+    undo = ExitStack()
+    try:
+        place = undo.enter_context(temporary_place())
+        _Tour(narrator, place, log, pids).run(undo, server)
+        narrator.step("What is left of it")
+    finally:
+        with uninterrupted():
+            undo.close()
+    _check_gone(narrator, place, pids)
+    narrator.done(f"the notebook with all of this: kept ({log})")
+
+
+class _Tour:
+    def __init__(self, narrator: Narrator, place: Place, log: Path, pids: _Pids) -> None:
+        self._narrator, self._place, self._log, self._pids = narrator, place, log, pids
+        self._notebook = Notebook(KERNEL_NAME)
+        self._begun = 0.0
+
+    def run(self, undo: ExitStack, choice: str) -> None:
+        """Go through the parts; what is opened is registered with `undo`."""
+        server = self._start_server(undo, choice)
+        kernel = self._start_kernel(undo)
+        try:
+            interrupt_seconds = self._run_cells(kernel)
+            away_seconds = self._cut(kernel, server)
+        except RemoteKernelError:
+            self._notebook.write(self._log)
+            raise
+        self._step("What it took")
+        rows = [
+            ("SSH handshake", f"{server.login_seconds:.2f} s"),
+            ("kernel start to its first reply", f"{kernel.start_seconds:.2f} s"),
+            ("kernel_info round trip, median of 50", f"{1000 * kernel.round_trip_seconds():.1f} ms"),
+            ("interrupt to the cell's end", f"{1000 * interrupt_seconds:.0f} ms"),
+            ("output again after the cut", f"{away_seconds:.2f} s"),
+        ]
+        self._narrator.figures(rows)
+        self._notebook.add_text("\n".join(["| measured | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]))
+        self._notebook.write(self._log)
+
+    def _start_server(self, undo: ExitStack, choice: str) -> SshServer:
+        self._step("An SSH server on this machine")
+        server, reason = undo.enter_context(running_server(self._place, choice))
+        undo.callback(self._place.end_shared_connections)
+        self._pids.server = server.pid
+        if reason:
+            self._narrator.fact(reason)
+        self._narrator.fact(f"{server.name} on 127.0.0.1:{server.port}, with keys made for this run")
+        self._narrator.fact(f"'ssh {HOST} true' took {server.login_seconds:.2f} s")
+        return server
+
+    def _start_kernel(self, undo: ExitStack) -> KernelRun:
+        self._step("A kernel behind it")
+        options = LaunchOptions(
+            Endpoint(HOST),
+            python=sys.executable,
+            ssh_config=str(self._place.ssh_config),
+            env=(("IPYTHONDIR", str(self._place.folder / "ipython")),),
+        )
+        draft = Draft(KERNEL_NAME, options)
+        self._narrator.fact(f"kernel.json starts: {shlex.join(draft.argv())}")
+        kernel = KernelRun(self._place.folder, draft, self._place.launcher_environment())
+        kernel.start(undo)
+        self._pids.kernel, self._pids.agent = kernel.ask("(__import__('os').getpid(), __import__('os').getppid())")
+        self._narrator.fact(f"it answered after {kernel.start_seconds:.2f} s")
+        return kernel
+
+    def _run_cells(self, kernel: KernelRun) -> float:
+        """Run every cell; give the seconds from the interrupt to the cell's end."""
+        self._step("Code runs there")
+        self._ok(kernel, cells.WHO)
+        self._step("Variables stay from cell to cell")
+        self._ok(kernel, cells.STATE)
+        self._ok(kernel, cells.STATE_AGAIN)
+        self._step("Output arrives as it is printed")
+        self._ok(kernel, cells.PROGRESS)
+        self._step("A plot")
+        has_matplotlib = kernel.ask("all(map(__import__('importlib').util.find_spec, ('matplotlib', 'numpy')))")
+        self._ok(kernel, cells.PLOT if has_matplotlib else cells.PLOT_WITHOUT_MATPLOTLIB)
+        self._step("An error")
+        self._fails(kernel, cells.ERROR, "ZeroDivisionError")
+        self._step("An interrupt")
+        pressed: list[float] = []
+
+        def interrupt_once(kind: str, _: dict[str, Any]) -> None:
+            if kind == "stream" and not pressed:
+                pressed.append(time.monotonic())
+                kernel.interrupt()
+
+        self._fails(kernel, cells.INTERRUPT, "KeyboardInterrupt", interrupt_once)
+        took = time.monotonic() - pressed[0]
+        self._narrator.fact("the variables are still there")
+        self._ok(kernel, cells.AFTER_INTERRUPT)
+        return took
+
+    def _cut(self, kernel: KernelRun, server: SshServer) -> float:
+        """Cut the connection under a running cell; give the seconds until there was output again."""
+        self._step("A lost connection")
+        lines: list[str] = []
+        arrivals: list[float] = []
+        cuts: list[float] = []
+        with ExitStack() as undo:
+
+            def cut_once(kind: str, content: dict[str, Any]) -> None:
+                if kind != "stream":
+                    return
+                lines.extend(content["text"].splitlines())
+                arrivals.append(time.monotonic())
+                if cells.CUT_AFTER in lines and not cuts:
+                    cuts.append(time.monotonic())
+                    undo.enter_context(server.frozen(OUTAGE_SECONDS))
+                    if not self._place.kill_shared_connections():
+                        raise RemoteKernelError("there is no shared connection to cut", "report this")
+                    self._narrator.fact(
+                        f"ssh is killed here, and the server answers nothing for {OUTAGE_SECONDS:.0f} s"
+                    )
+
+            self._ok(kernel, cells.LONG, cut_once)
+        expected = [f"epoch {n}/{cells.LONG_LINES}" for n in range(1, cells.LONG_LINES + 1)]
+        if lines != expected:
+            raise RemoteKernelError(f"of {len(expected)} lines {len(lines)} came", "report this")
+        self._narrator.done(f"all {len(lines)} lines came, each once and in order")
+        return next(arrival for arrival in arrivals if arrival > cuts[0]) - cuts[0]
+
+    def _ok(self, kernel: KernelRun, code: str, hook: Hook | None = None) -> None:
+        ended = self._cell(kernel, code, hook)
+        if ended.status != "ok":
+            raise RemoteKernelError(f"a cell that should have run ended with {ended.name}: {ended.text}", "report this")
+
+    def _fails(self, kernel: KernelRun, code: str, error: str, hook: Hook | None = None) -> None:
+        ended = self._cell(kernel, code, hook)
+        if ended.name != error:
+            what = ended.name or "nothing"
+            raise RemoteKernelError(f"a cell that should have raised {error} raised {what}", "report this")
+        self._narrator.error(ended.name, ended.text)
+
+    def _cell(self, kernel: KernelRun, code: str, hook: Hook | None = None) -> Ended:
+        self._narrator.cell(code)
+        self._notebook.add_code(code)
+        begun = time.monotonic()
+
+        def take(kind: str, content: dict[str, Any]) -> None:
+            self._notebook.add_output(kind, content)
+            data = content.get("data", {})
+            if kind == "stream":
+                self._narrator.output(content["text"], time.monotonic() - begun)
+            elif "image/png" in data:
+                self._narrator.picture(base64.b64decode(data["image/png"]))
+            elif kind == "execute_result":
+                self._narrator.output(data["text/plain"], time.monotonic() - begun)
+            if hook:
+                hook(kind, content)
+
+        return kernel.run(code, take)
+
+    def _step(self, title: str) -> None:
+        self._narrator.step(title)
+        self._notebook.add_text(f"## {title}")
+
+
+def _check_gone(narrator: Narrator, place: Place, pids: _Pids) -> None:
+    """Look for everything that was made. Raises RemoteKernelError naming what is still there."""
+    for what, pid in (("the kernel", pids.kernel), ("its agent", pids.agent), ("the SSH server", pids.server)):
+        if not wait_for(lambda pid=pid: not is_running(pid), GONE_SECONDS):  # type: ignore[misc]
+            raise RemoteKernelError(f"{what} is left behind as process {pid}", "end it with 'kill', and report this")
+        narrator.done(f"{what}: ended (process {pid})")
+    if not wait_for(lambda: not marked_processes(place.folder), GONE_SECONDS):
+        left = ", ".join(f"{pid} ({command.strip()})" for pid, command in marked_processes(place.folder).items())
+        raise RemoteKernelError(f"processes are left behind: {left}", "end them with 'kill', and report this")
+    if place.folder.exists():
+        raise RemoteKernelError(f"{place.folder} is left behind", "remove it, and report this")
+    narrator.done(f"keys, configuration, the kernel's folder: removed ({place.folder})")

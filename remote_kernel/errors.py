@@ -1,0 +1,221 @@
+"""What can go wrong, as one tree. Each kind has an exit status of its own and says what to do.
+
+    RemoteKernelError                     1
+    ├── UsageError                        2   an option, endpoint or name that cannot be meant
+    │   └── NoSuchKernelspec              3   no kernelspec of that name here
+    ├── ConnectionFileError              10   missing, truncated, not JSON, or a key is missing
+    ├── PortInUse                        11   a port of the connection file is taken here
+    ├── TransportError                   20   SSH failed in a way not told apart below
+    │   ├── SshNotFound                  21   there is no such ssh program
+    │   ├── SshConfigError               22   ssh does not accept its configuration
+    │   ├── UnknownHost                  23   the name has no address
+    │   ├── ConnectionRefused            24   the host answers, the port does not
+    │   ├── ConnectTimeout               25   no answer in time, or no route
+    │   ├── AuthenticationFailed         26   the server does not let this user in
+    │   ├── HostKeyUnknown               27   the server's key is in no known_hosts file
+    │   ├── HostKeyChanged               28   the server's key is not the one on record
+    │   ├── JumpHostFailed               29   a jump host did not pass the connection on
+    │   └── ConnectionLost               30   the link broke after it had been up
+    ├── RemoteError                      40   the remote host cannot run what is asked
+    │   ├── PythonNotFound               41   no such interpreter, or older than 3.8
+    │   ├── KernelNotInstalled           42   the interpreter lacks ipykernel
+    │   ├── RemoteKernelspecNotFound     43   --kernel names none that the host has
+    │   ├── RemoteFolderError            44   no folder there can be written: full, read-only
+    │   ├── RemoteShellNoise             45   something else than our program answered
+    │   └── ProtocolMismatch             46   the two ends speak different versions
+    ├── KernelDied                       50   the kernel ended before it was ready
+    ├── KernelGone                       51   the kernel ended while the connection was lost
+    │   └── NoSuchKernel                 53   no kernel of that id on the hosts that were asked
+    └── KernelParted                     52   the kernel goes on without this front end
+
+A kernel that starts and later ends gives the launcher its own exit status (128 + N for
+signal N); the statuses here are for everything else.
+"""
+
+from __future__ import annotations
+
+
+class RemoteKernelError(Exception):
+    """Base of every error that a user is meant to read.
+
+    `message` is one sentence without a final stop, lower case; `hint` says what to do and may
+    be empty. `str()` joins them with a semicolon, which is the last line a front end shows.
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class UsageError(RemoteKernelError):
+    """An option, an endpoint or a name that cannot be meant."""
+
+    exit_status = 2
+
+
+class NoSuchKernelspec(UsageError):
+    """No kernelspec of that name is installed on this machine."""
+
+    exit_status = 3
+
+
+class ConnectionFileError(RemoteKernelError):
+    """The connection file is missing, truncated, not JSON, or lacks a key."""
+
+    exit_status = 10
+
+
+class PortInUse(RemoteKernelError):
+    """A port that the connection file names is taken on this machine."""
+
+    exit_status = 11
+
+
+class TransportError(RemoteKernelError):
+    """SSH failed. The subclasses tell the common causes apart."""
+
+    exit_status = 20
+
+
+class SshNotFound(TransportError):
+    """There is no ssh program on this machine, or not the one asked for."""
+
+    exit_status = 21
+
+
+class SshConfigError(TransportError):
+    """The ssh program refuses its configuration file or an option of it."""
+
+    exit_status = 22
+
+
+class UnknownHost(TransportError):
+    """The host name has no address."""
+
+    exit_status = 23
+
+
+class ConnectionRefused(TransportError):
+    """The host answers, but nothing listens on the port."""
+
+    exit_status = 24
+
+
+class ConnectTimeout(TransportError):
+    """No answer in time, or no route to the host."""
+
+    exit_status = 25
+
+
+class AuthenticationFailed(TransportError):
+    """The server does not let this user in with what was offered."""
+
+    exit_status = 26
+
+
+class HostKeyUnknown(TransportError):
+    """The server's host key is in no known_hosts file."""
+
+    exit_status = 27
+
+
+class HostKeyChanged(TransportError):
+    """The server's host key differs from the one on record."""
+
+    exit_status = 28
+
+
+class JumpHostFailed(TransportError):
+    """A jump host did not pass the connection on."""
+
+    exit_status = 29
+
+
+class ConnectionLost(TransportError):
+    """The link broke after it had been up."""
+
+    exit_status = 30
+
+
+class RemoteError(RemoteKernelError):
+    """The remote host was reached but cannot run what is asked."""
+
+    exit_status = 40
+
+
+class PythonNotFound(RemoteError):
+    """The remote host has no such Python, or only one older than 3.8."""
+
+    exit_status = 41
+
+
+class KernelNotInstalled(RemoteError):
+    """The remote interpreter lacks ipykernel."""
+
+    exit_status = 42
+
+
+class RemoteKernelspecNotFound(RemoteError):
+    """The remote host has no kernelspec of the name given with --kernel."""
+
+    exit_status = 43
+
+
+class RemoteFolderError(RemoteError):
+    """No folder on the remote host can take the connection file: full or read-only."""
+
+    exit_status = 44
+
+
+class RemoteShellNoise(RemoteError):
+    """The remote shell printed something and our program never answered."""
+
+    exit_status = 45
+
+
+class ProtocolMismatch(RemoteError):
+    """The agent there and the launcher here speak different versions."""
+
+    exit_status = 46
+
+
+class KernelDied(RemoteKernelError):
+    """The kernel process ended before it was ready."""
+
+    exit_status = 50
+
+
+class KernelGone(RemoteKernelError):
+    """The kernel is no longer there after the connection had been lost."""
+
+    exit_status = 51
+
+
+class NoSuchKernel(KernelGone):
+    """No kernel on the hosts that were asked has that id."""
+
+    exit_status = 53
+
+
+class KernelParted(RemoteKernelError):
+    """The kernel's agent has let go of this front end, which was away for too long; the kernel is kept."""
+
+    exit_status = 52
+
+
+def by_name(name: str, message: str, hint: str = "") -> RemoteKernelError:
+    """Rebuild an error that the agent reported by its class name.
+
+    The agent runs without this module, so it names the class; a name that is unknown here
+    (an agent of another version) becomes a plain RemoteError.
+    """
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, RemoteKernelError):
+        return found(message, hint)
+    return RemoteError(message, hint)

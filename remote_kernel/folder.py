@@ -1,0 +1,140 @@
+"""Keep one kernel's folder on the remote host, and see that nothing of it is left.
+
+The folder (0700) is `/tmp/remote_kernel-UID/ID` or the first of a few places that can be written. It holds the
+connection file (0600), the kernel's sockets and the agent's own. Python 3.8, standard library: this file is
+shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+
+from remote_kernel.kernel import StartError, hostname, kill_session
+from remote_kernel.ssh_session import to_null
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+AGENT_SOCKET = "a"
+CONNECTION_FILE = "kernel.json"
+KERNEL_SOCKET = "k"
+_SOCKET_PATH_BYTES = 100  # a Unix socket's path has 103 (macOS) to 107 (Linux)
+
+
+def bases(chosen: str) -> list[str]:
+    """Name the folders that may hold agents' folders, best first.
+
+    Not XDG_RUNTIME_DIR: it goes when the user logs out, and the kernel is to stay.
+    """
+    if chosen:
+        return [os.path.expanduser(chosen)]
+    places = ["/tmp", os.environ.get("TMPDIR", ""), "/var/tmp", "/dev/shm", os.path.expanduser("~/.cache")]
+    return list(dict.fromkeys(os.path.join(p, f"remote_kernel-{os.getuid()}") for p in places if p))
+
+
+def make_folder(chosen: str, identity: str, connection: dict[str, Any]) -> str:
+    """Make a kernel's folder in the first place that takes a connection file and a socket. Raises StartError."""
+    refused = []
+    for base in bases(chosen):
+        folder = os.path.join(base, identity)
+        try:
+            _make_private(base)
+            if len(os.fsencode(folder)) > _SOCKET_PATH_BYTES - len("/k-5"):
+                raise OSError("the path is too long for a Unix socket")
+            os.mkdir(folder, 0o700)
+            try:
+                write_connection_file(folder, connection)
+                with socket.socket(socket.AF_UNIX) as trial:
+                    trial.bind(os.path.join(folder, "t"))
+                os.unlink(os.path.join(folder, "t"))
+            except OSError:
+                remove_folder(folder)
+                raise
+        except OSError as error:
+            refused.append(f"{base}: {error.strerror or error}")
+            continue
+        return folder
+    raise StartError(
+        "RemoteFolderError",
+        f"no folder on {hostname()} takes the connection file ({'; '.join(refused)})",
+        "free some space there, or name another folder in REMOTE_CONN_DIR",
+    )
+
+
+def _make_private(base: str) -> None:
+    try:
+        os.makedirs(base, 0o700)
+    except FileExistsError:
+        pass
+    found = os.lstat(base)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise OSError("it belongs to somebody else")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        os.chmod(base, 0o700)
+
+
+def write_connection_file(folder: str, connection: dict[str, Any]) -> str:
+    """Write the remote side's connection file, mode 0600, and give its path."""
+    path = os.path.join(folder, CONNECTION_FILE)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump(connection, file)
+        file.flush()
+        os.fsync(fd)  # a full disk may say so only now
+    return path
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a kernel's folder, and the agents' common one when it was the last. Idempotent."""
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+        os.rmdir(os.path.dirname(folder))
+    except OSError:
+        pass
+
+
+class Guard:
+    """A forked process that ends the kernel and removes the folder if the agent is killed."""
+
+    def __init__(self, folder: str) -> None:
+        reading, self._fd = os.pipe()
+        if os.fork():
+            os.close(reading)
+            return
+        try:
+            os.setsid()
+            os.close(self._fd)
+            to_null(2)
+            os.closerange(3, reading)
+            os.closerange(reading + 1, 256)
+            self._wait(reading, folder)
+        finally:
+            os._exit(0)
+
+    @staticmethod
+    def _wait(reading: int, folder: str) -> None:
+        said = b""
+        while True:
+            data = os.read(reading, 64)
+            if not data:
+                break
+            said += data
+        if not said.endswith(b"bye"):
+            for pid in said.split():
+                kill_session(int(pid))
+            remove_folder(folder)
+
+    def watch(self, pid: int) -> None:
+        """Tell it of the kernel's process."""
+        os.write(self._fd, f"{pid} ".encode())
+
+    def dismiss(self) -> None:
+        """Tell it that all is cleaned up."""
+        os.write(self._fd, b"bye")
+        os.close(self._fd)

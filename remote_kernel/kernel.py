@@ -1,0 +1,299 @@
+"""Find, start and end the kernel process on the remote host.
+
+Reads the remote Jupyter paths itself, because nothing but the kernel need be installed there.
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_PYTHON = re.compile(r"python(\d+(\.\d+)?)?\Z")
+_NOT_FOR_THE_KERNEL = ("JPY_PARENT_PID", "JPY_SESSION_NAME", "JPY_INTERRUPT_EVENT")
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+
+
+class StartError(Exception):
+    """The kernel cannot be started: the name of the error in the launcher's tree, what is wrong, what to do."""
+
+    def __init__(self, name: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.name, self.message, self.hint = name, message, hint
+
+
+class Settings:
+    """What the launcher asks for, as sent with the bootstrap; see `bootstrap.parameters`."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.id: str = values["id"]
+        self.connection: dict[str, Any] = values["connection"]
+        self.python: str = values["python"]
+        self.kernel: str = values["kernel"]
+        self.env: list[tuple[str, str]] = [(name, value) for name, value in values["env"]]
+        self.workdir: str = values["workdir"]
+        self.init: str = values["init"]
+        self.folder: str = values["folder"]
+        self.launched_by: str = values["launched_by"]
+        self.fingerprint: str = values["fingerprint"]
+        self.link: str = values["link"]
+        self.keep: bool = values["keep"]
+        self.linger: float | None = values["linger"]  # seconds, None for ever
+        self.spool_bytes: int = values["spool_bytes"]
+
+
+class Kernelspec:
+    """A kernelspec found on the remote host."""
+
+    def __init__(self, name: str, folder: str, values: dict[str, Any]) -> None:
+        self.name, self.folder = name, folder
+        self.argv: list[str] = [str(word) for word in values["argv"]]
+        self.display_name = str(values.get("display_name", name))
+        self.language = str(values.get("language", ""))
+        self.interrupt_mode = str(values.get("interrupt_mode", "signal"))
+        self.env: dict[str, str] = {str(k): str(v) for k, v in (values.get("env") or {}).items()}
+
+    @property
+    def is_ipykernel(self) -> bool:
+        """Whether the kernel is known to speak `ipc`, which keeps it out of other users' reach."""
+        return any("ipykernel" in word for word in self.argv)
+
+
+def find_python(settings: Settings) -> str:
+    """Give the absolute path of the interpreter asked for. Raises StartError.
+
+    The bootstrap already ran it, unless it was not there; then `sys.argv[1]` names its stand-in.
+    With `--init` the name means what the init code makes of it, and stays as it is.
+    """
+    asked = os.path.expanduser(settings.python)
+    if settings.init:
+        return asked
+    if len(sys.argv) > 1 and sys.argv[1] == asked and sys.executable:
+        return sys.executable
+    found = which(asked)
+    if found is None:
+        raise StartError(
+            "PythonNotFound",
+            f"there is no interpreter '{settings.python}' on {hostname()}",
+            f"give --python one of: {', '.join(_some_pythons()) or 'the path of a Python 3.8 or later'}",
+        )
+    return found
+
+
+def which(name: str) -> str | None:
+    """Give the path of a program; shutil has the same, at 5 ms of import."""
+    folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def _some_pythons() -> list[str]:
+    home = os.path.expanduser("~")
+    places = [
+        f"{home}/{p}/bin/python" for p in (".venv", "venv", "miniconda3", "miniforge3", "anaconda3", "mambaforge")
+    ]
+    return [path for path in (which("python3"), which("python"), *places) if path and os.access(path, os.X_OK)]
+
+
+def hostname() -> str:
+    """Give this host's name."""
+    return os.uname().nodename
+
+
+# -- kernelspecs
+
+
+def kernel_folders(python: str) -> Iterator[str]:
+    """Name the folders that hold kernelspecs for this user and interpreter, first wins, as Jupyter does."""
+    home = os.path.expanduser("~")
+    yield from (os.path.join(p, "kernels") for p in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if p)
+    data = os.environ.get("JUPYTER_DATA_DIR") or (
+        f"{home}/Library/Jupyter" if sys.platform == "darwin" else f"{home}/.local/share/jupyter"
+    )
+    yield os.path.join(data, "kernels")
+    for prefix in (os.path.dirname(os.path.dirname(python)), os.environ.get("CONDA_PREFIX", "")):
+        if prefix and prefix != "/":
+            yield os.path.join(prefix, "share/jupyter/kernels")
+    yield "/usr/local/share/jupyter/kernels"
+    yield "/usr/share/jupyter/kernels"
+
+
+def kernelspecs(python: str) -> dict[str, Kernelspec]:
+    """Read every kernelspec of this host; one that cannot be read is left out."""
+    found: dict[str, Kernelspec] = {}
+    for folder in kernel_folders(python):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                with open(os.path.join(path, "kernel.json"), encoding="utf-8") as file:
+                    spec = Kernelspec(name.lower(), path, json.load(file))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+            if spec.argv:
+                found.setdefault(spec.name, spec)
+    return found
+
+
+def find_kernelspec(name: str, python: str) -> Kernelspec:
+    """Give the kernelspec of that name. Raises StartError."""
+    found = kernelspecs(python)
+    if name.lower() not in found:
+        names = ", ".join(sorted(found)) or "none at all"
+        raise StartError(
+            "RemoteKernelspecNotFound",
+            f"there is no kernelspec '{name}' on {hostname()}",
+            f"it has: {names}; look with 'jupyter kernelspec list' there",
+        )
+    return found[name.lower()]
+
+
+# -- the command
+
+
+class Command:
+    """How to start the kernel: `argv` with `{connection_file}` filled in, its environment, its folder."""
+
+    def __init__(self, settings: Settings, connection_file: str) -> None:
+        python = find_python(settings)
+        self.language, self.interrupt_mode = "python", "signal"
+        self.env = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_THE_KERNEL}
+        if settings.kernel:
+            spec = find_kernelspec(settings.kernel, python)
+            self.ipc = spec.is_ipykernel
+            self.language, self.interrupt_mode = spec.language, spec.interrupt_mode
+            places = {
+                "connection_file": connection_file,
+                "resource_dir": spec.folder,
+                "prefix": os.path.dirname(os.path.dirname(python)),
+            }
+            argv = [re.sub(r"\{(\w+)\}", lambda m: places.get(m[1], m[0]), word) for word in spec.argv]
+            if _PYTHON.match(argv[0]):
+                argv[0] = python
+            variables = dict(self.env)
+            self.env.update({k: _fill_in(v, variables) for k, v in spec.env.items()})
+        else:
+            self.ipc = True
+            argv = [python, "-m", "ipykernel_launcher", "-f", connection_file]
+        self.env.update(settings.env)
+        self.argv = with_init(settings.init, argv)
+        self.cwd = os.path.expanduser(settings.workdir or "~")
+        if not os.path.isdir(self.cwd):
+            if settings.workdir:
+                raise StartError(
+                    "RemoteError",
+                    f"there is no folder '{settings.workdir}' on {hostname()}",
+                    "make it there, or give another --workdir",
+                )
+            self.cwd = "/"
+
+
+def with_init(init: str, argv: list[str]) -> list[str]:
+    """Give the command that runs `init` in a login shell first: only that knows `module` and `conda`."""
+    if not init:
+        return argv
+    shell = which("bash") or "/bin/sh"
+    return [shell, "-lc", f'{init}\nexec "$@"', "remote_kernel", *argv]
+
+
+def _fill_in(text: str, variables: dict[str, str]) -> str:
+    return re.sub(r"\$\{(\w+)\}", lambda m: variables.get(m[1], m[0]), text)
+
+
+# -- the process
+
+
+class KernelProcess:
+    """The kernel as a child process, leading a session of its own."""
+
+    def __init__(self, command: Command) -> None:
+        """Start it. Raises StartError when the program cannot be run."""
+        env = dict(command.env, JPY_PARENT_PID=str(os.getpid()))
+        try:
+            self._process = subprocess.Popen(
+                command.argv,
+                cwd=command.cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StartError(
+                "KernelDied", f"'{command.argv[0]}' on {hostname()} cannot be run: {error.strerror}"
+            ) from error
+        assert self._process.stdout and self._process.stderr
+        self.pid = self._process.pid
+        self.stdout, self.stderr = self._process.stdout.fileno(), self._process.stderr.fileno()
+
+    def status(self) -> int | None:
+        """Give the exit status (minus the number for a signal), None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the kernel's process group, as Jupyter does locally. Nothing happens once it has ended."""
+        if self.status() is None:
+            try:
+                os.killpg(self.pid, number)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """Let go of its output."""
+        for file in (self._process.stdout, self._process.stderr):
+            if file:
+                file.close()
+
+
+def kill_session(sid: int) -> None:
+    """Kill every process of a session: what a cell started and the kernel left behind.
+
+    A process that made a session of its own (`setsid`, `nohup` under a job manager) was meant to stay, and does.
+    """
+    for _ in range(5):  # a process may fork between the look and the kill
+        members = [pid for pid in _processes() if _session_of(pid) == sid]
+        if not members:
+            return
+        for pid in members:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+
+
+def _processes() -> list[int]:
+    if os.path.isdir("/proc/self"):
+        return [int(name) for name in os.listdir("/proc") if name.isdigit() and not _is_zombie(name)]
+    listing = subprocess.run(["ps", "-A", "-o", "pid="], stdout=subprocess.PIPE, timeout=10)
+    return [int(word) for word in listing.stdout.split()]
+
+
+def _is_zombie(pid: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[:1] == [b"Z"]
+    except OSError:
+        return True
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return -1

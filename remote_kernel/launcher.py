@@ -1,0 +1,434 @@
+"""Live one kernel's life on this machine: the process that a front end starts and takes for the kernel.
+
+1. Read the connection file, listen on its five ports, start ssh. Front ends connect at once and wait.
+2. Send the agent and the start parameters through ssh's stdin, and right behind them the Link's frames: what a
+   front end has sent so far reaches the kernel without a further round trip.
+3. Skip what the remote shell printed up to our marker; from there on stdout carries the Link's frames.
+4. Every connection on a port is a stream. SIGINT and other signals become control messages, SIGTERM and SIGHUP
+   a `bye`, which ends the kernel unless it is kept.
+5. When the connection is lost, keep the front end's sockets open and try to attach to the agent again: at once,
+   then less and less often, at once again when the machine wakes, until the lease is over.
+6. When the kernel has ended, hand on its last bytes and exit with its status.
+
+Speaks through stderr, whose last line is one sentence when a start fails, and through a log file. Imports
+neither typer nor paramiko nor jupyter_client: they would double a kernel's start.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from remote_kernel import bootstrap, undertaker
+from remote_kernel.closing import Closing, ControlSocket
+from remote_kernel.connection_file import Connection, read_connection_file
+from remote_kernel.errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    KernelDied,
+    KernelGone,
+    KernelNotInstalled,
+    KernelParted,
+    PortInUse,
+    ProtocolMismatch,
+    RemoteKernelError,
+    TransportError,
+    by_name,
+)
+from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
+from remote_kernel.log import Log
+from remote_kernel.options import LaunchOptions, parse_launch
+from remote_kernel.reactor import READ, Reactor, SocketSink, Timer
+from remote_kernel.transport import breaker, choice, openssh
+from remote_kernel.trip import Trip
+
+ANSWER_SECONDS = 45.0  # VS Code gives up after 60 without a word of why
+ATTACH_SECONDS = 20.0
+BYE_SECONDS = 5.0  # for the agent to end the kernel
+HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2.5 s after SIGTERM
+DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
+BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+REFUSED_SECONDS = (60.0, 120.0, 300.0, 600.0)  # servers ban an address after a few refused logins in ten minutes
+CLOCK_SECONDS = 5.0
+PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
+_PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
+
+
+def main(arguments: Sequence[str], kind: type[Launcher] | None = None) -> int:
+    """Run one kernel and give the exit status: the kernel's own, 128 + N for signal N, or an error's.
+
+    A kept kernel whose front end has left gives 0. `kind` is a launcher that does it in another way.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the loop there is nothing yet to interrupt
+    log = Log()
+    try:
+        options = parse_launch(arguments)
+        connection = read_connection_file(options.connection_file)
+        log.open(os.path.basename(options.connection_file).removesuffix(".json"))
+        with Reactor() as reactor:
+            return (kind or Launcher)(reactor, options, connection, log).run()
+    except RemoteKernelError as error:
+        log.tell(str(error))
+        return error.exit_status
+    finally:
+        log.close()
+
+
+def listen(connection: Connection) -> dict[str, socket.socket]:
+    """Listen on the five ports. Raises PortInUse."""
+    listeners: dict[str, socket.socket] = {}
+    try:
+        for channel, port in connection.ports.items():
+            if connection.transport == "ipc":
+                listeners[channel] = listener = socket.socket(socket.AF_UNIX)
+                path = f"{connection.ip}-{port}"
+                if os.path.exists(path):  # left by a launcher that was killed; a live one would be listening
+                    os.unlink(path)
+                listener.bind(path)
+            else:
+                family = socket.AF_INET6 if ":" in connection.ip else socket.AF_INET
+                listeners[channel] = listener = socket.socket(family)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((connection.ip.replace("*", "0.0.0.0"), port))
+            listener.listen(64)
+            listener.setblocking(False)
+    except OSError as error:
+        for opened in listeners.values():
+            opened.close()
+        what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
+        raise PortInUse(
+            f"port {port} ({channel}) of {connection.ip} {what}", "start the kernel again, which picks other ports"
+        ) from error
+    return listeners
+
+
+class OutputSink(Sink):
+    """Pass the kernel's own stdout or stderr to the log."""
+
+    def __init__(self, stream: Stream, log: Log) -> None:
+        self._stream, self._log = stream, log
+        stream.sink = self
+
+    def deliver(self, data: memoryview) -> None:
+        """Log it."""
+        self._log.say(bytes(data))
+        self._stream.consume(len(data))
+
+
+class Launcher:
+    """One kernel's life on this machine; see the module's text."""
+
+    def __init__(self, reactor: Reactor, options: LaunchOptions, connection: Connection, log: Log) -> None:
+        self._reactor, self._options, self._connection, self._log = reactor, options, connection, log
+        self._identity = options.resume or os.urandom(6).hex()
+        self._link_id = os.urandom(8).hex()
+        self._listeners: dict[str, socket.socket] = {}
+        self._link = Link()
+        self._control = self._link.streams[CONTROL]
+        self._control.sink = MessageSink(self._control, self._handle)
+        for number in (STDOUT, STDERR):
+            OutputSink(self._link.streams[number], log)
+        self._sockets: set[SocketSink] = set()
+        self._trip: Trip | None = None
+        self._master: tuple[int, int] | None = None
+        self._lost_at = 0.0  # when the connection was lost, 0.0 while it is up
+        self._attempts = self._refused = 0
+        self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
+        self._arrived = False
+        self._retry: Timer | None = None
+        self._stale = False
+        self._clock = 0.0
+        self._leaving = False
+        self._closing = Closing(reactor, self._say_bye)
+        self._closing.kept = options.keep
+        self._ended: dict[str, Any] | None = None
+        self._error: RemoteKernelError | None = None
+        self._status = 0
+
+    def run(self) -> int:
+        """Serve until the kernel has ended. Raises the error that kept it from starting."""
+        self._reactor.on_signal(signal.SIGINT, lambda: self._closing.interrupt(lambda: self._signal(signal.SIGINT)))
+        for number in _PASSED_ON:
+            self._reactor.on_signal(number, lambda n=int(number): self._signal(n))  # type: ignore[misc]
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            self._reactor.on_signal(number, self._say_bye)
+        if os.getppid() != 1:  # else somebody has set it free on purpose
+            self._watch_parent(os.getppid())
+        self._listeners = listen(self._connection)
+        try:
+            breaker.check(self._options)
+            self._log.note(f"connecting to {self._options.endpoint}")
+            self._trip = self._new_trip()
+            self._begin(self._trip)
+            for channel, listener in self._listeners.items():
+                self._watch_port(channel, listener)
+            self._watch_clock()
+            undertaker.take_over_the_dead()
+            self._reactor.run()
+        finally:
+            self._clean_up()
+        if self._error:
+            raise self._error
+        self._log.keep = self._status != 0 and not self._leaving
+        return self._status
+
+    # -- the connection
+
+    def _begin(self, trip: Trip) -> None:
+        settings = bootstrap.start_settings(self._options, self._identity, self._link_id, self._connection.values)
+        trip.start("start", settings, ANSWER_SECONDS)
+
+    def _new_trip(self) -> Trip:
+        return Trip(self._reactor, self._link, self._log, self._options, self)
+
+    def arrived(self) -> None:
+        """Take note that the agent answers. Called by the Trip."""
+        breaker.clear(self._options)
+        self._master = choice.master_mark(self._options)
+        self._arrived = True
+        if self._lost_at:
+            self._log.tell(f"connected to {self._options.endpoint} again after {time.time() - self._lost_at:.1f} s")
+            if not self._leaving:
+                undertaker.forget(self._identity)
+        self._lost_at, self._attempts, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
+
+    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
+        """Take note that the SSH session is over. Called by the Trip."""
+        if self._error:
+            self._reactor.stop()
+        elif self._ended and (self._leaving or isinstance(error, KernelGone)):
+            self._finish()
+        elif arrived:
+            self._lost(error, silent=silent)
+        elif self._lost_at:
+            self._still_lost(error)
+        else:
+            if isinstance(error, AuthenticationFailed):
+                breaker.trip(self._options, error)
+            self._stop(error)
+
+    def _lost(self, error: RemoteKernelError, *, silent: bool) -> None:
+        self._lost_at, self._attempts, self._stale = time.time(), 0, silent
+        self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
+        if not self._closing.kept:
+            undertaker.remember(self._options, self._identity)
+        self._try_again()
+
+    def _still_lost(self, error: RemoteKernelError) -> None:
+        if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
+            self._stop(error)
+            return
+        if type(error) is not self._reason:
+            self._reason = type(error)
+            self._log.note(f"not yet: {error}")
+        if isinstance(error, AuthenticationFailed):
+            breaker.trip(self._options, error)
+            self._refused += 1
+        else:
+            self._refused = 0
+        self._stale = True
+        self._try_again()
+
+    def _try_again(self) -> None:
+        if time.time() - self._lost_at > self._options.linger_seconds:
+            self._stop(
+                ConnectionLost(
+                    f"no way back to {self._options.endpoint} for as long as the kernel outlives its connection",
+                    "start a new kernel; give --linger for a longer time",
+                )
+            )
+            return
+        delays = REFUSED_SECONDS if self._refused else BACKOFF_SECONDS
+        delay = delays[min(self._refused - 1 if self._refused else self._attempts, len(delays) - 1)]
+        if not self._refused:  # a short lease must not end between two attempts
+            delay = min(delay, self._options.linger_seconds / 8)
+        self._retry = self._reactor.call_later(delay * random.uniform(0.75, 1.25), self._attach)
+
+    def _attach(self) -> None:
+        self._retry = None
+        self._attempts += 1
+        if self._stale and self._master is not None and choice.master_mark(self._options) == self._master:
+            self._log.note("ending the stale shared connection")
+            openssh.end_master(self._options, self._master)
+        self._trip = self._new_trip()
+        try:
+            self._trip.start("attach", self._attach_settings(), ATTACH_SECONDS, avoid_master=self._stale)
+        except TransportError as error:
+            self._still_lost(error)
+
+    def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
+        folder = bootstrap.remote_folder()
+        return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
+
+    def _attach_now(self) -> None:
+        if self._retry:
+            self._retry.cancel()
+            self._attempts = 0
+            self._attach()
+
+    def _watch_clock(self) -> None:
+        """Notice that the machine has slept: the wall clock then runs ahead of the monotonic one."""
+        ahead = time.time() - time.monotonic()
+        if self._clock and ahead - self._clock > CLOCK_SECONDS:
+            self._log.note(f"the machine has slept for {ahead - self._clock:.0f} s")
+            self._link.doubt(time.monotonic())
+            self._attach_now()
+        elif self._refused and not breaker.is_tripped(self._options):  # somebody was let in since
+            self._attach_now()
+        self._clock = ahead
+        self._reactor.call_later(CLOCK_SECONDS, self._watch_clock)
+
+    # -- the front end
+
+    def _watch_port(self, channel: str, listener: socket.socket) -> None:
+        self._reactor.watch(listener.fileno(), READ, lambda _: self._accept(channel, listener))
+
+    def _accept(self, channel: str, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        if listener.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream = self._link.open(channel)
+        if channel == "control":
+            sink: SocketSink = ControlSocket(
+                self._reactor, stream, connection, self._sockets.discard, self._closing, self._connection.values
+            )
+        else:
+            sink = SocketSink(self._reactor, stream, connection, self._sockets.discard)
+        self._sockets.add(sink)
+
+    def _signal(self, number: int) -> None:
+        self._tell("signal", number=number)
+
+    def _watch_parent(self, parent: int) -> None:
+        """End with the front end, as a local ipykernel does: nobody else would tell us that it was killed."""
+        if os.getppid() == parent:
+            self._reactor.call_later(PARENT_SECONDS, lambda: self._watch_parent(parent))
+        else:
+            self._say_bye()
+
+    def _tell(self, do: str, **fields: object) -> None:
+        send_message(self._control, dict(fields, do=do))
+
+    def _say_bye(self) -> None:
+        if self._leaving:
+            return
+        self._leaving = True
+        self._closing.forget()
+        self._log.note("the front end closes the kernel")
+        if self._ended:
+            self._finish()
+            return
+        self._tell("bye")
+        if self._arrived and not self._closing.kept:  # in case this process is killed before the agent has heard
+            undertaker.remember(self._options, self._identity)
+        self._attach_now()
+        self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
+        self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
+
+    def _leave_unheard(self) -> None:
+        if len(self._control.spool):
+            self._leave(128 + signal.SIGTERM)
+
+    # -- the agent
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        event = message.get("event")
+        if event == "started":
+            self._log.note(f"kernel process {message['pid']} on {message['host']}, folder {message['folder']}")
+            if message.get("warning"):
+                self._log.tell(str(message["warning"]))
+        elif event == "ready":
+            self._log.note(f"kernel ready after {message['seconds']:.2f} s")
+        elif event == "kept":
+            self._closing.kept = True
+        elif event == "parted":
+            self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
+            self._leave(0)
+        elif event == "failed":
+            self._tell("done")
+            self._stop(by_name(str(message["error"]), str(message["message"]), str(message["hint"])))
+        elif event == "ended" and self._ended is None:
+            self._ended = message
+            self._reactor.before_wait.append(self._drained)
+            self._finish_when_still(self._link.moved)
+
+    def _drained(self, _: float) -> float:
+        """Finish once the front end has the kernel's last bytes."""
+        assert self._ended
+        stdout_end, stderr_end = self._ended["output_ends"]
+        streams = self._link.streams
+        logged = streams[STDOUT].received >= stdout_end and streams[STDERR].received >= stderr_end
+        if logged and not self._sockets:
+            self._finish()
+        return float("inf")
+
+    def _finish_when_still(self, moved: int) -> None:
+        """Finish once nothing has got through for DRAIN_SECONDS of an unbroken connection."""
+
+        def look() -> None:
+            if self._lost_at or self._link.moved != moved:
+                self._finish_when_still(self._link.moved)
+            else:
+                self._finish()
+
+        self._reactor.call_later(DRAIN_SECONDS, look)
+
+    def _finish(self) -> None:
+        assert self._ended
+        self._tell("done")
+        status = int(self._ended["status"])
+        if not self._ended["ready"] and not self._leaving:
+            self._stop(self._died(status, str(self._ended["stderr"])))
+            return
+        if self._ended["why"] and not self._leaving:
+            self._log.tell(f"the kernel was ended: {self._ended['why']}")
+        self._leave(128 - status if status < 0 else status)
+
+    def _died(self, status: int, stderr: str) -> RemoteKernelError:
+        """Say why the kernel ended before its sockets were up."""
+        endpoint, python = self._options.endpoint, self._options.remote_python()
+        last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
+        if "No module named ipykernel" in last or "No module named 'ipykernel'" in last:
+            return KernelNotInstalled(
+                f"'{python}' on {endpoint} has no ipykernel",
+                f"install it with: ssh {endpoint} {python} -m pip install ipykernel",
+            )
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return KernelDied(
+            f"the kernel on {endpoint} {how} before it was ready{': ' + last if last else ''}",
+            f"see {self._log.path}" if self._log.path else "",
+        )
+
+    # -- the end
+
+    def _stop(self, error: RemoteKernelError) -> None:
+        self._error = self._error or error
+        self._reactor.stop()
+
+    def _leave(self, status: int) -> None:
+        self._status = status
+        self._reactor.stop()
+
+    def _clean_up(self) -> None:
+        for listener in self._listeners.values():
+            if listener.family == socket.AF_UNIX:
+                os.unlink(listener.getsockname())
+            listener.close()
+        if self._trip:
+            self._trip.close()
+        if not self._arrived:
+            return
+        unheard = self._leaving and not self._ended and not self._error and len(self._control.spool) > 0
+        if unheard and not self._closing.kept:
+            undertaker.bury(self._identity)
+        else:
+            undertaker.forget(self._identity)

@@ -1,0 +1,212 @@
+"""What one kernel is started with: the launcher's command line, read and written in one place.
+
+kernel.json's argv is the only record of a remote kernel's settings. The launcher reads it to
+start the kernel, `add` and `edit` write it, `list` reads it back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from typing import NamedTuple, NoReturn
+
+from remote_kernel.endpoint import Endpoint, parse_jumps, print_jumps
+from remote_kernel.errors import UsageError
+
+DEFAULT_LINGER_SECONDS = 24 * 3600.0
+DEFAULT_SPOOL_BYTES = 2 << 30
+FOREVER = float("inf")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class LaunchOptions(NamedTuple):
+    """The settings of one remote kernel.
+
+    `python` is empty for the default (REMOTE_KERNEL_PYTHON, else `python3`); `kernel` is empty
+    for ipykernel under that Python, else the name of a kernelspec on the remote host; `env` holds
+    (name, value) pairs for the kernel; `workdir` is a remote path, `~` allowed, empty for the home
+    folder; `init` is shell code run before the kernel, in a login shell; `linger_seconds` is how
+    long a kernel outlives a lost connection, and `spool_bytes` how much of its output is kept
+    meanwhile; `keep` lets it outlive its front end too. `resume` is the id of a running kernel to
+    attach to in place of starting one. `transport` is empty for the default. The connection file is
+    empty in a kernelspec that has not been filled in.
+    """
+
+    endpoint: Endpoint
+    jumps: tuple[Endpoint, ...] = ()
+    python: str = ""
+    kernel: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    workdir: str = ""
+    init: str = ""
+    transport: str = ""
+    ssh_config: str = ""
+    linger_seconds: float = DEFAULT_LINGER_SECONDS
+    spool_bytes: int = DEFAULT_SPOOL_BYTES
+    keep: bool = False
+    resume: str = ""
+    connection_file: str = ""
+
+    def remote_python(self) -> str:
+        """Give the interpreter to ask for on the remote host."""
+        return self.python or os.environ.get("REMOTE_KERNEL_PYTHON", "") or "python3"
+
+    def transport_name(self) -> str:
+        """Give the transport that is asked for, here or in the environment.
+
+        Sources in order: `--transport`, REMOTE_KERNEL_TRANSPORT; empty where neither says, and then transport.choice
+        takes ssh if there is one.
+        """
+        return self.transport or os.environ.get("REMOTE_KERNEL_TRANSPORT", "")
+
+    def to_arguments(self) -> list[str]:
+        """Give the command-line arguments, without the program, that `parse_launch` reads back the same."""
+        words = ["--endpoint", str(self.endpoint)]
+        if self.jumps:
+            words += ["-J", print_jumps(self.jumps)]
+        for flag, value in (
+            ("--python", self.python),
+            ("--kernel", self.kernel),
+            ("--workdir", self.workdir),
+            ("--init", self.init),
+            ("--transport", self.transport),
+            ("--ssh-config", self.ssh_config),
+            ("--resume", self.resume),
+        ):
+            if value.startswith(("-", "~")):  # jupyter_client would put our home for a word's leading ~
+                words.append(f"{flag}={value}")
+            elif value:
+                words += [flag, value]
+        for name, value in self.env:
+            words += ["--env", f"{name}={value}"]
+        if self.linger_seconds != DEFAULT_LINGER_SECONDS:
+            words += ["--linger", print_duration(self.linger_seconds)]
+        if self.spool_bytes != DEFAULT_SPOOL_BYTES:
+            words += ["--spool", print_size(self.spool_bytes)]
+        if self.keep:
+            words.append("--keep")
+        words += ["-f", self.connection_file or "{connection_file}"]
+        return words
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, "see 'remote_kernel --help'")
+
+
+def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
+    """Read the launcher's command line (without the program's name). Raises UsageError, offline and at once."""
+    parser = _Parser(prog="remote_kernel", add_help=False, allow_abbrev=False)
+    parser.add_argument("--endpoint", required=True)
+    parser.add_argument("-J", "--jump", dest="jumps", default="")
+    for flag in ("--python", "--kernel", "--workdir", "--init", "--transport", "--ssh-config", "--resume"):
+        parser.add_argument(flag, default="")
+    parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--linger", default="")
+    parser.add_argument("--spool", default="")
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("-f", "--connection-file", dest="connection_file", required=True)
+    found = parser.parse_args(arguments)
+    return LaunchOptions(
+        endpoint=Endpoint.parse(found.endpoint),
+        jumps=parse_jumps(found.jumps),
+        python=found.python,
+        kernel=check_kernel_name(found.kernel),
+        env=tuple(parse_variable(text) for text in found.env),
+        workdir=found.workdir,
+        init=found.init,
+        transport=check_transport(found.transport),
+        ssh_config=found.ssh_config,
+        linger_seconds=parse_duration(found.linger) if found.linger else DEFAULT_LINGER_SECONDS,
+        spool_bytes=parse_size(found.spool) if found.spool else DEFAULT_SPOOL_BYTES,
+        keep=found.keep,
+        resume=check_kernel_id(found.resume),
+        connection_file=found.connection_file,
+    )
+
+
+def check_transport(name: str) -> str:
+    """Give the name back if there is such a transport (or it is empty, for the default); else raise UsageError."""
+    if name not in ("", "openssh", "paramiko"):
+        raise UsageError(f"there is no transport '{name}'", "use 'openssh' or 'paramiko'")
+    return name
+
+
+def check_kernel_name(name: str) -> str:
+    """Give the name back if a kernelspec can have it (or it is empty); else raise UsageError."""
+    if name and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise UsageError(f"'{name}' cannot be a kernelspec's name", "use letters, digits, dots, dashes and underscores")
+    return name
+
+
+def check_kernel_id(text: str) -> str:
+    """Give the id of a running kernel back if it can be one (or it is empty); else raise UsageError."""
+    if text and not re.fullmatch(r"[0-9a-f]{12}", text):
+        raise UsageError(f"'{text}' is not a kernel's id", "see the ids with 'remote_kernel ps'")
+    return text
+
+
+def parse_size(text: str) -> int:
+    """Read bytes from `65536`, `64K`, `64M`, `2G` or `1T`, in powers of 1024."""
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)", text)
+    if not found:
+        raise UsageError(f"'{text}' is not a size", "write for example 64M or 2G")
+    return int(found[1]) * _SIZES[found[2]]
+
+
+def print_size(count: int) -> str:
+    """Give the shortest text that parse_size reads back as the same number of bytes."""
+    for unit in ("T", "G", "M", "K"):
+        if count and count % _SIZES[unit] == 0:
+            return f"{count // _SIZES[unit]}{unit}"
+    return str(count)
+
+
+def parse_variable(text: str) -> tuple[str, str]:
+    """Read `NAME=VALUE` for the kernel's environment."""
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise UsageError(f"'{text}' is not a variable", "write NAME=VALUE, for example --env CUDA_VISIBLE_DEVICES=0")
+    return name, value
+
+
+def parse_duration(text: str) -> float:
+    """Read seconds from `90`, `15m`, `24h`, `2d`, `0` or `forever` (infinity)."""
+    if text == "forever":
+        return FOREVER
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if not found:
+        raise UsageError(f"'{text}' is not a duration", "write for example 90, 15m, 24h, 2d or forever")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def print_duration(seconds: float) -> str:
+    """Give the shortest text that parse_duration reads back as the same number of seconds."""
+    if seconds == FOREVER:
+        return "forever"
+    for unit in ("d", "h", "m"):
+        text = f"{int(seconds // _UNITS[unit])}{unit}"
+        if seconds and parse_duration(text) == seconds:
+            return text
+    if seconds == int(seconds):
+        return f"{int(seconds)}"
+    from decimal import Decimal  # repr() writes a small number as 1e-07, which parse_duration does not read
+
+    return f"{Decimal(repr(seconds)):f}"
+
+
+def find_program() -> str | None:
+    """Give the absolute path of the `remote_kernel` command of this installation, for kernel.json's argv[0].
+
+    None where it is not installed beside this interpreter or on PATH; then `python -m remote_kernel` does.
+    """
+    import sys
+
+    beside = os.path.join(os.path.dirname(sys.executable), "remote_kernel")
+    if os.access(beside, os.X_OK):
+        return beside
+    return shutil.which("remote_kernel")

@@ -1,0 +1,65 @@
+"""Keep the queue short that a slow network makes of much output, so that what is urgent passes it.
+
+What has been given to ssh cannot be overtaken, and ssh, sshd and TCP take megabytes: on a link of 1 MB/s a heartbeat
+would wait for seconds behind a cell's output. So only so many bytes are under way that they wait TARGET_SECONDS
+longer than an empty path takes: marks among the bytes, which the other end answers at once, tell how long that is.
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+TARGET_SECONDS = 0.1
+LEAST_BYTES = 64 << 10
+FIRST_BYTES = 256 << 10
+MOST_BYTES = 8 << 20
+MEMORY_SECONDS = 60.0  # after which the fastest answer is forgotten: the path may have become a longer one
+
+
+class Pace:
+    """How much may be under way on one pipe. Offsets count the streams' bytes on it; times are in seconds."""
+
+    def __init__(self) -> None:
+        self.limit = FIRST_BYTES
+        self._sent = self._arrived = 0
+        self._marks: deque[tuple[int, int, float]] = deque()  # offset, bytes under way with it, when
+        self._last_mark = 0
+        self._judged = 0  # what was sent when the limit was last looked at: later marks tell of the new one
+        self._fastest = self._fastest_before = float("inf")
+        self._since = 0.0
+
+    def allows(self) -> bool:
+        """Whether more may be sent of what is not urgent."""
+        return self._sent - self._arrived < self.limit
+
+    def sent(self, count: int) -> None:
+        """Take note of bytes given to the pipe."""
+        self._sent += count
+
+    def mark(self, now: float) -> int:
+        """Give the offset to mark now, or 0 when too few bytes have followed the last mark."""
+        if self._sent - self._last_mark < max(LEAST_BYTES, self.limit // 8):
+            return 0
+        self._last_mark = self._sent
+        self._marks.append((self._sent, self._sent - self._arrived, now))
+        return self._sent
+
+    def answered(self, offset: int, now: float) -> None:
+        """Take note of the answer to the mark at `offset`; any other answer says nothing."""
+        if not self._marks or offset != self._marks[0][0]:
+            return
+        _, under_way, marked_at = self._marks.popleft()
+        self._arrived = offset
+        took = now - marked_at
+        if now - self._since > MEMORY_SECONDS:
+            self._since, self._fastest_before, self._fastest = now, self._fastest, took
+        self._fastest = min(self._fastest, took)
+        if offset <= self._judged:
+            return
+        self._judged = self._sent
+        waited = took - min(self._fastest, self._fastest_before)
+        if waited > TARGET_SECONDS:
+            self.limit = max(LEAST_BYTES, int(self.limit * max(0.5, TARGET_SECONDS / waited)))
+        elif under_way > self.limit // 2:
+            self.limit = min(MOST_BYTES, self.limit * 2)

@@ -1,0 +1,221 @@
+"""Find the kernels that run on remote hosts, by asking every host that a kernelspec names, all at once."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from remote_kernel import bootstrap
+from remote_kernel.endpoint import Endpoint, print_jumps
+from remote_kernel.errors import NoSuchKernel, RemoteError, RemoteKernelError, UsageError
+from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs
+from remote_kernel.options import LaunchOptions
+from remote_kernel.probe import ask
+
+ASK_SECONDS = 10.0
+STOP_SECONDS = 20.0
+_SHORTEST_ID = 4
+
+
+class RunningKernel(NamedTuple):
+    """A kernel that is alive on a remote host, or has just ended.
+
+    `way` is how it was reached: endpoint, jump hosts, configuration. `slug` and `display_name` are those of the
+    kernelspec here that starts such kernels, empty where none does. `state` is `connected` (a front end is attached),
+    `away` (a front end may come back to it), `kept` (none is expected), `ended` or `unreadable`. `busy` means that its
+    processes use the CPU: a cell that waits, or computes on a GPU alone, is idle. `memory` is in bytes, over all of its
+    processes; `since` is seconds since the epoch.
+    """
+
+    id: str
+    host: str
+    way: LaunchOptions
+    slug: str
+    display_name: str
+    kernel: str
+    language: str
+    interrupt_mode: str
+    state: str
+    busy: bool
+    keep: bool
+    launchers: int
+    since: float
+    memory: int
+    version: int
+    launched_by: str
+
+
+class Roster(NamedTuple):
+    """What the hosts said: their kernels, and the errors of those that did not answer, with their endpoints."""
+
+    kernels: list[RunningKernel]
+    silent: list[tuple[str, RemoteKernelError]]
+    asked: int
+
+    def check(self) -> None:
+        """Raise the first error if not a single host answered."""
+        if self.silent and len(self.silent) == self.asked:
+            raise self.silent[0][1]
+
+    def find(self, text: str) -> RunningKernel:
+        """Give the kernel with this id, or the one whose id begins so. Raises NoSuchKernel, UsageError."""
+        if not re.fullmatch(rf"[0-9a-f]{{{_SHORTEST_ID},12}}", text):
+            hint = f"give at least {_SHORTEST_ID} signs of an id that 'remote_kernel ps' shows"
+            raise UsageError(f"'{text}' is not a kernel's id", hint)
+        found = [kernel for kernel in self.kernels if kernel.id.startswith(text)]
+        if len(found) > 1:
+            raise UsageError(f"several kernels begin with '{text}'", f"give one of: {', '.join(k.id for k in found)}")
+        if found:
+            return found[0]
+        if self.silent:
+            mute = ", ".join(endpoint for endpoint, _ in self.silent)
+            raise NoSuchKernel(f"no host that answered has a kernel '{text}'", f"no answer came from {mute}")
+        raise NoSuchKernel(f"there is no kernel '{text}'", "see 'remote_kernel ps'")
+
+
+def ways(names: Sequence[str] = ()) -> list[LaunchOptions]:
+    """Give how to reach the hosts to ask: of all kernelspecs, or of those named by slug, host or endpoint.
+
+    A name that no kernelspec has is taken for a host, as `add` takes it. Raises UsageError.
+    """
+    known = [spec for spec in list_kernelspecs() if spec.options]
+    if not names:
+        return _unique(_way(spec.options) for spec in known if spec.options)
+    found = []
+    for name in names:
+        of_name = [_way(s.options) for s in known if s.options and s.slug == name.lower()]
+        of_name = of_name or [
+            _way(s.options) for s in known if s.options and name in (str(s.options.endpoint), s.options.endpoint.host)
+        ]
+        found += of_name or [LaunchOptions(Endpoint.parse(name))]
+    return _unique(found)
+
+
+def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -> Roster:
+    """Ask every host for its kernels, at once. Kernelspecs of resumed kernels that are gone are removed."""
+    kernels: dict[str, RunningKernel] = {}
+    silent = []
+    specs = [spec for spec in list_kernelspecs() if spec.options]
+
+    def one(way: LaunchOptions) -> dict[str, Any] | RemoteKernelError:
+        try:
+            return tell(way, "status", "", timeout_seconds)
+        except RemoteKernelError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=max(1, min(32, len(hosts)))) as threads:
+        answers = list(threads.map(one, hosts))
+    for way, answer in zip(hosts, answers, strict=True):
+        if isinstance(answer, RemoteKernelError):
+            silent.append((_name(way), answer))
+            continue
+        here = [_kernel(way, str(answer["host"]), state, specs) for state in answer["kernels"]]
+        for kernel in here:
+            kernels.setdefault(kernel.id, kernel)  # two ways may lead to one host
+        _forget_gone(way, str(answer["host"]), {kernel.id for kernel in here if kernel.state != "ended"}, specs)
+    return Roster(sorted(kernels.values(), key=lambda kernel: (kernel.host, kernel.since)), silent, len(hosts))
+
+
+def tell(way: LaunchOptions, do: str, identity: str, timeout_seconds: float = ASK_SECONDS) -> dict[str, Any]:
+    """Tell the agents on a host, or the one of that id, to do something; give their states. Raises as `ask` does."""
+    answer, _ = ask(way, "ask", {"id": identity, "do": do, "folder": bootstrap.remote_folder()}, timeout_seconds)
+    return answer
+
+
+def tell_one(kernel: RunningKernel, do: str) -> dict[str, Any]:
+    """Tell one kernel's agent to do something; give its state. Raises NoSuchKernel when it has ended meanwhile."""
+    states = tell(kernel.way, do, kernel.id)["kernels"]
+    if not states:
+        raise NoSuchKernel(f"the kernel {kernel.id} is no longer on {kernel.host}", "see 'remote_kernel ps'")
+    state: dict[str, Any] = states[0]
+    if "unreadable" in state:
+        raise RemoteError(f"the agent of kernel {kernel.id} on {kernel.host} does not answer", "try again")
+    return state
+
+
+def stop(kernel: RunningKernel) -> None:
+    """End a kernel and wait until nothing of it is left on its host. Raises NoSuchKernel, RemoteError."""
+    tell_one(kernel, "stop")
+    deadline = time.monotonic() + STOP_SECONDS
+    while tell(kernel.way, "", kernel.id)["kernels"]:
+        if time.monotonic() > deadline:
+            raise RemoteError(
+                f"the kernel {kernel.id} on {kernel.host} was told to end and has not",
+                f"look at it there: ps {kernel.id}",
+            )
+        time.sleep(0.1)  # there is no event for it on this side
+    forget_kernel(kernel.id)
+
+
+def _kernel(way: LaunchOptions, host: str, state: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
+    spec = next(
+        (s for s in specs if s.options and not s.options.resume and _started_by(s.options, state.get("fingerprint"))),
+        None,
+    )
+    launchers = int(state.get("launchers", 0))
+    return RunningKernel(
+        id=str(state["id"]),
+        host=host,
+        way=way,
+        slug=spec.slug if spec else "",
+        display_name=spec.display_name if spec else "",
+        kernel=str(state.get("kernel", "")),
+        language=str(state.get("language", "")),
+        interrupt_mode=str(state.get("interrupt_mode", "signal")),
+        state=_state(state, launchers),
+        busy=bool(state.get("busy")),
+        keep=bool(state.get("keep")),
+        launchers=launchers,
+        since=float(state.get("since", 0.0)),
+        memory=int(state.get("memory", 0)),
+        version=int(state.get("version", 0)),
+        launched_by=str(state.get("launched_by", "")),
+    )
+
+
+def _state(state: dict[str, Any], launchers: int) -> str:
+    if "unreadable" in state:
+        return "unreadable"
+    if state["ended"]:
+        return "ended"
+    if state["connected"]:
+        return "connected"
+    return "kept" if state["keep"] and not launchers else "away"
+
+
+def _started_by(options: LaunchOptions, fingerprint: object) -> bool:
+    return bootstrap.fingerprint(options) == fingerprint
+
+
+def _forget_gone(way: LaunchOptions, host: str, alive: set[str], specs: Iterable[Kernelspec]) -> None:
+    for spec in specs:
+        # A name of several login nodes leads to another of them each time: only the kernel's own knows that it is gone.
+        resumes = spec.options.resume if spec.options and spec.host == host else ""
+        if resumes and resumes not in alive and spec.options and _same_way(spec.options, way):
+            forget_kernel(resumes)
+
+
+def _way(options: LaunchOptions) -> LaunchOptions:
+    return LaunchOptions(
+        options.endpoint,
+        options.jumps,
+        python=options.python,
+        transport=options.transport,
+        ssh_config=options.ssh_config,
+    )
+
+
+def _same_way(one: LaunchOptions, other: LaunchOptions) -> bool:
+    return _way(one)._replace(python="") == _way(other)._replace(python="")
+
+
+def _unique(found: Iterable[LaunchOptions]) -> list[LaunchOptions]:
+    """Leave out what leads to the same place with another interpreter."""
+    return list({way._replace(python=""): way for way in reversed(list(found))}.values())[::-1]
+
+
+def _name(way: LaunchOptions) -> str:
+    return f"{way.endpoint} (through {print_jumps(way.jumps)})" if way.jumps else str(way.endpoint)

@@ -1,0 +1,126 @@
+"""Say what the remote host has for a kernel, and install ipykernel where it is missing.
+
+Runs there in place of the agent when `remote_kernel add` checks a host; leaves nothing behind but what it was
+asked to install. Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+
+from remote_kernel.kernel import Settings, StartError, find_kernelspec, find_python, hostname, which, with_init
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_VERSIONS = """
+import platform, sys
+print("remote_kernel", platform.python_version())
+try:
+    from importlib.metadata import version
+    print("remote_kernel", version("ipykernel"))
+except Exception:
+    print("remote_kernel")
+print("remote_kernel", "system" if sys.prefix == sys.base_prefix and sys.prefix in ("/usr", "/usr/local") else "own")
+"""
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Run in the SSH session: print one line of JSON behind the marker and end."""
+    settings = Settings(parameters["settings"])
+    try:
+        answer = install(settings) if parameters["mode"] == "install" else survey(settings)
+    except StartError as error:
+        answer = {"error": error.name, "message": error.message, "hint": error.hint}
+    os.write(1, f"\n{marker} {json.dumps(answer)}\n".encode())
+    sys.exit(0)
+
+
+def survey(settings: Settings) -> dict[str, object]:
+    """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
+    python = find_python(settings)
+    spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
+    version, ipykernel, _ = look_into(settings, python)
+    return {
+        "host": hostname(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "python": python,
+        "python_version": version,
+        "ipykernel_version": ipykernel,
+        "kernelspec": spec
+        and {
+            "name": spec.name,
+            "display_name": spec.display_name,
+            "language": spec.language,
+            "interrupt_mode": spec.interrupt_mode,
+            "argv": spec.argv,
+        },
+    }
+
+
+def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
+    """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
+    code, output, errors = _run(with_init(settings.init, [python, "-c", _VERSIONS]), 60)
+    words = [line.split()[1:] for line in output.splitlines() if line.startswith("remote_kernel")]
+    if code or len(words) < 3:
+        last = (errors.strip().splitlines() or [f"exit status {code}"])[-1].strip()
+        raise StartError(
+            "PythonNotFound",
+            f"'{python}' on {hostname()} cannot be run: {last}",
+            "give --python a Python 3.8 or later, and check --init",
+        )
+    return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
+
+
+def install(settings: Settings) -> dict[str, object]:
+    """Install ipykernel with the tool that the environment uses: conda's, uv's or pip. Raises StartError.
+
+    Never into the system's own Python: that belongs to its package manager.
+    """
+    python = find_python(settings)
+    _, _, system = look_into(settings, python)
+    if system:
+        raise StartError(
+            "KernelNotInstalled",
+            f"'{python}' on {hostname()} is the system's own Python, which is left alone",
+            f"make an environment there, for example: {python} -m venv ~/.venv; then use --python ~/.venv/bin/python",
+        )
+    for argv in _installers(python):
+        code, output, errors = _run(with_init(settings.init, argv), 540)
+        if code == 0:
+            return {"installed_with": " ".join(argv)}
+        last = ((errors or output).strip().splitlines() or [f"exit status {code}"])[-1].strip()
+        raise StartError(
+            "KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {last}", "install it by hand"
+        )
+    raise StartError(
+        "KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", "install it by hand"
+    )
+
+
+def _installers(python: str) -> list[list[str]]:
+    prefix = os.path.dirname(os.path.dirname(python))
+    conda = which("conda") or which("mamba") or which("micromamba")
+    if conda and os.path.isdir(os.path.join(prefix, "conda-meta")):
+        return [[conda, "install", "-y", "-p", prefix, "ipykernel"]]
+    if _run([python, "-m", "pip", "--version"], 60)[0] == 0:
+        return [[python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]]
+    uv = which("uv") or which(os.path.expanduser("~/.local/bin/uv"))
+    return [[uv, "pip", "install", "--quiet", "--python", python, "ipykernel"]] if uv else []
+
+
+def _run(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout_seconds
+        )
+    except OSError as error:
+        return 127, "", str(error.strerror)
+    except subprocess.TimeoutExpired:
+        return 124, "", f"no end within {timeout_seconds:.0f} s"
+    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")

@@ -1,0 +1,70 @@
+"""Run the program that carries our bytes to the remote host, out of reach of what front ends kill.
+
+jupyter_client signals the launcher's process group; VS Code walks down from the launcher by parent pid and
+signals every descendant first. A multiplexing ssh dies of both, even where a plain one would ignore them, so
+the carrier gets a session of its own and is orphaned at birth: a shell starts it in the background and ends.
+Being nobody's child here, it reports its exit status through a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+# A background process's stdin is /dev/null but for the detour over descriptor 4. dash has no `>&12`, hence /dev/fd.
+_ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >&3; }} &'
+
+
+class Carrier:
+    """A running carrier: descriptors of its stdin, stdout, stderr and exit status, owned by whoever holds this.
+
+    `stdin` and `stdout` may be handed over to a Pipe; set them to -1 then.
+    """
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start `argv`. Raises FileNotFoundError when there is no /bin/sh; a missing program gives status 127."""
+        child_in, self.stdin = os.pipe()
+        self.stdout, child_out = os.pipe()
+        self.stderr, child_err = os.pipe()
+        self._status, child_status = os.pipe()
+        try:
+            shell = subprocess.Popen(
+                ["/bin/sh", "-c", _ORPHAN.format(status=child_status), "remote_kernel", *argv],
+                stdin=child_in,
+                stdout=child_out,
+                stderr=child_err,
+                pass_fds=(child_status,),
+                start_new_session=True,
+                env=environment,
+            )
+        finally:
+            for fd in (child_in, child_out, child_err, child_status):
+                os.close(fd)
+        self._group = shell.pid  # the carrier's process group outlives the shell that made it
+        shell.wait(timeout=10)
+
+    def status(self, timeout_seconds: float) -> int | None:
+        """Wait for the exit status: call it at the end of `stdout`. None when the carrier was killed or lives on."""
+        if self._status < 0 or not select.select([self._status], [], [], timeout_seconds)[0]:
+            return None
+        text = os.read(self._status, 16)
+        os.close(self._status)
+        self._status = -1
+        return int(text) if text else None
+
+    def kill(self) -> None:
+        """End the carrier and its helpers (a jump host's ssh among them). Idempotent."""
+        try:
+            os.killpg(self._group, signal.SIGTERM)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the descriptors that are still held here; the carrier ends by itself at the end of its input."""
+        for fd in (self.stdin, self.stdout, self.stderr, self._status):
+            if fd >= 0:
+                os.close(fd)
+        self.stdin = self.stdout = self.stderr = self._status = -1

@@ -1,0 +1,61 @@
+"""Choose how bytes get to the remote host: the user's ssh, or paramiko where there is none or the user says so.
+
+Whatever is chosen is a command line whose stdin and stdout are the bytes, with ssh's exit status and ssh's words on
+stderr. Nobody above this module knows which one it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from functools import cache
+
+from remote_kernel.errors import UsageError
+from remote_kernel.options import LaunchOptions, check_transport
+from remote_kernel.transport import openssh
+
+PROGRAM = "remote_kernel.transport.paramiko_ssh"
+
+
+def name(options: LaunchOptions) -> str:
+    """Give the transport in force: what is asked for, else openssh where its program is found, else paramiko.
+
+    Raises UsageError when REMOTE_KERNEL_TRANSPORT names none that exists.
+    """
+    asked = check_transport(options.transport_name())
+    return asked or _default(os.environ.get("PATH", ""), os.environ.get("REMOTE_KERNEL_SSH", ""))
+
+
+@cache
+def _default(path: str, program: str) -> str:
+    # A program that was asked for by name and is missing is an error to be told, not a reason to take another way.
+    return "openssh" if program or shutil.which("ssh", path=path) else "paramiko"
+
+
+def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool = False) -> list[str]:
+    """Give the command that runs `remote_command` there. Raises SshNotFound, SshConfigError, UsageError."""
+    if name(options) == "openssh":
+        return openssh.ssh_argv(options, remote_command, avoid_master=avoid_master)
+    return [sys.executable, "-m", PROGRAM, *openssh.where(options), remote_command]
+
+
+def environment(options: LaunchOptions) -> dict[str, str]:
+    """Give the carrier's environment."""
+    if name(options) == "openssh":
+        return openssh.environment()
+    # Python would look for modules in the notebook's folder first (and does before 3.11).
+    return {**openssh.environment(), "PYTHONSAFEPATH": "1"}
+
+
+def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
+    """Give what tells the shared connection from its successor; None when there is none, as always with paramiko."""
+    try:
+        return openssh.master_mark(options) if name(options) == "openssh" else None
+    except UsageError:
+        return None
+
+
+def with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
+    """Give what the carrier printed when it failed, with a jump host's words if it swallowed them."""
+    return openssh.with_the_jump_hosts_words(options, stderr) if name(options) == "openssh" else stderr

@@ -1,0 +1,162 @@
+"""Reach a host with the user's own ssh: its configuration, agent, keys, certificates and jump hosts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping
+
+from remote_kernel.endpoint import print_jumps
+from remote_kernel.errors import SshConfigError, SshNotFound
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.private import private_folder
+
+CONNECT_SECONDS = 15
+MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
+
+
+def ssh_program() -> str:
+    """Name the ssh program: REMOTE_KERNEL_SSH, else `ssh`."""
+    return os.environ.get("REMOTE_KERNEL_SSH", "") or "ssh"
+
+
+def environment() -> dict[str, str]:
+    """Give ssh's environment: ours, without the ways in which ssh would ask a person that is not there."""
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
+
+
+def where(options: LaunchOptions) -> list[str]:
+    """Give the ssh arguments that say where to go, the host last."""
+    endpoint = options.endpoint
+    words = ["-F", os.path.expanduser(options.ssh_config)] if options.ssh_config else []
+    if options.jumps:
+        words += ["-J", print_jumps(options.jumps)]
+    if endpoint.user:
+        words += ["-l", endpoint.user]
+    if endpoint.port:
+        words += ["-p", str(endpoint.port)]
+    return [*words, endpoint.host]
+
+
+def effective_config(options: LaunchOptions) -> dict[str, str]:
+    """Ask ssh what it will do for this host: `ssh -G`, 3 ms, no connection. Raises SshNotFound, SshConfigError."""
+    argv = [ssh_program(), "-T", "-G", *where(options)]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, env=environment()
+        )
+    except OSError as error:
+        raise SshNotFound(
+            f"there is no ssh program '{argv[0]}' here",
+            "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path",
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SshConfigError(
+            "ssh takes longer than 10 s to read its configuration", "run 'ssh -G HOST' to see"
+        ) from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", "mend the file that it names")
+    config: dict[str, str] = {}
+    for line in done.stdout.splitlines():
+        name, _, value = line.partition(" ")
+        config.setdefault(name, value)
+    return config
+
+
+def cipher_options(config: Mapping[str, str]) -> list[str]:
+    """Prefer AES-GCM to ChaCha20 where the processor has AES, unless the user's config chooses its ciphers.
+
+    Measured on loopback: 1.5 to 2.5 times the throughput, and as much less of the time that ssh takes from the rest.
+    """
+    ciphers = config.get("ciphers", "").split(",")
+    aes = [name for name in ciphers if "-gcm@" in name]
+    if not aes or not ciphers[0].startswith("chacha20") or os.uname().machine not in ("x86_64", "arm64"):
+        return []
+    return [f"-oCiphers={','.join(aes + [name for name in ciphers if name not in aes])}"]
+
+
+def control_path(options: LaunchOptions) -> str:
+    """Give the socket of the private master for this way to this host."""
+    way = "\0".join([ssh_program(), *where(options)])
+    return os.path.join(private_folder(), hashlib.sha256(way.encode()).hexdigest()[:16])
+
+
+def master_options(options: LaunchOptions, config: Mapping[str, str]) -> list[str]:
+    """Give the options that share one connection among our kernels, unless the user's config shares one already."""
+    if config.get("controlpath", "none") != "none":
+        return []
+    return ["-oControlMaster=auto", f"-oControlPath={control_path(options)}", f"-oControlPersist={MASTER_SECONDS}"]
+
+
+def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
+    """Give what tells our private master's socket from its successor; None when there is no master."""
+    try:
+        found = os.lstat(control_path(options))
+    except OSError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def end_master(options: LaunchOptions, mark: tuple[int, int] | None) -> None:
+    """End the private master with that mark and so every session on it: its connection is dead, unnoticed by ssh.
+
+    Idempotent. Its successor, which another of our launchers may have made meanwhile, is left alone.
+    """
+    path = control_path(options)
+    if mark is None or master_mark(options) != mark:
+        return
+    argv = [ssh_program(), f"-oControlPath={path}", "-O", "exit", *where(options)]
+    try:
+        subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=2, env=environment(), check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        pass
+    try:
+        if master_mark(options) == mark:
+            os.unlink(path)
+    except OSError:
+        pass
+
+
+def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool = False) -> list[str]:
+    """Give the command that runs `remote_command` there, its stdin and stdout being ours, and asks nobody anything.
+
+    What the user's config sets for keepalive and the connection's timeout stays. `avoid_master` opens a connection
+    of its own beside a master of the user's, which may be stale. Raises SshNotFound, SshConfigError.
+    """
+    config = effective_config(options)
+    words = [
+        *("-oBatchMode=yes", "-oLogLevel=ERROR", "-oRequestTTY=no", "-oRemoteCommand=none"),
+        *("-oClearAllForwardings=yes", "-oForwardX11=no", "-oPermitLocalCommand=no", "-oEscapeChar=none"),
+    ]
+    if config.get("connecttimeout", "none") in ("none", "0"):
+        words.append(f"-oConnectTimeout={CONNECT_SECONDS}")
+    if config.get("serveraliveinterval", "0") == "0":
+        words += ["-oServerAliveInterval=5", "-oServerAliveCountMax=3"]
+    words += cipher_options(config)
+    words += master_options(options, config) or (["-oControlPath=none"] if avoid_master else [])
+    return [ssh_program(), *words, *where(options), remote_command]
+
+
+def with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
+    """Give what ssh printed when it failed; if a jump host had a part in that, with the words of the ssh to it.
+
+    With ControlPersist ssh sends the stderr of its jump host's ssh to /dev/null (sshconnect.c, OpenSSH 9.2), and so
+    the only words that say whether the jump host, or what lies behind it, was the one that refused. This tries once
+    more without a shared connection.
+    """
+    if "exchange_identification" not in stderr:
+        return stderr
+    config = effective_config(options)
+    if config.get("proxyjump", "none") == config.get("proxycommand", "none") == "none":
+        return stderr
+    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", "-oControlPersist=no"]
+    argv = [ssh_program(), *words, f"-oConnectTimeout={CONNECT_SECONDS}", *where(options), "true"]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT_SECONDS, env=environment(), check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return stderr
+    return done.stderr.decode("utf-8", "replace") if done.returncode == 255 else stderr

@@ -1,0 +1,193 @@
+"""Tell from what ssh printed why it failed. A pure function over a table of captured messages."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from remote_kernel.endpoint import print_jumps
+from remote_kernel.errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    ConnectionRefused,
+    ConnectTimeout,
+    HostKeyChanged,
+    HostKeyUnknown,
+    JumpHostFailed,
+    PythonNotFound,
+    RemoteKernelError,
+    RemoteShellNoise,
+    SshConfigError,
+    SshNotFound,
+    TransportError,
+    UnknownHost,
+)
+from remote_kernel.options import LaunchOptions
+
+_THROUGH_JUMP = re.compile(r"UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535")
+# What ssh prints last when the ssh to its jump host has ended, and said why on the lines before.
+_PROXY_ENDED = re.compile(r"(?:kex|ssh)_exchange_identification: Connection closed by remote host")
+_OF_THE_NETWORK = (UnknownHost, ConnectionRefused, ConnectTimeout, TransportError)
+
+
+class _Cause(NamedTuple):
+    """What ssh prints, the error it means, what is wrong and what to do: {0} is the endpoint, {1} the first group."""
+
+    pattern: str
+    kind: type[TransportError]
+    message: str
+    hint: str
+
+
+_CAUSES = (
+    _Cause(
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED",
+        HostKeyChanged,
+        "the host key of {0} has changed",
+        "if the server was reinstalled, remove the old key with 'ssh-keygen -R', else someone may be listening in",
+    ),
+    _Cause(
+        r"(?:No \S+ host key is known for|Host key verification failed)",
+        HostKeyUnknown,
+        "the host key of {0} is not known here",
+        "compare its fingerprint with the server's and accept it once: ssh {0} true",
+    ),
+    _Cause(
+        r"Permission denied \(([^)]*)\)",
+        AuthenticationFailed,
+        "{0} does not let you in: permission denied ({1})",
+        "see that 'ssh {0} true' works without a question: load the key into ssh-agent, or name it with IdentityFile",
+    ),
+    _Cause(
+        r"Too many authentication failures",
+        AuthenticationFailed,
+        "{0} does not let you in: too many keys were offered",
+        "name one with IdentityFile and set IdentitiesOnly yes in the ssh config",
+    ),
+    _Cause(
+        r"Could not resolve hostname (\S+):",
+        UnknownHost,
+        "the name {1} has no address",
+        "check the spelling, the network and the VPN",
+    ),
+    _Cause(
+        r"Connection refused",
+        ConnectionRefused,
+        "nothing answers on the SSH port of {0}: connection refused",
+        "check the port and that sshd runs there",
+    ),
+    _Cause(
+        r"(?:[Tt]imed out|timeout|No route to host|Network is unreachable|Host is down)",
+        ConnectTimeout,
+        "{0} does not answer",
+        "check the address, the network and the VPN",
+    ),
+    _Cause(
+        r"(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)",
+        SshConfigError,
+        "ssh refuses its configuration",
+        "mend the line that it names above",
+    ),
+    _Cause(
+        r"(?:kex_exchange_identification|Connection (?:closed|reset) by|Connection closed)",
+        TransportError,
+        "{0} closed the connection before the login",
+        "check that an SSH server runs there and accepts connections from here",
+    ),
+)
+
+
+def explain(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
+    """Give the error for an ssh that ended before our program answered.
+
+    `stderr` is what it printed, `status` its exit status (255 for its own failures, None when it was killed),
+    `noise` what came on stdout instead of our answer.
+    """
+    if status == 127 and re.search(r"remote_kernel: no python", stderr):
+        return PythonNotFound(
+            f"there is no Python on {options.endpoint}",
+            "install Python 3.8 or later there, or give its path with --python",
+        )
+    if status == 127 and re.search(
+        r"(?:^|\n)[^\n]*sh: (?:\d+: |line \d+: )?(?:exec: )?\S*ssh\S*: (?:command )?not found", stderr
+    ):
+        return SshNotFound(
+            "there is no such ssh program here", "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path"
+        )
+    if status not in (255, None):
+        return _remote(options, stderr, status, noise)
+    found = _cause(options, stderr)
+    if found is not None:
+        return found
+    last = _last_line(stderr)
+    if last:
+        return TransportError(f"cannot reach {options.endpoint}: {last}", f"try 'ssh {options.endpoint} true'")
+    return ConnectionLost(f"the connection to {options.endpoint} broke before the kernel started", "try again")
+
+
+def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
+    for cause in _CAUSES:
+        found = re.search(cause.pattern, stderr)
+        if not found:
+            continue
+        before_the_target = cause.kind is not TransportError and bool(_PROXY_ENDED.search(stderr))
+        through = before_the_target or bool(_THROUGH_JUMP.search(stderr))
+        if through and cause.kind in _OF_THE_NETWORK:
+            return _jump_failed(options, stderr)
+        texts = (_who(options, stderr, through), *found.groups())
+        return cause.kind(cause.message.format(*texts), cause.hint.format(*texts))
+    return None
+
+
+def _who(options: LaunchOptions, stderr: str, through: bool) -> str:
+    """Name the hop that refused: the target, or the jump host as ssh names it."""
+    if not through:
+        return str(options.endpoint)
+    denied = re.search(r"^(\S+@\S+): Permission denied", stderr, re.MULTILINE)
+    unknown = re.search(r"[Hh]ost key (?:is known )?for (\S+) ", stderr)
+    named = denied or unknown
+    return f"jump host {named[1] if named else print_jumps(options.jumps) or 'of the ssh config'}"
+
+
+def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
+    jumps = print_jumps(options.jumps) or "of the ssh config"
+    refused = re.search(r"open failed: (?:connect failed: )?([^\n\r]+)", stderr)
+    if refused:
+        return JumpHostFailed(
+            f"jump host {jumps} cannot reach {options.endpoint}: {refused[1].strip().lower()}",
+            "check the endpoint as the jump host sees it, and that it allows forwarding (AllowTcpForwarding)",
+        )
+    return JumpHostFailed(
+        f"jump host {jumps} cannot be reached: {_first_line(stderr)}", "check that 'ssh JUMP_HOST true' works"
+    )
+
+
+def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
+    said = _last_line(stderr) or _last_line(noise.decode("utf-8", "replace"))
+    if status == 126 or "Unknown option: -I" in stderr:
+        return PythonNotFound(
+            f"'{options.remote_python()}' on {options.endpoint} does not run: {said}",
+            "give --python a Python 3.8 or later",
+        )
+    if noise.strip() or status == 0:
+        shown = noise.decode("utf-8", "replace").strip()[-200:]
+        return RemoteShellNoise(
+            f"the login shell of {options.endpoint} answered something else: {shown!r}",
+            "let its rc files print, read and replace nothing when it is not interactive",
+        )
+    return RemoteShellNoise(
+        f"the remote command on {options.endpoint} ended with status {status}{': ' + said if said else ''}",
+        f"try 'ssh {options.endpoint} python3 --version'",
+    )
+
+
+def _last_line(text: str) -> str:
+    return next(reversed(_lines(text)), "")
+
+
+def _first_line(text: str) -> str:
+    return next(iter(_lines(text)), "no reason given")
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("warning: ")]

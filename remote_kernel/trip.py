@@ -1,0 +1,206 @@
+"""Make one SSH session to the agent: start it or attach to it, and say how the session ended.
+
+A Trip is one attempt. The launcher makes another when the connection was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from remote_kernel import bootstrap
+from remote_kernel.errors import (
+    ConnectionLost,
+    ConnectTimeout,
+    ProtocolMismatch,
+    RemoteKernelError,
+    RemoteShellNoise,
+    by_name,
+)
+from remote_kernel.link import Link
+from remote_kernel.log import Log
+from remote_kernel.options import LaunchOptions
+from remote_kernel.reactor import READ, Pipe, Reactor
+from remote_kernel.transport import choice
+from remote_kernel.transport.carrier import Carrier
+from remote_kernel.transport.verdict import explain
+
+_NOISE_BYTES = 64 << 10
+
+
+class Traveller(Protocol):
+    """Who makes the trip."""
+
+    def arrived(self) -> None:
+        """Take note that the agent answers; the Link is in use from here on."""
+
+    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
+        """Take note that the session is over, once; `silent` when the other end merely stopped answering."""
+
+
+class Trip:
+    """One SSH session, from the start of ssh to its end."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        link: Link,
+        log: Log,
+        options: LaunchOptions,
+        traveller: Traveller,
+    ) -> None:
+        self._reactor, self._link, self._log, self._options, self._traveller = reactor, link, log, options, traveller
+        self._carrier: Carrier | None = None
+        self._pipe: _RemotePipe | None = None
+        self._stderr = b""
+        self._mode = ""
+        self._over = False
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the agent has answered."""
+        return self._pipe is not None and self._pipe.answered
+
+    def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
+        """Start ssh, send the program and the Link's frames behind it. Raises SshNotFound, SshConfigError.
+
+        The agent has `seconds` to answer.
+        """
+        self._mode = mode
+        marker = f"remote_kernel-{os.urandom(8).hex()}"
+        program = bootstrap.program(marker, mode, settings)
+        command = bootstrap.remote_command(self._options.remote_python(), len(program))
+        argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
+        self._carrier = Carrier(argv, choice.environment(self._options))
+        self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, marker, self._answered, self._pipe_ended)
+        self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
+        self._timer = self._reactor.call_later(seconds, lambda: self._no_answer(seconds))
+        self._pipe.start(program)
+
+    def close(self) -> None:
+        """End the session. The remote side sees the end of its input. Idempotent."""
+        self._over = True
+        if self._pipe and self._carrier:
+            self._timer.cancel()
+            if self._pipe.answered:
+                self._pipe.flush()
+            self._pipe.close()
+            if not self._pipe.answered:
+                self._carrier.kill()
+            if self._carrier.stderr >= 0:
+                self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
+            self._carrier.close()
+
+    def kill(self) -> None:
+        """End the session and ssh with it: the connection is dead and ssh may not know."""
+        self.close()
+        if self._carrier:
+            self._carrier.kill()
+
+    def _answered(self, told: str) -> None:
+        self._timer.cancel()
+        if not told:
+            self._traveller.arrived()
+            return
+        found = json.loads(told)
+        self._return(by_name(found["error"], found["message"], found["hint"]), arrived=False)
+
+    def _no_answer(self, seconds: float) -> None:
+        endpoint = self._options.endpoint
+        hint = f"see how long 'ssh {endpoint} true' takes, and whether it asks something"
+        self._return(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint), arrived=False)
+
+    def _pipe_ended(self, reason: str) -> None:
+        assert self._pipe
+        endpoint = self._options.endpoint
+        if not self._pipe.answered:
+            stderr, status = self._last_words()
+            if self._mode == "start":
+                stderr = choice.with_the_jump_hosts_words(self._options, stderr)
+            error = explain(self._options, stderr, status, self._pipe.noise)
+            self._return(error, arrived=False)
+        elif "speaks protocol" in reason:
+            hint = "use the same version of remote_kernel as the one that started the kernel"
+            self._return(ProtocolMismatch(reason, hint), arrived=False)
+        elif "no frame of this protocol" in reason:
+            # Not a lost connection: whatever writes there would write again, and each new session would break at once.
+            noise = f"something else than the kernel's agent wrote to the SSH session of {endpoint} ({reason})"
+            hint = "let its rc files start nothing that prints later on, in the background"
+            self._return(RemoteShellNoise(noise, hint), arrived=False)
+        else:
+            lost = ConnectionLost(
+                f"the connection to {endpoint} was lost{': ' + reason if reason else ''}",
+                "restart the kernel when the network is back",
+            )
+            self._return(lost, arrived=True, silent=reason.startswith("no sign"))
+
+    def _return(self, error: RemoteKernelError, *, arrived: bool, silent: bool = False) -> None:
+        if not self._over:
+            if silent:
+                self.kill()
+            else:
+                self.close()
+            self._traveller.returned(error, arrived=arrived, silent=silent)
+
+    def _read_stderr(self, _: int) -> None:
+        assert self._carrier
+        data = os.read(self._carrier.stderr, 64 << 10)
+        if data:
+            self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
+            if self._mode != "attach" or self.arrived:  # the launcher says once what keeps failing
+                self._log.say(data)
+        else:
+            self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
+            os.close(self._carrier.stderr)
+            self._carrier.stderr = -1
+
+    def _last_words(self) -> tuple[str, int | None]:
+        """Wait for ssh to end, which it does when its stdout has; give its stderr and its exit status."""
+        assert self._carrier
+        deadline = time.monotonic() + 2.0
+        while self._carrier.stderr >= 0 and time.monotonic() < deadline:
+            if select.select([self._carrier.stderr], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self._read_stderr(READ)
+        status = self._carrier.status(max(0.1, deadline - time.monotonic()))
+        return self._stderr.decode("utf-8", "replace"), status
+
+
+class _RemotePipe(Pipe):
+    """The Link's pipe through ssh: whatever comes before the marker's line is the remote shell's noise."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        link: Link,
+        carrier: Carrier,
+        marker: str,
+        on_answer: Callable[[str], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        super().__init__(reactor, link, carrier.stdout, carrier.stdin, ended)
+        carrier.stdin = carrier.stdout = -1
+        self._marker = f"\n{marker}".encode()
+        self._on_answer = on_answer
+        self.noise = b""
+        self.answered = False
+
+    def receive(self, data: bytes) -> None:
+        """Pass on what follows the marker."""
+        if self.answered:
+            super().receive(data)
+            return
+        self.noise += data
+        before, found, after = self.noise.partition(self._marker)
+        if not found or b"\n" not in after:
+            if not found and len(self.noise) > 2 * _NOISE_BYTES:
+                self.noise = self.noise[-_NOISE_BYTES:]
+            return
+        told, _, rest = after.partition(b"\n")
+        self.noise, self.answered = before, True
+        self._on_answer(told.decode("utf-8", "replace").strip())
+        if rest and self.fd_in >= 0:
+            super().receive(rest)

@@ -1,0 +1,226 @@
+"""JupyterLab in a real browser runs a remote kernel like a local one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
+
+from remote_kernel.cli.manager import main as manage
+from tests.support.isolation import ORIGINAL_ENVIRON
+from tests.support.kernels import wait_until
+from tests.support.lab import Lab, Page, running_browser, running_lab
+from tests.support.servers import Server, is_alive
+
+NAME = "Remote GPU"
+SLUG = "remote_gpu"
+
+
+@pytest.fixture(scope="module")
+def kernelspec(target: Server, ssh_config: Path, remote_python: Path) -> Iterator[str]:
+    """Install a kernelspec with `remote_kernel add` where JupyterLab looks for it."""
+    where = ["target", "--ssh-config", str(ssh_config), "--python", str(remote_python)]
+    assert manage(["add", *where, "--name", NAME, "--no-check"]) == 0
+    yield SLUG
+    assert manage(["delete", SLUG]) == 0
+
+
+@pytest.fixture(scope="module")
+def lab(kernelspec: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One JupyterLab for the module."""
+    folder = tmp_path_factory.mktemp("lab") / "notebooks"
+    folder.mkdir()
+    with running_lab(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    """One Chromium for the module."""
+    with running_browser(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(lab: Lab, browser: WebDriver, allowed_to_stay: set[int], target: Server) -> Iterator[Page]:
+    """JupyterLab in the browser; the kernels of the test end with it."""
+    yield Page(lab, browser)
+    lab.end_sessions()
+    # Chromium starts and ends processes as it likes. The server's own children are kernels and have to go.
+    allowed_to_stay.update(process.pid for process in psutil.Process(browser.service.process.pid).children(True))
+
+
+@pytest.fixture
+def notebook(page: Page, request: pytest.FixtureRequest) -> Page:
+    """Give an empty notebook with the remote kernel, open and ready."""
+    name = f"{request.node.name}.ipynb"
+    write_notebook(page.lab.folder / name, "")
+    page.open(name)
+    page.wait_for_kernel()
+    return page
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """Write a notebook that wants the remote kernel; a cell that begins with `#` and a space is Markdown."""
+    made = [
+        nbformat.v4.new_markdown_cell(cell) if cell.startswith("# ") else nbformat.v4.new_code_cell(cell)
+        for cell in cells
+    ]
+    metadata = {"kernelspec": {"name": SLUG, "display_name": NAME, "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=metadata), path)
+
+
+def remote_kernel_process(target: Server) -> psutil.Process:
+    """Give the one kernel that runs on the remote host."""
+    (found,) = [process for process in target.processes() if "ipykernel_launcher" in process.cmdline()]
+    return found
+
+
+def test_launcher_starts_a_notebook_on_the_remote_host(page: Page, target: Server) -> None:
+    page.open()
+    page.find(".jp-LauncherCard", NAME).click()
+    page.wait_for_kernel()
+
+    page.run("import getpass; print('user', getpass.getuser())")
+
+    page.outputs(f"user {target.user}")
+    assert page.find(".jp-KernelName").text == NAME
+
+
+def test_plot_is_shown(notebook: Page) -> None:
+    notebook.run("import matplotlib.pyplot as plt; plt.plot([1, 3, 2]);")
+
+    image = notebook.find(".jp-OutputArea-output img")
+    notebook.wait("image", lambda: int(image.get_property("naturalWidth")) > 100)
+
+
+def test_widget_talks_to_the_kernel(notebook: Page) -> None:
+    notebook.run("import ipywidgets; slider = ipywidgets.IntSlider(5); slider")
+
+    handle = notebook.find(".widget-slider .noUi-handle")
+    handle.click()
+    handle.send_keys(Keys.ARROW_RIGHT)
+    notebook.find(".widget-readout", "6")
+    notebook.run("print('value', slider.value)")
+
+    notebook.outputs("value 6")
+
+
+def test_input_is_asked_in_the_page(notebook: Page) -> None:
+    notebook.run("answer = input('who? '); print('hello', answer)")
+
+    notebook.find("input.jp-Stdin-input").send_keys("world", Keys.ENTER)
+
+    notebook.outputs("hello world")
+
+
+def test_interrupt_ends_a_running_cell(notebook: Page) -> None:
+    notebook.run("x = 1; import time; print('asleep'); time.sleep(60)")
+    notebook.outputs("asleep")
+    notebook.wait_busy()
+
+    notebook.press("notebook:interrupt-kernel")
+
+    notebook.outputs("KeyboardInterrupt")
+    notebook.wait_for_kernel()
+    notebook.run("print('x is', x)")
+    notebook.outputs("x is 1")
+
+
+def test_restart_forgets_the_variables(notebook: Page, target: Server) -> None:
+    notebook.run("x = 1; print('set')")
+    notebook.outputs("set")
+    old = remote_kernel_process(target)
+
+    notebook.press("notebook:restart-kernel")
+    notebook.find(".jp-Dialog-button.jp-mod-accept").click()
+
+    assert wait_until(lambda: not is_alive(old))
+    notebook.wait_for_kernel()
+    notebook.run("x")
+    notebook.outputs("NameError")
+
+
+def test_shutdown_ends_the_kernel_on_the_remote_host(notebook: Page, target: Server) -> None:
+    notebook.run("print('here')")
+    notebook.outputs("here")
+    kernel = remote_kernel_process(target)
+
+    notebook.choose("Kernel", "kernelmenu:shutdown")
+
+    assert wait_until(lambda: not is_alive(kernel))
+    assert wait_until(lambda: notebook.lab.api("kernels") == [])
+
+
+def test_cell_that_finishes_in_an_outage_is_finished_in_the_page(notebook: Page, target: Server) -> None:
+    def prompts() -> list[str]:
+        return [prompt.text for prompt in notebook.driver.find_elements(By.CSS_SELECTOR, ".jp-InputPrompt")]
+
+    done = Path(target.home) / "cell-is-done"
+    count = "import pathlib, time\nfor n in range(12):\n    print(f'step {n}.')\n    time.sleep(0.2)"
+    notebook.run(f"{count}\nprint('all done')\npathlib.Path('{done}').touch()")
+    notebook.outputs("step 3.")
+    target.stop()
+    try:
+        target.kill_sessions()
+        assert wait_until(done.exists)
+        done.unlink()
+        assert prompts()[0] == "[*]:"
+        assert "all done" not in notebook.text()
+    finally:
+        target.start()
+
+    notebook.outputs("all done")
+    notebook.wait("number in place of the star", lambda: prompts()[0] == "[1]:")
+    assert [line for line in notebook.text().splitlines() if line] == [*(f"step {n}." for n in range(12)), "all done"]
+    notebook.run("print(n + 1)")
+    notebook.outputs("12")
+
+
+SHOWN = (
+    "# The notebook is here, its kernel is there",
+    """\
+import getpass, platform
+
+print(f"{getpass.getuser()} on {platform.node()}, Python {platform.python_version()}")""",
+    """\
+import matplotlib.pyplot as plt
+import numpy as np
+
+steps = np.arange(400)
+loss = 0.15 + 2.2 * np.exp(-steps / 90) + np.random.default_rng(1).normal(0, 0.06, 400)
+smooth = np.convolve(loss, np.ones(21) / 21, "valid")
+
+figure, axes = plt.subplots(figsize=(9.6, 3.6))
+axes.plot(steps, loss, color="#bfd0ea", label="each step")
+axes.plot(steps[10:-10], smooth, color="#2a5599", linewidth=2, label="mean of 21 steps")
+axes.set(xlabel="step", ylabel="loss", xlim=(0, 400), ylim=(0, None))
+axes.legend(frameon=False)
+axes.spines[["top", "right"]].set_visible(False)""",
+)
+
+
+def test_notebook_file_runs_from_top_to_bottom(page: Page, target: Server) -> None:
+    write_notebook(page.lab.folder / "remote.ipynb", *SHOWN)
+    page.open("remote.ipynb")
+    page.wait_for_kernel()
+
+    page.choose("Run", "runmenu:run-all")
+
+    page.outputs(f"{target.user} on ")
+    page.find(".jp-OutputArea-output img")
+    page.wait_for_kernel()
+    assert [kernel["name"] for kernel in page.lab.api("kernels")] == [SLUG]
+    path = ORIGINAL_ENVIRON.get("REMOTE_KERNEL_SCREENSHOT")
+    if path:
+        page.command("application:toggle-left-area")
+        page.command("notebook:move-cursor-up")
+        page.command("notebook:move-cursor-up")
+        page.command("docmanager:save")
+        page.photograph(Path(path))

@@ -1,0 +1,171 @@
+"""Every command that the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from remote_kernel import errors
+from remote_kernel.errors import RemoteKernelError
+from tests.support.servers import Servers
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What is shown and not run here, and why.
+NOT_RUN = {
+    "pip install rkernel": "it is installed already, and from here",
+    "scripts/test": "it runs this test",
+    "scripts/demo": "it sets up an environment of its own and then runs the demo, which is run here",
+}
+KEPT = "3fa2"
+"""The id in the README's examples; a kept kernel of the kernelspec shown there takes its place."""
+
+SECONDS = 90
+
+
+class Shown(NamedTuple):
+    """A command of the README and the line it stands in."""
+
+    line: int
+    command: str
+
+
+def shown_commands() -> list[Shown]:
+    """Give the commands of `console` blocks, behind their prompts, and of `bash` blocks."""
+    found = []
+    for block in re.finditer(r"^```(console|bash)\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+        first = README.count("\n", 0, block.start()) + 2
+        for number, line in enumerate(block[2].splitlines()):
+            if block[1] == "bash" and line.strip():
+                found.append(Shown(first + number, line))
+            elif line.startswith("$ "):
+                found.append(Shown(first + number, line.removeprefix("$ ")))
+    return found
+
+
+@pytest.fixture
+def environment(tmp_path: Path, servers: Servers, remote_python: Path) -> Iterator[dict[str, str]]:
+    """Give the world that the README takes for granted: the hosts gpu1 and gate, and what is installed on gpu1."""
+    config = tmp_path / "ssh_config"
+    text = servers.ssh_config.read_text().replace("Host target behind", "Host gpu1 target behind")
+    text = text.replace("Host jump", "Host gate jump")
+    config.write_text(text)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # Users and ports given on the command line win over the configuration; those of the README are examples.
+    (programs / "ssh").write_text(
+        f"""#!/usr/bin/env python3
+import os, sys
+words = sys.argv[1:]
+for option, value in (("-l", "me"), ("-p", "2222")):
+    if option in words and words[words.index(option) + 1] == value:
+        del words[words.index(option):words.index(option) + 2]
+words = ["gate" if word == "me@gate" else word for word in words]
+os.execv({shutil.which("ssh")!r}, ["ssh", "-F", {str(config)!r}, *words])
+"""
+    )
+    (programs / "ssh").chmod(0o755)
+    home = servers.account.home
+    made = [home / ".venv", home / "project", home / ".bash_profile", home / ".local/share/jupyter/kernels/ir"]
+    made[0].symlink_to(remote_python.parent.parent)
+    made[1].mkdir()
+    made[2].write_text("module() { :; }\n")
+    made[3].mkdir(parents=True)
+    argv = ["python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (made[3] / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "R", "language": "R"}))
+    yield {
+        **os.environ,
+        "PATH": os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"])),
+        "HOME": str(tmp_path),
+        "REMOTE_KERNEL_PYTHON": str(remote_python),
+        "JUPYTER_DATA_DIR": str(tmp_path / "data"),
+    }
+    for path in made[:1] + made[2:3]:
+        path.unlink()
+    for path in (made[1], made[3]):
+        shutil.rmtree(path)
+
+
+def kept_kernel(environment: dict[str, str], name: str) -> str:
+    """Give the id of the kernel that is kept on gpu1; start one and close its front end when there is none yet."""
+    ps = ["remote_kernel", "ps", "--json"]
+    found = json.loads(subprocess.run(ps, env=environment, capture_output=True, timeout=SECONDS, check=True).stdout)
+    if not found:
+        code = (
+            "from jupyter_client.manager import start_new_kernel\n"
+            f"manager, client = start_new_kernel(kernel_name={name!r})\n"
+            "client.stop_channels(); manager.shutdown_kernel()"
+        )
+        subprocess.run([sys.executable, "-c", code], env=environment, timeout=SECONDS, check=True)
+        return kept_kernel(environment, name)
+    return str(found[0]["id"])
+
+
+def test_commands_work(environment: dict[str, str], tmp_path: Path) -> None:
+    if not os.access("/var/tmp", os.W_OK) or os.getuid() != 0:
+        pytest.skip("the remote home is somebody's own, where the README's ~/.venv and ~/project may not be put")
+    ran = 0
+    for line, command in shown_commands():
+        if command in NOT_RUN:
+            continue
+        if KEPT in command:
+            command = command.replace(KEPT, kept_kernel(environment, "remote_cuda"))
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 0, f"README.md:{line}: {command}\n{done.stdout}{done.stderr}"
+        ran += 1
+    assert ran >= 9
+
+
+def test_commands_that_are_not_run_are_shown() -> None:
+    commands = {shown.command for shown in shown_commands()}
+    assert not set(NOT_RUN) - commands
+
+
+def test_scripts_exist() -> None:
+    for name in re.findall(r"\bscripts/\w+", README):
+        assert os.access(ROOT / name, os.X_OK), name
+
+
+def test_exit_statuses_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", README, re.MULTILINE)
+    kinds = {
+        kind.__name__: kind.exit_status
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, RemoteKernelError)
+    }
+    assert {name: int(status) for status, name, _ in rows} == kinds
+    assert [int(status) for status, _, _ in rows] == sorted(kinds.values())
+
+
+def test_variables_are_those_of_the_code() -> None:
+    shown = set(re.findall(r"^\| `([A-Z_]+)` \|", README, re.MULTILINE))
+    sources = "\n".join(path.read_text() for path in sorted((ROOT / "remote_kernel").rglob("*.py")))
+    read = set(re.findall(r"environ(?:\.get\(|\[)\"((?:REMOTE|LOCAL)_[A-Z_]+)\"", sources))
+    assert shown == read - {"REMOTE_KERNEL_DEBUG"}
+
+
+def test_links_lead_somewhere() -> None:
+    missing = [
+        target
+        for target in re.findall(r"\]\(([^)#]+)\)", README)
+        if not target.startswith("https://") and not (ROOT / target).exists()
+    ]
+    assert not missing

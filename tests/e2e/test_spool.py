@@ -1,0 +1,208 @@
+"""Output of an outage waits on the remote side, within bounds, and holds nothing else up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+from jupyter_client.manager import KernelManager
+from jupyter_client.session import Session
+
+from tests.support.ends import agent_of, kernels_on, launcher_of
+from tests.support.kernels import options_for, run, running_kernel, wait_until
+from tests.support.servers import Server
+
+MOST = 120 << 20
+
+PRINT = """
+import time
+for n in range({count}):
+    print("%07d" % n + "x" * {size}, flush=True)
+    time.sleep(0.001)  # a burst of more than 1000 messages loses some with a kernel on this machine too
+"""
+
+
+class Watch:
+    """Note the most memory that processes have held, while it lasts."""
+
+    def __init__(self, *processes: psutil.Process) -> None:
+        self._processes = processes
+        self.most = [0] * len(processes)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._done.wait(0.05):
+            for n, process in enumerate(self._processes):
+                self.most[n] = max(self.most[n], process.memory_info().rss)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def lines_of(get: Callable[[], dict[str, Any]], request: str) -> list[int]:
+    """Take a cell's output to its idle, or to some seconds of silence; give the numbers of its lines."""
+    text = ""
+    while True:
+        try:
+            message = get()
+        except Empty:
+            return [int(line[:7]) for line in text.splitlines()]
+        if message["parent_header"].get("msg_id") != request:
+            continue
+        if message["msg_type"] == "stream":
+            text += message["content"]["text"]
+        elif message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+            return [int(line[:7]) for line in text.splitlines()]
+
+
+class Asker:
+    """A second front end, which asks on control and pings the heartbeat, in a thread of its own."""
+
+    def __init__(self, manager: KernelManager, key: bytes, times: int) -> None:
+        self._manager, self._key, self._times = manager, key, times
+        self.waits: list[float] = []
+        """Seconds to each answer; the first one may have to wait until the connection is back, and is left out."""
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        session = Session(key=self._key)
+        with zmq.Context() as context, context.socket(zmq.DEALER) as control, context.socket(zmq.REQ) as heartbeat:
+            for each, port in ((control, self._manager.control_port), (heartbeat, self._manager.hb_port)):
+                each.linger = 0
+                each.connect(f"tcp://127.0.0.1:{port}")
+            for n in range(self._times + 1):
+                for each in (control, heartbeat):
+                    started = time.monotonic()
+                    if each is control:
+                        session.send(control, "kernel_info_request")
+                    else:
+                        heartbeat.send(b"ping")
+                    if not each.poll(30_000):
+                        self.waits.append(float("inf"))
+                        return
+                    each.recv_multipart()
+                    if n:
+                        self.waits.append(time.monotonic() - started)
+                time.sleep(0.1)
+
+    def __enter__(self) -> Asker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+
+
+def printed_in_an_outage(
+    printed: Path, folder: Path, target: Server, ssh_config: Path, python: Path, count: int, size: int, spool_bytes: int
+) -> tuple[list[int], list[int], list[float]]:
+    """Print `count` lines of `size` bytes while the connection is away.
+
+    Give the lines that came, the most memory of launcher and agent, and the waits on control and heartbeat.
+    """
+    with running_kernel(folder, options_for("target", ssh_config, python, spool_bytes=spool_bytes)) as (
+        manager,
+        client,
+    ):
+        launcher, agent = launcher_of(manager), agent_of(kernels_on(target)[0])
+        with Watch(launcher, agent) as watch:
+            code = PRINT.format(count=count, size=size - 8)
+            request = client.execute(f"import time\ntime.sleep(1)\n{code}open({str(printed)!r}, 'w').close()")
+            while client.get_iopub_msg(timeout=10)["msg_type"] != "execute_input":
+                pass
+            target.stop()
+            target.kill_sessions()
+            assert wait_until(printed.exists, 100)
+            target.start()
+            with Asker(manager, client.session.key, 5) as asker:
+                taken = lines_of(lambda: client.get_iopub_msg(timeout=4), request)
+        assert run(client, "1 + 1").result == "2"
+        return taken, watch.most, asker.waits
+
+
+def test_what_is_printed_in_an_outage_is_complete_and_takes_little_memory(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, remote_folder: Path
+) -> None:
+    lines, most, waits = printed_in_an_outage(
+        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 200, 1 << 20, 1 << 30
+    )
+
+    assert lines == list(range(200))
+    assert max(most) < MOST, most
+    assert max(waits) < 1, waits
+
+
+def test_a_full_spool_pushes_back_and_everything_else_goes_on(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, remote_folder: Path
+) -> None:
+    """The kernel's PUB socket keeps 1000 messages more and drops the rest, silently: what comes is in order.
+
+    The cell's idle is among what is dropped, its reply is not.
+    """
+    lines, most, waits = printed_in_an_outage(
+        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 3200, 64 << 10, 64 << 20
+    )
+
+    assert lines == sorted(set(lines))
+    assert 1024 < len(lines) < 3200, len(lines)
+    assert lines[:1000] == list(range(1000))
+    assert max(most) < MOST, most
+    assert max(waits) < 1, waits
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_gigabyte_printed_in_an_outage_is_complete(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, remote_folder: Path
+) -> None:
+    lines, most, waits = printed_in_an_outage(
+        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 1024, 1 << 20, 2 << 30
+    )
+
+    assert lines == list(range(1024))
+    assert max(most) < MOST, most
+    assert max(waits) < 1, waits
+
+
+def test_a_front_end_that_does_not_read_iopub_still_gets_its_answers(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    with (
+        running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client),
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as stuck,
+    ):
+        stuck.setsockopt(zmq.RCVHWM, 1)
+        stuck.setsockopt(zmq.SUBSCRIBE, b"")
+        stuck.connect(f"tcp://127.0.0.1:{manager.iopub_port}")
+        while not stuck.poll(100):  # until the kernel knows of it
+            client.kernel_info()
+        with Watch(launcher_of(manager), agent_of(kernels_on(target)[0])) as watch:
+            request = client.execute(PRINT.format(count=100, size=(1 << 20) - 8))
+            with Asker(manager, client.session.key, 20) as asker:
+                assert lines_of(lambda: client.get_iopub_msg(timeout=60), request) == list(range(100))
+        assert len(asker.waits) == 40
+        assert max(asker.waits) < 1, asker.waits
+        assert max(watch.most) < MOST, watch.most
+        session = Session(key=client.session.key)
+
+        def get() -> dict[str, Any]:
+            assert stuck.poll(30_000)
+            _, parts = session.feed_identities(stuck.recv_multipart())
+            found: dict[str, Any] = session.deserialize(parts)
+            return found
+
+        assert lines_of(get, request) == list(range(100))

@@ -1,0 +1,1 @@
+"""Long runs under drops, started by hand: `python -m tests.soak`."""

@@ -1,0 +1,1 @@
+"""What the tests stand on: real SSH servers, a private environment, interpreters, and the leak check."""

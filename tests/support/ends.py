@@ -1,0 +1,90 @@
+"""Look at the two ends of a running kernel: the launcher here, the agent and the kernel there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+from jupyter_client.manager import KernelManager
+
+from remote_kernel.options import LaunchOptions
+from remote_kernel.probe import ask
+from tests.support.kernels import wait_until
+from tests.support.servers import Server, is_alive
+
+
+def launcher_of(manager: KernelManager) -> psutil.Process:
+    """Give the launcher that a manager has started."""
+    assert manager.provisioner
+    return psutil.Process(manager.provisioner.process.pid)  # type: ignore[attr-defined]
+
+
+def log_of(manager: KernelManager) -> str:
+    """Give what the launcher has written to its log file so far."""
+    name = os.path.basename(manager.connection_file).removesuffix(".json")
+    path = Path(os.environ["JUPYTER_RUNTIME_DIR"], f"remote_kernel-{name}.log")
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def kernels_on(target: Server) -> list[psutil.Process]:
+    """Give the kernels that run on the remote side."""
+    return [process for process in target.processes() if "ipykernel_launcher" in _command(process)]
+
+
+def agent_of(kernel: psutil.Process) -> psutil.Process:
+    """Give the agent that owns a kernel."""
+    agent = kernel.parent()
+    assert agent and "zlib" in _command(agent)
+    return agent
+
+
+def ask_agents(options: LaunchOptions, do: str = "tell", identity: str = "") -> list[dict[str, Any]]:
+    """Ask the agents on the remote side, or one of them, for their state; `do` may be `keep` or `stop`."""
+    found, _ = ask(options, "ask", {"id": identity, "do": do, "folder": ""}, 30.0)
+    kernels: list[dict[str, Any]] = found["kernels"]
+    return kernels
+
+
+def notes_left(runtime: Path) -> list[str]:
+    """Name the notes for the undertaker on this machine."""
+    return sorted(path.name for path in (runtime / "remote_kernel").glob("away-*"))
+
+
+def undertakers() -> list[psutil.Process]:
+    """Give the undertakers of this test session that run."""
+    runtime = os.environ["XDG_RUNTIME_DIR"]
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if "remote_kernel.undertaker" in _command(process) and process.environ()["XDG_RUNTIME_DIR"] == runtime:
+                found.append(process)
+        except (psutil.Error, KeyError):
+            continue
+    return found
+
+
+def nothing_there(target: Server, seconds: float = 20.0) -> bool:
+    """Wait until nothing runs on the remote side any more and no agent's folder is left; print what is."""
+    folder = target.account.agent_folder
+
+    def left() -> list[object]:
+        return [*map(_command, target.processes()), *(folder.iterdir() if folder.exists() else ())]
+
+    done = wait_until(lambda: not left(), seconds)
+    if not done:
+        print(*left(), sep="\n")
+    return done
+
+
+def ends_within(process: psutil.Process, seconds: float) -> bool:
+    """Wait until a process has ended."""
+    return wait_until(lambda: not is_alive(process), seconds)
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""

@@ -1,0 +1,106 @@
+"""After a refused login the server is left alone for a while."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from remote_kernel.endpoint import Endpoint, parse_jumps
+from remote_kernel.errors import AuthenticationFailed, TransportError
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import breaker
+from remote_kernel.transport.private import private_folder
+
+GPU1 = LaunchOptions(Endpoint.parse("gpu1"))
+ERROR = AuthenticationFailed("gpu1 does not let you in", "load the key")
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    runtime = Path(f"/tmp/rkb-{os.getpid()}")  # a long path would not do for sockets, and is not used
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    yield runtime / "remote_kernel"  # type: ignore[misc]
+    for path in sorted(runtime.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    runtime.rmdir()
+
+
+def at(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(breaker.time, "time", lambda: 1000000.0 + seconds)
+
+
+def test_refused_login_is_told_again_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, 0)
+    breaker.check(GPU1)
+    breaker.trip(GPU1, ERROR)
+    for seconds in (0, 30, 59.9):
+        at(monkeypatch, seconds)
+        with pytest.raises(AuthenticationFailed) as caught:
+            breaker.check(GPU1)
+        assert (caught.value.message, caught.value.hint) == (ERROR.message, ERROR.hint)
+
+
+def test_minute_later_it_is_forgotten(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
+    at(monkeypatch, 0)
+    breaker.trip(GPU1, ERROR)
+    at(monkeypatch, 60)
+    breaker.check(GPU1)
+    assert not list(own_folder.iterdir())
+
+
+def test_clock_that_was_set_back_locks_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    at(monkeypatch, 0)
+    breaker.trip(GPU1, ERROR)
+    at(monkeypatch, -3600)
+    breaker.check(GPU1)
+
+
+def test_other_ways_to_other_hosts_are_not_concerned() -> None:
+    breaker.trip(GPU1, ERROR)
+    breaker.check(LaunchOptions(Endpoint.parse("gpu2")))
+    breaker.check(LaunchOptions(Endpoint.parse("me@gpu1")))
+    breaker.check(LaunchOptions(Endpoint.parse("gpu1"), jumps=parse_jumps("door")))
+    breaker.check(LaunchOptions(Endpoint.parse("gpu1"), ssh_config="other"))
+    with pytest.raises(AuthenticationFailed):
+        breaker.check(LaunchOptions(Endpoint.parse("gpu1"), python="another/python"))
+
+
+def test_clear_is_idempotent() -> None:
+    breaker.trip(GPU1, ERROR)
+    for _ in range(2):
+        breaker.clear(GPU1)
+        breaker.check(GPU1)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '["x", "y", "z"]', "[null, 1, 2]", "3"])
+def test_note_that_cannot_be_read_locks_nobody_out(own_folder: Path, text: str) -> None:
+    breaker.trip(GPU1, ERROR)
+    (note,) = own_folder.iterdir()
+    note.write_text(text)
+    breaker.check(GPU1)
+
+
+def test_note_is_private_and_names_nobody(own_folder: Path) -> None:
+    breaker.trip(GPU1, ERROR)
+    (note,) = own_folder.iterdir()
+    assert stat.S_IMODE(note.stat().st_mode) == 0o600
+    assert stat.S_IMODE(own_folder.stat().st_mode) == 0o700
+    assert "gpu1" not in note.name
+
+
+def test_folder_that_others_can_enter_is_refused(own_folder: Path) -> None:
+    own_folder.mkdir(mode=0o755)
+    own_folder.chmod(0o755)
+    with pytest.raises(TransportError, match="not a folder of yours alone"):
+        private_folder()
+
+
+def test_folder_that_is_a_link_is_refused(own_folder: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    own_folder.symlink_to(tmp_path)
+    with pytest.raises(TransportError, match="not a folder of yours alone"):
+        private_folder()

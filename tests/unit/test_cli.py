@@ -1,0 +1,538 @@
+"""The `remote_kernel` command line: help, wrong input, and each command's effect on the disk.
+
+The remote host is a fake here: a module in the place of `remote_kernel.probe`, and a local ipykernel in the place of
+the remote one. tests/e2e runs the same commands against real servers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+
+import remote_kernel
+from remote_kernel.cli import check, manager
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import KernelDied, PythonNotFound
+from remote_kernel.kernelspec import Draft, list_kernelspecs
+from remote_kernel.options import LaunchOptions
+
+ROOT = Path(remote_kernel.__file__).parent.parent
+COMMANDS: dict[str, Any] = {"": typer.main.get_command(manager.app)}
+COMMANDS.update(COMMANDS[""].commands)
+PARAMETERS = [
+    pytest.param(parameter, id=f"{name} {parameter.name}".strip())
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+]
+SETTINGS = ("JUPYTER_PATH", "LOCAL_KERNELS_DIR", "REMOTE_KERNEL_PYTHON", "REMOTE_KERNEL_TRANSPORT", "VISUAL", "EDITOR")
+
+
+class FakeKernelspec(NamedTuple):
+    name: str = "ir"
+    display_name: str = "R 4.4"
+    language: str = "R"
+    interrupt_mode: str = "message"
+    argv: tuple[str, ...] = ("R",)
+
+
+class FakeProbe(NamedTuple):
+    host: str = "node7"
+    user: str = "me"
+    python: str = "/usr/bin/python3"
+    python_version: str = "3.11.4"
+    ipykernel_version: str = "7.0.0"
+    kernelspec: FakeKernelspec | None = None
+    noise: str = ""
+
+
+class FakeHost(ModuleType):
+    """What add and edit ask instead of a remote host; `found` is its answer, or the error that it raises."""
+
+    def __init__(self) -> None:
+        super().__init__("remote_kernel.probe")
+        self.found: FakeProbe | Exception = FakeProbe()
+        self.asked: list[LaunchOptions] = []
+        self.installed: list[LaunchOptions] = []
+
+    def probe(self, options: LaunchOptions, timeout_seconds: float = 30.0) -> FakeProbe:
+        self.asked.append(options)
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def install_ipykernel(self, options: LaunchOptions, timeout_seconds: float = 600.0) -> str:
+        self.installed.append(options)
+        assert isinstance(self.found, FakeProbe)
+        self.found = self.found._replace(ipykernel_version="7.1.0")
+        return "pip install ipykernel"
+
+
+class Said(NamedTuple):
+    """What one command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the user's kernels folder of a machine where nobody has installed anything."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "100")
+    return tmp_path / "data" / "kernels"
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Give a function that runs one command as the program does."""
+
+    def run_command(*arguments: str) -> Said:
+        capsys.readouterr()
+        status = manager.main(list(arguments))
+        return Said(status, *capsys.readouterr())
+
+    return run_command
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """Put a fake host in the place of the probe, with a kernel that starts at once."""
+    fake = FakeHost()
+    monkeypatch.setitem(sys.modules, "remote_kernel.probe", fake)
+    monkeypatch.setattr(remote_kernel, "probe", fake, raising=False)
+    for module in ("add", "edit"):
+        monkeypatch.setattr(f"remote_kernel.cli.{module}.start_once", lambda draft: 0.1)
+    return fake
+
+
+def settings_of(slug: str) -> LaunchOptions:
+    (spec,) = [spec for spec in list_kernelspecs() if spec.slug == slug]
+    assert spec.options is not None
+    return spec.options
+
+
+# Help
+
+
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_every_option_has_help(parameter: Any) -> None:
+    assert parameter.help
+    assert parameter.help[0].isupper()
+    assert parameter.help.endswith((".", "..."))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, run: Run) -> None:
+    assert COMMANDS[name].help
+    for flag in ("-h", "--help"):
+        said = run(*name.split(), flag)
+        assert said.status == 0
+        assert "Example" in said.out
+        assert said.err == ""
+        assert all(len(line) <= 100 for line in said.out.splitlines())
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name])
+def test_every_summary_fits_the_command_list(name: str) -> None:
+    assert not COMMANDS[name].get_short_help_str(60).endswith("...")
+
+
+EXAMPLES = [
+    line.strip()
+    for command in COMMANDS.values()
+    for line in command.epilog.splitlines()
+    if line.startswith("  remote_kernel") and "-f {" not in line
+]
+
+
+@pytest.mark.parametrize("example", dict.fromkeys(EXAMPLES))
+def test_every_example_is_one_that_the_command_accepts(example: str) -> None:
+    _, name, *arguments = shlex.split(example)
+    with COMMANDS[name].make_context(name, arguments):
+        pass
+
+
+def test_no_arguments_show_the_help(run: Run) -> None:
+    assert run().out == run("--help").out
+
+
+def test_version_shows_the_settings_in_force(run: Run, kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMOTE_CONN_DIR", "/somewhere")
+    for flag in ("-v", "--version"):
+        said = run(flag)
+        assert said.status == 0
+        assert said.out.startswith(f"remote_kernel {remote_kernel.__version__}\n")
+        for text in ("openssh", str(kernels), "REMOTE_KERNEL_PYTHON", "LOCAL_KERNELS_DIR", "/somewhere"):
+            assert text in said.out
+
+
+def test_program_is_light_until_it_has_to_do_something() -> None:
+    code = (
+        "import sys; from remote_kernel.cli.manager import main; main(['list']); main(['--version']);"
+        "print({'jupyter_client', 'zmq', 'asyncio', 'paramiko'} & set(sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "set()"
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--bogus"],
+        ["bogus"],
+        ["add"],
+        ["add", "a", "b"],
+        ["add", "gpu1", "--bogus"],
+        ["add", "gpu1", "--endpoint", "gpu2"],
+        ["add", "", "--no-check"],
+        ["add", "a b", "--no-check"],
+        ["add", "--no-check", "--", "-oProxyCommand=x"],
+        ["add", "gpu1:0", "--no-check"],
+        ["add", "gpu1", "--no-check", "--name", ""],
+        ["add", "gpu1", "--no-check", "--name", "🙂"],
+        ["add", "gpu1", "--no-check", "--name", "Python 3"],
+        ["add", "gpu1", "--no-check", "-J", "a,,b"],
+        ["add", "gpu1", "--no-check", "--env", "1=2"],
+        ["add", "gpu1", "--no-check", "--linger", "soon"],
+        ["add", "gpu1", "--no-check", "--transport", "pigeon"],
+        ["add", "gpu1", "--no-check", "--kernel", "../x"],
+        ["add", "gpu1", "--no-check", "--ssh-config", "/does/not/exist"],
+        ["add", "gpu1", "--no-check", "--user", "--sys-prefix"],
+        ["add", "gpu1", "--no-check", "--init", "echo ${prefix}"],
+        ["list", "extra"],
+        ["delete"],
+        ["delete", "python3"],
+        ["edit"],
+    ],
+    ids=shlex.join,
+)
+def test_wrong_input_is_one_line_and_usage(arguments: list[str], run: Run, kernels: Path) -> None:
+    (kernels / "python3").mkdir(parents=True)
+    (kernels / "python3" / "kernel.json").write_text('{"argv": ["python"], "display_name": "Local"}')
+    said = run(*arguments)
+    assert (said.status, said.out) == (2, "")
+    assert said.err.startswith("remote_kernel: ")
+    assert said.err.count("\n") == 1
+    assert os.listdir(kernels) == ["python3"]
+
+
+def test_unknown_flag_ends_the_program_fast() -> None:
+    begun = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "remote_kernel", "--bogus"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == "remote_kernel: no such option: --bogus; see 'remote_kernel --help'\n"
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("arguments", [["--endpoint", "gpu1"], ["--endpoint=gpu1", "--bogus", "-f", "x"], ["-f", "x"]])
+def test_launcher_options_without_a_command_are_the_launchers(arguments: list[str]) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "remote_kernel", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "no such option" not in ended.stderr
+
+
+def test_add_takes_a_value_that_looks_like_the_launchers_flag(run: Run) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "remote_kernel", "add", "gpu1", "--no-check", "--init", "-f"], cwd=ROOT, check=False
+    )
+    assert ended.returncode == 0
+    assert settings_of("remote_python_gpu1").init == "-f"
+
+
+def test_bug_is_one_line_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REMOTE_KERNEL_DEBUG", raising=False)
+    monkeypatch.setattr("remote_kernel.cli.listing.list_kernelspecs", lambda: 1 / 0)
+    said = run("list")
+    assert said.status == 1
+    assert said.err == (
+        "remote_kernel: unexpected ZeroDivisionError: division by zero; REMOTE_KERNEL_DEBUG=1 shows where\n"
+    )
+    monkeypatch.setenv("REMOTE_KERNEL_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("list")
+
+
+def test_interrupt_gives_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("remote_kernel.cli.listing.list_kernelspecs", interrupt)
+    assert run("list").status == 130
+
+
+# add
+
+
+def test_add_installs_what_was_asked_for(run: Run, host: FakeHost, kernels: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("")
+    said = run(
+        *["add", "--endpoint", "me@gpu1:2222", "-J", "a,b", "-J", "c", "--name", "Remote  CUDA", "--python", "/p"],
+        *["--env", "A=1", "--env", "A=2", "--env", "B=", "--workdir", "~/w", "--init", "module load x\ny"],
+        *["--linger", "2d", "--ssh-config", os.path.relpath(config), "--transport", "openssh"],
+    )
+    assert said.status == 0, said.err
+    options = settings_of("remote_cuda")
+    assert str(options.endpoint) == "me@gpu1:2222"
+    assert [str(jump) for jump in options.jumps] == ["a", "b", "c"]
+    assert options.env == (("A", "2"), ("B", ""))
+    assert (options.python, options.workdir, options.init) == ("/p", "~/w", "module load x\ny")
+    assert (options.linger_seconds, options.transport) == (2 * 86400, "openssh")
+    assert options.ssh_config == str(config)
+    assert f"added 'Remote CUDA' as remote_cuda in {kernels / 'remote_cuda'}" in said.out
+    assert "Select Kernel > Jupyter Kernel..." in said.out
+    assert "me@node7: Python 3.11.4 (/usr/bin/python3), ipykernel 7.0.0" in said.err
+
+
+def test_add_names_the_kernel_after_the_host(run: Run, host: FakeHost) -> None:
+    run("add", "gpu1")
+    (spec,) = list_kernelspecs()
+    assert (spec.slug, spec.display_name, spec.language) == ("remote_python_gpu1", "Remote Python (gpu1)", "python")
+
+
+def test_add_takes_name_language_and_interrupts_from_the_remote_kernelspec(run: Run, host: FakeHost) -> None:
+    host.found = FakeProbe(ipykernel_version="", kernelspec=FakeKernelspec())
+    assert run("add", "gpu1", "--kernel", "ir").status == 0
+    (spec,) = list_kernelspecs()
+    assert (spec.display_name, spec.language, spec.interrupt_mode) == ("R 4.4 (gpu1)", "R", "message")
+
+
+@pytest.mark.parametrize("name", ["Mine", "MINE", " mine", "-mine-"])
+def test_add_refuses_a_taken_name_before_it_asks_the_host(name: str, run: Run, host: FakeHost) -> None:
+    run("add", "gpu1", "--name", "Mine", "--no-check")
+    assert run("add", "gpu2", f"--name={name}").status == 2
+    assert not host.asked
+    assert settings_of("mine").endpoint.host == "gpu1"
+
+
+def test_add_replaces_only_when_told(run: Run, host: FakeHost) -> None:
+    run("add", "gpu1", "--name", "Mine")
+    assert run("add", "gpu2", "--name", "Mine", "--replace").status == 0
+    assert settings_of("mine").endpoint.host == "gpu2"
+
+
+def test_add_without_check_asks_nobody(run: Run, host: FakeHost) -> None:
+    assert run("add", "gpu1", "--no-check").status == 0
+    assert not host.asked
+
+
+def test_add_passes_on_what_the_probe_says_and_installs_nothing(run: Run, host: FakeHost, kernels: Path) -> None:
+    host.found = PythonNotFound("gpu1 has no python3", "give --python")
+    said = run("add", "gpu1")
+    assert said.status == PythonNotFound.exit_status
+    assert said.err.endswith("remote_kernel: gpu1 has no python3; give --python\n")
+    assert not kernels.exists()
+
+
+def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Path) -> None:
+    host.found = FakeProbe(ipykernel_version="", python="/opt/my env/python")
+    said = run("add", "me@gpu1:22", "-J", "gate")
+    assert said.status == 42
+    command = said.err.partition("run: ")[2]
+    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-p", "22", "me@gpu1"]
+    assert shlex.split(shlex.split(command)[-1]) == ["/opt/my env/python", "-m", "pip", "install", "ipykernel"]
+    assert not kernels.exists()
+
+
+def test_add_installs_ipykernel_when_told(run: Run, host: FakeHost) -> None:
+    host.found = FakeProbe(ipykernel_version="")
+    assert run("add", "gpu1", "--install").status == 0
+    assert len(host.installed) == 1
+
+
+def test_add_mentions_noise_of_the_remote_shell(run: Run, host: FakeHost) -> None:
+    host.found = FakeProbe(noise="\nWelcome to gpu1\nmore")
+    assert "'Welcome to gpu1'" in run("add", "gpu1").err
+
+
+def test_add_says_where_jupyter_does_not_look(run: Run, host: FakeHost, tmp_path: Path) -> None:
+    said = run("add", "gpu1", "--prefix", str(tmp_path / "p"))
+    assert f"set JUPYTER_PATH={tmp_path}/p/share/jupyter" in said.err
+    assert (tmp_path / "p/share/jupyter/kernels/remote_python_gpu1/kernel.json").is_file()
+
+
+def test_add_to_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "file" / "kernels"))
+    said = run("add", "gpu1", "--no-check")
+    assert said.status == 1
+    assert "cannot write" in said.err
+
+
+# The trial start, with a real kernel on this machine
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Draft]:
+    """Give a function that makes a draft whose kernel.json runs this argv here."""
+
+    def make(argv: list[str]) -> Draft:
+        document = {"argv": [sys.executable, *argv], "display_name": "x", "language": "python"}
+        monkeypatch.setattr(check, "kernel_document", lambda draft: document)
+        return Draft("x", LaunchOptions(Endpoint("here")))
+
+    return make
+
+
+def test_trial_start_gives_the_seconds(started: Callable[[list[str]], Draft]) -> None:
+    assert 0 < check.start_once(started(["-m", "ipykernel_launcher", "-f", "{connection_file}"])) < 60
+
+
+def test_trial_start_tells_why_no_kernel_came(started: Callable[[list[str]], Draft]) -> None:
+    draft = started(["-c", "import sys; print('noise', file=sys.stderr); sys.exit('remote_kernel: no route; look')"])
+    with pytest.raises(KernelDied, match="ended before it was ready: no route; look; nothing was installed"):
+        check.start_once(draft)
+
+
+def test_trial_start_gives_up(started: Callable[[list[str]], Draft]) -> None:
+    with pytest.raises(KernelDied, match="did not answer within 1 s"):
+        check.start_once(started(["-c", "import time; time.sleep(60)"]), timeout_seconds=1)
+
+
+# list, delete, edit
+
+
+def test_list_of_nothing_says_how_to_add(run: Run) -> None:
+    said = run("list")
+    assert (said.status, said.out) == (0, "")
+    assert "remote_kernel add HOST" in said.err
+    assert json.loads(run("list", "--json").out) == []
+
+
+def test_list_shows_each_on_a_line(run: Run) -> None:
+    run("add", "me@gpu1", "-J", "a,b", "--name", "One", "--no-check")
+    run("add", "gpu2", "--kernel", "ir", "--name", "Two", "--no-check")
+    header, one, two = run("list").out.splitlines()
+    assert header.split()[:3] == ["SLUG", "NAME", "ENDPOINT"]
+    assert one.split()[:5] == ["one", "One", "me@gpu1", "a,b", "python3"]
+    assert two.split()[:6] == ["two", "Two", "gpu2", "-", "kernel", "ir"]
+
+
+def test_list_json_keys_are_those_of_the_help(run: Run) -> None:
+    run("add", "gpu1", "--env", "A=1", "--linger", "forever", "--no-check")
+    (entry,) = json.loads(run("list", "--json").out)
+    assert (entry["endpoint"], entry["env"], entry["linger"]) == ("gpu1", {"A": "1"}, "forever")
+    documented = COMMANDS["list"].epilog.partition("with the keys ")[2].partition(".")[0]
+    assert documented.replace("\n", " ").split(", ") == list(entry)
+
+
+def test_delete_takes_several_and_leaves_the_others(run: Run) -> None:
+    for name in ("One", "Two", "Three"):
+        run("add", "gpu1", "--name", name, "--no-check")
+    assert run("delete", "one", "TWO", "One").status == 0
+    assert [spec.slug for spec in list_kernelspecs()] == ["three"]
+
+
+def test_delete_of_one_unknown_deletes_none(run: Run) -> None:
+    run("add", "gpu1", "--name", "One", "--no-check")
+    said = run("delete", "one", "onee")
+    assert said.status == 3
+    assert "did you mean 'one'" in said.err
+    assert len(list_kernelspecs()) == 1
+
+
+@pytest.mark.parametrize("name", ["../x", "/", ".", "kernels/one", "one/"])
+def test_delete_never_leaves_the_folder(name: str, run: Run, tmp_path: Path) -> None:
+    run("add", "gpu1", "--name", "One", "--no-check")
+    (tmp_path / "data" / "x").mkdir()
+    assert run("delete", name).status == 3
+    assert len(list_kernelspecs()) == 1
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", 0), ("n", 1), ("", 1)])
+def test_delete_asks_on_a_terminal(answer: str, left: int, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("add", "gpu1", "--no-check")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: answer == "y")
+    assert run("delete", "remote_python_gpu1").status == left
+    assert len(list_kernelspecs()) == left
+
+
+def test_edit_changes_only_what_is_given(run: Run, host: FakeHost) -> None:
+    run("add", "me@gpu1", "-J", "a", "--env", "A=1", "--env", "B=2", "--name", "Mine", "--python", "/p")
+    said = run("edit", "mine", "--env", "C=3", "--unset-env", "A", "--endpoint", "gpu2", "--jump", "")
+    assert said.status == 0, said.err
+    options = settings_of("mine")
+    assert (str(options.endpoint), options.jumps, options.python) == ("gpu2", (), "/p")
+    assert options.env == (("B", "2"), ("C", "3"))
+    assert host.asked[-1].endpoint.host == "gpu2"
+
+
+def test_edit_of_the_name_keeps_the_slug_and_asks_nobody(run: Run, host: FakeHost) -> None:
+    run("add", "gpu1", "--name", "Mine", "--no-check")
+    assert run("edit", "Mine", "--name", "Ours", "--linger", "1h").status == 0
+    (spec,) = list_kernelspecs()
+    assert (spec.slug, spec.display_name) == ("mine", "Ours")
+    assert not host.asked
+
+
+def test_edit_that_does_not_work_changes_nothing(run: Run, host: FakeHost, kernels: Path) -> None:
+    run("add", "gpu1", "--name", "Mine")
+    before = (kernels / "mine" / "kernel.json").read_bytes()
+    host.found = PythonNotFound("gpu1 has no /q")
+    assert run("edit", "mine", "--python", "/q").status == PythonNotFound.exit_status
+    assert (kernels / "mine" / "kernel.json").read_bytes() == before
+
+
+def test_edit_back_to_python_undoes_the_remote_kernelspec(run: Run, host: FakeHost) -> None:
+    host.found = FakeProbe(kernelspec=FakeKernelspec())
+    run("add", "gpu1", "--kernel", "ir", "--name", "Mine")
+    assert run("edit", "mine", "--kernel", "", "--no-check").status == 0
+    (spec,) = list_kernelspecs()
+    assert (spec.language, spec.interrupt_mode) == ("python", "signal")
+
+
+@pytest.mark.parametrize(
+    ("editor", "status", "complaint"),
+    [
+        ("sed -i s/Mine/Ours/", 0, ""),
+        ("true", 0, ""),
+        ("false", 1, "ended with status 1"),
+        ("/no/such/editor", 1, "cannot run the editor"),
+        ("sed -i 1d", 2, "not JSON"),
+        ("sed -i s/argv/args/", 2, "argv does not run remote_kernel"),
+    ],
+)
+def test_edit_by_hand(
+    editor: str, status: int, complaint: str, run: Run, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("add", "gpu1", "--name", "Mine", "--no-check")
+    before = (kernels / "mine" / "kernel.json").read_text()
+    monkeypatch.setenv("EDITOR", editor)
+    said = run("edit", "mine")
+    assert said.status == status
+    assert complaint in said.err
+    after = (kernels / "mine" / "kernel.json").read_text()
+    assert after == (before.replace("Mine", "Ours") if "Ours" in editor else before)
+
+
+def test_edit_unset_of_an_unknown_variable(run: Run) -> None:
+    run("add", "gpu1", "--name", "Mine", "--no-check")
+    said = run("edit", "mine", "--unset-env", "A", "--no-check")
+    assert (said.status, "sets no variable 'A'" in said.err) == (2, True)
