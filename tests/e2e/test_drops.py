@@ -290,7 +290,7 @@ def test_requests_pass_a_flood_of_output_on_a_slow_network(
     relay, ssh_config = network
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (_, client):
         relay.bytes_per_second = 1e6
-        client.execute("import os\nfor _ in range(300): print(os.urandom(30_000).hex(), flush=True)")  # 18 MB, in small messages
+        client.execute("import os\nfor _ in range(300): print(os.urandom(30_000).hex(), flush=True)")
         assert client.get_iopub_msg(timeout=10)
         waits = []
         for _ in range(10):
