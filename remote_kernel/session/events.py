@@ -1,0 +1,165 @@
+"""Say what happens to a cell, in the words that the host, its clients and the notebook log share.
+
+A cell's life is a list of events: Queued, Started, then what it gives in the order in which it came, then one Done,
+after which nothing follows. The host writes each as one line of JSON to the cell's journal and to whoever follows the
+cell; a client that comes later reads the same lines from the journal. One message of the kernel is one event.
+
+Imports little: `rkernel exec` reads these in a process of some ten milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple, Union
+
+VERSION = 1
+
+# What became of a cell, and the exit status of the command that waited for it.
+VERDICTS = {
+    "ok": 0,
+    "error": 1,  # an exception
+    "lost": 4,  # the kernel died, was restarted, or is not the one that was asked for: its state is gone
+    "aborted": 5,  # it never ran: another client's cell failed, or it was taken out of the queue
+    "away": 6,  # the connection is away; the cell goes on
+    "input": 7,  # it asked for input, and there was nobody to ask
+    "running": 124,  # nobody waits for it any longer; the cell goes on
+    "interrupted": 130,
+}
+
+
+class Queued(NamedTuple):
+    """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere."""
+
+    cell: str
+    at: float
+    ahead: int = 0
+
+
+class Started(NamedTuple):
+    """The kernel has begun. `execution_count` is a notebook's `[n]`; `generation` counts the session's kernels."""
+
+    at: float
+    execution_count: int | None = None
+    generation: int = 1
+
+
+class Stream(NamedTuple):
+    """Text on `stdout` or `stderr`, as it came: with control sequences, and in pieces that end anywhere."""
+
+    name: str
+    text: str
+
+
+class Display(NamedTuple):
+    """Something shown: `data` by MIME type, as in Jupyter's messages.
+
+    `result` is true for the value of the cell's last expression; `id` is the display id, empty where it has none.
+    """
+
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+    id: str = ""
+    result: bool = False
+
+
+class Update(NamedTuple):
+    """New data for every output shown before with this display id, also by other cells."""
+
+    id: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+class Clear(NamedTuple):
+    """Remove what the cell has shown so far: at once, or with `wait` when the next output comes."""
+
+    wait: bool = False
+
+
+class Error(NamedTuple):
+    """An exception: its class, its text, and the traceback as the kernel wrote it, with colours."""
+
+    name: str
+    value: str
+    traceback: tuple[str, ...] = ()
+
+
+class InputWanted(NamedTuple):
+    """The cell waits for a line of text; `password` is true where it should not be shown."""
+
+    prompt: str
+    password: bool = False
+
+
+class Away(NamedTuple):
+    """The connection to the kernel's host is lost; the cell goes on there."""
+
+    at: float
+    reason: str = ""
+
+
+class Back(NamedTuple):
+    """The connection is there again."""
+
+    at: float
+
+
+class Done(NamedTuple):
+    """The end. `verdict` is a key of VERDICTS, and never `away` or `running` in a journal.
+
+    `message` is a sentence for people, empty where there is nothing to add; `seconds` is how long the cell ran.
+    """
+
+    verdict: str
+    at: float
+    message: str = ""
+    seconds: float = 0.0
+    execution_count: int | None = None
+    generation: int = 1
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that waited for the cell."""
+        return VERDICTS.get(self.verdict, 1)
+
+
+Event = Union[Queued, Started, Stream, Display, Update, Clear, Error, InputWanted, Away, Back, Done]  # noqa: UP007  at run time
+
+_KINDS: dict[str, Any] = {
+    "queued": Queued,
+    "started": Started,
+    "stream": Stream,
+    "display": Display,
+    "update": Update,
+    "clear": Clear,
+    "error": Error,
+    "input": InputWanted,
+    "away": Away,
+    "back": Back,
+    "done": Done,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def to_line(event: Event) -> bytes:
+    """Give the event as one line of JSON, its line end included: `{"event": "stream", "name": ...}`."""
+    return (json.dumps({"event": _NAMES[type(event)], **event._asdict()}) + "\n").encode()
+
+
+def from_fields(fields: dict[str, Any]) -> Event | None:
+    """Give the event that a line's object holds; None for one that a newer version may know.
+
+    Fields that are unknown here are left out, so that a host may say more than its client understands. Raises
+    ValueError where a field is missing.
+    """
+    kind = _KINDS.get(str(fields.get("event")))
+    if kind is None:
+        return None
+    known = {name: fields[name] for name in kind._fields if name in fields}
+    if kind is Error:
+        known["traceback"] = tuple(known.get("traceback", ()))
+    try:
+        event: Event = kind(**known)
+    except TypeError as error:
+        raise ValueError(f"a line of {fields['event']} lacks a field: {error}") from error
+    return event
