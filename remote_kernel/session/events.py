@@ -143,7 +143,12 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 def to_line(event: Event) -> bytes:
     """Give the event as one line of JSON, its line end included: `{"event": "stream", "name": ...}`."""
-    return (json.dumps({"event": _NAMES[type(event)], **event._asdict()}) + "\n").encode()
+    return (json.dumps(to_fields(event)) + "\n").encode()
+
+
+def to_fields(event: Event) -> dict[str, Any]:
+    """Give the object that the event's line holds."""
+    return {"event": _NAMES[type(event)], **event._asdict()}
 
 
 def from_fields(fields: dict[str, Any]) -> Event | None:

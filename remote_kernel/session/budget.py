@@ -1,0 +1,213 @@
+"""Keep a long output's head and tail, and all of it in a file.
+
+An agent reads every character that a command prints, so a loop that prints 50 MB must not reach it; but its beginning
+says what ran and its end says how it went. The head is written as it comes. What follows is kept in a ring, and at the
+end either all of it is written, or one line that says how much was left out and where it is, and then the tail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+
+DEFAULT = 8000  # characters, head and tail together
+_HEAD_SHARE = 3 / 8  # the end is what is asked for more often
+_HELD = 1_000_000  # characters that wait for another Clear where nothing bounds the output
+
+
+class OutputFile:
+    """The whole output at `path`: record() takes it in order, and nothing is written before open().
+
+    A disk that is full ends the file and not the output: `problem` says so.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problem = ""
+        self.is_open = False
+        self._early: list[str] = []
+        self._descriptor = -1
+
+    def record(self, text: str) -> None:
+        """Take the next text: into memory, or once it is open into the file."""
+        if self.is_open:
+            self._write(text)
+        else:
+            self._early.append(text)
+
+    def open(self) -> None:
+        """Make the file, for its owner only, with all that came before; does nothing the second time."""
+        if self.is_open:
+            return
+        self.is_open = True
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o600)
+        except OSError as error:
+            self.problem = f"not written: {error.strerror}"
+        early, self._early = self._early, []
+        self._write("".join(early))
+
+    def clear(self) -> None:
+        """Forget what has come: the cell has removed it."""
+        self._early = []
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _write(self, text: str) -> None:
+        if self._descriptor < 0:
+            return
+        left = memoryview(text.encode("utf-8", "backslashreplace"))
+        try:
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            self.problem = f"incomplete: {error.strerror}"
+            self.close()
+
+
+class Budget:
+    """Pieces of named streams on their way to `write(name, text)`, bounded to `limit` characters, 0 for no bound.
+
+    `file` gets all of them, and is only made where some are left out.
+    """
+
+    def __init__(self, write: Callable[[str, str], None], limit: int, file: OutputFile | None = None) -> None:
+        self._write = write
+        self._file = file if limit else None
+        self._limit = limit
+        self._head_size = int(limit * _HEAD_SHARE) if limit else _HELD
+        self._tail_size = limit - self._head_size
+        self._live = True
+        self._at_line_start = True
+        self.truncated = False  # something has been left out
+        self._start()
+
+    def _start(self) -> None:
+        self._head: list[tuple[str, str]] = []  # only what has not been written
+        self._room = self._head_size
+        self._ring: deque[tuple[str, str]] = deque()
+        self._ring_size = 0
+        self._left_out = 0  # characters and line ends that have fallen out of the ring
+        self._left_out_lines = 0
+
+    def write(self, name: str, text: str) -> None:
+        """Take the next piece."""
+        if not text:
+            return
+        if not self._limit and self._live:
+            self._pass_on(name, text)
+            return
+        if self._file:
+            self._file.record(text)
+        if self._room > 0:
+            text = self._into_head(name, text)
+        if text:
+            self._into_ring(name, text)
+
+    def clear(self) -> None:
+        """Drop what has not been written yet; from now on nothing is, until settle(), as more may be cleared.
+
+        A line stream cannot take back what it has given: a cell that shows its progress by clearing and printing leaves
+        what it printed first, and what it printed last.
+        """
+        self._live = False
+        self._start()
+        if self._file:
+            self._file.clear()
+
+    def settle(self) -> None:
+        """Write what is held: at the cell's end, or when somebody stops to wait for it."""
+        head, ring, left_out, lines = self._head, self._ring, self._left_out, self._left_out_lines
+        self._head, self._ring, self._ring_size = [], deque(), 0
+        self._left_out = self._left_out_lines = 0
+        self._room = 0
+        for name, text in head:
+            self._pass_on(name, text)
+        if left_out:
+            self.truncated = True
+            self._leave_out(ring, left_out, lines)
+        for name, text in ring:
+            self._pass_on(name, text)
+
+    def _into_head(self, name: str, text: str) -> str:
+        """Give what does not fit; the head ends at a line's end, unless that would leave little of it."""
+        if len(text) <= self._room:
+            cut = len(text)
+            self._room -= cut
+        else:
+            cut = text.rfind("\n", 0, self._room) + 1
+            if self._room - cut > self._head_size // 2:
+                cut = self._room
+            self._room = 0
+        if cut and self._live:
+            self._pass_on(name, text[:cut])
+        elif cut:
+            self._head.append((name, text[:cut]))
+        return text[cut:]
+
+    def _pass_on(self, name: str, text: str) -> None:
+        self._at_line_start = text.endswith("\n")
+        self._write(name, text)
+
+    def _into_ring(self, name: str, text: str) -> None:
+        if not self._limit:
+            self._flow(name, text)
+            return
+        ring = self._ring
+        if len(text) >= self._tail_size:
+            # All before it falls out, and nearly all of a huge piece is never copied.
+            self._drop(sum(len(old) for _, old in ring), sum(old.count("\n") for _, old in ring))
+            ring.clear()
+            cut = len(text) - self._tail_size
+            self._drop(cut, text.count("\n", 0, cut))
+            text = text[cut:]
+            self._ring_size = 0
+        ring.append((name, text))
+        self._ring_size += len(text)
+        while self._ring_size - len(ring[0][1]) >= self._tail_size:
+            _, old = ring.popleft()
+            self._ring_size -= len(old)
+            self._drop(len(old), old.count("\n"))
+
+    def _flow(self, name: str, text: str) -> None:
+        """Too much to wait for another Clear: it is given away as it comes."""
+        self.settle()
+        self._live = True
+        self._pass_on(name, text)
+
+    def _drop(self, size: int, lines: int) -> None:
+        if size and self._file:
+            self._file.open()
+        self._left_out += size
+        self._left_out_lines += lines
+
+    def _leave_out(self, ring: deque[tuple[str, str]], left_out: int, lines: int) -> None:
+        name, text = ring[0]
+        cut = max(0, sum(len(piece) for _, piece in ring) - self._tail_size)
+        end = text.find("\n", cut, cut + self._tail_size // 2)
+        if end >= 0:
+            cut = end + 1
+        if cut:
+            ring[0] = (name, text[cut:])
+            left_out += cut
+            lines += text.count("\n", 0, cut)
+        self._pass_on(name, ("" if self._at_line_start else "\n") + self._note(left_out, lines))
+
+    def _note(self, size: int, lines: int) -> str:
+        where = "--budget 0 shows all"
+        if self._file:
+            where = f"all of it: {self._file.path}"
+            if self._file.problem:
+                where += f" ({self._file.problem})"
+        counted = f"{size:,} characters" + (f", {lines:,} lines," if lines else "")
+        return f"... {counted} left out; {where} ...\n"

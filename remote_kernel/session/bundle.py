@@ -1,0 +1,76 @@
+"""Choose what stands for something shown, out of the representations that the kernel sends of it.
+
+A terminal and an agent read text: Markdown or plain text, never HTML. An image is a file, and so is what has no text
+worth reading: IPython's plain text for HTML is `<IPython.core.display.HTML object>`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from remote_kernel.session.artifacts import Artifact, Artifacts
+
+_MEDIA = ("image/", "audio/", "video/", "application/pdf")
+_QUIET = ("application/vnd.jupyter.widget-view+json",)  # of use in a browser only
+
+
+class Shown:
+    """What stands for one display: `text`, empty where there is none, and files; notes say what went wrong."""
+
+    __slots__ = ("files", "notes", "text")
+
+    def __init__(self, text: str, files: list[Artifact], notes: list[str]) -> None:
+        self.text = text
+        self.files = files
+        self.notes = notes
+
+    def __str__(self) -> str:
+        """Give the lines for a reader, without a line end."""
+        lines = [self.text] if self.text else []
+        return "\n".join([*lines, *map(str, self.files), *self.notes])
+
+
+def choose(data: dict[str, Any], artifacts: Artifacts) -> Shown:
+    """Give what stands for the bundle; its files are written."""
+    text, is_read = _best_text(data)
+    files, notes = [], []
+    for mime in _as_files(data, is_read):
+        try:
+            files.append(artifacts.save(mime, data[mime]))
+        except ValueError as error:
+            notes.append(f"[{mime}: {error}]")
+        except OSError as error:
+            notes.append(f"[{mime}: not written: {error.strerror}: {error.filename}]")
+    if files and not is_read:
+        text = ""
+    return Shown(text, files, notes)
+
+
+def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
+    """Give the text, and whether it is one that says what is shown."""
+    for mime in ("text/markdown", "text/plain", "text/latex"):
+        text = _text(data.get(mime))
+        if text and not (mime == "text/plain" and _is_stand_in(text, data)):
+            return text, True
+    return _text(data.get("text/plain")), False
+
+
+def _is_stand_in(text: str, data: dict[str, Any]) -> bool:
+    """Tell whether a plain text like `<Figure size 640x480 with 1 Axes>` stands for what another type holds."""
+    return len(data) > 1 and len(text) < 300 and bool(re.fullmatch(r"<[^\n]*>", text))
+
+
+def _as_files(data: dict[str, Any], is_read: bool) -> list[str]:
+    media = [mime for mime in data if mime.startswith(_MEDIA)]
+    if media or is_read:
+        # An SVG beside a PNG is the same picture: one is enough.
+        pictures = [mime for mime in media if mime.startswith("image/")]
+        return pictures[:1] + [mime for mime in media if mime not in pictures]
+    return [mime for mime in data if not mime.startswith("text/plain") and mime not in _QUIET]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        value = "".join(part for part in value if isinstance(part, str))
+    return value if isinstance(value, str) else ""

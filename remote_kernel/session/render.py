@@ -1,0 +1,206 @@
+"""Turn a cell's events into what a terminal, an agent or a script reads, as they come.
+
+Three forms: Text, for readers; Report, one JSON document at the end; Lines, one JSON line for each event. Each takes
+feed(event) for every event and close() at the end, and writes to files that the caller gives: nothing here prints. A
+file whose reader has gone away raises BrokenPipeError, which the caller handles.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from remote_kernel.session.artifacts import Artifacts
+from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
+from remote_kernel.session.bundle import choose
+from remote_kernel.session.events import (
+    Away,
+    Back,
+    Clear,
+    Display,
+    Done,
+    Error,
+    Event,
+    InputWanted,
+    Queued,
+    Stream,
+    Update,
+)
+from remote_kernel.session.frames import trim
+from remote_kernel.session.pipe import Pipe, Writer
+from remote_kernel.session.plain_text import PlainText, strip
+from remote_kernel.session.terminal_text import TerminalText
+
+
+class Renderer(Protocol):
+    """What every form does with a cell's events."""
+
+    def feed(self, event: Event) -> None:
+        """Take the next event. Done is the last: it writes all that is held."""
+
+    def close(self) -> None:
+        """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
+
+
+class Text:
+    """A cell's output for a reader: stdout and results on `out`; stderr, tracebacks and notes on `err`.
+
+    A terminal gets text as it comes, with colours. Anything else gets settled lines without control sequences, at most
+    `budget` characters of them (0 for all), of which the rest is in `output_file`; the end of a traceback comes on top.
+    """
+
+    def __init__(
+        self,
+        out: Writer,
+        err: Writer,
+        *,
+        artifacts: Artifacts,
+        output_file: str,
+        budget: int | None = None,
+        full_traceback: bool = False,
+    ) -> None:
+        """Make it for one cell; `budget` None means DEFAULT, or no bound where `out` is a terminal."""
+        self._pipes = {"stdout": Pipe(out), "stderr": Pipe(err)}
+        self._texts: dict[str, PlainText | TerminalText] = {
+            name: TerminalText() if file.isatty() else PlainText() for name, file in (("stdout", out), ("stderr", err))
+        }
+        limit = budget if budget is not None else 0 if out.isatty() else DEFAULT
+        self._colours = err.isatty()
+        self._file = OutputFile(output_file)
+        self._budget = Budget(self._pass_on, limit, self._file)
+        self._artifacts = artifacts
+        self._full_traceback = full_traceback
+        self._shown: dict[str, str] = {}  # the text of each display that has an id
+        self._updates: dict[str, Update] = {}  # the last of each id
+        self._error: Error | None = None  # held, as the last one is shown whatever the budget
+        self._clears = False  # the next output clears
+        self._closed = False
+        self._ends_line = {"stdout": True, "stderr": True}  # of what went into the budget
+
+    def feed(self, event: Event) -> None:
+        """Write what the event shows, or hold it until it is known to stay."""
+        if isinstance(event, Stream):
+            self._stream(event)
+        elif isinstance(event, Display):
+            self._display(event)
+        elif isinstance(event, Update):
+            self._updates[event.id] = event
+            return
+        elif isinstance(event, Clear):
+            self._clears = True
+            if not event.wait:
+                self._output_comes()
+            return
+        elif isinstance(event, Error):
+            self._output_comes()
+            self._error = event
+            return
+        elif isinstance(event, Done):
+            self._finish()
+            self._note(event.message)
+            self.close()
+        else:
+            self._tell(event)
+        self._flush()
+
+    def close(self) -> None:
+        """Write what is held, and close the file of the whole output."""
+        if self._closed:
+            return
+        self._closed = True
+        self._finish()
+        self._flush()
+        self._file.close()
+
+    def _stream(self, event: Stream) -> None:
+        self._output_comes()
+        name = event.name if event.name in self._texts else "stdout"
+        self._give(name, self._texts[name].feed(event.text))
+
+    def _display(self, event: Display) -> None:
+        self._output_comes()
+        text = str(choose(event.data, self._artifacts))
+        if event.id:
+            self._shown[event.id] = text
+            self._updates.pop(event.id, None)
+        self._block("stdout", text)
+
+    def _output_comes(self) -> None:
+        """Apply a Clear that waited for the next output, and put an error that was not the last into the budget."""
+        if self._clears:
+            self._clears = False
+            for text in self._texts.values():
+                text.finish()
+            self._error = None
+            self._updates.clear()
+            self._shown.clear()
+            self._budget.clear()
+        if self._error:
+            error, self._error = self._error, None
+            self._block("stderr", self._traceback(error))
+
+    def _finish(self) -> None:
+        """Write all that is held, the error last."""
+        for update in self._updates.values():
+            text = str(choose(update.data, self._artifacts))
+            if text != self._shown.get(update.id):
+                self._shown[update.id] = text
+                self._block("stdout", text)
+        self._updates.clear()
+        for name, stream in self._texts.items():
+            self._give(name, stream.finish())
+        self._budget.settle()
+        if self._error:
+            error, self._error = self._error, None
+            self._line_starts()
+            self._pipes["stderr"].write(self._traceback(error) + "\n")
+
+    def _traceback(self, error: Error) -> str:
+        texts = trim(error.traceback, full=self._full_traceback) or [f"{error.name}: {error.value}"]
+        text = "\n".join(part.rstrip("\n") for part in texts)
+        return TerminalText().feed(text) + "\x1b[0m" if self._colours else strip(text)
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, Queued) and event.ahead:
+            self._note(f"waits behind {event.ahead} {'cell' if event.ahead == 1 else 'cells'}")
+        elif isinstance(event, Away):
+            self._note("the connection is away; the cell goes on" + (f" ({event.reason})" if event.reason else ""))
+        elif isinstance(event, Back):
+            self._note("the connection is back")
+        elif isinstance(event, InputWanted):
+            for name, text in self._texts.items():
+                self._give(name, text.finish())
+
+    def _note(self, message: str) -> None:
+        if message:
+            self._line_starts()
+            self._pipes["stderr"].write(f"rkernel: {message}\n")
+
+    def _line_starts(self) -> None:
+        """End a line that is open on either, as both may go to the same place."""
+        for pipe in self._pipes.values():
+            if not pipe.at_line_start:
+                pipe.write("\n")
+
+    def _block(self, name: str, text: str) -> None:
+        """Give a text lines of its own."""
+        if not text:
+            return
+        for other, stream in self._texts.items():
+            self._give(other, stream.finish())
+            if not self._ends_line[other]:
+                self._give(other, "\n")
+        if isinstance(self._texts[name], PlainText):
+            text = strip(text)
+        self._give(name, text + "\n")
+
+    def _give(self, name: str, text: str) -> None:
+        if text:
+            self._ends_line[name] = text.endswith("\n")
+            self._budget.write(name, text)
+
+    def _pass_on(self, name: str, text: str) -> None:
+        self._pipes[name].write(text)
+
+    def _flush(self) -> None:
+        for pipe in self._pipes.values():
+            pipe.flush()
