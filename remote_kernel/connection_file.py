@@ -23,6 +23,13 @@ class Connection(NamedTuple):
     ports: dict[str, int]
     values: dict[str, Any]
 
+    def address(self, channel: str) -> str:
+        """Give a channel's address as ZMQ writes it."""
+        if self.transport == "ipc":
+            return f"ipc://{self.ip}-{self.ports[channel]}"
+        ip = f"[{self.ip}]" if ":" in self.ip else self.ip
+        return f"tcp://{ip}:{self.ports[channel]}"
+
 
 def read_connection_file(path: str) -> Connection:
     """Read and check the file. Raises ConnectionFileError, which never shows the key."""

@@ -121,7 +121,7 @@ def jupyter_folders() -> list[Path]:
 
 def list_kernelspecs() -> list[Kernelspec]:
     """Give every installed kernelspec that runs remote_kernel, sorted by slug; unreadable ones are left out."""
-    found = [spec for folder in _every_folder() if (spec := read_kernelspec(folder))]
+    found = [spec for folder in every_folder() if (spec := read_kernelspec(folder))]
     return sorted(found, key=lambda spec: spec.slug)
 
 
@@ -140,7 +140,7 @@ def find_kernelspec(name: str) -> Kernelspec:
         raise UsageError(f"several kernelspecs are called '{name}'", f"give one of: {', '.join(named)}")
     for spec in named.values():
         return spec
-    for folder in _every_folder():
+    for folder in every_folder():
         if folder.name.lower() == name.lower() or _same_name(_display_name(folder), name):
             message = f"the kernelspec '{folder.name}' in {folder.parent} does not run remote_kernel"
             raise UsageError(message, "'jupyter kernelspec' looks after that one")
@@ -152,7 +152,7 @@ def find_kernelspec(name: str) -> Kernelspec:
 
 def read_kernelspec(folder: Path) -> Kernelspec | None:
     """Read one kernelspec's folder; None where it does not run remote_kernel or is no kernelspec."""
-    document = _read_document(folder)
+    document = read_document(folder)
     argv = document.get("argv")
     if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
         argv = []
@@ -216,7 +216,7 @@ def check_display_name(display_name: str, kernels: Path | None = None, *, beside
         raise UsageError(f"the display name has {len(name)} characters", f"give at most {_LONGEST_NAME}")
     if _HIDDEN_NAME.fullmatch(name):
         raise UsageError(f"VS Code hides kernels called '{name}'", f'write for example --name "Remote {name}"')
-    for folder in _every_folder(kernels):
+    for folder in every_folder(kernels):
         if folder.name.lower() not in besides and _same_name(_display_name(folder), name):
             message = f"the kernelspec '{folder.name.lower()}' is called '{name}' already"
             # VS Code shows one kernel per display name and program, so two of a name lose one.
@@ -232,7 +232,7 @@ def check_free(display_name: str, kernels: Path, *, replace: bool) -> str:
     """
     slug = make_slug(display_name)
     target = kernels / slug
-    taken = [folder for folder in _every_folder(kernels) if folder.name.lower() == slug]
+    taken = [folder for folder in every_folder(kernels) if folder.name.lower() == slug]
     if os.path.lexists(target) and target not in taken:
         taken.append(target)
     for folder in taken:
@@ -280,7 +280,7 @@ def rewrite_kernelspec(spec: Kernelspec, draft: Draft) -> Kernelspec:
     require_added(spec)
     if not _same_name(draft.display_name, spec.display_name):
         check_display_name(draft.display_name, besides=(spec.slug,))
-    document = _read_document(spec.folder)
+    document = read_document(spec.folder)
     fresh = kernel_document(draft)
     metadata = {**document.get("metadata", {}), **fresh["metadata"]}
     if "debugger" not in fresh["metadata"]:
@@ -416,7 +416,7 @@ def _local_kernels_folder() -> Path | None:
     return Path(os.path.abspath(os.path.expanduser(chosen))) if chosen else None
 
 
-def _every_folder(extra: Path | None = None) -> Iterator[Path]:
+def every_folder(extra: Path | None = None) -> Iterator[Path]:
     """Give the folders of all kernelspecs installed here and in `extra`, ours or not, the strongest first."""
     chosen = [folder for folder in (_local_kernels_folder(), extra) if folder]
     places = [*chosen, *jupyter_folders(), kernels_folder(sys_prefix=True)]
@@ -432,7 +432,7 @@ def _every_folder(extra: Path | None = None) -> Iterator[Path]:
         yield from (folder for folder in folders if (folder / "kernel.json").is_file())
 
 
-def _read_document(folder: Path) -> dict[str, Any]:
+def read_document(folder: Path) -> dict[str, Any]:
     """Give kernel.json's object; empty where it is missing or garbage, which is not ours to report."""
     try:
         document = json.loads((folder / "kernel.json").read_text(encoding="utf-8"))
@@ -449,7 +449,7 @@ def _read_back(folder: Path) -> Kernelspec:
 
 
 def _display_name(folder: Path) -> str:
-    return str(_read_document(folder).get("display_name") or "")
+    return str(read_document(folder).get("display_name") or "")
 
 
 def _same_name(one: str, other: str) -> bool:

@@ -44,6 +44,7 @@ from remote_kernel.errors import (
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch
+from remote_kernel.presence import tell_presence
 from remote_kernel.reactor import READ, Reactor, SocketSink, Timer
 from remote_kernel.transport import breaker, choice, openssh
 from remote_kernel.trip import Trip
@@ -192,6 +193,7 @@ class Launcher:
         breaker.clear(self._options)
         self._master = choice.master_mark(self._options)
         self._arrived = True
+        tell_presence(connected=True)
         if self._lost_at:
             self._log.tell(f"connected to {self._options.endpoint} again after {time.time() - self._lost_at:.1f} s")
             if not self._leaving:
@@ -216,6 +218,7 @@ class Launcher:
     def _lost(self, error: RemoteKernelError, *, silent: bool) -> None:
         self._lost_at, self._attempts, self._stale = time.time(), 0, silent
         self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
+        tell_presence(connected=False, reason=error.message)
         if not self._closing.kept:
             undertaker.remember(self._options, self._identity)
         self._try_again()

@@ -71,7 +71,7 @@ class Relay:
         if ":" in front.ip:
             socket.setsockopt(zmq.IPV6, 1)
         try:
-            socket.bind(_address(front, channel))
+            socket.bind(front.address(channel))
         except zmq.ZMQError as error:
             what = "is in use" if error.errno == zmq.EADDRINUSE else f"cannot be used: {error}"
             raise PortInUse(
@@ -95,7 +95,7 @@ class Relay:
                 socket.set_hwm(0)
                 socket.setsockopt(zmq.IDENTITY, identity)
             _encrypt(socket, back.values, server=False)
-            socket.connect(_address(back, channel))
+            socket.connect(back.address(channel))
         self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
         self._thread.start()
 
@@ -194,14 +194,6 @@ def _received(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
     except zmq.Again:
         pass
     return found
-
-
-def _address(connection: Connection, channel: str) -> str:
-    port = connection.ports[channel]
-    if connection.transport == "ipc":
-        return f"ipc://{connection.ip}-{port}"
-    ip = f"[{connection.ip}]" if ":" in connection.ip else connection.ip
-    return f"tcp://{ip}:{port}"
 
 
 def _encrypt(socket: zmq.Socket[bytes], values: Mapping[str, object], *, server: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple, Union
 
-VERSION = 1
+VERSION = 1  # of these lines, and of what a host and its clients say to each other
 
 # What became of a cell, and the exit status of the command that waited for it.
 VERDICTS = {
@@ -28,11 +28,17 @@ VERDICTS = {
 
 
 class Queued(NamedTuple):
-    """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere."""
+    """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere.
+
+    `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none.
+    """
 
     cell: str
     at: float
     ahead: int = 0
+    code: str = ""
+    author: str = ""
+    key: str = ""
 
 
 class Started(NamedTuple):

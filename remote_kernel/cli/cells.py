@@ -1,0 +1,277 @@
+"""`rkernel exec`, `wait` and `tail`: send a cell, and show what becomes of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from remote_kernel.cli.rkernel import Command
+from remote_kernel.cli.which import add_session, find_or_make, find_session
+from remote_kernel.errors import UsageError
+from remote_kernel.session.client import Request, Running, Session, StillRunning
+from remote_kernel.session.events import VERDICTS, Away, Back, Done, InputWanted
+
+if TYPE_CHECKING:
+    from remote_kernel.session.render import Renderer
+
+EXEC_EXAMPLES = """\
+examples:
+  rkernel exec -k remote_cuda --code 'import torch; torch.cuda.is_available()'
+  rkernel exec -s work --file train.py --timeout 100        # detaches when the time is up: exit status 124
+  rkernel exec -s work --detach --key train-1 --file train.py
+  rkernel exec -s work --side --code 'history[-1]'          # beside the cell that is running
+  rkernel exec <<'PY'
+  print("nothing here is expanded or unescaped")
+  PY
+"""
+WAIT_EXAMPLES = """\
+examples:
+  rkernel wait                    # the newest cell of the only session
+  rkernel wait -s work 12 --timeout 100
+"""
+TAIL_EXAMPLES = """\
+examples:
+  rkernel tail -s work            # what the newest cell has given so far, and '--since N' for the next call
+  rkernel tail -s work 12 --since 48211
+"""
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a cell is shown."""
+    group = parser.add_argument_group("output")
+    form = group.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document at the end, with a version field")
+    form.add_argument("--jsonl", action="store_true", help="one JSON line for each event, as it comes")
+    group.add_argument(
+        "--budget",
+        type=int,
+        metavar="N",
+        help="at most N characters, head and tail, the rest in a file; 0: all (default: 8000; a terminal: all)",
+    )
+    group.add_argument("--full-traceback", action="store_true", help="also the frames inside libraries")
+
+
+def add_timeout(parser: argparse.ArgumentParser) -> None:
+    """Add `--timeout`."""
+    parser.add_argument(
+        "--timeout",
+        metavar="TIME",
+        default="",
+        help="stop waiting after this time, e.g. 100 or 5m; the cell goes on, and the exit status is 124",
+    )
+
+
+def add_exec(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `exec`."""
+    parser.description = (
+        "Run code in a session's kernel and show its output as it comes. Makes the session if there is none."
+    )
+    parser.epilog = EXEC_EXAMPLES
+    code = parser.add_argument_group("code").add_mutually_exclusive_group()
+    code.add_argument("-c", "--code", help="the code, e.g. 'x + 1'; taken as it is")
+    code.add_argument("-f", "--file", help="a file with the code, e.g. train.py; '-' for stdin")
+    code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
+    add_session(parser)
+    parser.add_argument("-k", "--kernel", default="", help="a kernelspec for a new session, e.g. 'remote_cuda'")
+    parser.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
+    parser.add_argument("--no-log", action="store_true", help="no notebook for a new session")
+    add_timeout(parser)
+    parser.add_argument("--detach", action="store_true", help="send the cell and do not wait: exit status 124")
+    parser.add_argument(
+        "--key", default="", help="a name for this request, e.g. 'train-1': sent again, it runs only once"
+    )
+    parser.add_argument("--side", action="store_true", help="run beside the cell that is running")
+    parser.add_argument(
+        "--generation", type=int, default=0, metavar="N", help="run only in the session's kernel number N, e.g. 1"
+    )
+    parser.add_argument("--author", default="", help="who asks, for the notebook, e.g. 'agent 2' (default: rkernel)")
+    parser.add_argument("--stdin", action="store_true", help="let input() ask in this terminal")
+    parser.add_argument(
+        "--answer", action="append", default=[], metavar="TEXT", help="what input() gets, e.g. 'yes'; once for each"
+    )
+    add_output(parser)
+
+
+def exec_(options: argparse.Namespace) -> int:
+    """Run the command."""
+    code = _read_code(options)
+    if options.stdin and not sys.stdin.isatty():
+        raise UsageError("--stdin needs a terminal", "give the answers with --answer")
+    log = "" if options.no_log else options.log
+    session = find_or_make(options.session, options.kernel, log)
+    running = session.execute(
+        Request(
+            code,
+            author=options.author,
+            key=options.key,
+            side=options.side,
+            answers=tuple(options.answer),
+            asks=options.stdin,
+            generation=options.generation,
+        )
+    )
+    if options.detach:
+        running.close()
+        return _detached(session, running.cell, "running in the background")
+    return show(session, running, options)
+
+
+def _read_code(options: argparse.Namespace) -> str:
+    if options.code is not None:
+        return str(options.code)
+    path = options.file or options.path
+    if path is None or path == "-":
+        if path is None and sys.stdin.isatty():
+            raise UsageError("there is no code", "give --code, --file, or the code on stdin; see 'rkernel exec --help'")
+        return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", "give a file that is there") from error
+
+
+def add_wait(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `wait`."""
+    parser.description = "Wait for a cell to end, and show all its output. An ended cell is shown at once."
+    parser.epilog = WAIT_EXAMPLES
+    parser.add_argument("cell", nargs="?", default="", help="the cell's number, e.g. 12 (default: the newest)")
+    add_session(parser)
+    add_timeout(parser)
+    parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
+    add_output(parser)
+
+
+def wait(options: argparse.Namespace) -> int:
+    """Run the command."""
+    session = find_session(options.session)
+    running = session.follow(options.cell or _newest(session), options.since)
+    return show(session, running, options)
+
+
+def add_tail(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `tail`."""
+    parser.description = (
+        "Show what a cell has given so far, and end: with the cell's exit status when it is done, else with 124 and "
+        "the place to go on from."
+    )
+    parser.epilog = TAIL_EXAMPLES
+    parser.add_argument("cell", nargs="?", default="", help="the cell's number, e.g. 12 (default: the newest)")
+    add_session(parser)
+    parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
+    add_output(parser)
+    parser.set_defaults(timeout="0.2")
+
+
+def _newest(session: Session) -> str:
+    numbers = [name.partition(".")[0] for name in os.listdir(session.place.cells)]
+    newest = max((int(number) for number in numbers if number.isdigit()), default=0)
+    if not newest:
+        raise UsageError(f"no cell has run in session '{session.name}'", "run one with 'rkernel exec'")
+    return str(newest)
+
+
+def show(session: Session, running: Running, options: argparse.Namespace) -> int:
+    """Show a cell until it is done, or the time is up, and give the exit status."""
+    renderer = _renderer(session, running, options)
+    seconds = None
+    if options.timeout:
+        from remote_kernel.options import parse_duration
+
+        seconds = parse_duration(options.timeout)
+    away = interrupted = False
+    events = iter(running.limit(seconds))
+    while True:
+        try:
+            event = next(events)
+        except StillRunning as still:
+            renderer.close()
+            sys.stdout.flush()
+            return _still_running(session, still, away)
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            _interrupt(session, running)
+            events = iter(session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS))
+            continue
+        renderer.feed(event)
+        if isinstance(event, (Away, Back)):
+            away = isinstance(event, Away)
+        elif isinstance(event, InputWanted) and getattr(options, "stdin", False):
+            running.answer(_ask(event))
+        elif isinstance(event, Done):
+            sys.stdout.flush()
+            return event.status
+
+
+_AFTER_INTERRUPT_SECONDS = 15.0
+
+
+def _interrupt(session: Session, running: Running) -> None:
+    """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
+    sys.stderr.write("rkernel: interrupting the cell; Ctrl-C again leaves it running\n")
+    session.ask("interrupt", cell=running.cell)
+
+
+def _ask(event: InputWanted) -> str:
+    if event.password:
+        from getpass import getpass
+
+        return getpass(event.prompt)
+    return input(event.prompt)
+
+
+def _still_running(session: Session, still: StillRunning, away: bool) -> int:
+    if away:
+        sys.stderr.write(
+            f"rkernel: the connection to the kernel's host is away; cell {still.cell} goes on there, and "
+            f"'rkernel wait -s {session.name} {still.cell}' shows it when the connection is back\n"
+        )
+        return VERDICTS["away"]
+    return _detached(session, still.cell, "still running", still.next)
+
+
+def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
+    place = f" --since {since}" if since else ""
+    sys.stderr.write(
+        f"rkernel: cell {cell} is {what}; go on with 'rkernel wait -s {session.name} {cell} --timeout 100', look with "
+        f"'rkernel tail -s {session.name} {cell}{place}', stop it with 'rkernel interrupt -s {session.name} {cell}'\n"
+    )
+    return VERDICTS["running"]
+
+
+def _renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
+    from remote_kernel.session.artifacts import Artifacts
+    from remote_kernel.session.render import Lines, Report, Text
+
+    place = session.place
+    artifacts = Artifacts(place.files)
+    output_file = os.path.join(place.cells, f"{running.cell}.txt")
+    if options.jsonl:
+        return Lines(sys.stdout, artifacts=artifacts)
+    if options.json:
+        return Report(
+            sys.stdout,
+            artifacts=artifacts,
+            output_file=output_file,
+            budget=options.budget,
+            full_traceback=options.full_traceback,
+        )
+    return Text(
+        sys.stdout,
+        sys.stderr,
+        artifacts=artifacts,
+        output_file=output_file,
+        budget=options.budget,
+        full_traceback=options.full_traceback,
+    )
+
+
+COMMANDS = {
+    "exec": Command(add_exec, exec_),
+    "wait": Command(add_wait, wait),
+    "tail": Command(add_tail, wait),
+}

@@ -1,0 +1,99 @@
+"""`rkernel vars`, `inspect` and `complete`: look into a kernel, also while a cell runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from remote_kernel.cli.rkernel import Command
+from remote_kernel.cli.which import add_session, find_session
+
+VARS_EXAMPLES = """\
+examples:
+  rkernel vars
+  rkernel vars 'loss*' --json
+"""
+INSPECT_EXAMPLES = """\
+examples:
+  rkernel inspect model.forward
+  rkernel inspect model.forward --source
+"""
+COMPLETE_EXAMPLES = """\
+examples:
+  rkernel complete 'model.par'
+"""
+
+
+def add_vars(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `vars`."""
+    parser.description = "List the variables of a Python kernel: name, type, shape or length, and small values."
+    parser.epilog = VARS_EXAMPLES
+    parser.add_argument("pattern", nargs="?", default="", help="only these names, e.g. 'loss*'")
+    add_session(parser)
+    parser.add_argument("--json", action="store_true", help="a list of objects")
+
+
+def vars_(options: argparse.Namespace) -> int:
+    """Run the command."""
+    found = find_session(options.session).ask("variables", pattern=options.pattern)
+    if options.json:
+        _print_json(found)
+        return 0
+    for variable in found:
+        size = variable.get("shape") or variable.get("length")
+        parts = [variable["type"], str(size or ""), variable.get("dtype", ""), variable.get("device", "")]
+        value = variable.get("value", "")
+        sys.stdout.write("  ".join(filter(None, (variable["name"], *parts, value))) + "\n")
+    return 0
+
+
+def add_inspect(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `inspect`."""
+    parser.description = "Show what a kernel knows about a name: its signature and documentation."
+    parser.epilog = INSPECT_EXAMPLES
+    parser.add_argument("name", help="the name, e.g. 'model.forward'")
+    add_session(parser)
+    parser.add_argument("--source", action="store_true", help="the source too, where there is one")
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from remote_kernel.session.plain_text import strip
+
+    found = find_session(options.session).ask("inspect", name=options.name, detail=int(options.source))
+    if not found.get("found"):
+        sys.stderr.write(f"rkernel: the kernel knows nothing of '{options.name}'\n")
+        return 1
+    sys.stdout.write(strip(found["data"].get("text/plain", "")).rstrip() + "\n")
+    return 0
+
+
+def add_complete(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `complete`."""
+    parser.description = "List the kernel's completions of a piece of code, one on a line."
+    parser.epilog = COMPLETE_EXAMPLES
+    parser.add_argument("code", help="the code up to the cursor, e.g. 'model.par'")
+    add_session(parser)
+    parser.add_argument("--json", action="store_true", help="the kernel's whole answer")
+
+
+def complete(options: argparse.Namespace) -> int:
+    """Run the command."""
+    found = find_session(options.session).ask("complete", code=options.code)
+    if options.json:
+        _print_json(found)
+    else:
+        sys.stdout.write("".join(f"{text}\n" for text in found.get("matches", ())))
+    return 0
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+COMMANDS = {
+    "vars": Command(add_vars, vars_),
+    "inspect": Command(add_inspect, inspect),
+    "complete": Command(add_complete, complete),
+}

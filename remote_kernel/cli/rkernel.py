@@ -1,0 +1,149 @@
+"""The `rkernel` command: kernels for agents, scripts and terminals.
+
+argparse in place of typer: an agent calls `rkernel exec` hundreds of times, and typer's import alone takes five times
+as long as the rest of such a call. For the same reason only the command that is asked for is built, and what it needs
+is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+from remote_kernel.errors import RemoteKernelError, UsageError
+
+HELP = """\
+rkernel: run code in Jupyter kernels, remote or local, from agents, scripts and terminals.
+
+A session is a name with a kernel behind it. Variables stay between calls; the kernel, the running cell and its output
+outlive the command, a lost network and a killed client. All that runs is logged to a notebook, rkernel-SESSION.ipynb.
+
+  rkernel exec -k remote_cuda --code 'x = 6 * 7; x'    # the first call makes the session 'remote_cuda'
+  rkernel exec <<'PY'                                  # later calls find it; code comes as it is from stdin
+  print(x)
+  PY
+
+Run code
+  exec        run code (--code, --file, stdin or a notebook) and show its output as it comes
+  wait        wait for a cell that still runs, and show its output from the start
+  tail        show what a cell has printed so far (--since for what is new) without waiting
+  interrupt   stop the running cell, or take one out of the queue
+
+Look, also while a cell runs
+  status      busy or idle, the running cell, the queue, memory, the connection
+  vars        the variables: name, type, shape, value
+  inspect     documentation of a name
+  complete    completions of a piece of code
+
+Sessions
+  ls          every session on this machine
+  attach      make a session of a kernel that is already open, in JupyterLab or VS Code on this machine
+  restart     end the kernel and start a fresh one (state is lost, deliberately)
+  refresh     replace the session's host process after an update; the kernel stays
+  close       end sessions and their kernels; the notebooks stay
+  skill       show or install the instructions for coding agents
+
+'rkernel COMMAND --help' has every option, with examples. Which session: -s NAME, else RKERNEL_SESSION, else the one of
+the kernelspec given with -k, else the only one there is. Kernelspecs: 'remote_kernel list'.
+
+Exit status
+  0  ok                 4  kernel dead or its state lost       7  input() was called and nobody can answer
+  1  the code raised    5  aborted: the cell never ran       124  still running: it goes on; use 'rkernel wait'
+  2  usage              6  connection lost: it may still run 130  interrupted
+  3  no such session    10-53  the kernel cannot start: as for remote_kernel
+"""
+
+
+class Command(NamedTuple):
+    """One command: what adds its arguments to a parser, and what runs it with the parsed ones and gives the status."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(message, f"see '{self.prog} --help'")
+
+
+def main() -> int:
+    """Run the command line of this process, and give the exit status."""
+    try:
+        return run(sys.argv[1:])
+    except RemoteKernelError as error:
+        sys.stderr.write(f"rkernel: {error}\n")
+        return error.exit_status
+    except KeyboardInterrupt:
+        sys.stderr.write("rkernel: interrupted\n")
+        return 130
+    except BrokenPipeError:  # the reader of `rkernel ... | head` is gone; nothing more is flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command. Raises RemoteKernelError, UsageError among them."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        return 0
+    if arguments[0] in ("-v", "--version"):
+        from remote_kernel import __version__
+
+        sys.stdout.write(f"rkernel {__version__}\n")
+        return 0
+    name = arguments[0]
+    command = find_command(name)
+    if command is None:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "see 'rkernel --help'"
+        raise UsageError(f"there is no command '{name}'", hint)
+    return command.run(make_parser(name, command).parse_args(arguments[1:]))
+
+
+# Where each command is defined: a module of this package, imported when it is asked for.
+COMMANDS = {
+    "exec": "cells",
+    "wait": "cells",
+    "tail": "cells",
+    "interrupt": "sessions",
+    "status": "sessions",
+    "ls": "sessions",
+    "attach": "sessions",
+    "restart": "sessions",
+    "refresh": "sessions",
+    "close": "sessions",
+    "vars": "looks",
+    "inspect": "looks",
+    "complete": "looks",
+}
+
+
+def find_command(name: str) -> Command | None:
+    """Give the command of this name, if there is one."""
+    if name not in COMMANDS:
+        return None
+    import importlib
+
+    found: Command = importlib.import_module(f"remote_kernel.cli.{COMMANDS[name]}").COMMANDS[name]
+    return found
+
+
+def make_parser(name: str, command: Command) -> Parser:
+    """Give the parser of one command."""
+    parser = Parser(
+        prog=f"rkernel {name}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=True
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""`rkernel ls`, `status`, `interrupt`, `attach`, `restart`, `refresh` and `close`: look after sessions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from remote_kernel.cli.rkernel import Command
+from remote_kernel.cli.which import add_session, find_session
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.client import NoSuchSession, Session
+from remote_kernel.session.place import session_names
+
+
+def add_ls(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `ls`."""
+    parser.description = "List every session on this machine. A session whose host was killed gets one again."
+    parser.epilog = "examples:\n  rkernel ls\n  rkernel ls --json\n"
+    parser.add_argument("--json", action="store_true", help="a list of objects")
+
+
+def ls(options: argparse.Namespace) -> int:
+    """Run the command."""
+    found = [_status_of(name) for name in session_names()]
+    if options.json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return 0
+    rows = [("SESSION", "KERNELSPEC", "HOST", "STATE", "CELL", "LOG")]
+    rows += [
+        (
+            one["session"],
+            one.get("kernelspec") or "(attached)",
+            one.get("host") or "-",
+            _state(one),
+            str((one.get("running") or {}).get("cell", "-")),
+            one.get("log") or "-",
+        )
+        for one in found
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows if found else []:
+        sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
+    if not found:
+        sys.stderr.write("rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n")
+    return 0
+
+
+def _status_of(name: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = Session(name).ask("status")
+        return found
+    except RemoteKernelError as error:
+        return {"session": name, "state": "unknown", "trouble": str(error)}
+
+
+def _state(status: dict[str, Any]) -> str:
+    return f"{status['state']}, away" if status.get("connected") is False else str(status["state"])
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `status`."""
+    parser.description = "Say what a session's kernel does: busy or idle, the running cell, the queue, its memory."
+    parser.epilog = "examples:\n  rkernel status\n  rkernel status -s work --json\n"
+    add_session(parser)
+    parser.add_argument("--json", action="store_true", help="one object")
+
+
+def status(options: argparse.Namespace) -> int:
+    """Run the command."""
+    session = find_session(options.session)
+    found = session.ask("status", memory=True)
+    if options.json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return 0
+    where = found["host"] or "this machine"
+    lines = [f"session {found['session']}: {_state(found)}, kernel {found['generation']} of it, on {where}"]
+    if found["running"]:
+        running = found["running"]
+        seconds = time.time() - (running["since"] or time.time())
+        code = running["code"].strip().splitlines() or [""]
+        lines.append(f"running   cell {running['cell']} by {running['author']} for {seconds:.0f} s: {code[0][:80]}")
+    if found["queued"]:
+        lines.append(f"queued    cells {', '.join(found['queued'])}")
+    if found["memory_bytes"]:
+        lines.append(f"memory    {found['memory_bytes'] / 1e6:,.0f} MB")
+    lines.append(f"log       {found['log'] or 'none'}")
+    if found["trouble"]:
+        lines.append(f"trouble   {found['trouble']}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def add_interrupt(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `interrupt`."""
+    parser.description = "Stop the running cell, as Ctrl-C would; a cell that waits is taken out of the queue."
+    parser.epilog = (
+        "examples:\n  rkernel interrupt\n  rkernel interrupt -s work 12\n  rkernel interrupt -s work --all\n"
+    )
+    parser.add_argument("cell", nargs="?", default="", help="the cell's number, e.g. 12 (default: what runs)")
+    add_session(parser)
+    parser.add_argument("--all", action="store_true", help="also take every waiting cell out of the queue")
+
+
+def interrupt(options: argparse.Namespace) -> int:
+    """Run the command."""
+    session = find_session(options.session)
+    found = session.ask("interrupt", cell=options.cell, all=options.all)
+    if not found["stopped"]:
+        raise RemoteKernelError(
+            "the cell does not stop", f"'rkernel restart {session.name}' ends the kernel and all that is in it"
+        )
+    sys.stderr.write("rkernel: nothing runs\n" if found.get("idle") else "rkernel: stopped\n")
+    return 0
+
+
+def add_attach(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `attach`."""
+    parser.description = (
+        "Make a session of a kernel that is already open on this machine, such as a notebook's in JupyterLab or VS "
+        "Code. Without a file, the only candidate; where there are several they are listed."
+    )
+    parser.epilog = "examples:\n  rkernel attach\n  rkernel attach kernel-5f0e.json -s shared\n"
+    parser.add_argument(
+        "file", nargs="?", default="", help="the connection file, e.g. kernel-5f0e.json, or a part of its name"
+    )
+    parser.add_argument("-s", "--session", metavar="NAME", default="attached", help="the session's name, e.g. 'shared'")
+    parser.add_argument("--log", metavar="PATH", help="its notebook (default: rkernel-SESSION.ipynb)")
+    parser.add_argument("--no-log", action="store_true", help="no notebook")
+
+
+def attach(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from remote_kernel.session.candidates import find_candidate
+
+    path = find_candidate(options.file)
+    session = Session(options.session)
+    if session.place.exists():
+        raise UsageError(f"there is a session '{session.name}' already", "give another name with -s, or close that one")
+    Session.open(options.session, connection_file=path, log="" if options.no_log else options.log)
+    sys.stdout.write(f"session {session.name} uses the kernel of {path}\n")
+    return 0
+
+
+def add_restart(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `restart`."""
+    parser.description = "End a session's kernel and start a fresh one. Its variables are lost."
+    parser.epilog = "examples:\n  rkernel restart\n  rkernel restart work\n"
+    _add_name(parser)
+
+
+def restart(options: argparse.Namespace) -> int:
+    """Run the command."""
+    session = find_session(options.name)
+    found = session.ask("restart")
+    sys.stdout.write(f"kernel {found['generation']} of session {session.name} is ready\n")
+    return 0
+
+
+def add_refresh(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `refresh`."""
+    parser.description = "Replace a session's host process, after an update say. The kernel and its variables stay."
+    parser.epilog = "examples:\n  rkernel refresh work\n"
+    _add_name(parser)
+
+
+def refresh(options: argparse.Namespace) -> int:
+    """Run the command."""
+    session = find_session(options.name)
+    session.refresh()
+    found = session.ask("status")
+    sys.stdout.write(f"session {session.name} has a host of version {found['version']}\n")
+    return 0
+
+
+def add_close(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `close`."""
+    parser.description = "End sessions, their kernels (not an attached one) and their files. The notebooks stay."
+    parser.epilog = "examples:\n  rkernel close work\n  rkernel close --all\n"
+    parser.add_argument("names", nargs="*", metavar="SESSION", help="the sessions, e.g. 'work'")
+    parser.add_argument("--all", action="store_true", help="every session of yours on this machine")
+
+
+def close(options: argparse.Namespace) -> int:
+    """Run the command."""
+    names = session_names() if options.all else options.names
+    if not names and not options.all:
+        raise UsageError("no session is named", "give names, or --all")
+    for name in names:
+        if not os.path.isdir(Session(name).place.folder):
+            raise NoSuchSession(f"there is no session '{name}'", "see 'rkernel ls'")
+    for name in names:
+        Session(name).close()
+        sys.stdout.write(f"closed {name}\n")
+    return 0
+
+
+def _add_name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", nargs="?", default="", metavar="SESSION", help="the session, e.g. 'work' (default: the only one)"
+    )
+
+
+COMMANDS = {
+    "ls": Command(add_ls, ls),
+    "status": Command(add_status, status),
+    "interrupt": Command(add_interrupt, interrupt),
+    "attach": Command(add_attach, attach),
+    "restart": Command(add_restart, restart),
+    "refresh": Command(add_refresh, refresh),
+    "close": Command(add_close, close),
+}

@@ -1,0 +1,46 @@
+"""Tell whoever started a launcher whether its kernel's host is connected, through a file of one line.
+
+A front end sees a slow network, never a broken one, and that is right for people. A program that answers for what
+became of a cell wants to know: it names a file in REMOTE_KERNEL_STATE_FILE, and finds in it, as JSON, since when the
+connection is there or away, and why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import NamedTuple
+
+VARIABLE = "REMOTE_KERNEL_STATE_FILE"
+
+
+class Presence(NamedTuple):
+    """Whether the host is connected, since when (Unix time, seconds), and if not, why."""
+
+    connected: bool
+    at: float
+    reason: str = ""
+
+
+def tell_presence(*, connected: bool, reason: str = "") -> None:
+    """Write the file, whole or not at all, if somebody has asked for it. Nothing that goes wrong stops a kernel."""
+    path = os.environ.get(VARIABLE, "")
+    if not path:
+        return
+    try:
+        with open(f"{path}.new", "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            json.dump(Presence(connected, time.time(), reason)._asdict(), file)
+        os.replace(f"{path}.new", path)
+    except OSError:
+        pass
+
+
+def read_presence(path: str) -> Presence | None:
+    """Read the file; None where there is none, as with a kernel on this machine."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+        return Presence(bool(fields["connected"]), float(fields["at"]), str(fields["reason"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

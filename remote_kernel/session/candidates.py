@@ -1,0 +1,63 @@
+"""Find the kernels that are open on this machine, by their connection files."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import NamedTuple
+
+from remote_kernel.connection_file import read_connection_file, runtime_folder
+from remote_kernel.errors import RemoteKernelError, UsageError
+
+
+class Candidate(NamedTuple):
+    """A connection file behind which something listens; `modified` is Unix time in seconds."""
+
+    path: str
+    kernel_name: str
+    modified: float
+
+
+def list_candidates() -> list[Candidate]:
+    """Give the open kernels, the newest first. A file whose kernel is gone is left out."""
+    found = []
+    for entry in os.scandir(runtime_folder()):
+        if not entry.name.startswith("kernel-") or not entry.name.endswith(".json"):
+            continue
+        try:
+            connection = read_connection_file(entry.path)
+            if connection.transport == "tcp":
+                socket.create_connection((connection.ip, connection.ports["shell"]), timeout=2).close()
+            elif not os.path.exists(f"{connection.ip}-{connection.ports['shell']}"):
+                continue
+            name = str(connection.values.get("kernel_name") or "")
+            found.append(Candidate(entry.path, name, entry.stat().st_mtime))
+        except (RemoteKernelError, OSError):
+            continue
+    return sorted(found, key=lambda one: -one.modified)
+
+
+def find_candidate(text: str) -> str:
+    """Give the connection file at this path, or the only open kernel whose file's name has `text` in it.
+
+    Raises UsageError, which lists the candidates where there are several.
+    """
+    if text and os.path.exists(text):
+        return os.path.abspath(text)
+    fitting = [one for one in list_candidates() if text in os.path.basename(one.path)]
+    if len(fitting) == 1:
+        return fitting[0].path
+    if not fitting:
+        what = (
+            f"no open kernel's connection file has '{text}' in its name"
+            if text
+            else "no kernel is open on this machine"
+        )
+        raise UsageError(what, "open a notebook in JupyterLab or VS Code, or give the connection file's path")
+    lines = "".join(
+        f"\n  {os.path.basename(one.path)}  {one.kernel_name or '?'}  "
+        f"{time.strftime('%d %b %H:%M', time.localtime(one.modified))}"
+        for one in fitting
+    )
+    raise UsageError("several kernels are open", f"give one:{lines}")

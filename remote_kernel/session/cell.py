@@ -1,0 +1,188 @@
+"""Follow one cell through the kernel: its request, the messages that belong to it, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from remote_kernel.session.events import (
+    Clear,
+    Display,
+    Done,
+    Error,
+    Event,
+    InputWanted,
+    Queued,
+    Started,
+    Stream,
+    Update,
+)
+from remote_kernel.session.wire import Message
+
+NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that nobody can be asked
+
+
+class Recorder(Protocol):
+    """Where a cell's events go: its journal, and the notebook."""
+
+    def append(self, event: Event) -> None:
+        """Take the next event."""
+
+
+class Cell:
+    """One cell of code on its way through the kernel. Lives in the host's loop.
+
+    It is done when both its reply and the kernel's `idle` have come, in whichever order, or when `finish` is called.
+    """
+
+    def __init__(self, number: str, code: str, *, author: str, generation: int, key: str = "") -> None:
+        self.number, self.code, self.author, self.generation, self.key = number, code, author, generation, key
+        self.request = ""  # the message id
+        self.started_at = 0.0
+        self.execution_count: int | None = None
+        self.allow_stdin = False
+        self.answers: list[str] = []  # what input() gets before anybody is asked
+        self.asks = False  # whether somebody is there to be asked
+        self.wants_input = False
+        self.interrupted = False
+        self.missed = ""  # what to say of a part that the host has not seen
+        self.resend: Callable[[], None] | None = None  # sends the request once more
+        self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self._recorders: list[Recorder] = []
+        self._reply: dict[str, Any] | None = None
+        self._idle = False
+
+    def record(self, recorder: Recorder) -> None:
+        """Let a recorder have every event from now on."""
+        self._recorders.append(recorder)
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to the recorders."""
+        for recorder in self._recorders:
+            recorder.append(event)
+
+    def queue(self, ahead: int) -> None:
+        """Take note that the cell waits behind `ahead` others."""
+        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key))
+
+    def start(self, execution_count: int | None = None) -> None:
+        """Take note that the kernel has begun. Idempotent."""
+        if not self.started_at:
+            self.started_at = time.time()
+            self.execution_count = execution_count
+            self.tell(Started(self.started_at, execution_count, self.generation))
+
+    @property
+    def has_reply(self) -> bool:
+        """Whether the kernel has answered the request."""
+        return self._reply is not None
+
+    def take_output(self, message: Message) -> None:
+        """Take a message of iopub whose parent is this cell's request."""
+        content = message.content
+        if message.kind == "status":
+            if content.get("execution_state") == "idle":
+                self._idle = True
+                self._settle()
+            return
+        if message.kind == "execute_input":
+            self.start(content.get("execution_count"))
+            return
+        event = read_output(message)
+        if event is not None and not self.done.done():
+            self.start()
+            self.tell(event)
+
+    def ask_input(self, prompt: str, password: bool) -> str | None:
+        """Give the line that input() gets, or tell whoever follows the cell that it waits for one, and give None."""
+        if self.answers:
+            return self.answers.pop(0)
+        self.wants_input = True
+        self.tell(InputWanted(prompt, password))
+        return None
+
+    def take_reply(self, message: Message) -> None:
+        """Take the execute_reply."""
+        self._reply = message.content
+        self.execution_count = self._reply.get("execution_count", self.execution_count)
+        self._settle()
+
+    def settle_without_idle(self) -> None:
+        """End the cell on its reply alone: the kernel's `idle` got lost, as it does when iopub overflows."""
+        if self._reply is not None:
+            self._idle = True
+            self._settle()
+
+    def _settle(self) -> None:
+        if self._reply is None or not self._idle:
+            return
+        status = self._reply.get("status")
+        name = str(self._reply.get("ename", ""))
+        if status == "ok":
+            self.finish("ok")
+        elif status == "aborted" or (status == "error" and not self.started_at and not name):
+            self._aborted()
+        elif name == NO_INPUT:
+            self.finish(
+                "input",
+                "the cell asked for input and there is nobody to ask; give --answer TEXT, or --stdin in a terminal",
+            )
+        elif name == "KeyboardInterrupt" and self.interrupted:
+            self.finish("interrupted", "the cell was interrupted")
+        else:
+            self.finish("error")
+
+    def _aborted(self) -> None:
+        """Send it once more, which is safe: it has not begun."""
+        resend, self.resend = self.resend, None
+        if resend and not self.started_at:
+            self._reply, self._idle = None, False
+            resend()
+        else:
+            self.finish("aborted", "it never ran: the kernel dropped what waited when a cell of another client failed")
+
+    def finish(self, verdict: str, message: str = "") -> None:
+        """End the cell with this verdict. Idempotent: the first one counts."""
+        if self.done.done():
+            return
+        now = time.time()
+        done = Done(
+            verdict,
+            now,
+            "; ".join(filter(None, (message, self.missed))),
+            round(now - self.started_at, 6) if self.started_at else 0.0,
+            self.execution_count,
+            self.generation,
+        )
+        self.tell(done)
+        self.done.set_result(done)
+
+
+def read_output(message: Message) -> Event | None:
+    """Give what a message of iopub tells about its cell; None for what does not concern it."""
+    kind, content = message.kind, message.content
+    if kind == "stream":
+        return Stream(str(content["name"]), str(content["text"]))
+    if kind in ("display_data", "execute_result"):
+        identity = str((content.get("transient") or {}).get("display_id") or "")
+        return Display(_data(message), content.get("metadata") or {}, identity, kind == "execute_result")
+    if kind == "update_display_data":
+        identity = str((content.get("transient") or {}).get("display_id") or "")
+        return Update(identity, _data(message), content.get("metadata") or {})
+    if kind == "clear_output":
+        return Clear(bool(content.get("wait")))
+    if kind == "error":
+        return Error(str(content["ename"]), str(content["evalue"]), tuple(map(str, content.get("traceback") or ())))
+    return None
+
+
+def _data(message: Message) -> dict[str, Any]:
+    data = dict(message.content.get("data") or {})
+    if message.buffers:  # JSON carries no bytes; nobody but a widget's front end reads them
+        data["application/vnd.remote-kernel.buffers+json"] = [
+            base64.b64encode(bytes(buffer)).decode() for buffer in message.buffers
+        ]
+    return data

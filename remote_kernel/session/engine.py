@@ -1,0 +1,477 @@
+"""Hold one kernel for a session: start or find it, run cells in it, ask it things beside them, and see it die.
+
+Messages come in on four channels, each read by a task of its own, and find the cell or the question that they belong to
+by their parent's id. What belongs to neither, and says `execute_input`, is a cell of another front end on the same
+kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from remote_kernel.connection_file import read_connection_file
+from remote_kernel.errors import KernelDied, RemoteKernelError
+from remote_kernel.presence import Presence, read_presence
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.events import Away, Back, Error, Event
+from remote_kernel.session.kernel import KernelProcess, describe_end, make_connection_file
+from remote_kernel.session.place import Place
+from remote_kernel.session.program import find_program
+from remote_kernel.session.record import Record, write_record
+from remote_kernel.session.wire import Message, Wire
+
+START_SECONDS = 90.0
+ANSWER_SECONDS = 15.0
+_ADOPT_SECONDS = 5.0
+_IDLE_SECONDS = 5.0  # between a reply and the `idle` that belongs to it
+_USAGE_SECONDS = 2.0
+_PRESENCE_SECONDS = 0.5
+_GONE_SECONDS = 10.0  # for a restarted kernel to listen again
+_INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
+
+
+class _Outcome:
+    """A recorder that notices whether a foreign cell failed: its reply goes to somebody else."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def append(self, event: Event) -> None:
+        """Take the next event."""
+        self.failed = self.failed or isinstance(event, Error)
+
+
+class Engine:
+    """One session's kernel. Made by the host; `foreign` is told of each cell that another front end runs."""
+
+    def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
+        self.record = record
+        self.trouble = ""  # why the next cell must not run: the kernel died, or is another one
+        self.is_dead = True
+        self.memory_bytes = 0
+        self.info: dict[str, Any] = {}  # the kernel_info_reply's content
+        self.foreign: Callable[[Cell], None] = lambda cell: None
+        self._place, self._note = place, note
+        self._process: KernelProcess | None = None
+        self._wire: Wire | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cells: dict[str, Cell] = {}
+        self._foreign: dict[str, tuple[Cell, _Outcome]] = {}
+        self._asked: dict[str, asyncio.Future[Message]] = {}
+        self._kernel_session = ""
+        self._subshell: str | None = None
+        self._heard = asyncio.Event()  # something came on iopub: the subscription works
+        self._presence: Presence | None = None
+
+    # -- its life
+
+    async def start(self) -> None:
+        """Start a kernel and wait until it answers. Raises RemoteKernelError with the reason why it does not."""
+        program = find_program(self.record.kernelspec)
+        make_connection_file(self._place)
+        argv = program.command(self._place.connection_file)
+        try:
+            self._process = KernelProcess.start(self._place, argv, program.env, self.record.cwd)
+        except OSError as error:
+            raise KernelDied(f"cannot start '{self.record.kernelspec}': {error}", "see 'remote_kernel list'") from error
+        self._save(pid=self._process.pid, connection_file=self._place.connection_file)
+        self._connect()
+        try:
+            await self._wait_ready(self._process)
+        except BaseException:
+            await self.end()
+            raise
+
+    async def adopt(self) -> None:
+        """Find the kernel that an earlier host, or another program, has left. Sets `trouble` if it is gone."""
+        if not self.record.is_attached:
+            self._process = KernelProcess(self._place, self.record.pid)
+            status = self._process.status()
+            if status is not None:
+                self._died(describe_end(status, 0, self._process.last_words()))
+                return
+        self._connect()
+        try:
+            reply = await self.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
+            self.info = reply.content
+        except RemoteKernelError as error:
+            if self.record.is_attached and not await self._listens():
+                self._died("does not listen any longer")
+                raise
+            self._note(f"the kernel has not answered on control: {error}")
+
+    def _connect(self) -> None:
+        self._wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
+        self.is_dead, self.trouble = False, ""
+        self._kernel_session, self._subshell = "", None
+        self._heard.clear()
+        for channel, take in (
+            ("iopub", self._take_output),
+            ("shell", self._take_reply),
+            ("control", self._take_reply),
+            ("stdin", self._take_input),
+        ):
+            self._spawn(self._read(self._wire, channel, take))
+        self._spawn(self._watch_connection(self._wire))
+        self._spawn(self._watch_cells())
+        if self._process:
+            self._spawn(self._watch_process(self._process))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            self._note(f"unexpected {task.exception()!r}")
+
+    async def _wait_ready(self, process: KernelProcess) -> None:
+        """Wait for an answer on shell and for anything on iopub: only then does no output get lost."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            asking = asyncio.ensure_future(self.ask("kernel_info_request", {}, seconds=START_SECONDS))
+            ending = asyncio.ensure_future(process.ended())
+            await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if asking.done() and not asking.exception():
+                self.info = asking.result().content
+                try:
+                    await asyncio.wait_for(self._heard.wait(), 0.5)
+                    return
+                except (asyncio.TimeoutError, TimeoutError):
+                    continue
+            asking.cancel()
+            break
+        status = process.status()
+        words = process.last_words()
+        if status is None:
+            raise KernelDied(f"the kernel did not answer within {START_SECONDS:.0f} s", f"see {self._place.kernel_log}")
+        raise _StartFailed(status, words or f"the kernel ended with status {status} before it was ready")
+
+    async def restart(self) -> None:
+        """End the kernel and start the next one. Its cells end as lost. Raises RemoteKernelError."""
+        self._lose("the kernel was restarted")
+        await self.end()
+        self._save(generation=self.record.generation + 1)
+        await self.start()
+
+    async def end(self) -> None:
+        """End the kernel; an attached one is only let go of. Idempotent."""
+        process, self._process = self._process, None
+        if process and process.status() is None:
+            if self._wire and self._kernel_session:
+                await self._send("control", "shutdown_request", {"restart": False})
+            else:
+                process.signal(15)
+            await process.end()
+        self._disconnect()
+        self.is_dead = True
+
+    def release(self) -> None:
+        """Let go of the kernel, which lives on."""
+        self._process = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._wire:
+            self._wire.close()
+            self._wire = None
+        for question in self._asked.values():
+            if not question.done():
+                question.cancel()
+        self._asked.clear()
+
+    def _save(self, **fields: Any) -> None:
+        self.record = self.record._replace(**fields)
+        write_record(self._place, self.record)
+
+    # -- cells and questions
+
+    async def execute(self, cell: Cell, *, side: bool = False) -> None:
+        """Run a cell and wait for its end. `side` runs it beside the cell that is running."""
+        if self.trouble or not self._wire:
+            cell.finish("lost", self.trouble or "there is no kernel")
+            if not self.is_dead:
+                self.trouble = ""  # said once; the kernel is a new one, and works
+            return
+        cell.request = f"{self.record.identity}-{cell.generation}-{cell.number}"
+        self._cells[cell.request] = cell
+        content = {
+            "code": cell.code,
+            "silent": False,
+            "store_history": not side,
+            "user_expressions": {},
+            "allow_stdin": cell.allow_stdin,
+            "stop_on_error": False,
+        }
+        channel, subshell = await self._beside() if side else ("shell", "")
+        cell.resend = lambda: self._spawn(self._send_cell(channel, content, cell.request, subshell))
+        await self._send_cell(channel, content, cell.request, subshell)
+        await self.follow(cell)
+
+    async def follow(self, cell: Cell) -> None:
+        """Wait for the end of a cell whose request is under way."""
+        self._cells[cell.request] = cell
+        try:
+            while True:
+                waiting = {cell.done}
+                done, _ = await asyncio.wait(waiting, timeout=_IDLE_SECONDS)
+                if done:
+                    return
+                if cell.has_reply:
+                    cell.settle_without_idle()
+        finally:
+            self._cells.pop(cell.request, None)
+
+    async def _send_cell(self, channel: str, content: dict[str, Any], request: str, subshell: str) -> None:
+        await self._send(channel, "execute_request", content, identity=request, subshell=subshell)
+
+    async def _send(self, channel: str, kind: str, content: dict[str, Any], **more: Any) -> str:
+        if not self._wire:
+            raise KernelDied(self.trouble or "there is no kernel", f"'rkernel restart {self._place.name}' starts one")
+        return await self._wire.send(channel, kind, content, **more)
+
+    async def ask(
+        self,
+        kind: str,
+        content: dict[str, Any],
+        *,
+        channel: str = "shell",
+        subshell: str = "",
+        seconds: float = ANSWER_SECONDS,
+    ) -> Message:
+        """Send a request and give its reply. Raises KernelDied where there is none in time."""
+        if not self._wire:
+            raise KernelDied(self.trouble or "there is no kernel", f"'rkernel restart {self._place.name}' starts one")
+        identity = self._wire.new_id()
+        answer = self._asked[identity] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(channel, kind, content, identity=identity, subshell=subshell)
+            return await asyncio.wait_for(answer, seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise KernelDied(
+                f"the kernel did not answer a {kind} within {seconds:.0f} s", "see 'rkernel status'"
+            ) from None
+        except asyncio.CancelledError:
+            if self._wire is None:
+                raise KernelDied(self.trouble or "the kernel has ended", "see 'rkernel status'") from None
+            raise
+        finally:
+            self._asked.pop(identity, None)
+
+    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
+        """Ask even while a cell runs: on the shell when it is free, else beside it."""
+        if not self.is_busy:
+            return await self.ask(kind, content)
+        channel, subshell = await self._beside()
+        return await self.ask(kind, content, channel=channel, subshell=subshell)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a cell runs, ours or another front end's."""
+        return bool(self._cells or self._foreign)
+
+    async def _beside(self) -> tuple[str, str]:
+        """Give the channel, and the subshell in it, that a busy kernel listens to.
+
+        Subshells are ipykernel 7's (Jupyter's enhancement proposal 91); before, its control channel took all requests.
+        """
+        if "kernel subshells" not in (self.info.get("supported_features") or ()):
+            return "control", ""
+        if self._subshell is None:
+            reply = await self.ask("create_subshell_request", {}, channel="control")
+            self._subshell = str(reply.content.get("subshell_id") or "")
+        return ("shell", self._subshell) if self._subshell else ("control", "")
+
+    async def answer_input(self, cell: Cell, text: str) -> None:
+        """Give a cell the line that it has asked for."""
+        cell.wants_input = False
+        await self._send("stdin", "input_reply", {"value": text})
+
+    async def interrupt(self, cell: Cell | None = None) -> bool:
+        """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none."""
+        running = [cell] if cell else [*self._cells.values(), *(other for other, _ in self._foreign.values())]
+        for each in running:
+            each.interrupted = True
+        for seconds in _INTERRUPT_SECONDS:
+            if self._process and self.record.interrupt_mode == "signal":
+                self._process.signal(2)
+            else:
+                await self._send("control", "interrupt_request", {})
+            if not running:
+                return True
+            _, left = await asyncio.wait({each.done for each in running}, timeout=seconds)
+            if not left:
+                return True
+        return False
+
+    # -- what comes in
+
+    async def _read(self, wire: Wire, channel: str, take: Callable[[Message], None]) -> None:
+        while True:
+            message = await wire.receive(channel)
+            self._check_kernel(message)
+            try:
+                take(message)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                self._note(f"a {message.kind} on {channel} makes no sense: {error!r}")
+
+    def _check_kernel(self, message: Message) -> None:
+        """Notice that another kernel process answers: somebody else has restarted it."""
+        if not message.session or message.session == self._kernel_session:
+            return
+        if self._kernel_session and message.kind != "iopub_welcome":
+            self._save(generation=self.record.generation + 1)
+            self._subshell = None
+            self._lose("the kernel was restarted by another front end, and what it held is gone")
+            self.trouble = (
+                "another front end has restarted the kernel: what earlier cells left in it is gone, and this cell did "
+                "not run; the next one runs in the new kernel"
+            )
+        if message.kind != "iopub_welcome":
+            self._kernel_session = message.session
+
+    def _take_output(self, message: Message) -> None:
+        self._heard.set()
+        cell = self._cells.get(message.parent)
+        if cell:
+            cell.take_output(message)
+        elif message.parent in self._foreign:
+            self._take_foreign(message)
+        elif message.kind == "execute_input" and message.parent_session != self.record.identity:
+            other = Cell(
+                "", str(message.content["code"]), author=message.parent_user, generation=self.record.generation
+            )
+            other.number = f"other-{message.parent[-16:]}"
+            outcome = _Outcome()
+            self._foreign[message.parent] = other, outcome
+            self.foreign(other)
+            other.record(outcome)
+            other.take_output(message)
+
+    def _take_foreign(self, message: Message) -> None:
+        other, outcome = self._foreign[message.parent]
+        other.take_output(message)
+        if message.kind == "status" and message.content.get("execution_state") == "idle":
+            other.finish("error" if outcome.failed else "ok")
+            del self._foreign[message.parent]
+
+    def _take_reply(self, message: Message) -> None:
+        question = self._asked.get(message.parent)
+        if question and not question.done():
+            question.set_result(message)
+        elif message.kind == "execute_reply" and message.parent in self._cells:
+            self._cells[message.parent].take_reply(message)
+        elif message.kind == "usage_reply":
+            self.memory_bytes = int(message.content.get("kernel_memory") or 0)
+
+    def _take_input(self, message: Message) -> None:
+        cell = self._cells.get(message.parent)
+        if cell and message.kind == "input_request":
+            answer = cell.ask_input(str(message.content.get("prompt", "")), bool(message.content.get("password")))
+            if answer is not None:
+                self._spawn(self.answer_input(cell, answer))
+
+    # -- what is watched
+
+    async def _watch_process(self, process: KernelProcess) -> None:
+        status = await process.ended()
+        await asyncio.sleep(0.3)  # for its last output
+        if self._process is process:
+            self._died(describe_end(status, self.memory_bytes, process.last_words()))
+
+    async def _watch_connection(self, wire: Wire) -> None:
+        """For a kernel that is somebody else's: see it go, or come back as another one."""
+        monitor = wire.monitor()
+        while True:
+            event = parse_monitor_message(await monitor.recv_multipart())["event"]
+            if event == zmq.EVENT_DISCONNECTED and self.record.is_attached:
+                self._spawn(self._look_for_it())
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._kernel_session:
+                await self._send("control", "kernel_info_request", {})  # its answer shows whether it is the same
+
+    async def _look_for_it(self) -> None:
+        deadline = time.monotonic() + _GONE_SECONDS
+        while time.monotonic() < deadline:
+            if await self._listens():
+                return
+            await asyncio.sleep(0.5)
+        self._died("does not listen any longer")
+
+    async def _listens(self) -> bool:
+        connection = read_connection_file(self.record.connection_file) if self._has_file() else None
+        if connection is None:
+            return False
+        try:
+            if connection.transport == "ipc":
+                path = f"{connection.ip}-{connection.ports['shell']}"
+                _, writer = await asyncio.open_unix_connection(path)
+            else:
+                _, writer = await asyncio.open_connection(connection.ip, connection.ports["shell"])
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def _has_file(self) -> bool:
+        return os.path.exists(self.record.connection_file)
+
+    async def _watch_cells(self) -> None:
+        """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
+        last = 0.0
+        while True:
+            await asyncio.sleep(_PRESENCE_SECONDS)
+            if not self._cells:
+                continue
+            self._look_at_presence()
+            if time.monotonic() - last > _USAGE_SECONDS and "ipython" in str(self.info.get("implementation")):
+                last = time.monotonic()
+                await self._send("control", "usage_request", {})
+
+    def _look_at_presence(self) -> None:
+        now = self.presence()
+        if now and self._presence and now.connected != self._presence.connected:
+            for cell in self._cells.values():
+                cell.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
+        self._presence = now
+
+    def presence(self) -> Presence | None:
+        """Whether the kernel's host is connected; None where nobody says."""
+        return read_presence(self._place.kernel_state)
+
+    def _died(self, how: str) -> None:
+        self.trouble = (
+            f"the kernel {how}; what earlier cells left in it is gone, and 'rkernel restart {self._place.name}' starts "
+            "a new one"
+        )
+        self.is_dead = True
+        self._note(self.trouble)
+        self._lose(f"the kernel {how}")
+        self._process = None
+        asyncio.get_running_loop().call_soon(self._disconnect)
+
+    def _lose(self, message: str) -> None:
+        for cell in [*self._cells.values(), *(other for other, _ in self._foreign.values())]:
+            cell.finish("lost", message)
+        self._foreign.clear()
+        self.memory_bytes = 0
+
+
+class _StartFailed(KernelDied):
+    """The launcher gave up, and its own exit status says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        if status in range(10, 60):
+            self.exit_status = status

@@ -1,0 +1,385 @@
+"""Stay with one session: hold its kernel, run its cells one after the other, and answer on its Unix socket.
+
+A client sends one line of JSON, `{"protocol": 1, "do": ..., ...}`, and gets lines back:
+
+    execute, follow       {"host": {...}}, then the cell's events (events.py) up to Done
+    everything else       {"answer": ...}
+    what cannot be done   {"problem": {"error": class, "message": ..., "hint": ..., "status": ...}}
+
+While a cell waits for input, `{"do": "answer", "text": ...}` on the connection that follows it answers.
+
+The host is started by the first client and belongs to nobody: it ends with `close`. Killed, it takes nothing with it;
+the kernel lives, and the next client starts the next host, which finds the kernel by session.json.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from remote_kernel import __version__
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.engine import Engine
+from remote_kernel.session.events import VERSION
+from remote_kernel.session.journal import Journal
+from remote_kernel.session.past import Past
+from remote_kernel.session.place import Place
+from remote_kernel.session.record import read_record
+from remote_kernel.session.variables import list_variables
+
+_LINE_BYTES = 1 << 31
+_Fields = dict[str, Any]
+
+
+class Host:
+    """One session's host. `run` lasts as long as the session, or until somebody asks the host to leave."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._engine = Engine(place, read_record(place), self._note)
+        self._past = Past(place)
+        self._queue: list[Cell] = []
+        self._running: Cell | None = None
+        self._cells: dict[str, Cell] = {}  # those that are not done
+        self._journals: dict[str, Journal] = {}
+        self._work = asyncio.Event()
+        self._leave = asyncio.Event()
+        self._since = time.time()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._does: dict[str, Callable[[_Fields], Coroutine[Any, Any, object]]] = {
+            "status": self._status,
+            "interrupt": self._interrupt,
+            "restart": self._restart,
+            "close": self._close,
+            "leave": self._retire,
+            "variables": self._variables,
+            "inspect": self._inspect,
+            "complete": self._complete,
+        }
+
+    def _note(self, text: str) -> None:
+        """Write a line to host.log, which is this process's stderr."""
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until `close`, calling `ready` when clients may come. Raises RemoteKernelError where no kernel starts."""
+        engine = self._engine
+        path = self._place.socket()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        if engine.record.is_attached or engine.record.pid:
+            await engine.adopt()
+        else:
+            await engine.start()
+        self._take_up()
+        server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
+        runner = asyncio.ensure_future(self._run_cells())
+        try:
+            ready()
+            leaving = asyncio.ensure_future(self._leave.wait())
+            await asyncio.wait({leaving, runner}, return_when=asyncio.FIRST_COMPLETED)
+            if runner.done():
+                runner.result()  # raises what ended it
+        finally:
+            runner.cancel()
+            server.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            await asyncio.sleep(0.05)  # for the last answers to go out
+
+    def _take_up(self) -> None:
+        """Take up the cells that an earlier host has left without an end."""
+        for left in self._past.unfinished():
+            cell = self._new_cell(left.cell, left.code, left.author, left.key)
+            cell.request = self._request(cell.number)
+            cell.missed = "the session's host was killed while it ran: a part of its output may be missing"
+            self._spawn(self._see_to_its_end(cell))
+
+    async def _see_to_its_end(self, cell: Cell) -> None:
+        """Follow a cell that may have ended unseen: once the kernel's shell answers something later, it has."""
+        following = asyncio.ensure_future(self._engine.follow(cell))
+        try:
+            if not self._engine.is_dead:
+                await self._engine.ask("kernel_info_request", {}, seconds=10 * 365 * 86400.0)
+                await asyncio.wait({following}, timeout=1.0)
+        except RemoteKernelError:
+            pass
+        cell.finish("lost", "it is not known how it ended")
+        await following
+        self._forget(cell)
+
+    # -- cells
+
+    def _new_cell(self, number: str, code: str, author: str, key: str) -> Cell:
+        cell = Cell(number, code, author=author, generation=self._engine.record.generation, key=key)
+        journal = self._journals[number] = Journal(self._place.journal(number))
+        cell.record(journal)
+        self._cells[number] = cell
+        return cell
+
+    def _request(self, number: str) -> str:
+        return f"{self._engine.record.identity}-{self._engine.record.generation}-{number}"
+
+    async def _run_cells(self) -> None:
+        while True:
+            while not self._queue:
+                self._work.clear()
+                await self._work.wait()
+            self._running = cell = self._queue.pop(0)
+            try:
+                await self._engine.execute(cell)
+            except RemoteKernelError as error:
+                cell.finish("lost", str(error))
+            self._running = None
+            self._forget(cell)
+
+    async def _run_beside(self, cell: Cell) -> None:
+        try:
+            await self._engine.execute(cell, side=True)
+        except RemoteKernelError as error:
+            cell.finish("lost", str(error))
+        self._forget(cell)
+
+    def _forget(self, cell: Cell) -> None:
+        self._cells.pop(cell.number, None)
+        self._journals.pop(cell.number).close()
+
+    def _take(self, fields: _Fields) -> str:
+        """Take a client's cell and give its number; a key that was used before gives that cell's number."""
+        key = str(fields.get("key") or "")
+        if key and (number := self._past.with_key(key)):
+            return number
+        wanted = fields.get("generation")
+        if self._engine.is_dead and not self._engine.trouble:
+            raise UsageError("the kernel is being restarted", "try again in a moment")
+        number = self._past.next_number(key)
+        cell = self._new_cell(number, str(fields["code"]), str(fields.get("author") or "rkernel"), key)
+        cell.answers = [str(text) for text in fields.get("answers") or ()]
+        cell.asks = bool(fields.get("asks"))
+        cell.allow_stdin = cell.asks or bool(cell.answers)
+        cell.queue(0 if fields.get("side") else len(self._queue) + (self._running is not None))
+        if wanted and int(wanted) != self._engine.record.generation:
+            cell.finish("lost", f"this is kernel {self._engine.record.generation} of the session, not kernel {wanted}")
+            self._forget(cell)
+        elif fields.get("side"):
+            self._spawn(self._run_beside(cell))
+        else:
+            self._queue.append(cell)
+            self._work.set()
+        return number
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- clients
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await reader.readline()
+            if line:
+                await self._obey(json.loads(line), reader, writer)
+        except RemoteKernelError as error:
+            _send(writer, problem=_problem(error))
+        except (ValueError, KeyError, TypeError) as error:
+            _send(writer, problem=_problem(UsageError(f"the host does not understand the request: {error!r}")))
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        except Exception as error:  # the top of a task
+            self._note(f"unexpected {error!r}")
+            _send(writer, problem=_problem(RemoteKernelError(f"unexpected {error!r}", f"see {self._place.host_log}")))
+        finally:
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            writer.close()
+
+    async def _obey(self, fields: _Fields, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if fields.get("protocol") != VERSION and fields.get("do") not in ("close", "leave", "status"):
+            raise UsageError(
+                f"the session's host is of remote_kernel {__version__}, and speaks protocol {VERSION}",
+                f"'rkernel refresh {self._place.name}' replaces it; the kernel and its variables stay",
+            )
+        do = str(fields.get("do"))
+        if do in ("execute", "follow"):
+            number = self._take(fields) if do == "execute" else str(fields["cell"])
+            await self._follow(number, int(fields.get("since") or 0), reader, writer)
+        elif do in self._does:
+            _send(writer, answer=await self._does[do](fields))
+        else:
+            raise UsageError(f"the host knows no request '{do}'")
+
+    async def _follow(
+        self, number: str, since: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        journal = self._journals.get(number)
+        if journal is None and not self._past.knows(number):
+            raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
+        _send(writer, host={"version": __version__, "cell": number, "generation": self._engine.record.generation})
+        if journal is None:
+            with open(self._place.journal(number), "rb") as file:
+                file.seek(since)
+                while piece := file.read(1 << 18):
+                    writer.write(piece)
+                    await writer.drain()
+            return
+        listening = asyncio.ensure_future(self._listen(number, reader))
+        try:
+            async for piece in journal.follow(since):
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            listening.cancel()
+
+    async def _listen(self, number: str, reader: asyncio.StreamReader) -> None:
+        """Take the answers to input() from a client that follows a cell; it is nobody's business when it leaves."""
+        cell = self._cells.get(number)
+        with contextlib.suppress(ValueError, KeyError, ConnectionError):
+            while line := await reader.readline():
+                text = str(json.loads(line)["text"])
+                if cell and cell.wants_input:
+                    await self._engine.answer_input(cell, text)
+        if cell and cell.asks:
+            cell.asks = False
+            if cell.wants_input:
+                await self._engine.interrupt(cell)
+
+    # -- requests
+
+    async def _status(self, fields: _Fields) -> object:
+        record, engine = self._engine.record, self._engine
+        presence = engine.presence()
+        memory = engine.memory_bytes
+        if fields.get("memory") and not engine.is_dead:
+            with contextlib.suppress(RemoteKernelError):
+                usage = await engine.ask("usage_request", {}, channel="control", seconds=2.0)
+                memory = int(usage.content.get("kernel_memory") or 0)
+        return {
+            "session": self._place.name,
+            "version": __version__,
+            "kernelspec": record.kernelspec,
+            "display_name": record.display_name,
+            "host": record.host,
+            "state": "dead" if engine.is_dead else "busy" if engine.is_busy else "idle",
+            "connected": presence.connected if presence else None,
+            "trouble": engine.trouble,
+            "generation": record.generation,
+            "memory_bytes": memory,
+            "running": _describe(self._running),
+            "queued": [cell.number for cell in self._queue],
+            "log": record.log,
+            "connection_file": record.connection_file,
+            "since": self._since,
+            "pid": os.getpid(),
+            "attached": record.is_attached,
+        }
+
+    async def _interrupt(self, fields: _Fields) -> object:
+        number = str(fields.get("cell") or "")
+        dropped = []
+        for cell in list(self._queue):
+            if cell.number == number or fields.get("all"):
+                self._queue.remove(cell)
+                cell.interrupted = True
+                cell.finish("aborted", "it was taken out of the queue")
+                self._forget(cell)
+                dropped.append(cell.number)
+        if number and dropped:
+            return {"stopped": True, "dropped": dropped}
+        target = self._cells.get(number) if number else self._running
+        if number and target is None:
+            return {"stopped": True, "dropped": []}  # it has ended by itself
+        if target is None and not self._engine.is_busy:
+            return {"stopped": True, "dropped": dropped, "idle": True}
+        return {"stopped": await self._engine.interrupt(target), "dropped": dropped}
+
+    async def _restart(self, _: _Fields) -> object:
+        if self._engine.record.is_attached:
+            raise UsageError("this kernel was started elsewhere", "restart it there")
+        for cell in [*self._queue]:
+            self._queue.remove(cell)
+            cell.finish("lost", "it never ran: the kernel was restarted")
+            self._forget(cell)
+        await self._engine.restart()
+        return {"generation": self._engine.record.generation}
+
+    async def _close(self, _: _Fields) -> object:
+        await self._engine.end()
+        for cell in list(self._cells.values()):
+            cell.finish("lost", "the session was closed")
+        self._leave.set()
+        return {}
+
+    async def _retire(self, _: _Fields) -> object:
+        self._engine.release()
+        self._leave.set()
+        return {}
+
+    async def _variables(self, fields: _Fields) -> object:
+        return await list_variables(self._engine, str(fields.get("pattern") or ""))
+
+    async def _inspect(self, fields: _Fields) -> object:
+        name = str(fields["name"])
+        content = {"code": name, "cursor_pos": len(name), "detail_level": int(fields.get("detail") or 0)}
+        return (await self._engine.ask_beside("inspect_request", content)).content
+
+    async def _complete(self, fields: _Fields) -> object:
+        code = str(fields["code"])
+        at = int(fields.get("at", len(code)))
+        return (await self._engine.ask_beside("complete_request", {"code": code, "cursor_pos": at})).content
+
+
+def _describe(cell: Cell | None) -> object:
+    if cell is None:
+        return None
+    return {"cell": cell.number, "code": cell.code[:200], "author": cell.author, "since": cell.started_at}
+
+
+def _send(writer: asyncio.StreamWriter, **fields: object) -> None:
+    writer.write((json.dumps(fields) + "\n").encode())
+
+
+def _problem(error: RemoteKernelError) -> dict[str, object]:
+    return {
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "status": error.exit_status,
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Be the host of the session named first; the second word is a descriptor to report to when ready."""
+    name, report = arguments[0], int(arguments[1])
+    os.umask(0o077)
+    place = Place(name)
+    lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def ready() -> None:
+        os.write(report, b'{"answer": {}}\n')
+        os.close(report)
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        asyncio.run(Host(place).run(ready))
+    except BlockingIOError:
+        os.write(report, json.dumps({"problem": _problem(RemoteKernelError("the session has a host"))}).encode())
+        return 1
+    except RemoteKernelError as error:
+        print(error, file=sys.stderr)
+        with contextlib.suppress(OSError):
+            os.write(report, json.dumps({"problem": _problem(error)}).encode() + b"\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

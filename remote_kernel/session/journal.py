@@ -1,0 +1,92 @@
+"""Keep what a cell gave, as it came: one file of JSON lines that any number of readers follow.
+
+The file is also the queue between the host and its clients: a reader that is slow, or comes later, or comes again after
+its own process was killed, reads on from the byte that it has got to. Nothing waits in memory for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+
+from remote_kernel.session.events import Done, Event, from_fields, to_line
+
+HELD_BYTES = 64 << 20
+_CHUNK = 1 << 18
+
+
+class Journal:
+    """One cell's journal, written by its host. On a full disk its end stays in memory, up to HELD_BYTES."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file (0600) to append to it. Raises OSError."""
+        self.path = path
+        self.is_done = False
+        self.lost_bytes = 0  # of events that neither the disk nor the memory had room for
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._fd).st_size
+        self._held = bytearray()
+        self._grown = asyncio.Event()
+
+    def append(self, event: Event) -> None:
+        """Write the event, and let those know who wait for it."""
+        line = to_line(event)
+        self.is_done = self.is_done or isinstance(event, Done)
+        if not self._held and self._write(line):
+            pass
+        elif len(self._held) + len(line) <= HELD_BYTES or self.is_done:
+            self._held += line
+            if self._write(self._held):
+                self._held.clear()
+        else:
+            self.lost_bytes += len(line)
+        self._grown.set()
+
+    def _write(self, data: bytes | bytearray) -> bool:
+        """Write all of it, or nothing and give False: a reader never finds half a line before a whole one."""
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, memoryview(data)[written:])
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            return False
+        self._size += written
+        return True
+
+    async def follow(self, since: int = 0) -> AsyncIterator[bytes]:
+        """Give the bytes from `since` on, in pieces that end anywhere, until Done is among them."""
+        with open(self.path, "rb") as file:
+            file.seek(since)
+            while True:
+                done = self.is_done  # before reading: what comes meanwhile is for the next round
+                self._grown.clear()
+                piece = file.read(_CHUNK) or bytes(self._held[max(0, since - self._size) :])
+                since += len(piece)
+                if piece:
+                    yield piece
+                    file.seek(min(since, self._size))
+                elif done:
+                    return
+                else:
+                    await self._grown.wait()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_journal(path: str) -> Iterator[Event]:
+    """Give the events of a journal that nobody writes any longer; a half line at the end is left out."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    event = from_fields(json.loads(line))
+                    if event:
+                        yield event

@@ -1,0 +1,155 @@
+"""Keep a session's kernel process: start it, find it again, signal it, and learn how it ended.
+
+The kernel (for a remote one, its launcher) is the child of a small shell that leads a session of its own, survives the
+host and writes the exit status down. So a host may be killed, and the next one finds a kernel that has noticed nothing,
+or the file that says how it ended meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+from remote_kernel.connection_file import CHANNELS
+from remote_kernel.presence import VARIABLE as STATE_FILE
+from remote_kernel.session.place import Place
+from remote_kernel.session.record import replace_file
+
+# The traps keep the shell alive through signals for its group; its child gets the default handling back.
+_KEEPER = """
+trap : INT TERM HUP QUIT
+exit_file=$1; shift
+"$@"
+printf %s "$?" > "$exit_file.new" && mv "$exit_file.new" "$exit_file"
+"""
+_LOOK_SECONDS = 0.5
+_LAST_WORDS_BYTES = 4096
+_NOT_FOR_KERNELS = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
+
+
+class KernelProcess:
+    """The process group of a session's kernel; `pid` is its leader, the shell."""
+
+    def __init__(self, place: Place, pid: int) -> None:
+        """Take over a kernel that was started before; its exit status is in the file, should it have ended."""
+        self.pid = pid
+        self._place = place
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(cls, place: Place, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> KernelProcess:
+        """Start `argv` with its output in the kernel's log. Raises OSError where folder or log cannot be used."""
+        for path in (place.kernel_exit, place.kernel_state):
+            if os.path.exists(path):
+                os.unlink(path)
+        environment = {**os.environ, **env, STATE_FILE: place.kernel_state}
+        for name in _NOT_FOR_KERNELS:
+            environment.pop(name, None)
+        log = os.open(place.kernel_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        try:
+            child = subprocess.Popen(
+                ["/bin/sh", "-c", _KEEPER, "rkernel", place.kernel_exit, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=cwd,
+                env=environment,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        process = cls(place, child.pid)
+        process._child = child
+        return process
+
+    def status(self) -> int | None:
+        """Give the exit status, 128 + N for signal N, or -1 where nobody knows it; None while the kernel lives."""
+        try:
+            with open(self._place.kernel_exit, encoding="ascii") as file:
+                text = file.read()
+        except FileNotFoundError:
+            return None if self._is_alive() else -1
+        if self._child:
+            self._child.poll()
+        return int(text) if text.isdigit() else -1
+
+    def _is_alive(self) -> bool:
+        if self._child:
+            return self._child.poll() is None
+        try:
+            os.killpg(self.pid, 0)
+        except OSError:
+            return False
+        return True
+
+    async def ended(self) -> int:
+        """Wait until the kernel has ended, and give its status."""
+        while (status := self.status()) is None:
+            await asyncio.sleep(_LOOK_SECONDS)
+        return status
+
+    def signal(self, number: int) -> None:
+        """Signal the whole group, as Jupyter does. Nothing happens when it has ended."""
+        try:
+            os.killpg(self.pid, number)
+        except OSError:
+            pass
+
+    async def end(self, patience_seconds: float = 5.0) -> None:
+        """Make it end: wait for what was asked of it, then SIGTERM, then SIGKILL. Idempotent."""
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number:
+                self.signal(number)
+            try:
+                await asyncio.wait_for(self.ended(), patience_seconds)
+                return
+            except (asyncio.TimeoutError, TimeoutError):
+                continue
+
+    def last_words(self) -> str:
+        """Give the last line of the kernel's log: for a launcher that gave up, the sentence that says why."""
+        try:
+            with open(self._place.kernel_log, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_WORDS_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "").removeprefix("remote_kernel: ")
+
+
+def make_connection_file(place: Place) -> None:
+    """Write a connection file (0600) with free ports of 127.0.0.1 and a new key."""
+    import json
+
+    values: dict[str, object] = {
+        "transport": "tcp",
+        "ip": "127.0.0.1",
+        "key": os.urandom(32).hex(),
+        "signature_scheme": "hmac-sha256",
+        "kernel_name": place.name,
+    }
+    with ExitStack() as stack:
+        for channel in CHANNELS:  # all at once, so that they differ
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            values[f"{channel}_port"] = listener.getsockname()[1]
+    replace_file(place.connection_file, json.dumps(values, indent=1).encode())
+
+
+def describe_end(status: int, memory_bytes: int, last_words: str) -> str:
+    """Say how a kernel ended, for people; `memory_bytes` is what it used at the last look, 0 where unknown."""
+    used = f"; it used {memory_bytes / 1e6:,.0f} MB of memory at the last look" if memory_bytes else ""
+    if status == 128 + signal.SIGKILL:
+        return f"was killed (SIGKILL), as the system does when memory runs out{used}"
+    if status > 128:
+        return f"ended by signal {status - 128}{used}"
+    if status < 0:
+        return "is gone, nobody saw how"
+    if status in range(10, 60) and last_words:  # a launcher's own end; see errors.py
+        return f"is gone: {last_words}"
+    return f"ended by itself with exit status {status}"

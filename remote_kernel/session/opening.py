@@ -1,0 +1,203 @@
+"""Make a session, start its host, and put an end to both: what needs more than a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from remote_kernel.connection_file import read_connection_file
+from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.place import Place, sessions_folder
+from remote_kernel.session.record import Record, read_record, write_record
+
+if TYPE_CHECKING:
+    from remote_kernel.session.client import Session
+
+_READY_SECONDS = 120.0
+_LEAVE_SECONDS = 20.0
+
+
+def make_session(place: Place, *, kernelspec: str, connection_file: str, log: str | None, cwd: str) -> None:
+    """Write the session's record; the host, which the first connection starts, does the rest."""
+    from remote_kernel.session.client import NoSuchSession
+
+    where = os.path.abspath(cwd or os.getcwd())
+    notebook = os.path.join(where, f"rkernel-{place.name}.ipynb") if log is None else log and os.path.join(where, log)
+    if connection_file:
+        path = os.path.abspath(connection_file)
+        values = read_connection_file(path).values
+        record = Record("", str(values.get("kernel_name") or ""), path, notebook, where, _identity(), time.time())
+    elif kernelspec:
+        from remote_kernel.session.program import find_program
+
+        program = find_program(kernelspec)
+        record = Record(
+            program.kernelspec,
+            program.display_name,
+            place.connection_file,
+            notebook,
+            where,
+            _identity(),
+            time.time(),
+            program.language,
+            program.interrupt_mode,
+            program.host,
+        )
+    else:
+        raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'; give -k to make one")
+    place.make()
+    with _making(place):
+        if not place.exists():
+            write_record(place, record)
+
+
+def _identity() -> str:
+    return os.urandom(12).hex()
+
+
+@contextlib.contextmanager
+def _making(place: Place) -> Iterator[None]:
+    """Let one client at a time make a session or start its host. The lock is beside the folder, which may go."""
+    os.makedirs(sessions_folder(), mode=0o700, exist_ok=True)
+    lock = os.open(os.path.join(sessions_folder(), f".{place.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + _READY_SECONDS + 10
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RemoteKernelError(f"another client has been starting '{place.name}' for too long") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(lock)
+
+
+def start_host(place: Place) -> None:
+    """Start the session's host and wait until it serves. Raises what kept the kernel from starting.
+
+    A session that has never had a kernel goes with the failure, so that nothing has to be closed.
+    """
+    with _making(place):
+        if _serves(place):
+            return
+        read_end, write_end = os.pipe()
+        os.set_inheritable(write_end, True)
+        log = os.open(place.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            host = subprocess.Popen(
+                [sys.executable, "-m", "remote_kernel.session.host", place.name, str(write_end)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(write_end,),
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+            os.close(write_end)
+        try:
+            fields = json.loads(_read_report(read_end) or "{}")
+        finally:
+            os.close(read_end)
+        if "answer" in fields:
+            return
+        host.kill()
+        host.wait()
+        record = read_record(place)
+        if not record.pid:
+            _remove(place)
+        if "problem" in fields:
+            from remote_kernel.session.client import problem_of
+
+            raise problem_of(fields["problem"])
+        raise RemoteKernelError(f"the host of session '{place.name}' did not start", f"see {place.host_log}")
+
+
+def _serves(place: Place) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(place.socket()) == 0
+
+
+def _read_report(fd: int) -> str:
+    """Read what the host reports: a line, or nothing when it ends or takes too long."""
+    deadline = time.monotonic() + _READY_SECONDS
+    data = b""
+    while not data.endswith(b"\n"):
+        if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return ""
+        piece = os.read(fd, 65536)
+        if not piece:
+            break
+        data += piece
+    return data.decode()
+
+
+def close_session(session: Session) -> None:
+    """End the host and the kernel, also where the host does not answer, and remove the session's folder."""
+    from remote_kernel.session.client import HostGone, NoSuchSession
+
+    place = session.place
+    if not os.path.isdir(place.folder):
+        raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'")
+    with contextlib.suppress(HostGone):
+        if _serves(place):
+            session.ask("close")
+    with _making(place):
+        _wait_for_host(place)
+        with contextlib.suppress(RemoteKernelError, FileNotFoundError):
+            record = read_record(place)
+            if record.pid and not record.is_attached:
+                _end_kernel(place, record.pid)
+        _remove(place)
+
+
+def _wait_for_host(place: Place) -> None:
+    """Wait until no host holds its lock; one that does not end by itself is killed."""
+    lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.02)
+    finally:
+        os.close(lock)
+
+
+def _end_kernel(place: Place, pid: int) -> None:
+    """End a kernel whose host is gone."""
+    if os.path.exists(place.kernel_exit):
+        return
+    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
+        deadline = time.monotonic() + seconds
+        try:
+            os.killpg(pid, number)
+            while time.monotonic() < deadline:
+                os.killpg(pid, 0)
+                time.sleep(0.05)
+        except OSError:
+            return
+
+
+def _remove(place: Place) -> None:
+    shutil.rmtree(place.folder, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.socket())

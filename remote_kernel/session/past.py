@@ -1,0 +1,65 @@
+"""Remember a session's earlier cells: their numbers, the keys they came with, and which of them have no end yet."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+
+from remote_kernel.session.events import Queued, from_fields
+from remote_kernel.session.place import Place
+
+_TAIL_BYTES = 1 << 16
+
+
+class Past:
+    """What the journals on disk tell; read once, when a host starts."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._keys: dict[str, str] = {}
+        self._unfinished: list[Queued] = []
+        numbers = [name.removesuffix(".jsonl") for name in os.listdir(place.cells)]
+        self._known = {number for number in numbers if number.isdigit()}
+        self._last = max(map(int, self._known), default=0)
+        for number in sorted(self._known, key=int):
+            self._look_at(number)
+
+    def _look_at(self, number: str) -> None:
+        queued, done = _ends(self._place.journal(number))
+        if queued and queued.key:
+            self._keys[queued.key] = number
+        if queued and not done:
+            self._unfinished.append(queued)
+
+    def unfinished(self) -> list[Queued]:
+        """Give the cells whose end no host has seen, the oldest first."""
+        return self._unfinished
+
+    def knows(self, number: str) -> bool:
+        """Whether there is, or was, a cell of this number."""
+        return number in self._known
+
+    def with_key(self, key: str) -> str:
+        """Give the number of the cell that came with this key; empty where there is none."""
+        return self._keys.get(key, "")
+
+    def next_number(self, key: str) -> str:
+        """Give the next cell's number, and remember its key."""
+        self._last += 1
+        number = str(self._last)
+        self._known.add(number)
+        if key:
+            self._keys[key] = number
+        return number
+
+
+def _ends(path: str) -> tuple[Queued | None, bool]:
+    """Give a journal's first event, and whether its last is Done."""
+    with open(path, "rb") as file, suppress(ValueError):
+        first = from_fields(json.loads(file.readline() or b"{}"))
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - _TAIL_BYTES))
+        last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+        return (first if isinstance(first, Queued) else None), last.startswith(b'{"event": "done"')
+    return None, True

@@ -1,0 +1,70 @@
+"""What a session is, in session.json: enough for a new host to find the kernel that an old one has left."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.place import Place
+
+
+class Record(NamedTuple):
+    """One session, as it was when its host last wrote it.
+
+    `kernelspec` is empty for a kernel that somebody else started, and `connection_file` then theirs. `log` is the
+    notebook's path, empty for none; `cwd` the folder in which the kernel, or its launcher, was started. `identity`
+    names this session's sockets to the kernel: a reply finds the next host too. `generation` counts the kernels, from
+    1; `pid` is the process group of the present one, 0 when there is none of ours. `created` is Unix time in seconds.
+    """
+
+    kernelspec: str
+    display_name: str
+    connection_file: str
+    log: str
+    cwd: str
+    identity: str
+    created: float
+    language: str = "python"
+    interrupt_mode: str = "signal"
+    host: str = ""
+    generation: int = 1
+    pid: int = 0
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the kernel is somebody else's."""
+        return not self.kernelspec
+
+
+def read_record(place: Place) -> Record:
+    """Read session.json. Raises RemoteKernelError where it is damaged, FileNotFoundError where there is none."""
+    try:
+        with open(place.record, encoding="utf-8") as file:
+            fields: dict[str, Any] = json.load(file)
+        return Record(**{name: fields[name] for name in Record._fields if name in fields})
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise RemoteKernelError(
+            f"{place.record} cannot be read: {error}", f"remove the session with 'rkernel close {place.name}'"
+        ) from error
+
+
+def write_record(place: Place, record: Record) -> None:
+    """Write session.json, whole or not at all."""
+    replace_file(place.record, json.dumps(record._asdict(), indent=1).encode())
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Write a file (0600) that is at every moment the old one or the new one."""
+    temporary = f"{path}.{os.getpid()}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
