@@ -70,7 +70,7 @@ class Host:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until `close`, calling `ready` when clients may come. Raises RemoteKernelError where no kernel starts."""
+        """Serve until `close`; call `ready` when clients may come. Raises RemoteKernelError where no kernel starts."""
         engine = self._engine
         path = self._place.socket()
         with contextlib.suppress(FileNotFoundError):
