@@ -244,16 +244,17 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
 
 
 def _renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
+    from remote_kernel.session import render
     from remote_kernel.session.artifacts import Artifacts
-    from remote_kernel.session.render import Lines, Report, Text
+    from remote_kernel.session.render import Text
 
     place = session.place
     artifacts = Artifacts(place.files)
     output_file = os.path.join(place.cells, f"{running.cell}.txt")
     if options.jsonl:
-        return Lines(sys.stdout, artifacts=artifacts)
+        return render.Lines(sys.stdout, artifacts=artifacts)
     if options.json:
-        return Report(
+        return render.Report(
             sys.stdout,
             artifacts=artifacts,
             output_file=output_file,

@@ -125,11 +125,8 @@ class Cell:
             self.finish("ok")
         elif status == "aborted" or (status == "error" and not self.started_at and not name):
             self._aborted()
-        elif name == NO_INPUT:
-            self.finish(
-                "input",
-                "the cell asked for input and there is nobody to ask; give --answer TEXT, or --stdin in a terminal",
-            )
+        elif name == NO_INPUT or (self.wants_input and self.interrupted):
+            self.finish("input", "the cell asked for input, and there was nobody to ask; give --answer TEXT or --stdin")
         elif name == "KeyboardInterrupt" and self.interrupted:
             self.finish("interrupted", "the cell was interrupted")
         else:

@@ -382,6 +382,13 @@ class Engine:
             answer = cell.ask_input(str(message.content.get("prompt", "")), bool(message.content.get("password")))
             if answer is not None:
                 self._spawn(self.answer_input(cell, answer))
+            elif not cell.asks:
+                self._spawn(self._refuse_input(cell))
+
+    async def _refuse_input(self, cell: Cell) -> None:
+        """Stop a cell that wants input when there is nobody to ask (any longer); it ends as `input`."""
+        if not await self.interrupt(cell):
+            self._note(f"cell {cell.number} waits for input, and an interrupt does not stop it")
 
     # -- what is watched
 

@@ -69,20 +69,32 @@ def _identity() -> str:
 def _making(place: Place) -> Iterator[None]:
     """Let one client at a time make a session or start its host. The lock is beside the folder, which may go."""
     os.makedirs(sessions_folder(), mode=0o700, exist_ok=True)
-    lock = os.open(os.path.join(sessions_folder(), f".{place.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = os.path.join(sessions_folder(), f".{place.name}.lock")
+    deadline = time.monotonic() + _READY_SECONDS + 10
+    while (lock := _lock(path)) < 0:
+        if time.monotonic() > deadline:
+            raise RemoteKernelError(
+                f"another client has been starting '{place.name}' for too long", f"'rkernel close {place.name}' ends it"
+            )
+        time.sleep(0.05)
     try:
-        deadline = time.monotonic() + _READY_SECONDS + 10
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RemoteKernelError(f"another client has been starting '{place.name}' for too long") from None
-                time.sleep(0.05)
         yield
     finally:
+        os.unlink(path)
         os.close(lock)
+
+
+def _lock(path: str) -> int:
+    """Give a descriptor that holds the lock; -1 where somebody else has it, or has just removed the file."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_ino == os.stat(path).st_ino:
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return -1
 
 
 def start_host(place: Place) -> None:

@@ -74,7 +74,7 @@ def session_names() -> list[str]:
         names = os.listdir(sessions_folder())
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if name[0] in _NAME_SIGNS and Place(name).exists())
+    return sorted(name for name in names if name[0] not in ".-" and set(name) <= _NAME_SIGNS and Place(name).exists())
 
 
 def check_name(name: str) -> str:
