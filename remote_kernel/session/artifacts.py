@@ -45,34 +45,30 @@ class Artifact(NamedTuple):
         return f"[{self.type}{pixels}, {_amount(self.size)}: {self.path}]"
 
 
-class Artifacts:
-    """The files in `folder`, which is made, for its owner only, when there is one to put into it."""
+def save(folder: str, mime: str, data: Any) -> Artifact:
+    """Write the data, as a message's bundle holds it, into the folder, and give the file.
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    The folder is made, for its owner only, when it is missing. Raises ValueError where binary data is no base64, and
+    OSError where the file cannot be written.
+    """
+    content = decode(mime, data)
+    path = os.path.join(folder, f"{_digest(content)}.{_extension(mime)}")
+    if not _is_there(path, len(content)):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _write(path, content)
+    return Artifact(mime, path, len(content), *pixels(content))
 
-    def save(self, mime: str, data: Any) -> Artifact:
-        """Write the data, as a message's bundle holds it, and give the file.
 
-        Raises ValueError where binary data is no base64, and OSError where the file cannot be written.
-        """
-        content = decode(mime, data)
-        path = os.path.join(self._folder, f"{_digest(content)}.{_extension(mime)}")
-        if not _is_there(path, len(content)):
-            self._write(path, content)
-        return Artifact(mime, path, len(content), *pixels(content))
-
-    def _write(self, path: str, content: bytes) -> None:
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        partial = f"{path}.{os.getpid()}.partial"
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+def _write(path: str, content: bytes) -> None:
+    partial = f"{path}.{os.getpid()}.partial"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
 
 
 def is_text(mime: str) -> bool:
@@ -99,14 +95,13 @@ def decode(mime: str, data: Any) -> bytes:
 
 
 def _from_base64(data: str) -> bytes:
-    # a2b_base64 skips what is none of its letters, so that the length must tell.
-    letters = len(data.rstrip("=\n\r")) - data.count("\n") - data.count("\r")
-    letters += len(data) - len(data.rstrip("\r\n")) if "\n" in data[-2:] else 0
     try:
         content = binascii.a2b_base64(data)
     except ValueError as error:
         raise ValueError(f"not base64: {error}") from error
-    if abs(letters * 3 // 4 - len(content)) > 2:
+    # It skips what is none of its letters, so that only the length tells.
+    size = len(data) - data.count("\n") - data.count("\r")
+    if size % 4 or size // 4 * 3 - data.count("=", -6) != len(content):
         raise ValueError("not base64")
     return content
 

@@ -7,9 +7,10 @@ worth reading: IPython's plain text for HTML is `<IPython.core.display.HTML obje
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from remote_kernel.session.artifacts import Artifact, Artifacts
+if TYPE_CHECKING:
+    from remote_kernel.session.artifacts import Artifact
 
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
 _QUIET = ("application/vnd.jupyter.widget-view+json",)  # of use in a browser only
@@ -31,13 +32,16 @@ class Shown:
         return "\n".join([*lines, *map(str, self.files), *self.notes])
 
 
-def choose(data: dict[str, Any], artifacts: Artifacts) -> Shown:
-    """Give what stands for the bundle; its files are written."""
+def choose(data: dict[str, Any], folder: str) -> Shown:
+    """Give what stands for the bundle; its files are written into the folder."""
     text, is_read = _best_text(data)
-    files, notes = [], []
+    files: list[Artifact] = []
+    notes = []
     for mime in _as_files(data, is_read):
+        from remote_kernel.session import artifacts  # most cells show none
+
         try:
-            files.append(artifacts.save(mime, data[mime]))
+            files.append(artifacts.save(folder, mime, data[mime]))
         except ValueError as error:
             notes.append(f"[{mime}: {error}]")
         except OSError as error:

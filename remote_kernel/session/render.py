@@ -7,9 +7,8 @@ file whose reader has gone away raises BrokenPipeError, which the caller handles
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from remote_kernel.session.artifacts import Artifacts
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
 from remote_kernel.session.events import (
@@ -25,10 +24,11 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
-from remote_kernel.session.frames import trim
 from remote_kernel.session.pipe import Pipe, Writer
 from remote_kernel.session.plain_text import PlainText, strip
-from remote_kernel.session.terminal_text import TerminalText
+
+if TYPE_CHECKING:
+    from remote_kernel.session.terminal_text import TerminalText
 
 
 class Renderer(Protocol):
@@ -53,21 +53,24 @@ class Text:
         out: Writer,
         err: Writer,
         *,
-        artifacts: Artifacts,
+        files: str,
         output_file: str,
         budget: int | None = None,
         full_traceback: bool = False,
     ) -> None:
-        """Make it for one cell; `budget` None means DEFAULT, or no bound where `out` is a terminal."""
+        """Make it for one cell.
+
+        `files` is the folder for images; `budget` None means DEFAULT, or no bound where `out` is a terminal.
+        """
         self._pipes = {"stdout": Pipe(out), "stderr": Pipe(err)}
         self._texts: dict[str, PlainText | TerminalText] = {
-            name: TerminalText() if file.isatty() else PlainText() for name, file in (("stdout", out), ("stderr", err))
+            name: _text_for(file.isatty()) for name, file in (("stdout", out), ("stderr", err))
         }
         limit = budget if budget is not None else 0 if out.isatty() else DEFAULT
         self._colours = err.isatty()
         self._file = OutputFile(output_file)
         self._budget = Budget(self._pass_on, limit, self._file)
-        self._artifacts = artifacts
+        self._files = files
         self._full_traceback = full_traceback
         self._shown: dict[str, str] = {}  # the text of each display that has an id
         self._updates: dict[str, Update] = {}  # the last of each id
@@ -118,7 +121,7 @@ class Text:
 
     def _display(self, event: Display) -> None:
         self._output_comes()
-        text = str(choose(event.data, self._artifacts))
+        text = str(choose(event.data, self._files))
         if event.id:
             self._shown[event.id] = text
             self._updates.pop(event.id, None)
@@ -141,7 +144,7 @@ class Text:
     def _finish(self) -> None:
         """Write all that is held, the error last."""
         for update in self._updates.values():
-            text = str(choose(update.data, self._artifacts))
+            text = str(choose(update.data, self._files))
             if text != self._shown.get(update.id):
                 self._shown[update.id] = text
                 self._block("stdout", text)
@@ -155,9 +158,11 @@ class Text:
             self._pipes["stderr"].write(self._traceback(error) + "\n")
 
     def _traceback(self, error: Error) -> str:
+        from remote_kernel.session.frames import trim
+
         texts = trim(error.traceback, full=self._full_traceback) or [f"{error.name}: {error.value}"]
         text = "\n".join(part.rstrip("\n") for part in texts)
-        return TerminalText().feed(text) + "\x1b[0m" if self._colours else strip(text)
+        return _text_for(True).feed(text) + "\x1b[0m" if self._colours else strip(text)
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Queued) and event.ahead:
@@ -204,3 +209,11 @@ class Text:
     def _flush(self) -> None:
         for pipe in self._pipes.values():
             pipe.flush()
+
+
+def _text_for(terminal: bool) -> PlainText | TerminalText:
+    if not terminal:
+        return PlainText()
+    from remote_kernel.session.terminal_text import TerminalText  # agents have none
+
+    return TerminalText()

@@ -9,7 +9,7 @@ import json
 from collections import deque
 from typing import Any
 
-from remote_kernel.session.artifacts import Artifact, Artifacts, is_json, is_text
+from remote_kernel.session.artifacts import Artifact, is_json, is_text, save
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
 from remote_kernel.session.events import (
@@ -67,15 +67,15 @@ class Report:
         self,
         out: Writer,
         *,
-        artifacts: Artifacts,
+        files: str,
         output_file: str,
         budget: int | None = None,
         full_traceback: bool = False,
     ) -> None:
-        """Make it for one cell; `budget` None means DEFAULT."""
+        """Make it for one cell; `files` is the folder for images; `budget` None means DEFAULT."""
         self._out = Pipe(out)
         self._limit = DEFAULT if budget is None else budget
-        self._artifacts = artifacts
+        self._files = files
         self._full_traceback = full_traceback
         self._file = OutputFile(output_file)
         self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
@@ -140,7 +140,7 @@ class Report:
         (self._first if self._displays <= _FIRST_DISPLAYS else self._last).append(shown)
 
     def _shown(self, data: dict[str, Any]) -> dict[str, Any]:
-        shown = choose(data, self._artifacts)
+        shown = choose(data, self._files)
         text = strip(shown.text)
         if text:
             self._file.record(text + "\n")
@@ -216,9 +216,9 @@ class Lines:
     representation that is long.
     """
 
-    def __init__(self, out: Writer, *, artifacts: Artifacts) -> None:
+    def __init__(self, out: Writer, *, files: str) -> None:
         self._out = Pipe(out)
-        self._artifacts = artifacts
+        self._files = files
 
     def feed(self, event: Event) -> None:
         """Write the event."""
@@ -241,7 +241,7 @@ class Lines:
         if is_short:
             return data
         try:
-            return _file(self._artifacts.save(mime, data))
+            return _file(save(self._files, mime, data))
         except ValueError as error:
             return {"problem": str(error)}
         except OSError as error:

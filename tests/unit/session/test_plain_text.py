@@ -37,14 +37,11 @@ def plain(*pieces: str) -> str:
         (["a\x1b]lost\nkept\n"], "a\nkept\n|"),
         (["a\x1b[", "?25lb\x1b7\x1b(Bc\n"], "abc\n|"),
         (["\abell\0\n"], "bell\n|"),
-        (["\x1b[99999999999Cfar\n"], " far\n|"),
-        (["x\x1b[70000Gfar\n"], "x" + " " * (LONGEST - 1) + "far|"),
+        (["\x1b[99999999999Cfar\x1b[5Gx\n"], " farx\n|"),
     ],
 )
 def test_plain_text_is_what_a_terminal_would_be_left_with(pieces: list[str], left: str) -> None:
-    assert plain(*pieces).replace("\n|", "\n|").startswith(left.rstrip("|")[:40])
-    if "70000" not in pieces[0]:
-        assert plain(*pieces) == left
+    assert plain(*pieces) == left
 
 
 def test_plain_text_keeps_the_last_state_of_nested_progress_bars() -> None:
@@ -82,20 +79,15 @@ def test_plain_text_has_no_control_sequences(text: str) -> None:
     assert not set("\x1b\r\b\a\0") & set(plain(text))
 
 
-@pytest.mark.parametrize(
-    "line", ["x" * 99 + "\n", "\x1b[31mred\x1b[0m\n", "\r 10%|#####     |", "x\r\n", "\x1b]", "\b"]
-)
+@pytest.mark.parametrize("line", ["x" * 99 + "\n", "\x1b[31mr\x1b[0m\n", "\r 10%|#####     |", "\x1b]", "ab\b"])
 def test_plain_text_takes_floods_in_linear_time(line: str) -> None:
-    def seconds(count: int) -> float:
-        text, flood = PlainText(), line * count
-        start = time.process_time()
-        text.feed(flood)
-        for _ in range(count // 10):
-            text.feed(line)
-        return time.process_time() - start
+    text = PlainText()
+    start = time.process_time()
+    text.feed(line * (400_000 // len(line)))
+    for _ in range(100_000 // len(line)):
+        text.feed(line)
 
-    count = 2_000_000 // len(line)
-    assert min(seconds(count) for _ in range(2)) < 12 * min(seconds(count // 4) for _ in range(3)) + 0.1
+    assert time.process_time() - start < 10  # 0.4 s where it is slow; an hour were it quadratic
 
 
 def test_strip_leaves_the_text() -> None:

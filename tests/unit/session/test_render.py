@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.session.artifacts import Artifacts
 from remote_kernel.session.events import Away, Back, Clear, Display, Done, Error, Event, Queued, Stream, Update
 from remote_kernel.session.render import Text
 
@@ -28,7 +27,7 @@ def render(tmp_path: Path):  # type: ignore[no-untyped-def]
         text = Text(
             out,
             err,
-            artifacts=Artifacts(str(tmp_path / "files")),
+            files=str(tmp_path / "files"),
             output_file=str(tmp_path / "cell/output.txt"),
             **options,  # type: ignore[arg-type]
         )
@@ -57,7 +56,7 @@ def test_text_without_line_end_stays_so(render) -> None:  # type: ignore[no-unty
 
 def test_lines_are_written_as_they_come(tmp_path: Path) -> None:
     out = io.StringIO()
-    text = Text(out, io.StringIO(), artifacts=Artifacts(str(tmp_path)), output_file=str(tmp_path / "output.txt"))
+    text = Text(out, io.StringIO(), files=str(tmp_path), output_file=str(tmp_path / "output.txt"))
     text.feed(Stream("stdout", "first\nsec"))
 
     assert out.getvalue() == "first\n"
@@ -178,7 +177,7 @@ def test_terminal_gets_text_as_it_comes_with_colours(render) -> None:  # type: i
 def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
-    text = Text(out, sys.stderr, artifacts=Artifacts(str(tmp_path)), output_file=str(tmp_path / "output.txt"))
+    text = Text(out, sys.stderr, files=str(tmp_path), output_file=str(tmp_path / "output.txt"))
     text.feed(Stream("stdout", "é\ud83d\n"))
     text.close()
 
@@ -196,6 +195,6 @@ def test_closed_pipe_is_the_callers(tmp_path: Path) -> None:
         def flush(self) -> None:
             raise BrokenPipeError
 
-    text = Text(Closed(), io.StringIO(), artifacts=Artifacts(str(tmp_path)), output_file=str(tmp_path / "output.txt"))
+    text = Text(Closed(), io.StringIO(), files=str(tmp_path), output_file=str(tmp_path / "output.txt"))
     with pytest.raises(BrokenPipeError):
         text.feed(Stream("stdout", "a\n"))
