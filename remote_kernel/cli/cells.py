@@ -244,27 +244,28 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
 
 
 def _renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
-    from remote_kernel.session import render
-    from remote_kernel.session.artifacts import Artifacts
-    from remote_kernel.session.render import Text
-
     place = session.place
-    artifacts = Artifacts(place.files)
-    output_file = os.path.join(place.cells, f"{running.cell}.txt")
     if options.jsonl:
-        return render.Lines(sys.stdout, artifacts=artifacts)
+        from remote_kernel.session.report import Lines
+
+        return Lines(sys.stdout, files=place.files)
+    output_file = os.path.join(place.cells, f"{running.cell}.txt")
     if options.json:
-        return render.Report(
+        from remote_kernel.session.report import Report
+
+        return Report(
             sys.stdout,
-            artifacts=artifacts,
+            files=place.files,
             output_file=output_file,
             budget=options.budget,
             full_traceback=options.full_traceback,
         )
+    from remote_kernel.session.render import Text
+
     return Text(
         sys.stdout,
         sys.stderr,
-        artifacts=artifacts,
+        files=place.files,
         output_file=output_file,
         budget=options.budget,
         full_traceback=options.full_traceback,
