@@ -29,8 +29,9 @@ class RemoteKernelspec(NamedTuple):
 class Probe(NamedTuple):
     """What a host has for a kernel's options.
 
-    `python` is the interpreter's absolute path there; `ipykernel_version` is empty when it has none;
-    `kernelspec` is None unless the options name one; `noise` is what the login shell printed by itself.
+    `python` is the interpreter's absolute path there, `is_the_systems` where its packages are not ours to change;
+    `ipykernel_version` is empty when it has none; `kernelspec` is None unless the options name one; `noise` is what
+    the login shell printed by itself.
     """
 
     host: str
@@ -38,6 +39,7 @@ class Probe(NamedTuple):
     python: str
     python_version: str
     ipykernel_version: str
+    is_the_systems: bool
     kernelspec: RemoteKernelspec | None
     noise: str
 
@@ -56,6 +58,7 @@ def probe(options: LaunchOptions, timeout_seconds: float = 30.0) -> Probe:
         python=found["python"],
         python_version=found["python_version"],
         ipykernel_version=found["ipykernel_version"],
+        is_the_systems=found["is_the_systems"],
         kernelspec=RemoteKernelspec(**{**spec, "argv": tuple(spec["argv"])}) if spec else None,
         noise=noise,
     )

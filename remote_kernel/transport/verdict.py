@@ -201,10 +201,10 @@ def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         )
     if noise.strip() or status == 0:
         shown = noise.decode("utf-8", "replace").strip()[-200:]
-        return RemoteShellNoise(
-            f"the login shell of {options.endpoint} answered something else: {shown!r}",
-            "let its rc files print, read and replace nothing when it is not interactive",
-        )
+        hint = "let its rc files print, read and replace nothing when it is not interactive"
+        if options.python:
+            hint += f", and see that '{options.python}' is a Python"
+        return RemoteShellNoise(f"the login shell of {options.endpoint} answered something else: {shown!r}", hint)
     return RemoteShellNoise(
         f"the remote command on {options.endpoint} ended with status {status}{': ' + said if said else ''}",
         f"try: {to_paste(options, 'python3 --version')}",

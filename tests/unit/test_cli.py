@@ -77,6 +77,7 @@ class FakeProbe(NamedTuple):
     python: str = "/usr/bin/python3"
     python_version: str = "3.11.4"
     ipykernel_version: str = "7.0.0"
+    is_the_systems: bool = False
     kernelspec: FakeKernelspec | None = None
     noise: str = ""
 
@@ -413,6 +414,16 @@ def test_add_passes_on_what_the_probe_says_and_installs_nothing(run: Run, host: 
     assert said.status == PythonNotFound.exit_status
     assert said.err.endswith("remote_kernel: gpu1 has no python3; give --python\n")
     assert not kernels.exists()
+
+
+def test_add_offers_an_environment_in_place_of_the_systems_python(run: Run, host: FakeHost) -> None:
+    host.found = FakeProbe(ipykernel_version="", is_the_systems=True)
+    said = run("add", "gpu1", "--install")
+    assert said.status == 42
+    assert not host.installed
+    made = "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
+    assert shlex.split(said.err.partition("with: ")[2]) == ["ssh", "gpu1", made]
+    assert "give --python '~/.venv/bin/python'" in said.err
 
 
 def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Path) -> None:
