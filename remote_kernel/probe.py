@@ -12,6 +12,7 @@ from remote_kernel import bootstrap
 from remote_kernel.errors import AuthenticationFailed, ConnectTimeout, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, choice
+from remote_kernel.transport.openssh import to_paste
 from remote_kernel.transport.verdict import explain
 
 
@@ -28,8 +29,9 @@ class RemoteKernelspec(NamedTuple):
 class Probe(NamedTuple):
     """What a host has for a kernel's options.
 
-    `python` is the interpreter's absolute path there; `ipykernel_version` is empty when it has none;
-    `kernelspec` is None unless the options name one; `noise` is what the login shell printed by itself.
+    `python` is the interpreter's absolute path there, `is_the_systems` where its packages are not ours to change;
+    `ipykernel_version` is empty when it has none; `kernelspec` is None unless the options name one; `noise` is what
+    the login shell printed by itself.
     """
 
     host: str
@@ -37,6 +39,7 @@ class Probe(NamedTuple):
     python: str
     python_version: str
     ipykernel_version: str
+    is_the_systems: bool
     kernelspec: RemoteKernelspec | None
     noise: str
 
@@ -55,6 +58,7 @@ def probe(options: LaunchOptions, timeout_seconds: float = 30.0) -> Probe:
         python=found["python"],
         python_version=found["python_version"],
         ipykernel_version=found["ipykernel_version"],
+        is_the_systems=found["is_the_systems"],
         kernelspec=RemoteKernelspec(**{**spec, "argv": tuple(spec["argv"])}) if spec else None,
         noise=noise,
     )
@@ -91,7 +95,7 @@ def ask(
     except subprocess.TimeoutExpired as error:
         raise ConnectTimeout(
             f"{options.endpoint} does not answer within {timeout_seconds:.0f} s",
-            f"see how long 'ssh {options.endpoint} true' takes, and whether it asks something",
+            f"see how long this takes, and whether it asks something: {to_paste(options)}",
         ) from error
     noise, found, rest = done.stdout.partition(f"\n{marker} ".encode())
     if not found:

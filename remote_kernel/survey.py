@@ -45,13 +45,14 @@ def survey(settings: Settings) -> dict[str, object]:
     """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
     python = find_python(settings)
     spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
-    version, ipykernel, _ = look_into(settings, python)
+    version, ipykernel, is_the_systems = look_into(settings, python)
     return {
         "host": hostname(),
         "user": pwd.getpwuid(os.getuid()).pw_name,
         "python": python,
         "python_version": version,
         "ipykernel_version": ipykernel,
+        "is_the_systems": is_the_systems,
         "kernelspec": spec
         and {
             "name": spec.name,

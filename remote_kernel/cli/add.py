@@ -27,15 +27,17 @@ EXAMPLES = """\b
 Examples:
   remote_kernel add gpu1
   remote_kernel add --endpoint me@gpu1:2222 -J me@gate --name "Remote CUDA"
-  remote_kernel add gpu1 --python /opt/conda/bin/python --install
+  remote_kernel add gpu1 --python /opt/conda/bin/python --install --keep
   remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
+  remote_kernel add gpu1 --name "Remote CUDA" --replace --no-check --user
+  remote_kernel add gpu1 --sys-prefix
 """
 
 
 def add(
     host: Annotated[
         str | None,
-        typer.Argument(metavar="HOST", help="The remote host: an ssh config alias or [USER@]HOST[:PORT]."),
+        typer.Argument(metavar="HOST", help="The remote host: an ssh config alias or [USER@]HOST[:PORT], e.g. gpu1."),
     ] = None,
     endpoint: settings.EndpointOption = None,
     name: settings.NameOption = None,
@@ -57,7 +59,13 @@ def add(
         bool, typer.Option("--sys-prefix", help="Install into the Python environment of this command.")
     ] = False,
     prefix: Annotated[
-        str, typer.Option("--prefix", metavar="DIR", help="Install into DIR/share/jupyter/kernels.", show_default=False)
+        str,
+        typer.Option(
+            "--prefix",
+            metavar="DIR",
+            help="Install into DIR/share/jupyter/kernels, e.g. /opt/jupyter.",
+            show_default=False,
+        ),
     ] = "",
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite the kernelspec of that name that 'add' made.")

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.edge import note
-from remote_kernel.endpoint import print_jumps
 from remote_kernel.errors import KernelDied, KernelNotInstalled
 from remote_kernel.kernelspec import Draft, kernel_document
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.openssh import to_paste
 
 if TYPE_CHECKING:
     from remote_kernel.probe import Probe
 
 START_SECONDS = 60.0  # what nbclient, jupyter_server and VS Code wait for a kernel
+_ENVIRONMENT = "~/.venv"
+_LINES_SHOWN = 5
 
 
 def ask_host(options: LaunchOptions, *, install: bool) -> Probe:
@@ -33,12 +35,20 @@ def ask_host(options: LaunchOptions, *, install: bool) -> Probe:
 
     note(f"asking {options.endpoint} ...")
     found = probe(options)
+    if not options.kernel and not found.ipykernel_version and found.is_the_systems:
+        make = (
+            f"{shlex.quote(found.python)} -m venv {_ENVIRONMENT} && {_ENVIRONMENT}/bin/python -m pip install ipykernel"
+        )
+        raise KernelNotInstalled(
+            f"{found.python} on {options.endpoint} is the system's own and has no ipykernel",
+            f"give --python '{_ENVIRONMENT}/bin/python', after making it with: {to_paste(options, make)}",
+        )
     if not options.kernel and not found.ipykernel_version and install:
         note(f"installing ipykernel for {found.python} on {options.endpoint} ...")
         note(f"installed with: {install_ipykernel(options)}")
         found = probe(options)
     if not options.kernel and not found.ipykernel_version:
-        command = ssh_command(options, shlex.join([found.python, "-m", "pip", "install", "ipykernel"]))
+        command = to_paste(options, shlex.join([found.python, "-m", "pip", "install", "ipykernel"]))
         raise KernelNotInstalled(
             f"{found.python} on {options.endpoint} has no ipykernel", f"give --install, or run: {command}"
         )
@@ -65,20 +75,6 @@ def fitted(draft: Draft, found: Probe) -> Draft:
     return dataclasses.replace(
         draft, language=found.kernelspec.language, interrupt_mode="message" if by_message else "signal"
     )
-
-
-def ssh_command(options: LaunchOptions, remote: str) -> str:
-    """Give the ssh command line, for a person to paste, that runs `remote` on the kernel's host."""
-    endpoint = options.endpoint
-    words = ["ssh"]
-    if options.ssh_config:
-        words += ["-F", options.ssh_config]
-    if options.jumps:
-        words += ["-J", print_jumps(options.jumps)]
-    if endpoint.port:
-        words += ["-p", str(endpoint.port)]
-    words.append(f"{endpoint.user}@{endpoint.host}" if endpoint.user else endpoint.host)
-    return shlex.join([*words, remote])
 
 
 def start_once(draft: Draft, timeout_seconds: float = START_SECONDS) -> float:
@@ -119,14 +115,21 @@ def start_once(draft: Draft, timeout_seconds: float = START_SECONDS) -> float:
             waited = timeout_seconds if manager.is_alive() else None
             raise _no_kernel(said.read_text(errors="replace"), waited) from error
         took = time.monotonic() - begun
+        printed = said.read_text(errors="replace")
     note(f"it answered after {took:.1f} s")
+    for line in _lines_of(printed)[:_LINES_SHOWN]:  # a module that --init could not load, for example
+        note(f"note: it printed: {line}")
     return took
 
 
 def _no_kernel(said: str, waited_seconds: float | None) -> KernelDied:
     """Give the error for a kernel that never answered; `waited_seconds` is None where its process had ended."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    last = lines[-1].removeprefix("remote_kernel: ") if lines else "it said nothing"
+    last = (_lines_of(said) or ["it said nothing"])[-1]
     if waited_seconds is not None:
         return KernelDied(f"the kernel did not answer within {waited_seconds:.0f} s: {last}", "nothing was installed")
     return KernelDied(f"the kernel ended before it was ready: {last}", "nothing was installed")
+
+
+def _lines_of(said: str) -> list[str]:
+    """Give the lines that say something, without our own name in front."""
+    return [line.strip().removeprefix("remote_kernel: ") for line in said.splitlines() if line.strip()]

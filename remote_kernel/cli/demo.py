@@ -27,14 +27,17 @@ _IN_ASCII = str.maketrans({_BAR: "|", _TICK: "*", _MARK: "*"})
 
 def demo(
     log: Annotated[
-        Path, typer.Option("--log", metavar="FILE", help="Where the notebook with code and outputs goes.")
+        Path,
+        typer.Option(
+            "--log", metavar="FILE", help="Where the notebook with code and outputs goes, e.g. /tmp/demo.ipynb."
+        ),
     ] = Path("remote_kernel-demo.ipynb"),
     server: Annotated[
         str,
         typer.Option(
             "--server",
             metavar="NAME",
-            help="Which SSH server: the system's (sshd), the one in Python (embedded), or the first that works (auto).",
+            help="Which SSH server: e.g. sshd, the system's; embedded, the one in Python; auto, the first that works.",
         ),
     ] = "auto",
 ) -> None:

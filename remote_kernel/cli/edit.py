@@ -32,7 +32,8 @@ from remote_kernel.options import LaunchOptions
 
 EXAMPLES = """\b
 Examples:
-  remote_kernel edit remote_cuda --python /opt/conda/bin/python
+  remote_kernel edit remote_cuda --python /opt/conda/bin/python --install
+  remote_kernel edit remote_cuda --linger 2d --keep --no-check
   remote_kernel edit remote_cuda --name "CUDA on gpu2" --endpoint gpu2
   remote_kernel edit remote_cuda --env CUDA_VISIBLE_DEVICES=1 --unset-env DEBUG
   remote_kernel edit remote_cuda --jump ''
@@ -41,7 +42,9 @@ Examples:
 
 
 def edit(
-    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The kernelspec: its slug or its display name.")],
+    slug: Annotated[
+        str, typer.Argument(metavar="SLUG", help="The kernelspec: its slug or its display name, e.g. remote_cuda.")
+    ],
     endpoint: settings.EndpointOption = None,
     name: settings.NameOption = None,
     jump: settings.JumpOption = None,
@@ -49,7 +52,8 @@ def edit(
     kernel: settings.KernelOption = None,
     env: settings.EnvOption = None,
     unset_env: Annotated[
-        list[str] | None, typer.Option("--unset-env", metavar="K", help="Forget a variable; may be repeated.")
+        list[str] | None,
+        typer.Option("--unset-env", metavar="K", help="Forget a variable, e.g. DEBUG; may be repeated."),
     ] = None,
     workdir: settings.WorkdirOption = None,
     init: settings.InitOption = None,

@@ -38,7 +38,7 @@ busy, keep, launchers, since, memory, version, launched_by.
 STOP_EXAMPLES = """\b
 Examples:
   remote_kernel stop 3fa2c1
-  remote_kernel stop --all gpu1
+  remote_kernel stop --all gpu1 --yes
 """
 KEEP_EXAMPLES = """\b
 Example:
@@ -55,11 +55,11 @@ Examples:
 """
 
 IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The kernel's id from 'ps', or its first four signs or more.")
+    str, typer.Argument(metavar="ID", help="The kernel's id from 'ps', or its first four signs or more, e.g. 3fa2.")
 ]
 HostsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[HOST|SLUG]...", help="Ask only these hosts, or those of these kernelspecs."),
+    typer.Argument(metavar="[HOST|SLUG]...", help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1."),
 ]
 
 
@@ -90,7 +90,7 @@ def ps(
 def stop_(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID...", help="Kernels, by id; with --all the hosts or slugs to ask."),
+        typer.Argument(metavar="ID...", help="Kernels, by id, e.g. 3fa2c1; with --all the hosts or slugs to ask."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="End every kernel, on every host or those named.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
@@ -140,7 +140,9 @@ def keep(identity: IdArgument) -> None:
 
 def logs(
     identity: IdArgument,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=1, help="Show so many of the last lines of each.")] = 20,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=1, help="Show so many of the last lines of each, e.g. 50.")
+    ] = 20,
 ) -> None:
     """Show what a kernel printed that no front end has.
 
@@ -167,7 +169,8 @@ def logs(
 def resume(
     identity: IdArgument,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What kernel menus show for this kernel.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help='What kernel menus show for this kernel, e.g. "My training".'),
     ] = None,
 ) -> None:
     """Put a running kernel into the picker, variables and all.

@@ -16,6 +16,7 @@ Examples:
   remote_kernel add gpu1 --name "Remote CUDA"
   remote_kernel list
   remote_kernel delete remote_cuda
+  remote_kernel --version
 
 \b
 Front ends start a kernel with the command that 'add' writes into kernel.json:
@@ -87,7 +88,9 @@ def delete(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="SLUG|NAME...", help="Kernelspecs, each by its slug or its display name.", autocompletion=_slugs
+            metavar="SLUG|NAME...",
+            help="Kernelspecs, each by its slug or its display name, e.g. remote_cuda.",
+            autocompletion=_slugs,
         ),
     ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,

@@ -21,36 +21,48 @@ from remote_kernel.options import (
 
 EndpointOption = Annotated[
     str | None,
-    typer.Option("--endpoint", metavar="[USER@]HOST[:PORT]", help="The remote host, or its ssh config alias."),
+    typer.Option(
+        "--endpoint", metavar="[USER@]HOST[:PORT]", help="The remote host or its ssh config alias, e.g. me@gpu1:2222."
+    ),
 ]
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help='What kernel menus show, for example "Remote CUDA".')
+    str | None, typer.Option("--name", metavar="NAME", help='What kernel menus show, e.g. "Remote CUDA".')
 ]
 JumpOption = Annotated[
     list[str] | None,
-    typer.Option("-J", "--jump", metavar="HOST,...", help="Jump hosts on the way, the nearest first."),
+    typer.Option(
+        "-J", "--jump", metavar="HOST,...", help="Jump hosts on the way, the nearest first, e.g. me@gate,inner:2222."
+    ),
 ]
 PythonOption = Annotated[
     str | None,
-    typer.Option("--python", metavar="PATH", help="The remote interpreter; else REMOTE_KERNEL_PYTHON, else python3."),
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        help="The remote interpreter, e.g. /opt/conda/bin/python; else REMOTE_KERNEL_PYTHON, else python3.",
+    ),
 ]
 KernelOption = Annotated[
     str | None,
-    typer.Option("--kernel", metavar="NAME", help="Start this kernelspec of the remote host instead: R, Julia, ..."),
+    typer.Option(
+        "--kernel", metavar="NAME", help="Start this kernelspec of the remote host, in any language, e.g. ir."
+    ),
 ]
 EnvOption = Annotated[
     list[str] | None,
     typer.Option(
         "--env",
         metavar="K=V",
-        help="A variable for the kernel; may be repeated. Not for secrets: anyone "
+        help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
         "on this machine can read it in the process list.",
     ),
 ]
 WorkdirOption = Annotated[
     str | None,
     typer.Option(
-        "--workdir", metavar="DIR", help="The remote folder to start in; quote '~/work', or the local shell expands it."
+        "--workdir",
+        metavar="DIR",
+        help="The remote folder to start in, e.g. '~/work', in quotes, or the local shell expands it.",
     ),
 ]
 InitOption = Annotated[
@@ -58,7 +70,7 @@ InitOption = Annotated[
     typer.Option(
         "--init",
         metavar="SHELL",
-        help="Shell code to run before the kernel, in a login shell, for example 'module load cuda'.",
+        help="Shell code to run before the kernel, in a login shell, e.g. 'module load cuda'.",
     ),
 ]
 TransportOption = Annotated[
@@ -66,7 +78,7 @@ TransportOption = Annotated[
     typer.Option(
         "--transport",
         metavar="NAME",
-        help="How to speak SSH: openssh, or paramiko (the default where there is no ssh).",
+        help="How to speak SSH: with openssh, or in Python, e.g. paramiko; that is the default where there is no ssh.",
     ),
 ]
 LingerOption = Annotated[
@@ -74,7 +86,7 @@ LingerOption = Annotated[
     typer.Option(
         "--linger",
         metavar="TIME",
-        help="How long the kernel waits for a lost connection to come back: 90, 15m, 24h (the default), 2d, forever.",
+        help="How long the kernel waits for a lost connection to come back, e.g. 15m, 2d, forever; else 24h.",
     ),
 ]
 KeepOption = Annotated[
@@ -89,11 +101,14 @@ SpoolOption = Annotated[
     typer.Option(
         "--spool",
         metavar="SIZE",
-        help="How much output waits on the remote host while the connection is lost: 64M, 2G (the default).",
+        help="How much output waits on the remote host while the connection is lost, e.g. 64M; else 2G.",
     ),
 ]
 SshConfigOption = Annotated[
-    str | None, typer.Option("--ssh-config", metavar="FILE", help="Use this ssh config file instead of ~/.ssh/config.")
+    str | None,
+    typer.Option(
+        "--ssh-config", metavar="FILE", help="Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config."
+    ),
 ]
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Do not connect, and do not start a kernel to see whether it works.")

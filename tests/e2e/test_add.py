@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -20,14 +21,16 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("host", ["target", "behind"])
-def test_add_starts_a_kernel_and_installs_it(
+def test_add_starts_a_kernel_installs_it_and_tells_what_went_wrong_in_passing(
     host: str, target: object, ssh_config: Path, remote_python: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    status = main(["add", host, "--ssh-config", str(ssh_config), "--python", str(remote_python), "--name", "Mine"])
+    words = ["--ssh-config", str(ssh_config), "--python", str(remote_python), "--init", "modul load cuda"]
+    status = main(["add", host, "--name", "Mine", *words])
     said = capfd.readouterr()
     assert status == 0, said.err
     assert f"({remote_python}), ipykernel " in said.err
     assert "it answered after" in said.err
+    assert re.search("note: it printed: .*modul", said.err)
     assert [spec.slug for spec in list_kernelspecs()] == ["mine"]
 
 

@@ -26,6 +26,11 @@ def test_probe_says_that_ipykernel_is_missing(target: Server, ssh_config: Path, 
     assert probe(options_for("target", ssh_config, bare_python)).ipykernel_version == ""
 
 
+def test_probe_tells_the_systems_interpreter(target: Server, ssh_config: Path, bare_python: Path) -> None:
+    assert probe(options_for("target", ssh_config, "/usr/bin/python3")).is_the_systems
+    assert not probe(options_for("target", ssh_config, bare_python)).is_the_systems
+
+
 def test_probe_says_that_the_interpreter_is_missing(target: Server, ssh_config: Path) -> None:
     with pytest.raises(PythonNotFound, match="no interpreter '/opt/nothing/python'"):
         probe(options_for("target", ssh_config, "/opt/nothing/python"))

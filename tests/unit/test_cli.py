@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -31,10 +32,34 @@ ROOT = Path(remote_kernel.__file__).parent.parent
 COMMANDS: dict[str, Any] = {"": typer.main.get_command(manager.app)}
 COMMANDS.update(COMMANDS[""].commands)
 PARAMETERS = [
-    pytest.param(parameter, id=f"{name} {parameter.name}".strip())
+    pytest.param(name, parameter, id=f"{name} {parameter.name}".strip())
     for name, command in COMMANDS.items()
     for parameter in command.params
 ]
+OF_TYPER = {"--install-completion", "--show-completion"}
+
+
+class Example(NamedTuple):
+    """One line of the help: the command, empty for the program itself, and its arguments."""
+
+    program: str
+    command: str
+    arguments: list[str]
+
+    def __str__(self) -> str:
+        return shlex.join(filter(None, [self.command, *self.arguments]))
+
+
+def examples() -> Iterator[Example]:
+    for command in COMMANDS.values():
+        for line in command.epilog.splitlines():
+            if line.startswith("  remote_kernel") and "-f {" not in line:
+                program, *words = shlex.split(line)
+                is_option = words[0].startswith("-")
+                yield Example(program, *("", words) if is_option else (words[0], words[1:]))
+
+
+EXAMPLES = list(examples())
 SETTINGS = ("JUPYTER_PATH", "LOCAL_KERNELS_DIR", "REMOTE_KERNEL_PYTHON", "REMOTE_KERNEL_TRANSPORT", "VISUAL", "EDITOR")
 
 
@@ -52,6 +77,7 @@ class FakeProbe(NamedTuple):
     python: str = "/usr/bin/python3"
     python_version: str = "3.11.4"
     ipykernel_version: str = "7.0.0"
+    is_the_systems: bool = False
     kernelspec: FakeKernelspec | None = None
     noise: str = ""
 
@@ -132,11 +158,56 @@ def settings_of(slug: str) -> LaunchOptions:
 # Help
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS)
-def test_every_option_has_help(parameter: Any) -> None:
+@pytest.mark.parametrize(("command", "parameter"), PARAMETERS)
+def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> None:
     assert parameter.help
     assert parameter.help[0].isupper()
     assert parameter.help.endswith((".", "..."))
+    if getattr(parameter, "is_flag", False):
+        shown = {word for _, name, words in EXAMPLES if name == command for word in words}
+        assert shown & set(parameter.opts) or set(parameter.opts) <= OF_TYPER
+        return
+    flag = parameter.opts[:1] if parameter.opts[0].startswith("-") else []
+    arguments = [*flag, *example_value(parameter.help)]
+    if command == "edit" and flag:
+        arguments.append("slug")
+    if command in ("keep", "logs", "resume") and flag:
+        arguments.append("3fa2")
+    with COMMANDS[command].make_context(command, arguments):
+        pass
+
+
+def example_value(text: str) -> list[str]:
+    """Give the value that a help text shows, as the shell would."""
+    found = re.search(r"""e\.g\. ("[^"]+"|'[^']+'|[^\s;]+)""", text)
+    assert found, f"no example: {text}"
+    return shlex.split(found[1].rstrip(".,"))
+
+
+SETTINGS_SHOWN = [
+    pytest.param(parameter.opts[0], parameter.help, id=parameter.name)
+    for parameter in COMMANDS["edit"].params
+    if parameter.opts[0].startswith("-") and not parameter.is_flag and parameter.name != "unset_env"
+]
+
+
+@pytest.mark.parametrize(("flag", "text"), SETTINGS_SHOWN)
+def test_every_value_shown_is_taken(
+    flag: str, text: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (value,) = example_value(text)
+    if flag == "--ssh-config":
+        monkeypatch.setenv("HOME", str(tmp_path))
+        value = os.path.expanduser(value)
+        Path(value).parent.mkdir()
+        Path(value).touch()
+    host = [] if flag == "--endpoint" else ["gpu1"]
+    said = run("add", *host, flag, value, "--no-check")
+    assert said.status == 0, said.err
+    (spec,) = list_kernelspecs()
+    assert spec.options
+    words = [spec.display_name, *spec.options.to_arguments()]
+    assert value in words or f"{flag}={value}" in words
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -155,18 +226,13 @@ def test_every_summary_fits_the_command_list(name: str) -> None:
     assert not COMMANDS[name].get_short_help_str(60).endswith("...")
 
 
-EXAMPLES = [
-    line.strip()
-    for command in COMMANDS.values()
-    for line in command.epilog.splitlines()
-    if line.startswith("  remote_kernel") and "-f {" not in line
-]
-
-
-@pytest.mark.parametrize("example", dict.fromkeys(EXAMPLES))
-def test_every_example_is_one_that_the_command_accepts(example: str) -> None:
-    _, name, *arguments = shlex.split(example)
-    with COMMANDS[name].make_context(name, arguments):
+@pytest.mark.parametrize(
+    "example",
+    [example for example in EXAMPLES if example.command],
+    ids=lambda example: shlex.join([example.command, *example.arguments]),
+)
+def test_every_example_is_one_that_the_command_accepts(example: Example) -> None:
+    with COMMANDS[example.command].make_context(example.command, example.arguments):
         pass
 
 
@@ -350,12 +416,22 @@ def test_add_passes_on_what_the_probe_says_and_installs_nothing(run: Run, host: 
     assert not kernels.exists()
 
 
+def test_add_offers_an_environment_in_place_of_the_systems_python(run: Run, host: FakeHost) -> None:
+    host.found = FakeProbe(ipykernel_version="", is_the_systems=True)
+    said = run("add", "gpu1", "--install")
+    assert said.status == 42
+    assert not host.installed
+    made = "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
+    assert shlex.split(said.err.partition("with: ")[2]) == ["ssh", "gpu1", made]
+    assert "give --python '~/.venv/bin/python'" in said.err
+
+
 def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Path) -> None:
     host.found = FakeProbe(ipykernel_version="", python="/opt/my env/python")
     said = run("add", "me@gpu1:22", "-J", "gate")
     assert said.status == 42
     command = said.err.partition("run: ")[2]
-    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-p", "22", "me@gpu1"]
+    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-l", "me", "-p", "22", "gpu1"]
     assert shlex.split(shlex.split(command)[-1]) == ["/opt/my env/python", "-m", "pip", "install", "ipykernel"]
     assert not kernels.exists()
 
