@@ -186,18 +186,18 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
     while True:
         try:
             event = next(events)
+            renderer.feed(event)
         except StillRunning as still:
             renderer.close()
             sys.stdout.flush()
             return _still_running(session, still, away)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # it may come at any moment: also while something is being shown
             if interrupted:
                 raise
             interrupted = True
             _interrupt(session, running)
             events = iter(session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS))
             continue
-        renderer.feed(event)
         if isinstance(event, (Away, Back)):
             away = isinstance(event, Away)
         elif isinstance(event, InputWanted) and getattr(options, "stdin", False):

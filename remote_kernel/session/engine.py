@@ -87,6 +87,7 @@ class Engine:
             await self._wait_ready(self._process)
         except BaseException:
             await self.end()
+            self._save(pid=0)  # there never was a kernel
             raise
 
     async def adopt(self) -> None:

@@ -211,15 +211,17 @@ class Host:
         do = str(fields.get("do"))
         if do in ("execute", "follow"):
             number = self._take(fields) if do == "execute" else str(fields["cell"])
-            await self._follow(number, int(fields.get("since") or 0), reader, writer)
+            answers = do == "execute" and bool(fields.get("asks"))
+            await self._follow(number, int(fields.get("since") or 0), reader if answers else None, writer)
         elif do in self._does:
             _send(writer, answer=await self._does[do](fields))
         else:
             raise UsageError(f"the host knows no request '{do}'")
 
     async def _follow(
-        self, number: str, since: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, number: str, since: int, reader: asyncio.StreamReader | None, writer: asyncio.StreamWriter
     ) -> None:
+        """Send a cell's events from a byte of its journal on; `reader` is given where its client answers input()."""
         journal = self._journals.get(number)
         if journal is None and not self._past.knows(number):
             raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
@@ -231,16 +233,17 @@ class Host:
                     writer.write(piece)
                     await writer.drain()
             return
-        listening = asyncio.ensure_future(self._listen(number, reader))
+        listening = asyncio.ensure_future(self._listen(number, reader)) if reader else None
         try:
             async for piece in journal.follow(since):
                 writer.write(piece)
                 await writer.drain()
         finally:
-            listening.cancel()
+            if listening:
+                listening.cancel()
 
     async def _listen(self, number: str, reader: asyncio.StreamReader) -> None:
-        """Take the answers to input() from a client that follows a cell; it is nobody's business when it leaves."""
+        """Take the answers to input() from the client that sent the cell; when it leaves, there is nobody to ask."""
         cell = self._cells.get(number)
         with contextlib.suppress(ValueError, KeyError, ConnectionError):
             while line := await reader.readline():
@@ -364,7 +367,8 @@ def main(arguments: list[str]) -> int:
     lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def ready() -> None:
-        os.write(report, b'{"answer": {}}\n')
+        with contextlib.suppress(OSError):  # the client may have been interrupted: the next one finds us
+            os.write(report, b'{"answer": {}}\n')
         os.close(report)
 
     try:

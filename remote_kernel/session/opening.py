@@ -105,6 +105,10 @@ def start_host(place: Place) -> None:
     with _making(place):
         if _serves(place):
             return
+        if not place.exists():  # whoever held the lock before has removed it
+            from remote_kernel.session.client import NoSuchSession
+
+            raise NoSuchSession(f"the session '{place.name}' has just gone", "see 'rkernel ls'")
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)
         log = os.open(place.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
