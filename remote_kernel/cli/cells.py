@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
-from remote_kernel.errors import UsageError
-from remote_kernel.session.client import Request, Running, Session, StillRunning
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Away, Back, Done, InputWanted
 
 if TYPE_CHECKING:
@@ -176,13 +177,13 @@ def _newest(session: Session) -> str:
 def show(session: Session, running: Running, options: argparse.Namespace) -> int:
     """Show a cell until it is done, or the time is up, and give the exit status."""
     renderer = _renderer(session, running, options)
-    seconds = None
+    deadline = None
     if options.timeout:
         from remote_kernel.options import parse_duration
 
-        seconds = parse_duration(options.timeout)
+        deadline = time.monotonic() + parse_duration(options.timeout)
     away = interrupted = False
-    events = iter(running.limit(seconds))
+    events = iter(running.limit(_left(deadline)))
     while True:
         try:
             event = next(events)
@@ -196,7 +197,13 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
                 raise
             interrupted = True
             _interrupt(session, running)
-            events = iter(session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS))
+            deadline = time.monotonic() + _AFTER_INTERRUPT_SECONDS
+            running = session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS)
+            events = iter(running)
+            continue
+        except HostGone:  # killed, or replaced: the cell goes on, and the next host knows of it
+            running = _follow_again(session, running).limit(_left(deadline))
+            events = iter(running)
             continue
         if isinstance(event, (Away, Back)):
             away = isinstance(event, Away)
@@ -205,6 +212,24 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
         elif isinstance(event, Done):
             sys.stdout.flush()
             return event.status
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _follow_again(session: Session, running: Running) -> Running:
+    """Follow the cell through the session's next host."""
+    try:
+        return session.follow(running.cell, running.next)
+    except NoSuchSession as error:
+        raise SessionClosed(f"cell {running.cell} is lost: the session was closed", "see 'rkernel ls'") from error
+
+
+class SessionClosed(RemoteKernelError):
+    """Somebody has closed the session while a command waited for its cell."""
+
+    exit_status = VERDICTS["lost"]
 
 
 _AFTER_INTERRUPT_SECONDS = 15.0

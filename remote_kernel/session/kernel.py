@@ -87,10 +87,10 @@ class KernelProcess:
             return False
         return True
 
-    async def ended(self) -> int:
+    async def ended(self, look_seconds: float = _LOOK_SECONDS) -> int:
         """Wait until the kernel has ended, and give its status."""
         while (status := self.status()) is None:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(look_seconds)
         return status
 
     def signal(self, number: int) -> None:
@@ -106,7 +106,7 @@ class KernelProcess:
             if number:
                 self.signal(number)
             try:
-                await asyncio.wait_for(self.ended(), patience_seconds)
+                await asyncio.wait_for(self.ended(0.02), patience_seconds)
                 return
             except (asyncio.TimeoutError, TimeoutError):
                 continue
