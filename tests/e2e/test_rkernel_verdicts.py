@@ -144,9 +144,8 @@ def test_kernel_that_ends_by_itself_gives_4(alone: Rkernel, code: str, words: st
     if code != "exit()":  # which the kernel answers before it goes
         assert said.status == 4
         assert words in said.err
-    later = alone.exec("1")
-    assert later.status == 4
-    assert words in later.err
+    assert wait_until(lambda: alone.exec("1").status == 4)
+    assert words in alone.exec("1").err
 
 
 def test_memory_that_runs_out_is_an_exception_or_a_dead_kernel(alone: Rkernel) -> None:

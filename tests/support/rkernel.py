@@ -46,6 +46,7 @@ class Rkernel:
     def __init__(self, folder: Path, *, session: str = "work", **environment: str) -> None:
         self.session = session
         self.folder = folder
+        self._started: list[subprocess.Popen[str]] = []
         self.runtime = folder / "runtime"
         self.runtime.mkdir(mode=0o700, exist_ok=True)
         self.environment = {
@@ -64,9 +65,11 @@ class Rkernel:
     def start(self, *words: str, **popen: Any) -> subprocess.Popen[str]:
         """Start a command; the caller waits for it."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(
+        process: subprocess.Popen[str] = subprocess.Popen(
             [*self.command, *words], env=self.environment, cwd=self.folder, text=True, **{**streams, **popen}
         )
+        self._started.append(process)
+        return process
 
     def __call__(self, *words: str, text: str | None = None, seconds: float = SECONDS) -> Said:
         """Run a command to its end; `text` is its stdin."""
@@ -146,6 +149,8 @@ class Rkernel:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        for started in self._started:
+            started.__exit__(None, None, None)  # closes its pipes and reaps it
 
 
 def _printed(journal: Path) -> str:
