@@ -43,7 +43,7 @@ from remote_kernel.errors import (
 )
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
-from remote_kernel.options import LaunchOptions, parse_launch
+from remote_kernel.options import LaunchOptions, parse_launch, print_size
 from remote_kernel.reactor import READ, Reactor, SocketSink, Timer
 from remote_kernel.transport import breaker, choice, openssh
 from remote_kernel.trip import Trip
@@ -106,6 +106,18 @@ def listen(connection: Connection) -> dict[str, socket.socket]:
             f"port {port} ({channel}) of {connection.ip} {what}", "start the kernel again, which picks other ports"
         ) from error
     return listeners
+
+
+def _loss(message: dict[str, Any], spool_bytes: int) -> str:
+    """Say what is missing of the kernel's output, or may be."""
+    where = f"on iopub connection {message['number']}"
+    if message["event"] == "discarded":
+        size = message["bytes"] / (1 << 20)
+        return f"{message['messages']} messages ({size:.1f} MiB) of the kernel's output were discarded {where}"
+    full = "the remote disk is full" if message["disk"] else f"--spool {print_size(spool_bytes)} is full"
+    if not message["exact"]:
+        return f"{full} {where}: output may be missing from now on until there is room"
+    return f"{full} {where}: output is discarded until there is room, all but errors and results"
 
 
 class OutputSink(Sink):
@@ -353,6 +365,8 @@ class Launcher:
         elif event == "parted":
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
+        elif event in ("overflow", "discarded"):
+            self._log.tell(_loss(message, self._options.spool_bytes))
         elif event == "failed":
             self._tell("done")
             self._stop(by_name(str(message["error"]), str(message["message"]), str(message["hint"])))

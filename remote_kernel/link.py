@@ -427,7 +427,7 @@ class Link:
             stream.sink.finish()
 
     def _note_room(self, stream: Stream) -> None:
-        if stream.was_full and not stream.full:
+        if stream.was_full and stream.spool.has_room:
             stream.was_full = False
             stream.sink.room()
 

@@ -24,7 +24,7 @@ LAYERS = (
     {"reactor", "endpoint", "connection_file"},
     {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay"},
     {"folder"},
-    {"channels", "logout"},
+    {"channels", "logout", "iopub"},
     {"visitor", "diary"},
     {"agent", "attach", "survey", "transport"},
     {"bootstrap"},
