@@ -20,8 +20,8 @@ Ending is SIGTERM to the kernel's process group, then SIGKILL to its whole sessi
 
 Control messages are JSON objects. From the launcher: `{"do": "signal", "number": N}`, `{"do": "bye"}`,
 `{"do": "keep"}`, and `{"do": "done"}` once it has all that an ended kernel left. To it: `started`, `ready`, `kept`,
-`overflow`, `discarded` (see iopub), `parted`, `failed`, `ended`, each as `{"event": …}` with the fields seen below. A launcher that resumes learns the
-kernel's key from `started`.
+`parted`, `failed`, `ended`, each as `{"event": …}` with the fields seen below; iopub adds `overflow` and `discarded`. A
+launcher that resumes learns the kernel's key from `started`.
 Python 3.8, standard library: this file is shipped to the remote host.
 """
 

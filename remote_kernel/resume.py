@@ -16,13 +16,13 @@ from typing import Any
 from remote_kernel import launcher
 from remote_kernel.connection_file import CHANNELS, Connection
 from remote_kernel.errors import KernelGone
-from remote_kernel.launcher import ANSWER_SECONDS, Launcher
+from remote_kernel.launcher import Launcher
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
+from remote_kernel.process import is_alive
 from remote_kernel.reactor import Reactor
 from remote_kernel.relay import Relay
 from remote_kernel.transport.private import private_folder
-from remote_kernel.trip import Trip
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,8 +55,8 @@ class ResumingLauncher(Launcher):
                 self._relay.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _begin(self, trip: Trip) -> None:
-        trip.start("attach", self._attach_settings(resume=True), ANSWER_SECONDS)
+    def _begin(self, seconds: float) -> None:
+        self._go("attach", self._attach_settings(resume=True), seconds)
 
     def _handle(self, message: dict[str, Any]) -> None:
         if message.get("event") == "started" and self._relay:
@@ -81,16 +81,6 @@ def _make_folder(path: str) -> None:
     base = os.path.dirname(path)
     for name in os.listdir(base):
         pid = name.removeprefix("resume-")
-        if pid != name and pid.isdigit() and not _is_other_process(int(pid)):
+        if pid != name and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
             shutil.rmtree(os.path.join(base, name), ignore_errors=True)
     os.mkdir(path, 0o700)
-
-
-def _is_other_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return pid != os.getpid()
