@@ -336,7 +336,7 @@ class Agent(Owner):
             self._lead_outputs()
         assert self._ports
         connection = {name: value for name, value in self._ports.connection.items() if not name.endswith("_port")}
-        visitor.tell("started", connection=connection, **self._state())
+        visitor.tell("started", connection=connection, settings=self._settings.of_the_kernel(), **self._state())
         if self._ready:
             visitor.join(self._ports)
             visitor.tell("ready", seconds=0.0)

@@ -23,7 +23,7 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from remote_kernel import bootstrap
@@ -63,10 +63,12 @@ PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
 
-def main(arguments: Sequence[str], kind: type[Launcher] | None = None) -> int:
+def main(
+    arguments: Sequence[str], kind: Callable[[Reactor, LaunchOptions, Connection, Log], Launcher] | None = None
+) -> int:
     """Run one kernel and give the exit status: the kernel's own, 128 + N for signal N, or an error's.
 
-    A kept kernel whose front end has left gives 0. `kind` is a launcher that does it in another way.
+    A kept kernel whose front end has left gives 0. `kind` makes a launcher that does it in another way.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the loop there is nothing yet to interrupt
     log = Log()
