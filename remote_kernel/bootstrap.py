@@ -20,7 +20,10 @@ from remote_kernel.options import FOREVER, LaunchOptions
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "folder")
 SHIPPED = {
-    "start": ("pace", "spool", "link", "reactor", *_KERNEL, "channels", "zmtp", "diary", "visitor", "logout", "agent"),
+    "start": (
+        *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "zmtp", "signing", "iopub", "diary"),
+        *("visitor", "logout", "agent"),
+    ),
     "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
