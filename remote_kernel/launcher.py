@@ -400,7 +400,7 @@ class Launcher:
         if "No module named ipykernel" in last or "No module named 'ipykernel'" in last:
             return KernelNotInstalled(
                 f"'{python}' on {endpoint} has no ipykernel",
-                f"install it with: ssh {endpoint} {python} -m pip install ipykernel",
+                f"install it with: {openssh.to_paste(self._options, f'{python} -m pip install ipykernel')}",
             )
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return KernelDied(

@@ -12,6 +12,7 @@ from remote_kernel import bootstrap
 from remote_kernel.errors import AuthenticationFailed, ConnectTimeout, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, choice
+from remote_kernel.transport.openssh import to_paste
 from remote_kernel.transport.verdict import explain
 
 
@@ -91,7 +92,7 @@ def ask(
     except subprocess.TimeoutExpired as error:
         raise ConnectTimeout(
             f"{options.endpoint} does not answer within {timeout_seconds:.0f} s",
-            f"see how long 'ssh {options.endpoint} true' takes, and whether it asks something",
+            f"see how long this takes, and whether it asks something: {to_paste(options)}",
         ) from error
     noise, found, rest = done.stdout.partition(f"\n{marker} ".encode())
     if not found:

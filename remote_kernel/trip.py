@@ -27,6 +27,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import READ, Pipe, Reactor
 from remote_kernel.transport import choice
 from remote_kernel.transport.carrier import Carrier
+from remote_kernel.transport.openssh import to_paste
 from remote_kernel.transport.verdict import explain
 
 _NOISE_BYTES = 64 << 10
@@ -111,7 +112,7 @@ class Trip:
 
     def _no_answer(self, seconds: float) -> None:
         endpoint = self._options.endpoint
-        hint = f"see how long 'ssh {endpoint} true' takes, and whether it asks something"
+        hint = f"see how long this takes, and whether it asks something: {to_paste(self._options)}"
         self._return(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint), arrived=False)
 
     def _pipe_ended(self, reason: str) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.edge import note
-from remote_kernel.endpoint import print_jumps
 from remote_kernel.errors import KernelDied, KernelNotInstalled
 from remote_kernel.kernelspec import Draft, kernel_document
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.openssh import to_paste
 
 if TYPE_CHECKING:
     from remote_kernel.probe import Probe
@@ -38,7 +38,7 @@ def ask_host(options: LaunchOptions, *, install: bool) -> Probe:
         note(f"installed with: {install_ipykernel(options)}")
         found = probe(options)
     if not options.kernel and not found.ipykernel_version:
-        command = ssh_command(options, shlex.join([found.python, "-m", "pip", "install", "ipykernel"]))
+        command = to_paste(options, shlex.join([found.python, "-m", "pip", "install", "ipykernel"]))
         raise KernelNotInstalled(
             f"{found.python} on {options.endpoint} has no ipykernel", f"give --install, or run: {command}"
         )
@@ -65,20 +65,6 @@ def fitted(draft: Draft, found: Probe) -> Draft:
     return dataclasses.replace(
         draft, language=found.kernelspec.language, interrupt_mode="message" if by_message else "signal"
     )
-
-
-def ssh_command(options: LaunchOptions, remote: str) -> str:
-    """Give the ssh command line, for a person to paste, that runs `remote` on the kernel's host."""
-    endpoint = options.endpoint
-    words = ["ssh"]
-    if options.ssh_config:
-        words += ["-F", options.ssh_config]
-    if options.jumps:
-        words += ["-J", print_jumps(options.jumps)]
-    if endpoint.port:
-        words += ["-p", str(endpoint.port)]
-    words.append(f"{endpoint.user}@{endpoint.host}" if endpoint.user else endpoint.host)
-    return shlex.join([*words, remote])
 
 
 def start_once(draft: Draft, timeout_seconds: float = START_SECONDS) -> float:

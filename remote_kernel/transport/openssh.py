@@ -39,6 +39,13 @@ def where(options: LaunchOptions) -> list[str]:
     return [*words, endpoint.host]
 
 
+def to_paste(options: LaunchOptions, remote_command: str = "true") -> str:
+    """Give the command line that goes the same way, for a person to try: errors show it."""
+    from shlex import join  # only here: the launcher imports this module before it starts ssh
+
+    return join([ssh_program(), *where(options), remote_command])
+
+
 def effective_config(options: LaunchOptions) -> dict[str, str]:
     """Ask ssh what it will do for this host: `ssh -G`, 3 ms, no connection. Raises SshNotFound, SshConfigError."""
     argv = [ssh_program(), "-T", "-G", *where(options)]

@@ -23,6 +23,7 @@ from remote_kernel.errors import (
     UnknownHost,
 )
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.openssh import to_paste
 
 _THROUGH_JUMP = re.compile(r"UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535")
 # What ssh prints last when the ssh to its jump host has ended, and said why on the lines before.
@@ -31,7 +32,11 @@ _OF_THE_NETWORK = (UnknownHost, ConnectionRefused, ConnectTimeout, TransportErro
 
 
 class _Cause(NamedTuple):
-    """What ssh prints, the error it means, what is wrong and what to do: {0} is the endpoint, {1} the first group."""
+    """What ssh prints, the error it means, what is wrong and what to do.
+
+    In the message {0} is the hop and {1} the first group; in the hint {try_it} is the command that goes to the hop, and
+    {forget} the one that removes its old key.
+    """
 
     pattern: str
     kind: type[TransportError]
@@ -44,19 +49,19 @@ _CAUSES = (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         HostKeyChanged,
         "the host key of {0} has changed",
-        "if the server was reinstalled, remove the old key with 'ssh-keygen -R', else someone may be listening in",
+        "if the server was reinstalled, remove the old key: {forget}; else someone may be listening in",
     ),
     _Cause(
         r"(?:No \S+ host key is known for|Host key verification failed)",
         HostKeyUnknown,
         "the host key of {0} is not known here",
-        "compare its fingerprint with the server's and accept it once: ssh {0} true",
+        "compare its fingerprint with the server's and accept it once: {try_it}",
     ),
     _Cause(
         r"Permission denied \(([^)]*)\)",
         AuthenticationFailed,
         "{0} does not let you in: permission denied ({1})",
-        "see that 'ssh {0} true' works without a question: load the key into ssh-agent, or name it with IdentityFile",
+        "load the key into ssh-agent, or name it with IdentityFile, until this asks nothing: {try_it}",
     ),
     _Cause(
         r"Too many authentication failures",
@@ -121,7 +126,7 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         return found
     last = _last_line(stderr)
     if last:
-        return TransportError(f"cannot reach {options.endpoint}: {last}", f"try 'ssh {options.endpoint} true'")
+        return TransportError(f"cannot reach {options.endpoint}: {last}", f"try: {to_paste(options)}")
     return ConnectionLost(f"the connection to {options.endpoint} broke before the kernel started", "try again")
 
 
@@ -134,8 +139,8 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         through = before_the_target or bool(_THROUGH_JUMP.search(stderr))
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
-        texts = (_who(options, stderr, through), *found.groups())
-        return cause.kind(cause.message.format(*texts), cause.hint.format(*texts))
+        hint = cause.hint.format(try_it=_try_it(options, stderr, through), forget=_forget(stderr))
+        return cause.kind(cause.message.format(_who(options, stderr, through), *found.groups()), hint)
     return None
 
 
@@ -143,10 +148,35 @@ def _who(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Name the hop that refused: the target, or the jump host as ssh names it."""
     if not through:
         return str(options.endpoint)
+    return f"jump host {_named(stderr) or print_jumps(options.jumps) or 'of the ssh config'}"
+
+
+def _named(stderr: str) -> str:
+    """Give the hop as ssh names it, USER@HOST or [HOST]:PORT; empty where it does not."""
     denied = re.search(r"^(\S+@\S+): Permission denied", stderr, re.MULTILINE)
     unknown = re.search(r"[Hh]ost key (?:is known )?for (\S+) ", stderr)
     named = denied or unknown
-    return f"jump host {named[1] if named else print_jumps(options.jumps) or 'of the ssh config'}"
+    return named[1] if named else ""
+
+
+def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
+    """Give the command that goes to the hop and no further; the jump host that ssh means may be in its config alone."""
+    if not through:
+        return to_paste(options)
+    named = re.sub(r".*@|\[|\](?::\d+)?$", "", _named(stderr))
+    hops = [number for number, jump in enumerate(options.jumps) if named == jump.host or len(options.jumps) == 1]
+    if not hops:
+        return "ssh JUMP_HOST true"
+    return to_paste(options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]))
+
+
+def _forget(stderr: str) -> str:
+    from shlex import join
+
+    name = re.search(r"[Hh]ost key for (\S+) has changed", stderr)
+    file = re.search(r"^Offending .*? in (.+):\d+\r?$", stderr, re.MULTILINE)
+    words = ["-R", name[1] if name else "HOST", *(["-f", file[1]] if file else [])]
+    return f"ssh-keygen {join(words)}"
 
 
 def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
@@ -158,7 +188,7 @@ def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
             "check the endpoint as the jump host sees it, and that it allows forwarding (AllowTcpForwarding)",
         )
     return JumpHostFailed(
-        f"jump host {jumps} cannot be reached: {_first_line(stderr)}", "check that 'ssh JUMP_HOST true' works"
+        f"jump host {jumps} cannot be reached: {_first_line(stderr)}", f"try: {_try_it(options, stderr, through=True)}"
     )
 
 
@@ -177,7 +207,7 @@ def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         )
     return RemoteShellNoise(
         f"the remote command on {options.endpoint} ended with status {status}{': ' + said if said else ''}",
-        f"try 'ssh {options.endpoint} python3 --version'",
+        f"try: {to_paste(options, 'python3 --version')}",
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from remote_kernel import errors
 from remote_kernel.cli.manager import main
 from remote_kernel.kernelspec import list_kernelspecs
 from tests.support.kernels import run, running_kernel, wait_until
@@ -65,3 +68,23 @@ def test_kernel_runs_behind_addresses(
     assert (str(spec.options.endpoint), *map(str, spec.options.jumps)) == (target, jump)[: 1 + through_the_jump_host]
     with running_kernel(tmp_path / "kernels", spec.options, "six") as (_, client):
         assert run(client, "import os; os.environ['SSH_CONNECTION'].split()[2]").result == "'::1'"
+
+
+def test_commands_in_the_errors_work_as_they_stand(
+    servers: Servers, servers_on_ipv6: Path, remote_python: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The keys of the two servers are mixed up; each error's command is run as it is shown until the host lets us in.
+    keys = [server.host_key for server in servers][::-1]
+    lines = [f"[::1]:{server.port} {key}\n" for server, key in zip(servers, keys, strict=True)]
+    (tmp_path / "known_hosts").write_text("".join(lines))
+    servers_on_ipv6.write_text(servers_on_ipv6.read_text().replace("StrictHostKeyChecking yes", ""))
+    target, jump = (f"{server.user}@[::1]:{server.port}" for server in servers)
+    words = ["add", target, "-J", jump, "--python", str(remote_python), "--ssh-config", str(servers_on_ipv6)]
+    expected = [errors.HostKeyChanged, errors.HostKeyUnknown] * 2
+    for kind in expected:
+        assert main(words) == kind.exit_status
+        shown = re.search(r": (ssh[^;]+?)(?:;|$)", capfd.readouterr().err, re.MULTILINE)
+        assert shown
+        command = re.sub("^ssh ", "ssh -oStrictHostKeyChecking=accept-new ", shown[1])  # there is nobody to say yes
+        subprocess.run(command, shell=True, timeout=30, check=True)
+    assert main(words) == 0

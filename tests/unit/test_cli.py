@@ -355,7 +355,7 @@ def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Pa
     said = run("add", "me@gpu1:22", "-J", "gate")
     assert said.status == 42
     command = said.err.partition("run: ")[2]
-    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-p", "22", "me@gpu1"]
+    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-l", "me", "-p", "22", "gpu1"]
     assert shlex.split(shlex.split(command)[-1]) == ["/opt/my env/python", "-m", "pip", "install", "ipykernel"]
     assert not kernels.exists()
 

@@ -159,6 +159,32 @@ def test_jump_host_of_the_ssh_config_is_told_too(name: str) -> None:
     assert "of the ssh config" in error.message
 
 
+IN_FULL = "me@[::1]:2222"
+
+
+@pytest.mark.parametrize(
+    ("options", "stderr", "hint"),
+    [
+        (DIRECT, DENIED, "asks nothing: ssh gpu1 true"),
+        (LaunchOptions(Endpoint.parse(IN_FULL)), DENIED, "asks nothing: ssh -l me -p 2222 ::1 true"),
+        (LaunchOptions(Endpoint.parse("gpu1"), ssh_config="/a b"), UNKNOWN, "accept it once: ssh -F '/a b' gpu1 true"),
+        (THROUGH, UNKNOWN, "accept it once: ssh -J me@door:2222 gpu1 true"),
+        (THROUGH, UNKNOWN + PROXY_ENDED, "accept it once: ssh -l me -p 2222 door true"),
+        (
+            LaunchOptions(Endpoint.parse("gpu1"), jumps=parse_jumps(f"first,{IN_FULL},third")),
+            UNKNOWN.replace("10.0.0.7", "::1") + PROXY_ENDED,
+            "accept it once: ssh -J first -l me -p 2222 ::1 true",
+        ),
+        (DIRECT, UNKNOWN + PROXY_ENDED, "accept it once: ssh JUMP_HOST true"),
+        (DIRECT, CHANGED, "old key: ssh-keygen -R '[10.0.0.7]:2222' -f /home/me/.ssh/known_hosts; else"),
+        (THROUGH, DIRECTLY["no name"][0] + PROXY_ENDED, "try: ssh -l me -p 2222 door true"),
+        (DIRECT, "the moon is in the way\n", "try: ssh gpu1 true"),
+    ],
+)
+def test_hint_is_a_command_that_goes_the_same_way(options: LaunchOptions, stderr: str, hint: str) -> None:
+    assert hint in explain(options, stderr, 255, b"").hint
+
+
 @pytest.mark.parametrize(
     ("stderr", "status", "noise", "kind", "says"),
     [
