@@ -88,10 +88,10 @@ _CAUSES = (
         "check the address, the network and the VPN",
     ),
     _Cause(
-        r"(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)",
+        r"([^\n]*(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)[^\n]*)",
         SshConfigError,
-        "ssh refuses its configuration",
-        "mend the line that it names above",
+        "ssh refuses its configuration: {1}",
+        "mend the file that it names",
     ),
     _Cause(
         r"(?:kex_exchange_identification|Connection (?:closed|reset) by|Connection closed)",

@@ -109,6 +109,7 @@ def resumed(manage: Manage, identity: str, *more: str) -> str:
     return next(spec.slug for spec in list_kernelspecs() if spec.options and spec.options.resume)
 
 
+@pytest.mark.over_both
 def test_kernel_lives_when_its_front_end_closes_and_can_be_resumed(
     manage: Manage, kernels: Path, kept: Kernelspec
 ) -> None:

@@ -54,6 +54,7 @@ def is_lost(manager: object) -> bool:
     return wait_until(lambda: "trying to get back" in log_of(manager))  # type: ignore[arg-type]
 
 
+@pytest.mark.over_both
 def test_an_interrupt_waits_for_the_connection(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_a_silent_link_is_kept_alive(tmp_path: Path, target: Server, ssh_config:
         client.stop_channels()
 
 
+@pytest.mark.openssh_only
 def test_kernels_that_share_a_connection_come_back_together(
     tmp_path: Path, target: Server, network: tuple[Relay, Path], remote_python: Path
 ) -> None:
