@@ -1,0 +1,162 @@
+"""Hold a notebook as the log's writer knows it, and take over what somebody else has written to its file.
+
+Who merges needs to know on which of our versions the other's is based: JupyterLab keeps the notebook's metadata as it
+was when the file was opened. So every version of ours carries a revision there, and every cell of ours the revision
+that brought it. What a file of revision 7 lacks was removed by a person if the cell is as old, and is put back if it
+is newer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from remote_kernel.session.document import encode_cell, encode_notebook, parse_notebook, source_of
+
+KEY = "remote_kernel"  # of what is ours in the metadata of the notebook and of its cells
+
+
+class Sheet:
+    """One cell: its encoded bytes, and for one of ours the revisions that brought it and that last changed it.
+
+    `displays` says where the outputs with a display id are; nbformat itself keeps no such ids.
+    """
+
+    __slots__ = ("born", "changed", "displays", "frame", "other", "own", "raw")
+
+    def __init__(self, raw: bytes, own: bool = False, born: int = 0, changed: int = 0) -> None:
+        self.raw, self.own, self.born, self.changed = raw, own, born, changed
+        self.displays: dict[str, list[int]] = {}
+        self.other: tuple[int | None, str] | None = None  # execution count and source, where another front end ran it
+        self.frame: dict[str, Any] | None = None  # all but the outputs, while they change
+
+    def read(self) -> dict[str, Any]:
+        """Give the cell."""
+        cell: dict[str, Any] = json.loads(self.raw)
+        return cell
+
+
+class Page:
+    """The notebook: cells in their order, by id, and the other fields of the document."""
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        self.revision = 0
+        self.sheets: dict[str, Sheet] = {}
+        self.fields: dict[str, Any] = {"metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+        self._described: dict[str, Any] = {}
+
+    def load(self, document: dict[str, Any]) -> None:
+        """Start with the notebook that is there, of a person or of this session's earlier host process."""
+        self.fields = {name: value for name, value in document.items() if name != "cells"}
+        self.revision = self._revision_in(document)
+        for cell in document["cells"]:
+            ours = _ours(cell)
+            own = ours.get("session") == self.session
+            self.sheets[cell["id"]] = Sheet(encode_cell(cell), own, _number(ours.get("revision")), self.revision)
+
+    def put(self, identity: str, cell: dict[str, Any], displays: dict[str, list[int]], *, final: bool = False) -> None:
+        """Write one of our cells: new, or changed. The person's source, position and metadata of it stay."""
+        sheet = self.sheets.get(identity)
+        if sheet is None:
+            sheet = self.sheets[identity] = Sheet(b"", own=True, born=self.revision)
+            sheet.frame = cell
+        elif sheet.frame is None:
+            sheet.frame = sheet.read()
+        cell = overlay(sheet.frame, cell)
+        cell["metadata"][KEY]["revision"] = sheet.born
+        sheet.own, sheet.changed, sheet.displays, sheet.raw = True, self.revision, displays, encode_cell(cell)
+        sheet.frame = None if final else {**cell, "outputs": []}
+        if final and cell["metadata"][KEY].get("author"):
+            sheet.other = (cell["execution_count"], source_of(cell))
+
+    def update(self, identity: str, displays: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Replace data and metadata by display id, in a cell that is not written any longer."""
+        sheet = self.sheets.get(identity)
+        if sheet is None or not sheet.displays:
+            return
+        cell = sheet.read()
+        for display, (data, metadata) in displays.items():
+            for place in sheet.displays.get(display, ()):
+                cell["outputs"][place] |= {"data": data, "metadata": metadata}
+        sheet.changed, sheet.raw = self.revision, encode_cell(cell)
+
+    def merge(self, data: bytes, running: set[str]) -> None:
+        """Take a version that somebody else wrote as the base. Raises NotANotebook.
+
+        `running` are the cells that are not removed, whoever wants it.
+        """
+        document = parse_notebook(data)
+        seen = self._revision_in(document)
+        before, self.sheets = self.sheets, {}
+        done = set()
+        for cell in document["cells"]:
+            if cell.get("cell_type") == "code" and not _ours(cell):
+                done.add((cell.get("execution_count"), source_of(cell)))
+            self.sheets[cell["id"]] = self._take(cell, before.get(cell["id"]), seen)
+        for identity, sheet in before.items():
+            if identity in self.sheets or not sheet.own:
+                continue
+            if identity in running or (sheet.born > seen and not (sheet.other and sheet.other in done)):
+                self.sheets[identity] = sheet
+        mine = self.fields["metadata"]
+        self.fields = {name: value for name, value in document.items() if name != "cells"}
+        sessions = {**_sessions(document["metadata"])}
+        if self.session in _sessions(mine):
+            sessions[self.session] = _sessions(mine)[self.session]
+        self.fields["metadata"][KEY] = {"sessions": sessions}
+
+    def _take(self, cell: dict[str, Any], sheet: Sheet | None, seen: int) -> Sheet:
+        if sheet is None or not sheet.own:
+            return Sheet(encode_cell(cell))
+        if sheet.changed > seen:
+            sheet.raw = encode_cell(overlay(cell, sheet.read()))
+        elif (fresh := encode_cell(cell)) != sheet.raw:
+            if cell.get("outputs") != sheet.read().get("outputs"):
+                sheet.displays = {}
+            sheet.raw = fresh
+        if sheet.frame is not None:
+            sheet.frame = {**cell, "outputs": []}
+        return sheet
+
+    def describe(self, metadata: dict[str, Any], facts: dict[str, Any]) -> None:
+        """Put what is known of the session, and kernelspec and language where a person's notebook has none."""
+        own = self.fields["metadata"]
+        for name, value in metadata.items():
+            if own.get(name) in (None, self._described.get(name)):
+                own[name] = value
+        self._described = metadata
+        sessions = {**_sessions(own), self.session: {**facts, "revision": self.revision}}
+        own[KEY] = {"sessions": sessions}
+
+    def pieces(self) -> Iterator[bytes]:
+        """Give the file's content."""
+        return encode_notebook((sheet.raw for sheet in self.sheets.values()), self.fields)
+
+    def _revision_in(self, document: dict[str, Any]) -> int:
+        session = _sessions(document["metadata"]).get(self.session)
+        return _number(session.get("revision")) if isinstance(session, dict) else -1
+
+
+def overlay(base: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Give a cell with the outputs and times of ours, and everything else of the base."""
+    kept = {name: value for name, value in base.items() if name != "attachments"}
+    metadata = {**base["metadata"], **{k: v for k, v in ours["metadata"].items() if k in (KEY, "execution")}}
+    results = {"outputs": ours.get("outputs", []), "execution_count": ours.get("execution_count")}
+    return {**kept, "cell_type": "code", "metadata": metadata, **results}
+
+
+def _ours(cell: dict[str, Any]) -> dict[str, Any]:
+    found = cell["metadata"].get(KEY)
+    return found if isinstance(found, dict) else {}
+
+
+def _sessions(metadata: dict[str, Any]) -> dict[str, Any]:
+    found = metadata.get(KEY)
+    sessions = found.get("sessions") if isinstance(found, dict) else None
+    return sessions if isinstance(sessions, dict) else {}
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else 0
