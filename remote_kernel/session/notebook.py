@@ -1,8 +1,8 @@
 """Log a session to a notebook while it goes: what runs is there within a second, and a person may edit it meanwhile.
 
 The host process tells what happens to its cells; a thread of the log's own writes. The caller never waits for a disk:
-it holds the lock only to fold an event into a cell's outputs. Cells that have ended are kept as encoded bytes, so a
-version is those bytes joined, and each is written whole (see notebook_file).
+it holds the lock only to fold an event into a cell's outputs. Cells that have ended are kept as encoded bytes, not in
+memory but in a file without a name; a version is those bytes joined, and each is written whole (see notebook_file).
 
 A write that takes t seconds is followed by a pause of 10 t: at most a tenth of one core and of the disk's time goes
 into the log, whatever its size.
@@ -178,7 +178,9 @@ class NotebookLog:
             self._changed.notify_all()
         if self._thread:
             self._thread.join(timeout_seconds + 1)
-        self._file.close()
+        if not self._alive:
+            self._file.close()
+            self._page.close()
         return self._saved == self._count
 
     def __enter__(self) -> NotebookLog:

@@ -13,8 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from remote_kernel.session.document import encode_cell, encode_notebook, parse_notebook, source_of
+from remote_kernel.session.shelf import Kept, Shelf
 
 KEY = "remote_kernel"  # of what is ours in the metadata of the notebook and of its cells
+
+
+Run = tuple[Any, int]  # execution count, and the source's hash
 
 
 class Sheet:
@@ -23,17 +27,17 @@ class Sheet:
     `displays` says where the outputs with a display id are; nbformat itself keeps no such ids.
     """
 
-    __slots__ = ("born", "changed", "displays", "frame", "other", "own", "raw")
+    __slots__ = ("born", "changed", "displays", "frame", "kept", "own", "run")
 
-    def __init__(self, raw: bytes, own: bool = False, born: int = 0, changed: int = 0) -> None:
-        self.raw, self.own, self.born, self.changed = raw, own, born, changed
+    def __init__(self, kept: Kept, own: bool = False, born: int = 0, changed: int = 0) -> None:
+        self.kept, self.own, self.born, self.changed = kept, own, born, changed
         self.displays: dict[str, list[int]] = {}
-        self.other: tuple[int | None, str] | None = None  # execution count and source, where another front end ran it
+        self.run: Run | None = None  # which run of the kernel it is, once it has ended
         self.frame: dict[str, Any] | None = None  # all but the outputs, while they change
 
     def read(self) -> dict[str, Any]:
         """Give the cell."""
-        cell: dict[str, Any] = json.loads(self.raw)
+        cell: dict[str, Any] = json.loads(self.kept.read())
         return cell
 
 
@@ -46,6 +50,7 @@ class Page:
         self.sheets: dict[str, Sheet] = {}
         self.fields: dict[str, Any] = {"metadata": {}, "nbformat": 4, "nbformat_minor": 5}
         self._described: dict[str, Any] = {}
+        self._shelf = Shelf()
 
     def load(self, document: dict[str, Any]) -> None:
         """Start with the notebook that is there, of a person or of this session's earlier host process."""
@@ -54,22 +59,24 @@ class Page:
         for cell in document["cells"]:
             ours = _ours(cell)
             own = ours.get("session") == self.session
-            self.sheets[cell["id"]] = Sheet(encode_cell(cell), own, _number(ours.get("revision")), self.revision)
+            kept = self._shelf.keep(encode_cell(cell))
+            self.sheets[cell["id"]] = Sheet(kept, own, _number(ours.get("revision")), self.revision)
 
     def put(self, identity: str, cell: dict[str, Any], displays: dict[str, list[int]], *, final: bool = False) -> None:
         """Write one of our cells: new, or changed. The person's source, position and metadata of it stay."""
         sheet = self.sheets.get(identity)
         if sheet is None:
-            sheet = self.sheets[identity] = Sheet(b"", own=True, born=self.revision)
+            sheet = self.sheets[identity] = Sheet(Kept(b""), own=True, born=self.revision)
             sheet.frame = cell
         elif sheet.frame is None:
             sheet.frame = sheet.read()
         cell = overlay(sheet.frame, cell)
         cell["metadata"][KEY]["revision"] = sheet.born
-        sheet.own, sheet.changed, sheet.displays, sheet.raw = True, self.revision, displays, encode_cell(cell)
+        raw = encode_cell(cell)
+        sheet.own, sheet.changed, sheet.displays = True, self.revision, displays
+        sheet.kept = self._shelf.keep(raw) if final else Kept(raw)
         sheet.frame = None if final else {**cell, "outputs": []}
-        if final and cell["metadata"][KEY].get("author"):
-            sheet.other = (cell["execution_count"], source_of(cell))
+        sheet.run = _run_of(cell) if final else None
 
     def update(self, identity: str, displays: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Replace data and metadata by display id, in a cell that is not written any longer."""
@@ -80,7 +87,7 @@ class Page:
         for display, (data, metadata) in displays.items():
             for place in sheet.displays.get(display, ()):
                 cell["outputs"][place] |= {"data": data, "metadata": metadata}
-        sheet.changed, sheet.raw = self.revision, encode_cell(cell)
+        sheet.changed, sheet.kept = self.revision, Kept(encode_cell(cell))
 
     def merge(self, data: bytes, running: set[str]) -> None:
         """Take a version that somebody else wrote as the base. Raises NotANotebook.
@@ -89,17 +96,14 @@ class Page:
         """
         document = parse_notebook(data)
         seen = self._revision_in(document)
-        before, self.sheets = self.sheets, {}
-        done = set()
-        for cell in document["cells"]:
-            if cell.get("cell_type") == "code" and not _ours(cell):
-                done.add((cell.get("execution_count"), source_of(cell)))
-            self.sheets[cell["id"]] = self._take(cell, before.get(cell["id"]), seen)
-        for identity, sheet in before.items():
-            if identity in self.sheets or not sheet.own:
-                continue
-            if identity in running or (sheet.born > seen and not (sheet.other and sheet.other in done)):
-                self.sheets[identity] = sheet
+        merged = {cell["id"]: self._take(cell, self.sheets.get(cell["id"]), seen) for cell in document["cells"]}
+        # A person who runs a cell of this very notebook has it there already, with its outputs.
+        done = {_run_of(cell) for cell in document["cells"] if cell.get("cell_type") == "code" and not _ours(cell)}
+        for identity, sheet in self.sheets.items():
+            newer = sheet.own and sheet.born > seen and sheet.run not in done
+            if identity not in merged and (newer or identity in running):
+                merged[identity] = sheet
+        self.sheets = merged
         mine = self.fields["metadata"]
         self.fields = {name: value for name, value in document.items() if name != "cells"}
         sessions = {**_sessions(document["metadata"])}
@@ -108,14 +112,14 @@ class Page:
         self.fields["metadata"][KEY] = {"sessions": sessions}
 
     def _take(self, cell: dict[str, Any], sheet: Sheet | None, seen: int) -> Sheet:
-        if sheet is None or not sheet.own:
-            return Sheet(encode_cell(cell))
-        if sheet.changed > seen:
-            sheet.raw = encode_cell(overlay(cell, sheet.read()))
-        elif (fresh := encode_cell(cell)) != sheet.raw:
+        if sheet is None:
+            return Sheet(Kept(encode_cell(cell)))
+        if sheet.own and sheet.changed > seen:
+            sheet.kept = Kept(encode_cell(overlay(cell, sheet.read())))
+        elif (fresh := encode_cell(cell)) != sheet.kept.read():
             if cell.get("outputs") != sheet.read().get("outputs"):
                 sheet.displays = {}
-            sheet.raw = fresh
+            sheet.kept = Kept(fresh)
         if sheet.frame is not None:
             sheet.frame = {**cell, "outputs": []}
         return sheet
@@ -132,7 +136,11 @@ class Page:
 
     def pieces(self) -> Iterator[bytes]:
         """Give the file's content."""
-        return encode_notebook((sheet.raw for sheet in self.sheets.values()), self.fields)
+        return encode_notebook((sheet.kept.read() for sheet in self.sheets.values()), self.fields)
+
+    def close(self) -> None:
+        """Let go of what is not in memory. Idempotent; nothing else may be called afterwards."""
+        self._shelf.close()
 
     def _revision_in(self, document: dict[str, Any]) -> int:
         session = _sessions(document["metadata"]).get(self.session)
@@ -150,6 +158,10 @@ def overlay(base: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
 def _ours(cell: dict[str, Any]) -> dict[str, Any]:
     found = cell["metadata"].get(KEY)
     return found if isinstance(found, dict) else {}
+
+
+def _run_of(cell: dict[str, Any]) -> Run:
+    return cell.get("execution_count"), hash(source_of(cell))
 
 
 def _sessions(metadata: dict[str, Any]) -> dict[str, Any]:

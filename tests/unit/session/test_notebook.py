@@ -361,7 +361,7 @@ notebook.SHORTEST_PAUSE = notebook.URGENT_PAUSE = 0
 with notebook.NotebookLog(sys.argv[1], notebook.LogFacts("train")) as log:
     for number in itertools.count():
         cell = f"{os.getpid()}-{number}"
-        log.begin(cell, "x" * 20_000)
+        log.begin(cell, "x" * 5_000)
         for line in range(100):
             log.add(cell, Stream("stdout", f"{line}\\n" * 100))
         log.end(cell, Done("ok", time.time()))
@@ -371,7 +371,7 @@ with notebook.NotebookLog(sys.argv[1], notebook.LogFacts("train")) as log:
 
 def test_reader_sees_a_valid_notebook_whenever_the_writer_is_killed(path: Path) -> None:
     cells = 0
-    for kill in range(8):
+    for kill in range(5):
         writer = subprocess.Popen([sys.executable, "-c", _WRITER, str(path)])
         try:
             assert wait_until(lambda before=cells: path.exists() and len(read(path).cells) > before + 1, 30)
