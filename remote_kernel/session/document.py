@@ -9,6 +9,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
 from json.encoder import encode_basestring  # keeps what is not ASCII readable
 from typing import Any
 
@@ -80,6 +81,29 @@ def parse_notebook(data: bytes) -> dict[str, Any]:
     minor = document.get("nbformat_minor")
     document["nbformat_minor"] = max(5, minor) if isinstance(minor, int) else 5
     return document
+
+
+def read_notebook(path: str) -> dict[str, Any]:
+    """Read a file as `parse_notebook` does. Raises NotebookError, which says what the file is instead."""
+    hint = "give a notebook as Jupyter writes it"
+    try:
+        with open(path, "rb") as file:
+            return parse_notebook(file.read())
+    except OSError as error:
+        raise NotebookError(f"cannot read {path}: {error.strerror}", hint) from error
+    except NotANotebook as error:
+        raise NotebookError(f"cannot read {path}: {error}", hint) from error
+
+
+def execution_times(started: float | None, ended: float | None) -> dict[str, str]:
+    """Give a cell's `metadata.execution` as JupyterLab records it."""
+    times = {"iopub.execute_input": started, "iopub.status.idle": ended, "shell.execute_reply": ended}
+    return {name: iso(at) for name, at in times.items() if at is not None}
+
+
+def iso(at: float) -> str:
+    """Give Unix time as Jupyter writes it."""
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def source_of(cell: dict[str, Any]) -> str:

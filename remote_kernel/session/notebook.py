@@ -16,11 +16,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from datetime import datetime, timezone
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from remote_kernel.session.document import NotANotebook, NotebookError, is_cell_id, parse_notebook
+from remote_kernel.session.document import (
+    NotANotebook,
+    NotebookError,
+    execution_times,
+    is_cell_id,
+    iso,
+    parse_notebook,
+)
 from remote_kernel.session.events import Display, Done, Event, Started, Stream, Update
 from remote_kernel.session.notebook_file import NotebookFile, Stamp
 from remote_kernel.session.outputs import LIMIT_CHARACTERS, Outputs
@@ -93,7 +99,7 @@ class NotebookLog:
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
-        """Read what is there, or begin anew, and start writing. Blocks for 0.1 s per 10 MB.
+        """Read what is there, or begin anew, and start writing. Blocks for 0.4 s per 10 MB.
 
         Raises NotebookError where the file is no notebook, or its folder is missing.
         """
@@ -329,23 +335,21 @@ class NotebookLog:
 
     def _draft(self, cell_id: str, cell: _Cell) -> dict[str, Any]:
         facts, done = self._facts, cell.done
-        execution = {"iopub.execute_input": _iso(cell.started)} if cell.started else {}
         own: dict[str, Any] = {
             "session": facts.session,
             "host": facts.host,
             "author": cell.author,
             "generation": cell.generation,
-            "start": _iso(cell.started or cell.at),
+            "start": iso(cell.started or cell.at),
             "verdict": done.verdict if done else "running",
         }
         if done:
-            own |= {"end": _iso(done.at), "duration": done.seconds, "message": done.message}
-            execution |= {"iopub.status.idle": _iso(done.at), "shell.execute_reply": _iso(done.at)}
+            own |= {"end": iso(done.at), "duration": done.seconds, "message": done.message}
         return {
             "id": cell_id,
             "cell_type": "code",
             "execution_count": cell.outputs.execution_count,
-            "metadata": {KEY: own, "execution": execution},
+            "metadata": {KEY: own, "execution": execution_times(cell.started, done.at if done else None)},
             "outputs": cell.outputs.as_list(),
             "source": cell.code,
         }
@@ -392,7 +396,3 @@ class NotebookLog:
         if self._doubt is None or self._doubt[0] != stamp:
             self._doubt = stamp, now
         return now - self._doubt[1]
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
