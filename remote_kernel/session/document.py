@@ -17,6 +17,7 @@ from remote_kernel.errors import RemoteKernelError
 
 CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
+_TEXTS = ("application/javascript", "image/svg+xml")  # what nbformat writes in lines, besides text/...
 _JSON_TYPE = re.compile(r"application/(.*\+)?json")
 
 
@@ -131,7 +132,8 @@ def _value(kind: str, value: Any) -> Any:
         return value
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return value
-    return _lines(value if isinstance(value, str) else json.dumps(value))
+    text = value if isinstance(value, str) else json.dumps(value)
+    return _lines(text) if kind.startswith("text/") or kind in _TEXTS else text
 
 
 def _encode(value: Any, indent: str, depth: int) -> str:

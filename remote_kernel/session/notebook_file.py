@@ -52,11 +52,6 @@ class NotebookFile:
         except FileNotFoundError:
             return b"", None
 
-    @property
-    def watches(self) -> bool:
-        """Whether a file that was replaced is still held."""
-        return self._replaced >= 0
-
     def accept(self, stamp: Stamp | None) -> None:
         """Count this version as known."""
         self._known = stamp
@@ -73,12 +68,16 @@ class NotebookFile:
 
     def accept_foreign(self, stamp: Stamp) -> None:
         """Count what `foreign` gave as known, whichever file it was in."""
-        if self._replaced_stamp and stamp.inode == self._replaced_stamp.inode:
+        if self.is_replaced(stamp):
             self._replaced_stamp = stamp
         else:
             self._known = stamp
 
-    def set_aside(self, data: bytes, stamp: Stamp) -> str:
+    def is_replaced(self, stamp: Stamp) -> bool:
+        """Tell whether this version is in the file that has lost its name, and so no longer in any folder."""
+        return self._replaced_stamp is not None and stamp.inode == self._replaced_stamp.inode
+
+    def set_aside(self, data: bytes) -> str:
         """Keep what is no notebook beside it, and give the path. Raises OSError."""
         number = 1
         while True:
@@ -90,7 +89,6 @@ class NotebookFile:
                 number += 1
         with os.fdopen(fd, "wb") as file:
             file.write(data)
-        self.accept_foreign(stamp)
         return path
 
     def replace(self, pieces: Iterable[bytes]) -> bool:
@@ -128,7 +126,7 @@ class NotebookFile:
             return False
         os.rename(fresh, self.path)
         self._known = _stamp(os.fstat(fd))
-        self.close()
+        self.release()
         self._replaced, self._replaced_stamp = old, stamp
         return True
 
@@ -141,11 +139,15 @@ class NotebookFile:
                 if match and _is_over(os.path.join(self._folder, name), match[1], int(match[2])):
                     os.unlink(os.path.join(self._folder, name))
 
-    def close(self) -> None:
-        """Let go of the file that was replaced last. Idempotent."""
+    def release(self) -> None:
+        """Let go of the file that was replaced last: nobody is writing into it any longer. Idempotent."""
         if self._replaced >= 0:
             os.close(self._replaced)
         self._replaced, self._replaced_stamp = -1, None
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        self.release()
 
 
 def _stamp(found: os.stat_result) -> Stamp:

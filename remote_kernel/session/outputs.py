@@ -142,7 +142,7 @@ class Outputs:
         if self._left_out_outputs:
             what.append(f"{self._left_out_outputs:,} outputs")
         where = f"; the whole is in {self.whole}" if self.whole else ""
-        return f"\n[{' and '.join(what)} left out here{where}]\n"
+        return f"[{' and '.join(what)} left out here{where}]\n"
 
     def _write(self, name: str, text: str) -> bool:
         if not text:

@@ -49,7 +49,8 @@ class Page:
         self.revision = 0
         self.sheets: dict[str, Sheet] = {}
         self.fields: dict[str, Any] = {"metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-        self._described: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self._shelf = Shelf()
 
     def load(self, document: dict[str, Any]) -> None:
@@ -89,53 +90,61 @@ class Page:
                 cell["outputs"][place] |= {"data": data, "metadata": metadata}
         sheet.changed, sheet.kept = self.revision, Kept(encode_cell(cell))
 
-    def merge(self, data: bytes, running: set[str]) -> None:
-        """Take a version that somebody else wrote as the base. Raises NotANotebook.
+    def merge(self, data: bytes, running: set[str]) -> bool:
+        """Take a version that somebody else wrote as the base; tell whether it lacks anything. Raises NotANotebook.
 
         `running` are the cells that are not removed, whoever wants it.
         """
         document = parse_notebook(data)
         seen = self._revision_in(document)
-        merged = {cell["id"]: self._take(cell, self.sheets.get(cell["id"]), seen) for cell in document["cells"]}
+        lacks = False
+        merged = {}
+        for cell in document["cells"]:
+            merged[cell["id"]], differs = self._take(cell, self.sheets.get(cell["id"]), seen)
+            lacks |= differs
         # A person who runs a cell of this very notebook has it there already, with its outputs.
         done = {_run_of(cell) for cell in document["cells"] if cell.get("cell_type") == "code" and not _ours(cell)}
         for identity, sheet in self.sheets.items():
             newer = sheet.own and sheet.born > seen and sheet.run not in done
             if identity not in merged and (newer or identity in running):
                 merged[identity] = sheet
+                lacks = True
         self.sheets = merged
-        mine = self.fields["metadata"]
         self.fields = {name: value for name, value in document.items() if name != "cells"}
-        sessions = {**_sessions(document["metadata"])}
-        if self.session in _sessions(mine):
-            sessions[self.session] = _sessions(mine)[self.session]
-        self.fields["metadata"][KEY] = {"sessions": sessions}
+        return lacks
 
-    def _take(self, cell: dict[str, Any], sheet: Sheet | None, seen: int) -> Sheet:
+    def _take(self, cell: dict[str, Any], sheet: Sheet | None, seen: int) -> tuple[Sheet, bool]:
+        """Give a cell's sheet, and whether it has more than this cell of somebody else's version."""
+        theirs = encode_cell(cell)
         if sheet is None:
-            return Sheet(Kept(encode_cell(cell)))
-        if sheet.own and sheet.changed > seen:
-            sheet.kept = Kept(encode_cell(overlay(cell, sheet.read())))
-        elif (fresh := encode_cell(cell)) != sheet.kept.read():
-            if cell.get("outputs") != sheet.read().get("outputs"):
-                sheet.displays = {}
-            sheet.kept = Kept(fresh)
+            return Sheet(Kept(theirs)), False
         if sheet.frame is not None:
             sheet.frame = {**cell, "outputs": []}
-        return sheet
+        before = sheet.kept.read()
+        if theirs == before:
+            return sheet, False
+        if sheet.own and sheet.changed > seen:
+            both = encode_cell(overlay(cell, sheet.read()))
+            sheet.kept = Kept(both)
+            return sheet, both != theirs
+        if cell.get("outputs") != sheet.read().get("outputs"):
+            sheet.displays = {}
+        sheet.kept = Kept(theirs)
+        return sheet, False
 
     def describe(self, metadata: dict[str, Any], facts: dict[str, Any]) -> None:
-        """Put what is known of the session, and kernelspec and language where a person's notebook has none."""
+        """Say what is known of the session, and kernelspec and language for where a person's notebook has none."""
         own = self.fields["metadata"]
-        for name, value in metadata.items():
-            if own.get(name) in (None, self._described.get(name)):
-                own[name] = value
-        self._described = metadata
-        sessions = {**_sessions(own), self.session: {**facts, "revision": self.revision}}
-        own[KEY] = {"sessions": sessions}
+        for name in metadata:
+            if own.get(name) == self._metadata.get(name):
+                own.pop(name, None)  # what we said before
+        self._metadata, self._facts = metadata, facts
 
     def pieces(self) -> Iterator[bytes]:
         """Give the file's content."""
+        own = self.fields["metadata"]
+        sessions = {**_sessions(own), self.session: {**self._facts, "revision": self.revision}}
+        self.fields["metadata"] = {**self._metadata, **own, KEY: {"sessions": sessions}}
         return encode_notebook((sheet.kept.read() for sheet in self.sheets.values()), self.fields)
 
     def close(self) -> None:

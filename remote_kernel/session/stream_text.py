@@ -49,7 +49,12 @@ class StreamText:
         end = text.rfind("\n") + 1
         if len(text) - end > PIECE_CHARACTERS:
             end = len(text)
-        self._settled.extend(text[at : min(end, at + PIECE_CHARACTERS)] for at in range(0, end, PIECE_CHARACTERS))
+        at = 0
+        while at < end:  # in pieces of whole lines
+            stop = end if end - at <= 2 * PIECE_CHARACTERS else text.rfind("\n", at, at + PIECE_CHARACTERS) + 1
+            stop = stop or at + PIECE_CHARACTERS
+            self._settled.append(text[at:stop])
+            at = stop
         self._settled_characters += end
         self._fresh = [text[end:]]
         self._fresh_characters = len(text) - end

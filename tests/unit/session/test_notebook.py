@@ -60,7 +60,7 @@ def edit(path: Path, change: Any) -> None:
     """Write into the file as JupyterLab's server does: in place."""
     document = json.loads(path.read_bytes())
     change(document["cells"])
-    path.write_text(json.dumps(document, indent=1))
+    path.write_text(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def markdown(text: str) -> dict[str, Any]:
@@ -230,6 +230,20 @@ def test_cell_that_a_person_ran_in_this_notebook_is_there_once(path: Path, log: 
     assert ids(path) == ["c1", "own", "c3"]
 
 
+def test_image_and_widget_are_kept_in_the_layout_of_nbformat(path: Path, log: NotebookLog) -> None:
+    widget = {"model_id": "1", "version_major": 2, "version_minor": 0}
+    data = {
+        "image/png": "iVBOR\n",
+        "image/svg+xml": "<svg>\n</svg>",
+        "application/vnd.jupyter.widget-view+json": widget,
+    }
+    run(log, "c1", "1", Display(data, {"image/png": {"width": 3}}))
+    assert log.flush()
+
+    [display] = read(path).cells[0].outputs
+    assert display.data == data and display.metadata == {"image/png": {"width": 3}}
+
+
 def test_save_into_the_file_that_has_just_been_replaced_is_not_lost(path: Path, log: NotebookLog) -> None:
     run(log, "c1", "1")
     assert log.flush()
@@ -265,7 +279,7 @@ def test_half_written_file_is_waited_for(path: Path, log: NotebookLog, said: lis
 def test_what_is_no_notebook_is_moved_aside(
     path: Path, log: NotebookLog, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("remote_kernel.session.notebook._SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr("remote_kernel.session.log_writer._SETTLE_SECONDS", 0.5)
     run(log, "c1", "1")
     assert log.flush()
     path.write_text("<<<<<<< HEAD")
@@ -302,6 +316,63 @@ def test_missing_folder_is_told_once_and_made_up_for(path: Path, log: NotebookLo
     assert log.flush(20)
     assert ids(path) == ["c1", "d0", "d1", "d2"]
     assert wait_until(lambda: len(said) == 2, 10) and "complete" in said[1]
+
+
+@pytest.fixture
+def small_disk(path: Path) -> Iterator[Path]:
+    """Put the log's folder on a file system of one megabyte, and give the folder."""
+    if os.getuid() != 0:
+        pytest.skip("mounting a small file system takes root")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(path.parent)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no small file system here: {done.stderr.decode().strip()}")
+    yield path.parent
+    subprocess.run(["umount", str(path.parent)], check=True)
+
+
+def test_full_disk_is_told_once_and_made_up_for(small_disk: Path, path: Path, said: list[str]) -> None:
+    with NotebookLog(path, FACTS, said.append) as log:
+        run(log, "c1", "1")
+        assert log.flush()
+        hog = small_disk / "hog"
+        with contextlib.suppress(OSError):
+            hog.write_bytes(bytes(2 << 20))
+        for number in range(3):
+            run(log, f"d{number}", "2", Stream("stdout", "x" * 20_000))
+            assert not log.flush(0.3)
+        assert ids(path) == ["c1"] and sorted(os.listdir(small_disk)) == ["hog", path.name]
+        assert said == [f"the notebook {path} cannot be written: No space left on device; it will be tried again"]
+        hog.unlink()
+        assert log.flush(20)
+
+    assert ids(path) == ["c1", "d0", "d1", "d2"]
+
+
+def test_person_saves_an_older_version_while_nothing_happens(path: Path, log: NotebookLog) -> None:
+    run(log, "c1", "1")
+    log.begin("busy", "sleep()")
+    assert log.flush()
+    older = path.read_bytes()
+    run(log, "c2", "2")
+    assert log.flush()
+    path.write_bytes(older)
+    edit(path, lambda cells: cells.pop())
+
+    assert wait_until(lambda: ids(path) == ["c1", "busy", "c2"], 20)
+
+
+def test_version_of_a_person_that_lacks_nothing_is_left_as_it_is(path: Path, log: NotebookLog) -> None:
+    run(log, "c1", "1")
+    assert log.flush()
+    edit(path, lambda cells: cells.insert(0, markdown("title")))
+    before = path.stat()
+    looks = log._writer._looks
+
+    assert wait_until(lambda: log._writer._looks >= looks + 2, 20)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    run(log, "c2", "2")
+    assert log.flush()
+    assert ids(path) == ["title", "c1", "c2"]
 
 
 def test_log_of_an_earlier_host_process_goes_on(path: Path) -> None:
@@ -355,9 +426,9 @@ def test_cell_id_that_nbformat_refuses_is_refused(log: NotebookLog) -> None:
 
 _WRITER = """
 import itertools, os, sys, time
-from remote_kernel.session import notebook
+from remote_kernel.session import log_writer, notebook
 from remote_kernel.session.events import Done, Stream
-notebook.SHORTEST_PAUSE = notebook.URGENT_PAUSE = 0
+log_writer.SHORTEST_PAUSE = log_writer.URGENT_PAUSE = 0
 with notebook.NotebookLog(sys.argv[1], notebook.LogFacts("train")) as log:
     for number in itertools.count():
         cell = f"{os.getpid()}-{number}"
@@ -407,7 +478,7 @@ def test_five_thousand_cells_do_not_slow_the_caller(path: Path, log: NotebookLog
 def test_idle_log_uses_no_cpu(log: NotebookLog) -> None:
     run(log, "c1", "1")
     assert log.flush()
-    assert wait_until(lambda: not log._file.watches, 20)
+    assert wait_until(lambda: not log._writer._file._replaced >= 0, 20)
     before = time.process_time()
     with contextlib.suppress(TimeoutError):
         time.sleep(0.5)  # nothing to wait for: nothing is to happen

@@ -130,15 +130,17 @@ def test_too_much_text_keeps_head_and_tail_and_says_where_the_whole_is() -> None
     lines = [f"{number:09}\n" for number in range(400_000)]
     head, note, tail = fold(*(Stream("stdout", line) for line in lines), limit=1 << 20, whole="cells/7.jsonl")
 
-    assert head["text"].startswith("000000000\n") and tail["text"].endswith("000399999\n")
+    assert head["text"].startswith("000000000\n") and head["text"].endswith("\n")
+    assert len(tail["text"].split("\n")[0]) == 9 and tail["text"].endswith("000399999\n")
     assert note["name"] == "stderr" and "the whole is in cells/7.jsonl" in note["text"]
     left_out = 4_000_000 - len(head["text"]) - len(tail["text"])
     assert f"{left_out:,} characters in {left_out // 10:,} lines" in note["text"]
     assert 0.8 * (1 << 20) < len(head["text"]) + len(tail["text"]) < 1.2 * (1 << 20)
 
 
-def test_text_in_one_huge_piece_is_bounded_too() -> None:
-    outputs = fold(Stream("stdout", "x" * 5_000_000), limit=1 << 20)
+@pytest.mark.parametrize("text", ["x" * 5_000_000, "x" * 99 + "\n"])
+def test_text_in_one_huge_piece_is_bounded_too(text: str) -> None:
+    outputs = fold(Stream("stdout", text * (5_000_000 // len(text))), limit=1 << 20)
 
     assert sum(len(output["text"]) for output in outputs) < 1.3 * (1 << 20)
 
