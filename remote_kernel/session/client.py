@@ -14,8 +14,8 @@ Imports little, for `rkernel exec`: starting a host takes more, and is imported 
 
 from __future__ import annotations
 
+import _socket  # what the kernel of the socket module is; that itself takes 7 ms more, for what is not needed here
 import json
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -164,6 +164,9 @@ class Session:
         connection.send({"protocol": VERSION, "do": "leave"})
         connection.line(_ANSWER_SECONDS)
         connection.close()
+        from remote_kernel.session.opening import wait_for_host
+
+        wait_for_host(self.place)
 
     def _ask(self, fields: dict[str, Any]) -> _Connection:
         connection = self._connect()
@@ -189,7 +192,7 @@ class _Connection:
     """One connection to a host: lines of JSON both ways."""
 
     def __init__(self, path: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = _socket.socket(_socket.AF_UNIX)
         try:
             self._socket.connect(path)
         except OSError:

@@ -369,6 +369,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
         asyncio.run(Host(place).run(ready))
     except BlockingIOError:
         os.write(report, json.dumps({"problem": _problem(RemoteKernelError("the session has a host"))}).encode())

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from remote_kernel.connection_file import CHANNELS
 from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.session.place import Place
-from remote_kernel.session.record import replace_file
+from remote_kernel.transport.private import write_private
 
 # The traps keep the shell alive through signals for its group; its child gets the default handling back.
 _KEEPER = """
@@ -138,7 +138,7 @@ def make_connection_file(place: Place) -> None:
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             values[f"{channel}_port"] = listener.getsockname()[1]
-    replace_file(place.connection_file, json.dumps(values, indent=1).encode())
+    write_private(place.connection_file, json.dumps(values, indent=1))
 
 
 def describe_end(status: int, memory_bytes: int, last_words: str) -> str:

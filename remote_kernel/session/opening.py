@@ -171,7 +171,7 @@ def close_session(session: Session) -> None:
         if _serves(place):
             session.ask("close")
     with _making(place):
-        _wait_for_host(place)
+        wait_for_host(place)
         with contextlib.suppress(RemoteKernelError, FileNotFoundError):
             record = read_record(place)
             if record.pid and not record.is_attached:
@@ -179,7 +179,7 @@ def close_session(session: Session) -> None:
         _remove(place)
 
 
-def _wait_for_host(place: Place) -> None:
+def wait_for_host(place: Place) -> None:
     """Wait until no host holds its lock; one that does not end by itself is killed."""
     lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -190,6 +190,9 @@ def _wait_for_host(place: Place) -> None:
                 return
             except BlockingIOError:
                 time.sleep(0.02)
+        pid = os.read(lock, 16)
+        if pid.isdigit():  # it holds the lock, so it is the one that wrote this
+            os.kill(int(pid), signal.SIGKILL)
     finally:
         os.close(lock)
 

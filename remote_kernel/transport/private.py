@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from remote_kernel.errors import TransportError
-from remote_kernel.options import LaunchOptions
+
+if TYPE_CHECKING:
+    from remote_kernel.options import LaunchOptions
 
 
 def private_folder() -> str:
@@ -38,6 +40,8 @@ def private_folder() -> str:
 
 def note_path(kind: str, options: LaunchOptions) -> str:
     """Give the path of a note about the server that the options lead to."""
+    import hashlib  # `rkernel exec` needs only the folder, and has no milliseconds to spare
+
     way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
     return os.path.join(private_folder(), f"{kind}-{hashlib.sha256(way.encode()).hexdigest()[:16]}")
 
