@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Request, Running, Session, StillRunning
-from remote_kernel.session.events import VERDICTS, Away, Back, Done, InputWanted
+from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted
 
 if TYPE_CHECKING:
     from remote_kernel.session.render import Renderer
+
+_AFTER_INTERRUPT_SECONDS = 15.0
 
 EXEC_EXAMPLES = """\
 examples:
   rkernel exec -k remote_cuda --code 'import torch; torch.cuda.is_available()'
   rkernel exec -s work --file train.py --timeout 100        # detaches when the time is up: exit status 124
   rkernel exec -s work --detach --key train-1 --file train.py
+  rkernel exec -s work analysis.ipynb --from-cell 3 --output done.ipynb
   rkernel exec -s work --side --code 'history[-1]'          # beside the cell that is running
   rkernel exec <<'PY'
   print("nothing here is expanded or unescaped")
@@ -91,31 +95,55 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answer", action="append", default=[], metavar="TEXT", help="what input() gets, e.g. 'yes'; once for each"
     )
+    notebook = parser.add_argument_group("notebooks")
+    notebook.add_argument(
+        "--from-cell", type=int, metavar="N", help="the first cell to run, e.g. 3; all cells count, from 1"
+    )
+    notebook.add_argument("--to-cell", type=int, metavar="N", help="the last cell to run, e.g. 7")
+    notebook.add_argument(
+        "--output",
+        metavar="PATH",
+        help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb)",
+    )
     add_output(parser)
 
 
 def exec_(options: argparse.Namespace) -> int:
     """Run the command."""
-    code = _read_code(options)
     if options.stdin and not sys.stdin.isatty():
         raise UsageError("--stdin needs a terminal", "give the answers with --answer")
-    log = "" if options.no_log else options.log
-    session = find_or_make(options.session, options.kernel, log)
-    running = session.execute(
-        Request(
-            code,
-            author=options.author,
-            key=options.key,
-            side=options.side,
-            answers=tuple(options.answer),
-            asks=options.stdin,
-            generation=options.generation,
-        )
-    )
+    path = options.file or options.path or ""
+    if path.endswith(".ipynb"):
+        from remote_kernel.cli.notebooks import run_notebook
+
+        return run_notebook(path, options)
+    if options.from_cell or options.to_cell or options.output:
+        raise UsageError("--from-cell, --to-cell and --output are for notebooks", "give an .ipynb file")
+    code = _read_code(options)
+    session = session_for(options)
+    running = session.execute(request_for(code, options))
     if options.detach:
         running.close()
         return _detached(session, running.cell, "running in the background")
     return show(session, running, options)
+
+
+def session_for(options: argparse.Namespace) -> Session:
+    """Give the session that the options of `exec` mean, made if need be."""
+    return find_or_make(options.session, options.kernel, "" if options.no_log else options.log)
+
+
+def request_for(code: str, options: argparse.Namespace) -> Request:
+    """Give the request for one piece of code, as the options of `exec` say."""
+    return Request(
+        code,
+        author=options.author,
+        key=options.key,
+        side=options.side,
+        answers=tuple(options.answer),
+        asks=options.stdin,
+        generation=options.generation,
+    )
 
 
 def _read_code(options: argparse.Namespace) -> str:
@@ -175,39 +203,51 @@ def _newest(session: Session) -> str:
 
 def show(session: Session, running: Running, options: argparse.Namespace) -> int:
     """Show a cell until it is done, or the time is up, and give the exit status."""
-    renderer = _renderer(session, running, options)
-    seconds = None
-    if options.timeout:
-        from remote_kernel.options import parse_duration
+    renderer = make_renderer(session, running, options)
+    away = False
+    try:
+        for event in follow(session, running, options):
+            renderer.feed(event)
+            if isinstance(event, (Away, Back)):
+                away = isinstance(event, Away)
+            elif isinstance(event, Done):
+                sys.stdout.flush()
+                return event.status
+    except StillRunning as still:
+        renderer.close()
+        sys.stdout.flush()
+        return still_running(session, still, away)
+    return VERDICTS["away"]
 
-        seconds = parse_duration(options.timeout)
-    away = interrupted = False
-    events = iter(running.limit(seconds))
+
+def follow(session: Session, running: Running, options: argparse.Namespace) -> Iterator[Event]:
+    """Give a cell's events, and answer its questions. Ctrl-C interrupts it. Raises StillRunning when time is up."""
+    events = iter(running.limit(_seconds(options)))
+    interrupted = False
     while True:
         try:
             event = next(events)
-        except StillRunning as still:
-            renderer.close()
-            sys.stdout.flush()
-            return _still_running(session, still, away)
         except KeyboardInterrupt:
             if interrupted:
                 raise
             interrupted = True
             _interrupt(session, running)
-            events = iter(session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS))
+            running = session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS)
+            events = iter(running)
             continue
-        renderer.feed(event)
-        if isinstance(event, (Away, Back)):
-            away = isinstance(event, Away)
-        elif isinstance(event, InputWanted) and getattr(options, "stdin", False):
+        if isinstance(event, InputWanted) and getattr(options, "stdin", False):
             running.answer(_ask(event))
-        elif isinstance(event, Done):
-            sys.stdout.flush()
-            return event.status
+        yield event
+        if isinstance(event, Done):
+            return
 
 
-_AFTER_INTERRUPT_SECONDS = 15.0
+def _seconds(options: argparse.Namespace) -> float | None:
+    if not options.timeout:
+        return None
+    from remote_kernel.options import parse_duration
+
+    return parse_duration(options.timeout)
 
 
 def _interrupt(session: Session, running: Running) -> None:
@@ -224,7 +264,8 @@ def _ask(event: InputWanted) -> str:
     return input(event.prompt)
 
 
-def _still_running(session: Session, still: StillRunning, away: bool) -> int:
+def still_running(session: Session, still: StillRunning, away: bool = False) -> int:
+    """Say how to go on with a cell that nobody waits for any longer, and give the exit status."""
     if away:
         sys.stderr.write(
             f"rkernel: the connection to the kernel's host is away; cell {still.cell} goes on there, and "
@@ -243,7 +284,8 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
     return VERDICTS["running"]
 
 
-def _renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
+def make_renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
+    """Give what shows a cell's events as the options say."""
     place = session.place
     if options.jsonl:
         from remote_kernel.session.report import Lines

@@ -64,6 +64,12 @@ class Cell:
         for recorder in self._recorders:
             recorder.append(event)
 
+    def replay(self, event: Event) -> None:
+        """Take an event that an earlier host has seen."""
+        if isinstance(event, Started):
+            self.started_at, self.execution_count = event.at, event.execution_count
+        self.tell(event)
+
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
         self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key))
