@@ -29,7 +29,7 @@ from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import VERSION, Event
-from remote_kernel.session.journal import Journal, read_journal
+from remote_kernel.session.journal import Journal
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import read_record
@@ -84,6 +84,7 @@ class Host:
         else:
             await engine.start()
         self._notebook.describe(engine.record, engine.info)
+        self._notebook.catch_up(self._past.events)
         self._take_up()
         server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
         runner = asyncio.ensure_future(self._run_cells())
@@ -104,8 +105,7 @@ class Host:
     def _take_up(self) -> None:
         """Take up the cells that an earlier host has left without an end."""
         for left in self._past.unfinished():
-            past = read_journal(self._place.journal(left.cell))
-            cell = self._new_cell(left.cell, left.code, left.author, left.key, past)
+            cell = self._new_cell(left.cell, left.code, left.author, left.key, self._past.events(left.cell))
             cell.request = self._request(cell.number)
             cell.missed = "the session's host was killed while it ran: a part of its output may be missing"
             self._spawn(self._see_to_its_end(cell))

@@ -53,6 +53,7 @@ class LogWriter:
         self._give_up_at = float("inf")
         self._trouble = ""
         self._doubt: tuple[Stamp, float] | None = None
+        self.unfinished: list[str] = []  # cells that the notebook showed as running when it was opened
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -68,6 +69,7 @@ class LogWriter:
             raise NotebookError(f"cannot log to {self.path}: {error.strerror}", "name another file") from error
         except NotANotebook as error:
             raise NotebookError(f"cannot log to {self.path}: {error}", "name another file") from error
+        self.unfinished = self.page.running()
         self._thread = threading.Thread(target=self._run, name="notebook-log", daemon=True)
         self._thread.start()
 

@@ -79,6 +79,10 @@ class NotebookLog:
         """
         self._writer.open()
 
+    def unfinished(self) -> list[str]:
+        """Give the cells of this session that the notebook, as `open` has found it, shows as running."""
+        return self._writer.unfinished
+
     def begin(
         self,
         cell_id: str,

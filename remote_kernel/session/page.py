@@ -63,6 +63,11 @@ class Page:
             kept = self._shelf.keep(encode_cell(cell))
             self.sheets[cell["id"]] = Sheet(kept, own, _number(ours.get("revision")), self.revision)
 
+    def running(self) -> list[str]:
+        """Give the cells of this session without an end."""
+        cells = ((identity, sheet.read()) for identity, sheet in self.sheets.items() if sheet.own)
+        return [identity for identity, cell in cells if _ours(cell).get("verdict") == "running"]
+
     def put(self, identity: str, cell: dict[str, Any], displays: dict[str, list[int]], *, final: bool = False) -> None:
         """Write one of our cells: new, or changed. The person's source, position and metadata of it stay."""
         sheet = self.sheets.get(identity)

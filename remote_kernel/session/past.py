@@ -6,7 +6,8 @@ import json
 import os
 from contextlib import suppress
 
-from remote_kernel.session.events import Queued, from_fields
+from remote_kernel.session.events import Event, Queued, from_fields
+from remote_kernel.session.journal import read_journal
 from remote_kernel.session.place import Place
 
 _TAIL_BYTES = 1 << 16
@@ -35,6 +36,10 @@ class Past:
     def unfinished(self) -> list[Queued]:
         """Give the cells whose end no host has seen, the oldest first."""
         return self._unfinished
+
+    def events(self, number: str) -> list[Event]:
+        """Give what a cell's journal holds; nothing where there is no such cell."""
+        return list(read_journal(self._place.journal(number))) if self.knows(number) else []
 
     def knows(self, number: str) -> bool:
         """Whether there is, or was, a cell of this number."""

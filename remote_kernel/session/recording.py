@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import Event, Started
+from remote_kernel.session.events import Event, Queued, Started
 from remote_kernel.session.notebook import LogFacts, NotebookLog
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import Record
@@ -34,10 +34,24 @@ class Recording:
             facts = LogFacts(self._place.name, record.host, record.kernelspec, record.display_name, language)
             self._log.describe(facts)
 
+    def catch_up(self, read: Callable[[str], Iterable[Event]]) -> None:
+        """Bring those cells up to date whose end an earlier host has seen, and could not write any more.
+
+        `read` gives a cell's events by its number. Call it after `open`.
+        """
+        for identity in self._log.unfinished() if self._log else ():
+            number = identity.removeprefix(f"{self._stamp}-")
+            events = list(read(number)) if number.isdigit() else []
+            if self._log and events and isinstance(events[0], Queued):
+                recorder = _CellRecorder(self._log, identity, number, events[0].code, events[0].author, self._place)
+                for event in events:
+                    recorder.append(event)
+
     def record(self, cell: Cell) -> None:
         """Have a cell's events from now on."""
         if self._log:
-            cell.record(_CellRecorder(self._log, cell, f"{self._stamp}-{cell.number}", self._place))
+            identity = f"{self._stamp}-{cell.number}"
+            cell.record(_CellRecorder(self._log, identity, cell.number, cell.code, cell.author, self._place))
 
     def close(self) -> None:
         """Write what is left; takes up to ten seconds where the disk is slow. Idempotent."""
@@ -48,14 +62,13 @@ class Recording:
 class _CellRecorder:
     """One cell on its way into the notebook."""
 
-    def __init__(self, log: NotebookLog, cell: Cell, identity: str, place: Place) -> None:
-        self._log, self._cell, self._id, self._place = log, cell, identity, place
+    def __init__(self, log: NotebookLog, identity: str, number: str, code: str, author: str, place: Place) -> None:
+        self._log, self._id, self._code = log, identity, code
+        self._author = "" if author == AUTHOR else author
+        self._whole = place.journal(number) if number.isdigit() else ""
 
     def append(self, event: Event) -> None:
         """Take the next event."""
         if isinstance(event, Started):
-            cell = self._cell
-            author = "" if cell.author == AUTHOR else cell.author
-            whole = self._place.journal(cell.number) if cell.number.isdigit() else ""
-            self._log.begin(self._id, cell.code, author, event.generation, event.at, whole=whole)
+            self._log.begin(self._id, self._code, self._author, event.generation, event.at, whole=self._whole)
         self._log.add(self._id, event)
