@@ -2,7 +2,7 @@
 
 1. Read the connection file, listen on its five ports, start ssh. Front ends connect at once and wait.
 2. Send the agent and the start parameters through ssh's stdin, and right behind them the Link's frames: what a
-   front end has sent so far reaches the kernel without a further round trip.
+   front end has sent so far reaches the kernel without a further round trip; so does its greeting (see greeting).
 3. Skip what the remote shell printed up to our marker; from there on stdout carries the Link's frames.
 4. Every connection on a port is a stream. SIGINT and other signals become control messages, SIGTERM and SIGHUP
    a `bye`, which ends the kernel unless it is kept.
@@ -42,6 +42,7 @@ from remote_kernel.errors import (
     TransportError,
     by_name,
 )
+from remote_kernel.greeting import HeadStart
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
@@ -154,6 +155,7 @@ class Launcher:
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
         self._undertaker = Undertaker(options, self._identity)
+        self._greets_alike = True
         self._trip: Trip | None = None
         self._give_up_at = time.monotonic() + ANSWER_SECONDS
         self._master: tuple[int, int] | None = None
@@ -364,6 +366,12 @@ class Launcher:
         else:
             sink = SocketSink(self._reactor, stream, connection, self._sockets.discard)
         self._sockets.add(sink)
+        if self._greets_alike:
+            HeadStart(stream, connection, self._greets_otherwise)
+
+    def _greets_otherwise(self) -> None:
+        self._greets_alike = False
+        self._log.note("the kernel speaks an old ZMTP: front ends get no head start at their greeting")
 
     def _signal(self, number: int) -> None:
         self._tell("signal", number=number)

@@ -22,7 +22,7 @@ LAYERS = (
     {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process"},
     {"link"},
     {"reactor", "endpoint", "connection_file"},
-    {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay"},
+    {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
     {"folder"},
     {"channels", "logout", "iopub"},
     {"visitor", "diary"},
