@@ -290,12 +290,17 @@ def fails(
     assert time.monotonic() - begun < within
     assert done.returncode == 255, done
     assert "Traceback" not in done.stderr
-    stderr = choice.with_the_jump_hosts_words(options, done.stderr)
+    stderr = choice.in_full(options, done.stderr)
     found = explain(options, stderr, done.returncode, b"")
     assert type(found) is kind, done.stderr
     for text in says:
         assert text in str(found)
     return done.stderr
+
+
+def login_command(options: LaunchOptions) -> str:
+    """Give what a hint tells a person to run."""
+    return f"{options.login_command()}' in a terminal"
 
 
 def test_unknown_name(transport: str, ssh_config: Path) -> None:
@@ -327,13 +332,14 @@ def test_key_with_a_passphrase(transport: str, tmp_path: Path, config: Callable[
     command = ["ssh-keygen", "-q", "-p", "-P", "", "-N", secret, "-f", str(tmp_path / "key")]
     subprocess.run(command, check=True, capture_output=True)
     options = options_for("target", config(IdentityFile=str(tmp_path / "key")), "", transport=transport)
-    assert secret not in fails(errors.AuthenticationFailed, options, "permission denied (publickey)")
+    says = ("permission denied (publickey)", f"the key {tmp_path / 'key'} has a passphrase", login_command(options))
+    assert secret not in fails(errors.AuthenticationFailed, options, *says)
 
 
 def test_unknown_host_key(transport: str, tmp_path: Path, target: Server, config: Callable[..., Path]) -> None:
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "none")), "", transport=transport)
     logins = target.log_text().count("Accepted")
-    fails(errors.HostKeyUnknown, options, "host key of target is not known")
+    fails(errors.HostKeyUnknown, options, "host key of target is not known", "fingerprint", login_command(options))
     assert target.log_text().count("Accepted") == logins
     assert not (tmp_path / "none").exists()
 
@@ -344,7 +350,7 @@ def test_changed_host_key(transport: str, tmp_path: Path, target: Server, config
     (tmp_path / "known").write_text(f"[{target.host}]:{target.port} {key}\n")
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "known")), "", transport=transport)
     logins = target.log_text().count("Accepted")
-    fails(errors.HostKeyChanged, options, "host key of target has changed", "ssh-keygen -R")
+    fails(errors.HostKeyChanged, options, "host key of target has changed", login_command(options))
     assert target.log_text().count("Accepted") == logins
 
 

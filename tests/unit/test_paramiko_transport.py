@@ -13,9 +13,10 @@ from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
+from remote_kernel.transport.known_hosts import fingerprint
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_failure import Failure
-from remote_kernel.transport.paramiko_hosts import fingerprint, verify
+from remote_kernel.transport.paramiko_hosts import verify
 
 CONFIG = """\
 Host gpu1
