@@ -32,14 +32,19 @@ def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float
 
     Kernels that a refused login keeps waiting try again then. Raises TransportError's kinds.
     """
-    try:
-        said = _enter(options, person, persist_seconds)
-    except Failure as failure:
-        error = explain(options, str(failure), 255, b"")
-        if not (person and isinstance(error, HostKeyChanged) and _forgets_old_key(str(failure), error.message, person)):
-            raise error from None
-        with _told(options):
+    while True:  # each turn takes an old host key off the record: there may be one for each hop
+        try:
             said = _enter(options, person, persist_seconds)
+            break
+        except Failure as failure:
+            error = explain(options, str(failure), 255, b"")
+            is_agreed = (
+                person is not None
+                and isinstance(error, HostKeyChanged)
+                and _forgets_old_key(str(failure), error.message, person)
+            )
+            if not is_agreed:
+                raise error from None
     breaker.clear(options)
     return said
 

@@ -84,6 +84,27 @@ def test_included_files_stand_where_they_are_included(tmp_path: Path) -> None:
     ]
 
 
+MATCHES = """\
+Match host *.example.org,!bad.example.org
+    Port 2201
+Match originalhost short user somebody
+    Port 2202
+Match user me
+    Port 2203
+Match all
+    Port 2204
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "user", "port"),
+    [("a.example.org", "x", 2201), ("bad.example.org", "x", 2204), ("other", "me", 2203), ("other", "x", 2204)],
+)
+def test_match_blocks_hold_for_whom_they_name(tmp_path: Path, host: str, user: str, port: int) -> None:
+    (tmp_path / "config").write_text(MATCHES)
+    assert Config(str(tmp_path / "config")).way(Endpoint(host, user))[0].port == port
+
+
 def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("Host *\n GSSAPIAuthentication yes\n KnownHostsCommand none\n")
     config = Config(str(tmp_path / "config"))
