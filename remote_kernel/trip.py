@@ -127,7 +127,7 @@ class Trip:
         if not self._pipe.answered:
             stderr, status = self._last_words()
             if self._mode == "start":
-                stderr = choice.with_the_jump_hosts_words(self._options, stderr)
+                stderr = choice.in_full(self._options, stderr)
             error = explain(self._options, stderr, status, self._pipe.noise)
             self._return(error, arrived=False)
         elif "speaks protocol" in reason:

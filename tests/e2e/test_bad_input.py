@@ -135,7 +135,13 @@ def test_wrong_key_is_offered_once_within_a_minute(
 @pytest.mark.over_both
 def test_unknown_host_key(connection_file: Path, target: Server, tmp_path: Path, config: Callable[..., Path]) -> None:
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "none")), "python3")
-    fails_with(errors.HostKeyUnknown, options, connection_file, "host key of target is not known here", "fingerprint")
+    fails_with(
+        errors.HostKeyUnknown,
+        options,
+        connection_file,
+        "host key of target is not known here",
+        "remote_kernel login target",
+    )
 
 
 @pytest.mark.over_both
@@ -144,7 +150,9 @@ def test_changed_host_key(connection_file: Path, target: Server, tmp_path: Path,
     key = " ".join((tmp_path / "other.pub").read_text().split()[:2])
     (tmp_path / "known").write_text(f"[{target.host}]:{target.port} {key}\n")
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "known")), "python3")
-    fails_with(errors.HostKeyChanged, options, connection_file, "host key of target has changed", "ssh-keygen -R")
+    fails_with(
+        errors.HostKeyChanged, options, connection_file, "host key of target has changed", "remote_kernel login target"
+    )
 
 
 @pytest.mark.over_both

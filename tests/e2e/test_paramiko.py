@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from remote_kernel.transport import choice
 from tests.support.ends import log_of
 from tests.support.kernels import (
+    manager_for,
     options_for,
     run,
     running_kernel,
     wait_until,
+    write_kernelspec,
 )
 from tests.support.relay import Relay
 from tests.support.servers import Server, Servers
@@ -51,8 +56,9 @@ def test_frozen_connection_is_given_up_and_nothing_is_lost(
         relay.freeze()
         assert wait_until(lambda: "trying to get back" in log_of(manager), 12), "nobody missed the server"
         relay.thaw()
-        reply = client.get_shell_msg(timeout=40)
-        assert (reply["parent_header"]["msg_id"], reply["content"]["status"]) == (request, "ok")
+        while (reply := client.get_shell_msg(timeout=40))["parent_header"]["msg_id"] != request:
+            pass
+        assert reply["content"]["status"] == "ok"
         printed = ""
         while (message := client.get_iopub_msg(timeout=10))["content"].get("execution_state") != "idle":
             if message["msg_type"] == "stream":
@@ -60,7 +66,7 @@ def test_frozen_connection_is_given_up_and_nothing_is_lost(
         assert (seen + printed).split() == [str(n) for n in range(100)]
 
 
-def test_machine_without_ssh_takes_paramiko_by_itself(
+def test_notebook_runs_through_a_cut_where_there_is_no_ssh(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "no-ssh-here"
@@ -69,5 +75,38 @@ def test_machine_without_ssh_takes_paramiko_by_itself(
     assert shutil.which("ssh") is None
     options = options_for("target", ssh_config, remote_python)
     assert choice.name(options) == "paramiko"
-    with running_kernel(tmp_path, options) as (_, client):
+    write_kernelspec(tmp_path, "remote", options)
+    cells = [
+        "import time\nfor n in range(30):\n    print(n)\n    time.sleep(0.1)",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);",
+    ]
+    manager = manager_for(tmp_path, "remote")
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(cell) for cell in cells]), km=manager, timeout=60)
+    cuts: list[int] = []
+    notebook.on_cell_execute = lambda **_: threading.Timer(1.0, lambda: cuts.append(target.kill_sessions())).start()
+    try:
+        done = notebook.execute()
+        log = log_of(manager)
+    finally:
+        if notebook.kc:
+            notebook.kc.stop_channels()
+        manager.shutdown_kernel()
+        manager.cleanup_resources()
+    assert any(cuts)
+    assert "".join(output["text"] for output in done.cells[0].outputs).split() == [str(n) for n in range(30)]
+    assert "image/png" in done.cells[1].outputs[0]["data"]
+    assert "again after" in log
+
+
+def test_what_cannot_be_honoured_is_named_in_the_log(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    path = tmp_path / "config"
+    path.write_text(f"Host target\n    GSSAPIAuthentication yes\n    Compression yes\n{ssh_config.read_text()}")
+    with running_kernel(tmp_path, options_for("target", path, remote_python, transport="paramiko")) as (
+        manager,
+        client,
+    ):
         assert run(client, "1 + 1").result == "2"
+        warning = "warning: without the OpenSSH client this is not honoured: gssapiauthentication yes"
+        assert log_of(manager).count(warning) == 1
