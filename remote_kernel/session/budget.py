@@ -17,9 +17,10 @@ _HELD = 1_000_000  # characters that wait for another Clear where nothing bounds
 
 
 class OutputFile:
-    """The whole output at `path`: record() takes it in order, and nothing is written before open().
+    """The whole output, to be at `path` after close(): record() takes it in order, and open() begins the file.
 
-    A disk that is full ends the file and not the output: `problem` says so.
+    Two clients may follow the same cell: each writes a file of its own, and the last to end leaves it. A disk that is
+    full ends the file and not the output: `problem` says so.
     """
 
     def __init__(self, path: str) -> None:
@@ -28,6 +29,7 @@ class OutputFile:
         self.is_open = False
         self._early: list[str] = []
         self._descriptor = -1
+        self._partial = f"{path}.{os.getpid()}.partial"
 
     def record(self, text: str) -> None:
         """Take the next text: into memory, or once it is open into the file."""
@@ -44,7 +46,7 @@ class OutputFile:
         try:
             os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, 0o600)
+            self._descriptor = os.open(self._partial, flags, 0o600)
         except OSError as error:
             self.problem = f"not written: {error.strerror}"
         early, self._early = self._early, []
@@ -58,10 +60,11 @@ class OutputFile:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
 
     def close(self) -> None:
-        """Close the file, if there is one."""
+        """Put the file, if there is one, to its place."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            os.replace(self._partial, self.path)
 
     def _write(self, text: str) -> None:
         if self._descriptor < 0:

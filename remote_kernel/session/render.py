@@ -1,6 +1,6 @@
 """Turn a cell's events into what a terminal, an agent or a script reads, as they come.
 
-Three forms: Text, for readers; Report, one JSON document at the end; Lines, one JSON line for each event. Each takes
+Three forms: `text`, for readers; `json`, one document at the end; `jsonl`, one line for each event. Each takes
 feed(event) for every event and close() at the end, and writes to files that the caller gives: nothing here prints. A
 file whose reader has gone away raises BrokenPipeError, which the caller handles.
 """
@@ -39,6 +39,31 @@ class Renderer(Protocol):
 
     def close(self) -> None:
         """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
+
+
+def make_renderer(
+    form: str,
+    out: Writer,
+    err: Writer,
+    *,
+    files: str,
+    output_file: str,
+    budget: int | None = None,
+    full_traceback: bool = False,
+) -> Renderer:
+    """Give the renderer of a form, `text`, `json` or `jsonl`, for one cell.
+
+    `files` is the folder for images and large data; `output_file` the path for the whole of an output that is longer
+    than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
+    of a cell's output (what came since some place) needs an `output_file` of its own.
+    """
+    if form == "text":
+        return Text(out, err, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
+    from remote_kernel.session import report
+
+    if form == "jsonl":
+        return report.Lines(out, files=files)
+    return report.Report(out, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
 
 
 class Text:

@@ -14,6 +14,8 @@ from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
 from remote_kernel.session.events import (
     VERSION,
+    Away,
+    Back,
     Clear,
     Display,
     Done,
@@ -31,7 +33,6 @@ from remote_kernel.session.plain_text import PlainText, strip
 
 _FIRST_DISPLAYS, _LAST_DISPLAYS = 20, 80  # of more, those between are left out of the document
 _LONGEST_INLINE = 20_000  # characters of a representation that a line holds; a longer one is a file
-_UNFINISHED = Done("running", 0.0)
 
 
 class _Field:
@@ -82,6 +83,7 @@ class Report:
         self._truncated: list[str] = []
         self._queued = Queued("", 0.0)
         self._started = Started(0.0)
+        self._unfinished = "running"  # the verdict where nobody waits for the end
         self._error: Error | None = None
         self._clears = False
         self._closed = False
@@ -114,13 +116,15 @@ class Report:
             self._queued = event
         elif isinstance(event, Started):
             self._started = event
+        elif isinstance(event, (Away, Back)):
+            self._unfinished = "away" if isinstance(event, Away) else "running"
         elif isinstance(event, Done):
             self._write(event)
 
     def close(self) -> None:
-        """Write the document with the verdict `running`, unless Done has written it."""
+        """Write the document with the verdict `running`, or `away`, unless Done has written it."""
         if not self._closed:
-            self._write(_UNFINISHED._replace(generation=self._started.generation))
+            self._write(Done(self._unfinished, 0.0, generation=self._started.generation))
 
     def _clear(self) -> None:
         self._clears = False
