@@ -24,6 +24,7 @@ class Pipe:
     def __init__(self, file: Writer) -> None:
         self._file = file
         self.at_line_start = True
+        self._dirty = False
 
     def write(self, text: str) -> None:
         """Write the text."""
@@ -35,7 +36,10 @@ class Pipe:
             encoding = getattr(self._file, "encoding", None) or "utf-8"
             self._file.write(text.encode(encoding, "backslashreplace").decode(encoding))
         self.at_line_start = text.endswith("\n")
+        self._dirty = True
 
     def flush(self) -> None:
         """Pass it on."""
-        self._file.flush()
+        if self._dirty:
+            self._dirty = False
+            self._file.flush()

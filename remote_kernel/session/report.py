@@ -80,7 +80,6 @@ class Report:
         self._full_traceback = full_traceback
         self._file = OutputFile(output_file)
         self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
-        self._truncated: list[str] = []
         self._queued = Queued("", 0.0)
         self._started = Started(0.0)
         self._unfinished = "running"  # the verdict where nobody waits for the end
@@ -92,8 +91,9 @@ class Report:
     def _forget_displays(self) -> None:
         self._result: dict[str, Any] | None = None
         self._first: list[dict[str, Any]] = []
-        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_DISPLAYS)
+        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_DISPLAYS if self._limit else None)
         self._displays = 0
+        self._truncated: list[str] = []
         self._updates: dict[str, Update] = {}
 
     def feed(self, event: Event) -> None:
@@ -141,12 +141,15 @@ class Report:
             self._result = shown
             return
         self._displays += 1
+        if len(self._last) == self._last.maxlen and "displays" not in self._truncated:
+            self._truncated.append("displays")
+            self._file.open()
         (self._first if self._displays <= _FIRST_DISPLAYS else self._last).append(shown)
 
     def _shown(self, data: dict[str, Any]) -> dict[str, Any]:
         shown = choose(data, self._files)
         text = strip(shown.text)
-        if text:
+        if text and self._limit:
             self._file.record(text + "\n")
         return {"text": text, "files": [_file(artifact) for artifact in shown.files], "notes": shown.notes}
 

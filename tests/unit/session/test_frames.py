@@ -9,7 +9,7 @@ RULER = "\x1b[31m" + "-" * 75 + "\x1b[39m"
 HEADER = "\x1b[31mValueError\x1b[39m                                Traceback (most recent call last)"
 CELL = "\x1b[36mCell\x1b[39m\x1b[36m \x1b[39m\x1b[32mIn[5]\x1b[39m\x1b[32m, line 2\x1b[39m\n----> 2 a.b()\n"
 LIBRARY = (
-    "File \x1b[32m/env/lib/python3.11/site-packages/{}/x.py:7\x1b[39m, in \x1b[36mf\x1b[39m\x1b[34m(a, b={{}})\x1b[39m\n"
+    "File \x1b[32m/env/lib/python3.11/site-packages/{}/x.py:7\x1b[39m, in \x1b[36mf\x1b[39m\x1b[34m(a, b)\x1b[39m\n"
     "      6 a\n----> 7 b\n      8 c\n"
 )
 END = "\x1b[31mValueError\x1b[39m: no"
