@@ -7,7 +7,7 @@ file whose reader has gone away raises BrokenPipeError, which the caller handles
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
@@ -24,7 +24,7 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
-from remote_kernel.session.pipe import Pipe, Writer
+from remote_kernel.session.pipe import Pipe, Writer, ends_line
 from remote_kernel.session.plain_text import PlainText, strip
 
 if TYPE_CHECKING:
@@ -57,6 +57,10 @@ def make_renderer(
     than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
     of a cell's output (what came since some place) needs an `output_file` of its own.
     """
+    if form == "text" and not budget and out.isatty() and err.isatty():
+        from remote_kernel.session.terminal import Terminal
+
+        return Terminal(out, err, files=files, output_file=output_file, full_traceback=full_traceback)
     if form == "text":
         return Text(out, err, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
     from remote_kernel.session import report
@@ -102,6 +106,7 @@ class Text:
         self._error: Error | None = None  # held, as the last one is shown whatever the budget
         self._clears = False  # the next output clears
         self._closed = False
+        self._latest = "stdout"  # where the last text went
         self._ends_line = {"stdout": True, "stderr": True}  # of what went into the budget
 
     def feed(self, event: Event) -> None:
@@ -111,8 +116,7 @@ class Text:
         elif isinstance(event, Display):
             self._display(event)
         elif isinstance(event, Update):
-            self._updates[event.id] = event
-            return
+            self._update(event)
         elif isinstance(event, Clear):
             self._clears = True
             if not event.wait:
@@ -146,11 +150,21 @@ class Text:
 
     def _display(self, event: Display) -> None:
         self._output_comes()
-        text = str(choose(event.data, self._files))
+        text = self._text_of(event.data)
         if event.id:
             self._shown[event.id] = text
             self._updates.pop(event.id, None)
+        self._display_block(event.id, text)
+
+    def _display_block(self, identity: str, text: str) -> None:
         self._block("stdout", text)
+
+    def _update(self, event: Update) -> None:
+        """Hold it: a stream of lines shows the last for each id, at the end."""
+        self._updates[event.id] = event
+
+    def _text_of(self, data: dict[str, Any]) -> str:
+        return str(choose(data, self._files))
 
     def _output_comes(self) -> None:
         """Apply a Clear that waited for the next output, and put an error that was not the last into the budget."""
@@ -161,15 +175,18 @@ class Text:
             self._error = None
             self._updates.clear()
             self._shown.clear()
-            self._budget.clear()
+            self._clear()
         if self._error:
             error, self._error = self._error, None
             self._block("stderr", self._traceback(error))
 
+    def _clear(self) -> None:
+        self._budget.clear()
+
     def _finish(self) -> None:
         """Write all that is held, the error last."""
         for update in self._updates.values():
-            text = str(choose(update.data, self._files))
+            text = self._text_of(update.data)
             if text != self._shown.get(update.id):
                 self._shown[update.id] = text
                 self._block("stdout", text)
@@ -180,7 +197,7 @@ class Text:
         if self._error:
             error, self._error = self._error, None
             self._line_starts()
-            self._pipes["stderr"].write(self._traceback(error) + "\n")
+            self._pass_on("stderr", self._traceback(error) + "\n")
 
     def _traceback(self, error: Error) -> str:
         from remote_kernel.session.frames import trim
@@ -203,32 +220,40 @@ class Text:
     def _note(self, message: str) -> None:
         if message:
             self._line_starts()
-            self._pipes["stderr"].write(f"rkernel: {message}\n")
+            self._pass_on("stderr", f"rkernel: {message}\n")
 
     def _line_starts(self) -> None:
         """End a line that is open on either, as both may go to the same place."""
-        for pipe in self._pipes.values():
+        for name, pipe in self._pipes.items():
             if not pipe.at_line_start:
-                pipe.write("\n")
+                self._pass_on(name, "\n")
 
     def _block(self, name: str, text: str) -> None:
         """Give a text lines of its own."""
         if not text:
             return
-        for other, stream in self._texts.items():
-            self._give(other, stream.finish())
-            if not self._ends_line[other]:
-                self._give(other, "\n")
+        self._lines_end()
         if isinstance(self._texts[name], PlainText):
             text = strip(text)
         self._give(name, text + "\n")
 
+    def _lines_end(self) -> None:
+        """End a line that is open in what goes through the budget."""
+        for name, stream in self._texts.items():
+            self._give(name, stream.finish())
+            if not self._ends_line[name]:
+                self._give(name, "\n")
+
     def _give(self, name: str, text: str) -> None:
         if text:
-            self._ends_line[name] = text.endswith("\n")
+            self._ends_line[name] = ends_line(text, self._ends_line[name])
             self._budget.write(name, text)
 
     def _pass_on(self, name: str, text: str) -> None:
+        """Write the text; what went to the other file before is there before, as both may be the same place."""
+        if name != self._latest:
+            self._pipes[self._latest].flush()
+            self._latest = name
         self._pipes[name].write(text)
 
     def _flush(self) -> None:
