@@ -244,29 +244,16 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
 
 
 def _renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
-    place = session.place
-    if options.jsonl:
-        from remote_kernel.session.report import Lines
+    from remote_kernel.session.render import make_renderer
 
-        return Lines(sys.stdout, files=place.files)
-    output_file = os.path.join(place.cells, f"{running.cell}.txt")
-    if options.json:
-        from remote_kernel.session.report import Report
-
-        return Report(
-            sys.stdout,
-            files=place.files,
-            output_file=output_file,
-            budget=options.budget,
-            full_traceback=options.full_traceback,
-        )
-    from remote_kernel.session.render import Text
-
-    return Text(
+    since = getattr(options, "since", 0)
+    part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
+    return make_renderer(
+        "json" if options.json else "jsonl" if options.jsonl else "text",
         sys.stdout,
         sys.stderr,
-        files=place.files,
-        output_file=output_file,
+        files=session.place.files,
+        output_file=os.path.join(session.place.cells, f"{running.cell}{part}.txt"),
         budget=options.budget,
         full_traceback=options.full_traceback,
     )

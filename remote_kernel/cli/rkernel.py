@@ -123,6 +123,7 @@ COMMANDS = {
     "vars": "looks",
     "inspect": "looks",
     "complete": "looks",
+    "skill": "skill",
 }
 
 
