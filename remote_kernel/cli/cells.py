@@ -203,7 +203,7 @@ def _newest(session: Session) -> str:
 
 def show(session: Session, running: Running, options: argparse.Namespace) -> int:
     """Show a cell until it is done, or the time is up, and give the exit status."""
-    renderer = make_renderer(session, running, options)
+    renderer = renderer_for(session, running, options)
     away = False
     try:
         for event in follow(session, running, options):
@@ -284,31 +284,18 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
     return VERDICTS["running"]
 
 
-def make_renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
+def renderer_for(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
     """Give what shows a cell's events as the options say."""
-    place = session.place
-    if options.jsonl:
-        from remote_kernel.session.report import Lines
+    from remote_kernel.session.render import make_renderer
 
-        return Lines(sys.stdout, files=place.files)
-    output_file = os.path.join(place.cells, f"{running.cell}.txt")
-    if options.json:
-        from remote_kernel.session.report import Report
-
-        return Report(
-            sys.stdout,
-            files=place.files,
-            output_file=output_file,
-            budget=options.budget,
-            full_traceback=options.full_traceback,
-        )
-    from remote_kernel.session.render import Text
-
-    return Text(
+    since = getattr(options, "since", 0)
+    part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
+    return make_renderer(
+        "json" if options.json else "jsonl" if options.jsonl else "text",
         sys.stdout,
         sys.stderr,
-        files=place.files,
-        output_file=output_file,
+        files=session.place.files,
+        output_file=os.path.join(session.place.cells, f"{running.cell}{part}.txt"),
         budget=options.budget,
         full_traceback=options.full_traceback,
     )

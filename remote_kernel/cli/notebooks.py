@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from remote_kernel.cli.cells import follow, make_renderer, request_for, session_for, still_running
+from remote_kernel.cli.cells import follow, renderer_for, request_for, session_for, still_running
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Running, StillRunning
 from remote_kernel.session.events import Done, Event
@@ -41,7 +41,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
                 number = step.number
                 done = [one.number for one in steps].index(number) + 1
                 sys.stderr.write(f"rkernel: cell {number} of {path}, {done} of {len(steps)}\n")
-                renderer = make_renderer(session, running[-1], options)
+                renderer = renderer_for(session, running[-1], options)
             renderer.feed(event)
             if isinstance(event, Done):
                 status = 0 if event.verdict == "error" and step.may_fail else event.status

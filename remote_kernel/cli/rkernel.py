@@ -134,6 +134,7 @@ COMMANDS = {
     "vars": "looks",
     "inspect": "looks",
     "complete": "looks",
+    "skill": "skill",
 }
 
 
