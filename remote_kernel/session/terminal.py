@@ -49,6 +49,8 @@ class Rows:
     def erase(self, number: int = 0) -> str:
         """Give what removes all from this row on, empty where it cannot; the output then goes on from there."""
         up = self.number - number
+        if not up and not self._column:
+            return ""
         if self._lost or up >= self._lines:
             self.number = self._column = 0
             self._lost = False
@@ -111,8 +113,7 @@ class Terminal(Text):
         self._shown[event.id] = text
         self._display_block(event.id, text)
 
-    def _finish(self) -> None:
-        super()._finish()
+    def _last_line_ends(self) -> None:
         self._line_starts()
 
 
