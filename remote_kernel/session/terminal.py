@@ -7,11 +7,12 @@ back, nor what follows text that moves the cursor up by itself: there the new ou
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.pipe import Writer, ends_line
-from remote_kernel.session.plain_text import strip
+from remote_kernel.session.plain_text import SEQUENCE
 from remote_kernel.session.render import Text
 
 _MEDIA = ("image/", "audio/", "video/", "application/")
@@ -37,7 +38,7 @@ class Rows:
             self.number += ends  # too far to come back to, however its lines wrap
             text = text[text.rfind("\n") + 1 :]
             self._column = 0
-        for number, line in enumerate(strip(text).split("\n")):
+        for number, line in enumerate(re.sub(SEQUENCE, "", text).split("\n")):
             if number:
                 self.number += 1
                 self._column = 0
