@@ -90,13 +90,6 @@ class Sequences:
         return text[end + 1 :] if text[end] == "\a" else text[end:]
 
 
-def strip(text: str) -> str:
-    """Give the text without control sequences and without `\\r` at line ends; for text that is complete."""
-    if "\x1b" in text:
-        text = re.sub(SEQUENCE, "", text).replace("\x1b", "")
-    return text.replace("\r\n", "\n") if "\r" in text else text
-
-
 class PlainText:
     """One stream: feed() takes its pieces and gives lines; finish() gives what is held back."""
 
@@ -162,6 +155,14 @@ class PlainText:
             given += self._hold(self._screen.finish())
             self._screen = None
         return given
+
+
+def strip(text: str) -> str:
+    """Give what PlainText leaves of a text that is complete."""
+    if not _has_controls(text):
+        return text
+    plain = PlainText()
+    return plain.feed(text) + plain.finish()
 
 
 class _Screen:

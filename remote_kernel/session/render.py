@@ -129,7 +129,8 @@ class Text:
         elif isinstance(event, Done):
             self._finish()
             self._note(event.message)
-            self.close()
+            self._last_line_ends()
+            self._end()
         else:
             self._tell(event)
         self._flush()
@@ -138,8 +139,17 @@ class Text:
         """Write what is held, and close the file of the whole output."""
         if self._closed:
             return
-        self._closed = True
         self._finish()
+        self._line_starts()  # what comes next is about the cell
+        self._end()
+
+    def _last_line_ends(self) -> None:
+        """End the line of a progress bar; stdout stays as the code wrote it."""
+        if not self._pipes["stderr"].at_line_start:
+            self._pass_on("stderr", "\n")
+
+    def _end(self) -> None:
+        self._closed = True
         self._flush()
         self._file.close()
 

@@ -244,7 +244,7 @@ class Lines:
         if is_json(mime):
             is_short = len(json.dumps(data)) <= _LONGEST_INLINE
         else:
-            is_short = is_text(mime) and len(data) <= _LONGEST_INLINE
+            is_short = not isinstance(data, str) or (is_text(mime) and len(data) <= _LONGEST_INLINE)
         if is_short:
             return data
         try:

@@ -7,11 +7,12 @@ back, nor what follows text that moves the cursor up by itself: there the new ou
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.pipe import Writer, ends_line
-from remote_kernel.session.plain_text import strip
+from remote_kernel.session.plain_text import SEQUENCE
 from remote_kernel.session.render import Text
 
 _MEDIA = ("image/", "audio/", "video/", "application/")
@@ -37,7 +38,7 @@ class Rows:
             self.number += ends  # too far to come back to, however its lines wrap
             text = text[text.rfind("\n") + 1 :]
             self._column = 0
-        for number, line in enumerate(strip(text).split("\n")):
+        for number, line in enumerate(re.sub(SEQUENCE, "", text).split("\n")):
             if number:
                 self.number += 1
                 self._column = 0
@@ -49,6 +50,8 @@ class Rows:
     def erase(self, number: int = 0) -> str:
         """Give what removes all from this row on, empty where it cannot; the output then goes on from there."""
         up = self.number - number
+        if not up and not self._column:
+            return ""
         if self._lost or up >= self._lines:
             self.number = self._column = 0
             self._lost = False
@@ -111,8 +114,7 @@ class Terminal(Text):
         self._shown[event.id] = text
         self._display_block(event.id, text)
 
-    def _finish(self) -> None:
-        super()._finish()
+    def _last_line_ends(self) -> None:
         self._line_starts()
 
 

@@ -62,13 +62,13 @@ def test_lines_are_written_as_they_come(tmp_path: Path) -> None:
 
     assert out.getvalue() == "first\n"
     text.close()
-    assert out.getvalue() == "first\nsec"
+    assert out.getvalue() == "first\nsec\n", "what the caller says next begins a line"
 
 
 def test_progress_leaves_its_last_state(render) -> None:  # type: ignore[no-untyped-def]
     bars = [Stream("stderr", f"\r{done:3}%|{'#' * (done // 10):10}|") for done in range(101)]
 
-    assert render(*bars, OK)[1] == "100%|##########|"
+    assert render(*bars, OK)[1] == "100%|##########|\n"
 
 
 def test_long_output_has_head_and_tail_and_a_file_with_all(render, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
