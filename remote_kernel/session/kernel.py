@@ -90,8 +90,24 @@ class KernelProcess:
     async def ended(self) -> int:
         """Wait until the kernel has ended, and give its status."""
         while (status := self.status()) is None:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await self._change()
         return status
+
+    async def _change(self) -> None:
+        """Wait until the process ends, where the system can tell (Linux), else for a moment."""
+        try:
+            watch = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            await asyncio.sleep(_LOOK_SECONDS)
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(watch, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(watch)
+            os.close(watch)
 
     def signal(self, number: int) -> None:
         """Signal the whole group, as Jupyter does. Nothing happens when it has ended."""

@@ -12,7 +12,7 @@ from typing import Any
 from remote_kernel.session.events import Clear, Display, Error, Event, Started, Stream, Update
 from remote_kernel.session.stream_text import StreamText
 
-LIMIT_CHARACTERS = 10 << 20
+LIMIT_CHARACTERS = 1_000_000
 
 # What an output costs of the limit besides its text: JupyterLab makes a widget of each. An image's data is shown
 # quickly, and costs less than text.

@@ -67,7 +67,7 @@ class _CellRecorder:
         self._author = "" if author == AUTHOR else author
         self._whole = place.journal(number) if number.isdigit() else ""
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, line: bytes | None = None) -> None:
         """Take the next event."""
         if isinstance(event, Started):
             self._log.begin(self._id, self._code, self._author, event.generation, event.at, whole=self._whole)
