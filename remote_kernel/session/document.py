@@ -75,6 +75,9 @@ def parse_notebook(data: bytes) -> dict[str, Any]:
     for cell in document["cells"]:
         if not isinstance(cell, dict) or not isinstance(cell.setdefault("metadata", {}), dict):
             raise NotANotebook("one of its cells is not an object")
+        outputs = cell.get("outputs", [])
+        if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
+            raise NotANotebook("one of its outputs is not an object")
         identity = cell.get("id")
         if not isinstance(identity, str) or not is_cell_id(identity) or identity in seen:
             cell["id"] = identity = secrets.token_hex(4)

@@ -22,7 +22,7 @@ SHORTEST_PAUSE = 0.5  # seconds between two writes of a cell's outputs
 URGENT_PAUSE = 0.5  # at most, before a cell that has begun or ended is written
 _LONGEST_PAUSE = 30.0
 _RETRY_SECONDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-_LOOK_SECONDS = (2.0, 2.0, 4.0, 8.0, 10.0)  # between looks while there is nothing to write
+_LOOK_SECONDS = (2.0, 2.0, 3.0, 5.0)  # between looks while there is nothing to write
 _SETTLE_SECONDS = 5.0  # for how long what is no notebook may be one that is being written
 _SETTLE_EMPTY_SECONDS = 1.0
 
@@ -109,14 +109,21 @@ class LogWriter:
     # What follows is the thread.
 
     def _run(self) -> None:
-        try:
-            while self._wait():
+        while self._wait():
+            try:
                 self._step()
-        except Exception:
-            self._tell(f"the notebook {self.path} is written no longer: {traceback.format_exc()}")
-        finally:
-            with self._changed:
-                self._changed.notify_all()
+            except Exception:
+                # Whatever it is, the cells to come should still be logged.
+                self._say(f"the notebook {self.path} is not written: {traceback.format_exc()}")
+                self._failures += 1
+                self._ended = time.monotonic()
+        with self._changed:
+            self._changed.notify_all()
+
+    def _say(self, sentence: str) -> None:
+        if sentence != self._trouble:
+            self._trouble = sentence
+            self._tell(sentence)
 
     def _wait(self) -> bool:
         """Wait until it is time to write or to look; false when it is over."""
@@ -185,10 +192,7 @@ class LogWriter:
         try:
             written = self._merge(running) is not None and self._file.replace(self.page.pieces())
         except OSError as error:
-            sentence = f"the notebook {self.path} cannot be written: {error.strerror}; it will be tried again"
-            if sentence != self._trouble:
-                self._trouble = sentence
-                self._tell(sentence)
+            self._say(f"the notebook {self.path} cannot be written: {error.strerror}; it will be tried again")
             return False
         if written and self._trouble:
             self._trouble = ""

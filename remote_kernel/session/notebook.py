@@ -21,6 +21,9 @@ from remote_kernel.session.log_writer import LogWriter
 from remote_kernel.session.outputs import LIMIT_CHARACTERS, Outputs
 from remote_kernel.session.page import KEY, Page
 
+# Display ids that an update may still name. A cell that shows thousands of bars should not fill the memory for ever.
+_DISPLAYS_KEPT = 10_000
+
 # Verdicts after which the cell's outputs say what happened; the others' message is shown as an output.
 _PLAIN = ("ok", "error", "interrupted")
 
@@ -122,6 +125,8 @@ class NotebookLog:
                     cell.started, cell.generation = event.at, event.generation
                 elif isinstance(event, Display) and event.id:
                     self._displays.setdefault(event.id, set()).add(cell_id)
+                    if len(self._displays) > _DISPLAYS_KEPT:
+                        del self._displays[next(iter(self._displays))]
                 self._note(cell_id)
 
     def end(self, cell_id: str, done: Done) -> None:
@@ -204,7 +209,7 @@ class NotebookLog:
             late, self._late = self._late, {}
             touched = [(cell_id, cell) for cell_id, cell in self._cells.items() if cell_id in self._touched]
             drafts = [
-                (cell_id, self._draft(cell_id, cell), cell.outputs.display_ids, cell.done is not None)
+                (cell_id, self._draft(cell_id, cell), cell.outputs.display_ids if cell.done else None)
                 for cell_id, cell in touched
             ]
             self._touched.clear()
@@ -212,12 +217,12 @@ class NotebookLog:
                 if cell.done:
                     del self._cells[cell_id]
             running = set(self._cells)
-        for cell_id, draft, displays, is_over in drafts:
+        for cell_id, draft, displays in drafts:
             try:
-                page.put(cell_id, draft, displays, final=is_over)
+                page.put(cell_id, draft, displays)
             except (TypeError, ValueError, RecursionError) as error:
                 draft["outputs"] = Outputs.of_text(f"[what this cell gave cannot be written to a notebook: {error}]\n")
-                page.put(cell_id, draft, {}, final=is_over)
+                page.put(cell_id, draft, None if displays is None else {})
         for cell_id, updates in late.items():
             page.update(cell_id, {name: (update.data, update.metadata) for name, update in updates.items()})
         page.describe(_metadata(facts), {"host": facts.host, "kernel": facts.kernel})

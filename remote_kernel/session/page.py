@@ -68,8 +68,11 @@ class Page:
         cells = ((identity, sheet.read()) for identity, sheet in self.sheets.items() if sheet.own)
         return [identity for identity, cell in cells if _ours(cell).get("verdict") == "running"]
 
-    def put(self, identity: str, cell: dict[str, Any], displays: dict[str, list[int]], *, final: bool = False) -> None:
-        """Write one of our cells: new, or changed. The person's source, position and metadata of it stay."""
+    def put(self, identity: str, cell: dict[str, Any], displays: dict[str, list[int]] | None) -> None:
+        """Write one of our cells: new, or changed. The person's source, position and metadata of it stay.
+
+        A cell that has ended comes with the places of its outputs that have a display id; None while it runs.
+        """
         sheet = self.sheets.get(identity)
         if sheet is None:
             sheet = self.sheets[identity] = Sheet(Kept(b""), own=True, born=self.revision)
@@ -79,10 +82,11 @@ class Page:
         cell = overlay(sheet.frame, cell)
         cell["metadata"][KEY]["revision"] = sheet.born
         raw = encode_cell(cell)
-        sheet.own, sheet.changed, sheet.displays = True, self.revision, displays
-        sheet.kept = self._shelf.keep(raw) if final else Kept(raw)
-        sheet.frame = None if final else {**cell, "outputs": []}
-        sheet.run = _run_of(cell) if final else None
+        sheet.own, sheet.changed = True, self.revision
+        if displays is None:
+            sheet.kept, sheet.frame, sheet.displays, sheet.run = Kept(raw), {**cell, "outputs": []}, {}, None
+        else:
+            sheet.kept, sheet.frame, sheet.displays, sheet.run = self._shelf.keep(raw), None, displays, _run_of(cell)
 
     def update(self, identity: str, displays: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Replace data and metadata by display id, in a cell that is not written any longer."""
