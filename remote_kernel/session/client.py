@@ -234,10 +234,12 @@ class _Connection:
                 raise _gone(error) from error
             if not piece:
                 raise _gone(None)
-            self._pieces.append(piece)
-            if b"\n" in piece:
-                *whole, rest = b"".join(self._pieces).split(b"\n")
-                self._lines = [line + b"\n" for line in reversed(whole)]
+            end = piece.find(b"\n") + 1
+            self._pieces.append(piece[:end] if end else piece)
+            if end:  # a long line is put together once, whatever follows it
+                first = b"".join(self._pieces)
+                *others, rest = piece[end:].split(b"\n")
+                self._lines = [*(line + b"\n" for line in reversed(others)), first]
                 self._pieces = [rest] if rest else []
         return self._lines.pop()
 

@@ -84,7 +84,7 @@ class Host:
         else:
             await engine.start()
         self._notebook.describe(engine.record, engine.info)
-        self._notebook.catch_up(self._past.events)
+        self._notebook.catch_up(self._past)
         self._take_up()
         server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
         runner = asyncio.ensure_future(self._run_cells())

@@ -53,7 +53,8 @@ class LogWriter:
         self._give_up_at = float("inf")
         self._trouble = ""
         self._doubt: tuple[Stamp, float] | None = None
-        self.unfinished: list[str] = []  # cells that the notebook showed as running when it was opened
+        self.found: dict[str, bool] = {}  # this session's cells when it was opened, and whether each had an end
+        self.found_at = 0.0  # when that was written, Unix time in seconds; 0.0 where there was nothing
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -63,13 +64,14 @@ class LogWriter:
             data, stamp = self._file.read()
             if data.strip():
                 self.page.load(parse_notebook(data))
+                self.found_at = os.stat(self._file.path).st_mtime
             self._file.accept(stamp)
             os.stat(os.path.dirname(self._file.path))
         except OSError as error:
             raise NotebookError(f"cannot log to {self.path}: {error.strerror}", "name another file") from error
         except NotANotebook as error:
             raise NotebookError(f"cannot log to {self.path}: {error}", "name another file") from error
-        self.unfinished = self.page.running()
+        self.found = self.page.own()
         self._thread = threading.Thread(target=self._run, name="notebook-log", daemon=True)
         self._thread.start()
 

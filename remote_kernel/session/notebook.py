@@ -82,9 +82,9 @@ class NotebookLog:
         """
         self._writer.open()
 
-    def unfinished(self) -> list[str]:
-        """Give the cells of this session that the notebook, as `open` has found it, shows as running."""
-        return self._writer.unfinished
+    def found(self) -> tuple[dict[str, bool], float]:
+        """Give what `open` has found: this session's cells, whether each has an end, and when that was written."""
+        return self._writer.found, self._writer.found_at
 
     def begin(
         self,

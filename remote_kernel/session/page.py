@@ -63,10 +63,10 @@ class Page:
             kept = self._shelf.keep(encode_cell(cell))
             self.sheets[cell["id"]] = Sheet(kept, own, _number(ours.get("revision")), self.revision)
 
-    def running(self) -> list[str]:
-        """Give the cells of this session without an end."""
+    def own(self) -> dict[str, bool]:
+        """Give the cells of this session, and whether each has an end."""
         cells = ((identity, sheet.read()) for identity, sheet in self.sheets.items() if sheet.own)
-        return [identity for identity, cell in cells if _ours(cell).get("verdict") == "running"]
+        return {identity: _ours(cell).get("verdict") != "running" for identity, cell in cells}
 
     def put(self, identity: str, cell: dict[str, Any], displays: dict[str, list[int]] | None) -> None:
         """Write one of our cells: new, or changed. The person's source, position and metadata of it stay.

@@ -41,6 +41,10 @@ class Past:
         """Give what a cell's journal holds; nothing where there is no such cell."""
         return list(read_journal(self._place.journal(number))) if self.knows(number) else []
 
+    def newest_first(self) -> list[str]:
+        """Give the numbers of all cells, the newest first."""
+        return sorted(self._known, key=int, reverse=True)
+
     def knows(self, number: str) -> bool:
         """Whether there is, or was, a cell of this number."""
         return number in self._known

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.events import Event, Queued, Started
 from remote_kernel.session.notebook import LogFacts, NotebookLog
+from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import Record
 
 AUTHOR = "rkernel"  # who sends a cell when nobody says who
+_SEEN_SECONDS = 1.0  # within which a cell that was sent may not have been in the version that was written
 
 
 class Recording:
@@ -34,18 +36,31 @@ class Recording:
             facts = LogFacts(self._place.name, record.host, record.kernelspec, record.display_name, language)
             self._log.describe(facts)
 
-    def catch_up(self, read: Callable[[str], Iterable[Event]]) -> None:
-        """Bring those cells up to date whose end an earlier host has seen, and could not write any more.
+    def catch_up(self, past: Past) -> None:
+        """Write what an earlier host has seen, and was killed before it could write: ends, and whole cells.
 
-        `read` gives a cell's events by its number. Call it after `open`.
+        A cell that the notebook lacks and that is older than its last version was removed by somebody, and stays so.
+        Call it after `open`.
         """
-        for identity in self._log.unfinished() if self._log else ():
-            number = identity.removeprefix(f"{self._stamp}-")
-            events = list(read(number)) if number.isdigit() else []
-            if self._log and events and isinstance(events[0], Queued):
-                recorder = _CellRecorder(self._log, identity, number, events[0].code, events[0].author, self._place)
-                for event in events:
-                    recorder.append(event)
+        if not self._log:
+            return
+        found, written_at = self._log.found()
+        numbers = {identity.removeprefix(f"{self._stamp}-") for identity, has_end in found.items() if not has_end}
+        for number in past.newest_first():
+            events = past.events(number)
+            if not events or not isinstance(events[0], Queued) or events[0].at < written_at - _SEEN_SECONDS:
+                break
+            if f"{self._stamp}-{number}" not in found:
+                numbers.add(number)
+        for number in sorted(filter(str.isdigit, numbers), key=int):
+            self._replay(number, past.events(number))
+
+    def _replay(self, number: str, events: list[Event]) -> None:
+        if self._log and events and isinstance(events[0], Queued):
+            identity = f"{self._stamp}-{number}"
+            recorder = _CellRecorder(self._log, identity, number, events[0].code, events[0].author, self._place)
+            for event in events:
+                recorder.append(event)
 
     def record(self, cell: Cell) -> None:
         """Have a cell's events from now on."""
