@@ -20,8 +20,8 @@ Ending is SIGTERM to the kernel's process group, then SIGKILL to its whole sessi
 
 Control messages are JSON objects. From the launcher: `{"do": "signal", "number": N}`, `{"do": "bye"}`,
 `{"do": "keep"}`, and `{"do": "done"}` once it has all that an ended kernel left. To it: `started`, `ready`, `kept`,
-`parted`, `failed`, `ended`, each as `{"event": …}` with the fields seen below. A launcher that resumes learns the
-kernel's key from `started`.
+`parted`, `failed`, `ended`, each as `{"event": …}` with the fields seen below; iopub adds `overflow` and `discarded`. A
+launcher that resumes learns the kernel's key from `started`.
 Python 3.8, standard library: this file is shipped to the remote host.
 """
 
@@ -48,6 +48,7 @@ from remote_kernel.kernel import Command, KernelProcess, Settings, StartError, h
 from remote_kernel.link import PROTOCOL_VERSION, STDERR, STDOUT
 from remote_kernel.logout import outlive_logout
 from remote_kernel.reactor import READ, Reactor
+from remote_kernel.spool import MEMORY_BYTES
 from remote_kernel.ssh_session import Session, session_server, to_null
 from remote_kernel.visitor import POLL_SECONDS, Owner, Visitor
 
@@ -221,7 +222,10 @@ class Agent(Owner):
 
     def spread(self, stream: Stream) -> None:
         """Let what a launcher has not read yet go into a file."""
-        stream.spool.spread(self._settings.spool_bytes, ("/var/tmp", os.path.dirname(self._folder), "/tmp"))
+        # With less, what is under way while all is well would count as too much.
+        stream.spool.spread(
+            max(self._settings.spool_bytes, MEMORY_BYTES), ("/var/tmp", os.path.dirname(self._folder), "/tmp")
+        )
 
     def away(self, visitor: Visitor, *, launcher_gone: bool) -> None:
         """Wait for a launcher to come back: it has lost its SSH session or has died."""
@@ -332,7 +336,7 @@ class Agent(Owner):
             self._lead_outputs()
         assert self._ports
         connection = {name: value for name, value in self._ports.connection.items() if not name.endswith("_port")}
-        visitor.tell("started", connection=connection, **self._state())
+        visitor.tell("started", connection=connection, settings=self._settings.of_the_kernel(), **self._state())
         if self._ready:
             visitor.join(self._ports)
             visitor.tell("ready", seconds=0.0)

@@ -20,7 +20,10 @@ from remote_kernel.options import FOREVER, LaunchOptions
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "folder")
 SHIPPED = {
-    "start": ("pace", "spool", "link", "reactor", *_KERNEL, "channels", "zmtp", "diary", "visitor", "logout", "agent"),
+    "start": (
+        *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "zmtp", "signing", "iopub", "diary"),
+        *("visitor", "logout", "agent"),
+    ),
     "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
@@ -34,9 +37,11 @@ def remote_command(python: str, size: int) -> str:
     """Give the command line for the remote login shell: run `size` bytes of program that come on stdin.
 
     The program runs under `python`, or where there is none under any python3, which then says so.
-    -I and -S keep the user's folder, environment and site packages out of the agent, which needs none.
+    -I and -S keep the user's folder, environment and site packages out of the agent, which needs none. It imports what
+    takes long before it reads: sshd lets no input through until the command runs, which is a round trip more.
     """
-    loader = f"import io,zlib;exec(zlib.decompress(io.BufferedReader(io.FileIO(0,closefd=False),1).read({size})))"
+    read = f"io.BufferedReader(io.FileIO(0,closefd=False),1).read({size})"
+    loader = f"import io,json,re,socket,subprocess,zlib;exec(zlib.decompress({read}))"
     script = (
         f'p=$(printf %b "{_octal(python)}"); case "$p" in [~]/*) p="$HOME/${{p#??}}";; esac; '
         f'for c in "$p" {_STAND_INS}; do if command -v "$c" >/dev/null 2>&1; '

@@ -32,6 +32,8 @@ class Closing:
         """`leave` is called when the front end asks a kept kernel to shut down."""
         self._reactor, self._leave = reactor, leave
         self.kept = False
+        self.on_shutdown: Callable[[bool], None] = lambda restart: None
+        """Called with each shutdown_request, whether or not it goes on, and whether a restart is meant."""
         self._held: list[Callable[[], None]] = []
         self._timer: Timer | None = None
 
@@ -70,6 +72,7 @@ class Closing:
 
     def shutdown(self, *, restart: bool) -> bool:
         """Take note of a shutdown_request; true if it may go on to the kernel."""
+        self.on_shutdown(restart)
         if not self.kept:
             return True
         if restart:

@@ -50,6 +50,11 @@ class Settings:
         self.linger: float | None = values["linger"]  # seconds, None for ever
         self.spool_bytes: int = values["spool_bytes"]
 
+    def of_the_kernel(self) -> dict[str, object]:
+        """Give what another kernel like this one is to be started with."""
+        names = ("python", "kernel", "env", "workdir", "init", "keep", "linger", "spool_bytes")
+        return {name: getattr(self, name) for name in names}
+
 
 class Kernelspec:
     """A kernelspec found on the remote host."""

@@ -2,10 +2,11 @@
 
 1. Read the connection file, listen on its five ports, start ssh. Front ends connect at once and wait.
 2. Send the agent and the start parameters through ssh's stdin, and right behind them the Link's frames: what a
-   front end has sent so far reaches the kernel without a further round trip.
+   front end has sent so far reaches the kernel without a further round trip; so does its greeting (see greeting).
 3. Skip what the remote shell printed up to our marker; from there on stdout carries the Link's frames.
 4. Every connection on a port is a stream. SIGINT and other signals become control messages, SIGTERM and SIGHUP
    a `bye`, which ends the kernel unless it is kept.
+   In an outage that another launcher knows of, a start that fails is tried again for as long as a front end waits.
 5. When the connection is lost, keep the front end's sockets open and try to attach to the agent again: at once,
    then less and less often, at once again when the machine wakes, until the lease is over.
 6. When the kernel has ended, hand on its last bytes and exit with its status.
@@ -22,10 +23,10 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from remote_kernel import bootstrap, undertaker
+from remote_kernel import bootstrap
 from remote_kernel.closing import Closing, ControlSocket
 from remote_kernel.connection_file import Connection, read_connection_file
 from remote_kernel.errors import (
@@ -41,13 +42,15 @@ from remote_kernel.errors import (
     TransportError,
     by_name,
 )
+from remote_kernel.greeting import HeadStart
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
-from remote_kernel.options import LaunchOptions, parse_launch
+from remote_kernel.options import LaunchOptions, parse_launch, print_size
 from remote_kernel.presence import tell_presence
 from remote_kernel.reactor import READ, Reactor, SocketSink, Timer
-from remote_kernel.transport import breaker, choice, openssh
+from remote_kernel.transport import breaker, choice, openssh, outage
 from remote_kernel.trip import Trip
+from remote_kernel.undertaker import Undertaker, take_over_the_dead
 
 ANSWER_SECONDS = 45.0  # VS Code gives up after 60 without a word of why
 ATTACH_SECONDS = 20.0
@@ -57,14 +60,17 @@ DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not 
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 REFUSED_SECONDS = (60.0, 120.0, 300.0, 600.0)  # servers ban an address after a few refused logins in ten minutes
 CLOCK_SECONDS = 5.0
+HIRE_SECONDS = 2.0  # most lost connections are back by then
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
 
-def main(arguments: Sequence[str], kind: type[Launcher] | None = None) -> int:
+def main(
+    arguments: Sequence[str], kind: Callable[[Reactor, LaunchOptions, Connection, Log], Launcher] | None = None
+) -> int:
     """Run one kernel and give the exit status: the kernel's own, 128 + N for signal N, or an error's.
 
-    A kept kernel whose front end has left gives 0. `kind` is a launcher that does it in another way.
+    A kept kernel whose front end has left gives 0. `kind` makes a launcher that does it in another way.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the loop there is nothing yet to interrupt
     log = Log()
@@ -109,6 +115,18 @@ def listen(connection: Connection) -> dict[str, socket.socket]:
     return listeners
 
 
+def _loss(message: dict[str, Any], spool_bytes: int) -> str:
+    """Say what is missing of the kernel's output, or may be."""
+    where = f"on iopub connection {message['number']}"
+    if message["event"] == "discarded":
+        size = message["bytes"] / (1 << 20)
+        return f"{message['messages']} messages ({size:.1f} MiB) of the kernel's output were discarded {where}"
+    full = "the remote disk is full" if message["disk"] else f"--spool {print_size(spool_bytes)} is full"
+    if not message["exact"]:
+        return f"{full} {where}: output may be missing from now on until there is room"
+    return f"{full} {where}: output is discarded until there is room, all but errors and results"
+
+
 class OutputSink(Sink):
     """Pass the kernel's own stdout or stderr to the log."""
 
@@ -136,7 +154,10 @@ class Launcher:
         for number in (STDOUT, STDERR):
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
+        self._undertaker = Undertaker(options, self._identity)
+        self._greets_alike = True
         self._trip: Trip | None = None
+        self._give_up_at = time.monotonic() + ANSWER_SECONDS
         self._master: tuple[int, int] | None = None
         self._lost_at = 0.0  # when the connection was lost, 0.0 while it is up
         self._attempts = self._refused = 0
@@ -165,12 +186,11 @@ class Launcher:
         try:
             breaker.check(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
-            self._trip = self._new_trip()
-            self._begin(self._trip)
+            self._begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
                 self._watch_port(channel, listener)
             self._watch_clock()
-            undertaker.take_over_the_dead()
+            take_over_the_dead()
             self._reactor.run()
         finally:
             self._clean_up()
@@ -181,23 +201,28 @@ class Launcher:
 
     # -- the connection
 
-    def _begin(self, trip: Trip) -> None:
+    def _begin(self, seconds: float) -> None:
+        """Start a kernel. An attempt that failed may have left one there, which soon ends: this is another."""
+        self._identity, self._link_id = os.urandom(6).hex(), os.urandom(8).hex()
+        self._undertaker = Undertaker(self._options, self._identity)
         settings = bootstrap.start_settings(self._options, self._identity, self._link_id, self._connection.values)
-        trip.start("start", settings, ANSWER_SECONDS)
+        self._go("start", settings, seconds)
 
-    def _new_trip(self) -> Trip:
-        return Trip(self._reactor, self._link, self._log, self._options, self)
+    def _go(self, mode: str, settings: dict[str, object], seconds: float) -> None:
+        self._trip = Trip(self._reactor, self._link, self._log, self._options, self)
+        self._trip.start(mode, settings, seconds, avoid_master=self._stale)
 
     def arrived(self) -> None:
         """Take note that the agent answers. Called by the Trip."""
         breaker.clear(self._options)
+        outage.end(self._options)
         self._master = choice.master_mark(self._options)
         self._arrived = True
         tell_presence(connected=True)
         if self._lost_at:
             self._log.tell(f"connected to {self._options.endpoint} again after {time.time() - self._lost_at:.1f} s")
             if not self._leaving:
-                undertaker.forget(self._identity)
+                self._undertaker.forget()
         self._lost_at, self._attempts, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
@@ -211,25 +236,54 @@ class Launcher:
         elif self._lost_at:
             self._still_lost(error)
         else:
-            if isinstance(error, AuthenticationFailed):
-                breaker.trip(self._options, error)
+            self._not_there(error)
+
+    def _not_there(self, error: RemoteKernelError) -> None:
+        """Fail, or in an outage that another launcher knows of try the start again, as long as a front end waits."""
+        seconds = self._give_up_at - time.monotonic()
+        if isinstance(error, AuthenticationFailed):
+            breaker.trip(self._options, error)
+        if self._leaving or seconds < 1 or not outage.explains(self._options, error):
+            self._stop(error)
+            return
+        self._note_once(error)
+        self._stale, self._master = True, choice.master_mark(self._options)
+        self._attempts += 1
+        delay = BACKOFF_SECONDS[min(self._attempts, len(BACKOFF_SECONDS) - 1)]
+        self._retry = self._reactor.call_later(min(delay, seconds - 1), self._begin_again)
+
+    def _begin_again(self) -> None:
+        self._retry = None
+        self._end_stale_master()
+        try:
+            self._begin(min(ATTACH_SECONDS, max(1.0, self._give_up_at - time.monotonic())))
+        except TransportError as error:
             self._stop(error)
 
     def _lost(self, error: RemoteKernelError, *, silent: bool) -> None:
         self._lost_at, self._attempts, self._stale = time.time(), 0, silent
         self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
         tell_presence(connected=False, reason=error.message)
+        outage.begin(self._options)
         if not self._closing.kept:
-            undertaker.remember(self._options, self._identity)
+            self._undertaker.remember()
+            self._reactor.call_later(HIRE_SECONDS, self._hire)
         self._try_again()
+
+    def _hire(self) -> None:
+        if self._lost_at and not self._closing.kept:
+            self._undertaker.hire()
+
+    def _note_once(self, error: RemoteKernelError) -> None:
+        if type(error) is not self._reason:
+            self._reason = type(error)
+            self._log.note(f"not yet: {error}")
 
     def _still_lost(self, error: RemoteKernelError) -> None:
         if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
             self._stop(error)
             return
-        if type(error) is not self._reason:
-            self._reason = type(error)
-            self._log.note(f"not yet: {error}")
+        self._note_once(error)
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)
             self._refused += 1
@@ -239,7 +293,8 @@ class Launcher:
         self._try_again()
 
     def _try_again(self) -> None:
-        if time.time() - self._lost_at > self._options.linger_seconds:
+        left = self._lost_at + self._options.linger_seconds - time.time()
+        if left < 0:
             self._stop(
                 ConnectionLost(
                     f"no way back to {self._options.endpoint} for as long as the kernel outlives its connection",
@@ -251,19 +306,23 @@ class Launcher:
         delay = delays[min(self._refused - 1 if self._refused else self._attempts, len(delays) - 1)]
         if not self._refused:  # a short lease must not end between two attempts
             delay = min(delay, self._options.linger_seconds / 8)
-        self._retry = self._reactor.call_later(delay * random.uniform(0.75, 1.25), self._attach)
+        # The last attempt is when the lease ends, and not a backoff later.
+        self._retry = self._reactor.call_later(min(delay * random.uniform(0.75, 1.25), left), self._attach)
 
     def _attach(self) -> None:
         self._retry = None
         self._attempts += 1
-        if self._stale and self._master is not None and choice.master_mark(self._options) == self._master:
-            self._log.note("ending the stale shared connection")
-            openssh.end_master(self._options, self._master)
-        self._trip = self._new_trip()
+        if self._stale:
+            self._end_stale_master()
         try:
-            self._trip.start("attach", self._attach_settings(), ATTACH_SECONDS, avoid_master=self._stale)
+            self._go("attach", self._attach_settings(), ATTACH_SECONDS)
         except TransportError as error:
             self._still_lost(error)
+
+    def _end_stale_master(self) -> None:
+        if self._master is not None and choice.master_mark(self._options) == self._master:
+            self._log.note("ending the stale shared connection")
+            openssh.end_master(self._options, self._master)
 
     def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
         folder = bootstrap.remote_folder()
@@ -273,7 +332,7 @@ class Launcher:
         if self._retry:
             self._retry.cancel()
             self._attempts = 0
-            self._attach()
+            (self._attach if self._arrived else self._begin_again)()
 
     def _watch_clock(self) -> None:
         """Notice that the machine has slept: the wall clock then runs ahead of the monotonic one."""
@@ -307,6 +366,12 @@ class Launcher:
         else:
             sink = SocketSink(self._reactor, stream, connection, self._sockets.discard)
         self._sockets.add(sink)
+        if self._greets_alike:
+            HeadStart(stream, connection, self._greets_otherwise)
+
+    def _greets_otherwise(self) -> None:
+        self._greets_alike = False
+        self._log.note("the kernel speaks an old ZMTP: front ends get no head start at their greeting")
 
     def _signal(self, number: int) -> None:
         self._tell("signal", number=number)
@@ -330,9 +395,12 @@ class Launcher:
         if self._ended:
             self._finish()
             return
+        if self._retry and not self._arrived:  # there is no kernel that could be told
+            self._leave(128 + signal.SIGTERM)
+            return
         self._tell("bye")
         if self._arrived and not self._closing.kept:  # in case this process is killed before the agent has heard
-            undertaker.remember(self._options, self._identity)
+            self._undertaker.remember()
         self._attach_now()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
         self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
@@ -356,6 +424,8 @@ class Launcher:
         elif event == "parted":
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
+        elif event in ("overflow", "discarded"):
+            self._log.tell(_loss(message, self._options.spool_bytes))
         elif event == "failed":
             self._tell("done")
             self._stop(by_name(str(message["error"]), str(message["message"]), str(message["hint"])))
@@ -431,7 +501,9 @@ class Launcher:
         if not self._arrived:
             return
         unheard = self._leaving and not self._ended and not self._error and len(self._control.spool) > 0
+        if unheard:
+            outage.begin(self._options)
         if unheard and not self._closing.kept:
-            undertaker.bury(self._identity)
+            self._undertaker.bury()
         else:
-            undertaker.forget(self._identity)
+            self._undertaker.forget()

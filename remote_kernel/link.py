@@ -196,6 +196,7 @@ class Link:
         self._dead_at = 0.0
         self._now = 0.0
         self.up = False
+        self.greeted = False  # whether the other end's HELLO came through this pipe, or the one that is gone
         self.moved = 0  # bytes that have got through, either way, and been handed on
 
     def connected(self, now: float) -> None:
@@ -206,7 +207,7 @@ class Link:
         self._input = b""
         self._urgent.clear()
         self._unacked.clear()
-        self.up = True
+        self.up, self.greeted = True, False
         self._pace = Pace()
         self._ready = self._pipes == 1
         hello = {
@@ -362,6 +363,7 @@ class Link:
             raise LinkError(f"a greeting that cannot be read: {error}") from error
         if version != PROTOCOL_VERSION:
             raise VersionError(version)
+        self.greeted = True
         if self._ready:
             return
         self._ready = True
@@ -427,7 +429,7 @@ class Link:
             stream.sink.finish()
 
     def _note_room(self, stream: Stream) -> None:
-        if stream.was_full and not stream.full:
+        if stream.was_full and stream.spool.has_room:
             stream.was_full = False
             stream.sink.room()
 

@@ -63,6 +63,19 @@ class LaunchOptions(NamedTuple):
         """
         return self.transport or os.environ.get("REMOTE_KERNEL_TRANSPORT", "")
 
+    def login_command(self) -> str:
+        """Give the command that logs in on the same way, for a person to paste: errors show it."""
+        from shlex import join  # only here: the launcher imports this module before it starts ssh
+
+        words = ["remote_kernel", "login", str(self.endpoint)]
+        if self.jumps:
+            words += ["-J", print_jumps(self.jumps)]
+        if self.transport:
+            words += ["--transport", self.transport]
+        if self.ssh_config:
+            words += ["--ssh-config", self.ssh_config]
+        return join(words)
+
     def to_arguments(self) -> list[str]:
         """Give the command-line arguments, without the program, that `parse_launch` reads back the same."""
         words = ["--endpoint", str(self.endpoint)]

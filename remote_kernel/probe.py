@@ -99,7 +99,7 @@ def ask(
         ) from error
     noise, found, rest = done.stdout.partition(f"\n{marker} ".encode())
     if not found:
-        stderr = choice.with_the_jump_hosts_words(options, done.stderr.decode("utf-8", "replace"))
+        stderr = choice.in_full(options, done.stderr.decode("utf-8", "replace"))
         failed = explain(options, stderr, done.returncode, done.stdout)
         if isinstance(failed, AuthenticationFailed):
             breaker.trip(options, failed)

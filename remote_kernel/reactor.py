@@ -298,13 +298,21 @@ class SocketSink(Sink):
         except OSError:
             data = b""
         if not data:
+            self.over()
             self.stream.close()
             self._close()
             return
         self.take(data)
-        if self.stream.full:
+        if self.enough():
             self._reading = False
             self._rewatch()
+
+    def enough(self) -> bool:
+        """Whether to read no more until the stream has room."""
+        return self.stream.full
+
+    def over(self) -> None:
+        """Take note that all is read, just before the stream is closed."""
 
     def take(self, data: bytes) -> None:
         """Take what was read; a subclass may look at it first."""

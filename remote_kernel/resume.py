@@ -3,30 +3,46 @@
 The kernel has its own key, so a relay stands between the front end's ports and the launcher's, which are private
 Unix sockets here. The key comes with the agent's first message, through SSH. The kernel is kept: it lives on when
 this front end leaves, and the kernelspec stays. When the kernel ends, the kernelspec goes.
+
+A front end that restarts the kernel starts the same command again, and expects a fresh kernel. So a launcher that sees
+the restart leaves a note of how the kernel was started, and the next one starts another such kernel: from then on an
+ordinary one, with the front end's own key. The note goes when the front end closes that kernel.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from remote_kernel import launcher
 from remote_kernel.connection_file import CHANNELS, Connection
-from remote_kernel.errors import KernelGone
-from remote_kernel.launcher import ANSWER_SECONDS, Launcher
+from remote_kernel.errors import KernelGone, RemoteKernelError
+from remote_kernel.launcher import Launcher
 from remote_kernel.log import Log
-from remote_kernel.options import LaunchOptions
+from remote_kernel.options import FOREVER, LaunchOptions, parse_launch
+from remote_kernel.process import is_alive
 from remote_kernel.reactor import Reactor
 from remote_kernel.relay import Relay
-from remote_kernel.transport.private import private_folder
-from remote_kernel.trip import Trip
+from remote_kernel.transport.private import private_folder, write_private
+
+_NOTE_SECONDS = 7 * 86400.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve one front end and give the exit status, as the launcher does."""
+    try:
+        options = parse_launch(arguments)
+        fresh = _after_restart(options)
+    except RemoteKernelError:  # which the launcher says better
+        fresh = None
+    if fresh:
+        return launcher.main(fresh.to_arguments(), lambda *what: RestartedLauncher(options.resume, *what))
     return launcher.main(arguments, ResumingLauncher)
 
 
@@ -40,6 +56,8 @@ class ResumingLauncher(Launcher):
         super().__init__(reactor, options._replace(keep=True), back, log)
         self._folder, self._front = base, front
         self._relay: Relay | None = None
+        self._settings: dict[str, Any] | None = None
+        self._closing.on_shutdown = self._note_restart
 
     def run(self) -> int:
         """Serve until the front end leaves or the kernel has ended. Raises the error that kept it from attaching."""
@@ -55,14 +73,19 @@ class ResumingLauncher(Launcher):
                 self._relay.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _begin(self, trip: Trip) -> None:
-        trip.start("attach", self._attach_settings(resume=True), ANSWER_SECONDS)
+    def _begin(self, seconds: float) -> None:
+        self._go("attach", self._attach_settings(resume=True), seconds)
 
     def _handle(self, message: dict[str, Any]) -> None:
         if message.get("event") == "started" and self._relay:
             self._connection = self._connection._replace(values=message["connection"])
+            self._settings = message.get("settings")
             self._relay.start(self._connection)
         super()._handle(message)
+
+    def _note_restart(self, restart: bool) -> None:
+        if restart and self._settings:
+            _remember_restart(self._options, self._settings)
 
     def _finish(self) -> None:
         self._forget()
@@ -76,21 +99,63 @@ class ResumingLauncher(Launcher):
             self._log.note(f"removed the kernelspec '{slug}': its kernel has ended")
 
 
+class RestartedLauncher(Launcher):
+    """The life of a kernel that took the place of a resumed one."""
+
+    def __init__(self, resumed: str, reactor: Reactor, options: LaunchOptions, front: Connection, log: Log) -> None:
+        """`resumed` is the id of the kernel that was restarted first; the front end's command still names it."""
+        super().__init__(reactor, options, front, log)
+        self._resumed, self._again = resumed, False
+        self._shut_down = False
+        self._closing.on_shutdown = self._note_shutdown
+
+    def run(self) -> int:
+        """Serve until the kernel has ended. Raises the error that kept it from starting."""
+        try:
+            return super().run()
+        finally:
+            if (self._shut_down or self._leaving) and not self._again:
+                with contextlib.suppress(OSError):
+                    os.unlink(_restart_note(self._resumed))
+
+    def _note_shutdown(self, restart: bool) -> None:
+        self._shut_down, self._again = not restart, restart
+
+
+def _restart_note(identity: str) -> str:
+    return os.path.join(private_folder(), f"restart-{identity}")
+
+
+def _remember_restart(options: LaunchOptions, settings: dict[str, Any]) -> None:
+    """Leave a note for the next launcher of this kernelspec, and drop those that a killed front end left long ago."""
+    for entry in os.scandir(private_folder()):
+        if entry.name.startswith("restart-") and time.time() - entry.stat().st_mtime > _NOTE_SECONDS:
+            os.unlink(entry.path)
+    linger = settings["linger"]
+    fresh = options._replace(
+        **{name: settings[name] for name in ("python", "kernel", "workdir", "init", "keep", "spool_bytes")},
+        env=tuple((name, value) for name, value in settings["env"]),
+        linger_seconds=FOREVER if linger is None else linger,
+        resume="",
+    )
+    write_private(_restart_note(options.resume), json.dumps(fresh.to_arguments()))
+
+
+def _after_restart(options: LaunchOptions) -> LaunchOptions | None:
+    """Give how to start a fresh kernel if the one to resume was restarted. Raises UsageError."""
+    try:
+        with open(_restart_note(options.resume), encoding="utf-8") as file:
+            arguments: list[str] = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return parse_launch(arguments)._replace(connection_file=options.connection_file)
+
+
 def _make_folder(path: str) -> None:
     """Make the folder of this process's sockets, and remove those of launchers that were killed."""
     base = os.path.dirname(path)
     for name in os.listdir(base):
         pid = name.removeprefix("resume-")
-        if pid != name and pid.isdigit() and not _is_other_process(int(pid)):
+        if pid != name and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
             shutil.rmtree(os.path.join(base, name), ignore_errors=True)
     os.mkdir(path, 0o700)
-
-
-def _is_other_process(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return pid != os.getpid()

@@ -12,6 +12,7 @@ from collections import deque
 
 MEMORY_BYTES = 8 << 20  # at least what a Link may have under way, which is read again after a drop
 REFILL_BYTES = 1 << 20
+SPARE_BYTES = 16 << 20  # beyond the limit, for what cannot be left out: the end of a message, news of what is missing
 SMALL_BYTES = 16 << 10
 
 
@@ -32,6 +33,7 @@ class Spool:
         "_file_end",
         "_folders",
         "_late",
+        "_late_bytes",
         "_memory",
         "base",
         "limit",
@@ -51,13 +53,14 @@ class Spool:
         self._fd = -1
         self._file_at = self._file_end = 0  # what of the file is not in memory yet; counted on past the ring's end
         self._late: list[bytes] = []  # what the disk did not take
+        self._late_bytes = 0
 
     def spread(self, limit: int, folders: tuple[str, ...]) -> None:
         """Let it grow to `limit` bytes, those that memory does not take in a file in one of the folders."""
         self.limit, self._folders = limit, folders
 
     def __len__(self) -> int:
-        return self._memory + self._file_end - self._file_at + sum(map(len, self._late))
+        return self._memory + self._file_end - self._file_at + self._late_bytes
 
     @property
     def end(self) -> int:
@@ -69,10 +72,25 @@ class Spool:
         """Whether the owner should append no more. What it appends all the same is kept, in memory at worst."""
         return bool(self._late) or len(self) >= self.limit
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is so much room again that it is worth while to go on, after it was full."""
+        return not self._late and len(self) <= self.limit - min(self.limit // 8, SPARE_BYTES)
+
+    @property
+    def bursting(self) -> bool:
+        """Whether not even the spare room beyond the limit is left."""
+        return len(self) >= self.limit + SPARE_BYTES or self._late_bytes >= SPARE_BYTES
+
+    @property
+    def refused(self) -> bool:
+        """Whether the disk is full, rather than the limit reached."""
+        return bool(self._late)
+
     def append(self, data: bytes) -> None:
         """Keep bytes."""
         if self._late:
-            self._late.append(data)
+            self._postpone(data)
         elif self._fd < 0 and (self._memory < MEMORY_BYTES or not self._folders):
             self._hold(data)
         else:
@@ -89,12 +107,16 @@ class Spool:
             except OSError:
                 pass  # the disk is full, or there is none
             if view:
-                self._late.append(bytes(view))
+                self._postpone(bytes(view))
+
+    def _postpone(self, data: bytes) -> None:
+        self._late.append(data)
+        self._late_bytes += len(data)
 
     @property
     def _ring(self) -> int:
         """Size of the file, whose places are used again: it need never be empty while a slow reader is behind."""
-        return self.limit + REFILL_BYTES
+        return self.limit + REFILL_BYTES + SPARE_BYTES
 
     def _hold(self, data: bytes) -> None:
         if self._chunks and len(self._chunks[-1]) + len(data) <= SMALL_BYTES:
@@ -143,6 +165,7 @@ class Spool:
             for data in self._late:
                 self._hold(data)
             self._late.clear()
+            self._late_bytes = 0
             self.close()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from remote_kernel import bootstrap
@@ -37,7 +37,7 @@ class Traveller(Protocol):
     """Who makes the trip."""
 
     def arrived(self) -> None:
-        """Take note that the agent answers; the Link is in use from here on."""
+        """Take note that the agent answers: a new one with its marker, one that is attached to with its greeting."""
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
         """Take note that the session is over, once; `silent` when the other end merely stopped answering."""
@@ -59,12 +59,7 @@ class Trip:
         self._pipe: _RemotePipe | None = None
         self._stderr = b""
         self._mode = ""
-        self._over = False
-
-    @property
-    def arrived(self) -> bool:
-        """Whether the agent has answered."""
-        return self._pipe is not None and self._pipe.answered
+        self._over = self._arrived = False
 
     def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
         """Start ssh, send the program and the Link's frames behind it. Raises SshNotFound, SshConfigError.
@@ -77,7 +72,7 @@ class Trip:
         command = bootstrap.remote_command(self._options.remote_python(), len(program))
         argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
         self._carrier = Carrier(argv, choice.environment(self._options))
-        self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, marker, self._answered, self._pipe_ended)
+        self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, marker, self)
         self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
         self._timer = self._reactor.call_later(seconds, lambda: self._no_answer(seconds))
         self._pipe.start(program)
@@ -102,26 +97,37 @@ class Trip:
         if self._carrier:
             self._carrier.kill()
 
-    def _answered(self, told: str) -> None:
+    def answered(self, told: str) -> None:
+        """Take note of the marker and what stands behind it. Called by the pipe."""
+        if told:
+            found = json.loads(told)
+            self._return(by_name(found["error"], found["message"], found["hint"]), arrived=False)
+        elif self._mode == "start":  # there is an agent now, whatever comes of this session
+            self._arrive()
+
+    def greeted(self) -> None:
+        """Take note that the agent itself speaks. Called by the pipe."""
+        if not self._arrived:
+            self._arrive()
+
+    def _arrive(self) -> None:
+        self._arrived = True
         self._timer.cancel()
-        if not told:
-            self._traveller.arrived()
-            return
-        found = json.loads(told)
-        self._return(by_name(found["error"], found["message"], found["hint"]), arrived=False)
+        self._traveller.arrived()
 
     def _no_answer(self, seconds: float) -> None:
         endpoint = self._options.endpoint
         hint = f"see how long this takes, and whether it asks something: {to_paste(self._options)}"
         self._return(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint), arrived=False)
 
-    def _pipe_ended(self, reason: str) -> None:
+    def ended(self, reason: str) -> None:
+        """Take note that the session is over. Called by the pipe."""
         assert self._pipe
         endpoint = self._options.endpoint
         if not self._pipe.answered:
             stderr, status = self._last_words()
             if self._mode == "start":
-                stderr = choice.with_the_jump_hosts_words(self._options, stderr)
+                stderr = choice.in_full(self._options, stderr)
             error = explain(self._options, stderr, status, self._pipe.noise)
             self._return(error, arrived=False)
         elif "speaks protocol" in reason:
@@ -137,7 +143,7 @@ class Trip:
                 f"the connection to {endpoint} was lost{': ' + reason if reason else ''}",
                 "restart the kernel when the network is back",
             )
-            self._return(lost, arrived=True, silent=reason.startswith("no sign"))
+            self._return(lost, arrived=self._arrived, silent=reason.startswith("no sign"))
 
     def _return(self, error: RemoteKernelError, *, arrived: bool, silent: bool = False) -> None:
         if not self._over:
@@ -152,7 +158,7 @@ class Trip:
         data = os.read(self._carrier.stderr, 64 << 10)
         if data:
             self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
-            if self._mode != "attach" or self.arrived:  # the launcher says once what keeps failing
+            if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
                 self._log.say(data)
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
@@ -179,20 +185,19 @@ class _RemotePipe(Pipe):
         link: Link,
         carrier: Carrier,
         marker: str,
-        on_answer: Callable[[str], None],
-        ended: Callable[[str], None],
+        trip: Trip,
     ) -> None:
-        super().__init__(reactor, link, carrier.stdout, carrier.stdin, ended)
+        super().__init__(reactor, link, carrier.stdout, carrier.stdin, trip.ended)
         carrier.stdin = carrier.stdout = -1
         self._marker = f"\n{marker}".encode()
-        self._on_answer = on_answer
+        self._trip = trip
         self.noise = b""
         self.answered = False
 
     def receive(self, data: bytes) -> None:
         """Pass on what follows the marker."""
         if self.answered:
-            super().receive(data)
+            self._pass_on(data)
             return
         self.noise += data
         before, found, after = self.noise.partition(self._marker)
@@ -202,6 +207,11 @@ class _RemotePipe(Pipe):
             return
         told, _, rest = after.partition(b"\n")
         self.noise, self.answered = before, True
-        self._on_answer(told.decode("utf-8", "replace").strip())
+        self._trip.answered(told.decode("utf-8", "replace").strip())
         if rest and self.fd_in >= 0:
-            super().receive(rest)
+            self._pass_on(rest)
+
+    def _pass_on(self, data: bytes) -> None:
+        super().receive(data)
+        if self._link.greeted:
+            self._trip.greeted()

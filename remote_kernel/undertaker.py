@@ -15,50 +15,71 @@ import subprocess
 import sys
 import time
 
+from remote_kernel import process
 from remote_kernel.errors import AuthenticationFailed, RemoteKernelError
 from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.transport import breaker
-from remote_kernel.transport.private import private_folder
+from remote_kernel.transport.private import private_folder, write_private
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 _REFUSED_WAIT_SECONDS = 300.0
+_PROGRAM = "remote_kernel.undertaker"
 
 
-def remember(options: LaunchOptions, identity: str) -> None:
-    """Leave the note of a kernel whose connection is lost. It names the launcher, which is this process."""
-    note = {
-        "arguments": options.to_arguments(),
-        "folder": os.environ.get("REMOTE_CONN_DIR", ""),
-        "launcher": os.getpid(),
-        "boot": _boot(),
-        "until": time.time() + min(options.linger_seconds, 10 * 365 * 86400),
-    }
-    path = _note(identity)
-    fd = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump(note, file)
-    os.rename(path + ".new", path)
+class Undertaker:
+    """What one launcher arranges for its kernel, from when the connection is lost."""
+
+    def __init__(self, options: LaunchOptions, identity: str) -> None:
+        self._options, self._identity = options, identity
+        self._fd = -1  # of the pipe whose end tells the process that it is its turn, or that it is not needed
+
+    def remember(self) -> None:
+        """Leave the note. It names the launcher, which is this process."""
+        note = {
+            "arguments": self._options.to_arguments(),
+            "folder": os.environ.get("REMOTE_CONN_DIR", ""),
+            "launcher": os.getpid(),
+            "born": process.birth(os.getpid()),
+            "boot": _boot(),
+            "until": time.time() + min(self._options.linger_seconds, 10 * 365 * 86400),
+        }
+        write_private(_note(self._identity), json.dumps(note))
+
+    def hire(self) -> None:
+        """Have the process at hand: it acts once this launcher has ended, however that happens. Idempotent."""
+        if self._fd < 0:
+            reading, self._fd = os.pipe()
+            _start(self._identity, reading)
+            os.close(reading)
+
+    def forget(self) -> None:
+        """Call it off: the connection is back, or the kernel has ended. Idempotent."""
+        _forget(self._identity)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def bury(self) -> None:
+        """Let it act now: this launcher ends."""
+        self.hire()
+        os.close(self._fd)
+        self._fd = -1
 
 
-def forget(identity: str) -> None:
-    """Remove the note: the connection is back, or the kernel has ended. Idempotent."""
-    try:
-        os.unlink(_note(identity))
-    except OSError:
-        pass
+def _start(identity: str, stdin: int) -> None:
+    """Start the process for a kernel; it waits for the end of `stdin`.
 
-
-def bury(identity: str) -> None:
-    """Start the process that ends the kernel as soon as its host can be reached, and leave it to itself.
-
-    It is nobody's child here: VS Code signals every descendant of a launcher.
+    It is nobody's child here: VS Code signals every descendant of a launcher. Not in the notebook's folder, where
+    Python would look for modules.
     """
     subprocess.run(
-        ["/bin/sh", "-c", '"$@" &', "remote_kernel", sys.executable, "-m", "remote_kernel.undertaker", identity],
-        stdin=subprocess.DEVNULL,
+        # A background process's stdin is /dev/null but for the detour over descriptor 3.
+        ["/bin/sh", "-c", 'exec 3<&0; "$@" <&3 3<&- &', "remote_kernel", sys.executable, "-m", _PROGRAM, identity],
+        stdin=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        cwd="/",
         check=False,
     )
 
@@ -71,14 +92,16 @@ def take_over_the_dead() -> None:
         identity = entry.name.removeprefix("away-")
         note = _read(identity)
         if note is None or note["boot"] != _boot():
-            forget(identity)
-        elif not _alive(int(str(note["launcher"]))):
-            bury(identity)
+            _forget(identity)
+        elif not process.is_alive(int(str(note["launcher"])), str(note["born"])):
+            _start(identity, subprocess.DEVNULL)
 
 
 def main() -> int:
     """Try until the agent has been told, the kernel's lease is over, or somebody else took the note."""
     identity = sys.argv[1]
+    while os.read(0, 1):
+        pass  # its end is the launcher's
     note = _read(identity)
     if note is None or not _claim(identity, note):
         return 0
@@ -98,21 +121,17 @@ def main() -> int:
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         else:
             break
-    forget(identity)
+    _forget(identity)
     return 0
 
 
 def _claim(identity: str, note: dict[str, object]) -> bool:
     """Put this process in the launcher's place in the note, unless another has just done so."""
-    path = _note(identity)
-    mine = f"{path}.{os.getpid()}.new"
-    with open(mine, "w", encoding="utf-8") as file:
-        json.dump({**note, "launcher": os.getpid()}, file)
     found = _read(identity)
     if found is None or found["launcher"] != note["launcher"]:
-        os.unlink(mine)
         return False
-    os.rename(mine, path)
+    mine = {**note, "launcher": os.getpid(), "born": process.birth(os.getpid())}
+    write_private(_note(identity), json.dumps(mine))
     return True
 
 
@@ -129,14 +148,11 @@ def _read(identity: str) -> dict[str, object] | None:
     return note
 
 
-def _alive(pid: int) -> bool:
+def _forget(identity: str) -> None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+        os.unlink(_note(identity))
     except OSError:
         pass
-    return True
 
 
 def _boot() -> str:

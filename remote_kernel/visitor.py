@@ -7,7 +7,10 @@ remote host.
 
 from __future__ import annotations
 
+from functools import partial
+
 from remote_kernel.channels import KernelPorts, KernelSocket
+from remote_kernel.iopub import IopubSocket
 from remote_kernel.kernel import CHANNELS
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.reactor import Pipe, Reactor, SocketSink, Timer
@@ -176,7 +179,14 @@ class Visitor:
             if not self._kernel_ended:
                 self._reactor.call_later(POLL_SECONDS, lambda: self._join(held))
             return
-        self._sockets[stream.id] = sink = SocketSink(self._reactor, stream, connection, self._socket_closed)
+        if stream.channel == "iopub":
+            values = self._ports.connection
+            sink: SocketSink = IopubSocket(
+                self._reactor, stream, connection, self._socket_closed, values, partial(self.tell, number=stream.id)
+            )
+        else:
+            sink = SocketSink(self._reactor, stream, connection, self._socket_closed)
+        self._sockets[stream.id] = sink
         for data in held.held:
             sink.deliver(data)
         if stream.id not in self.link.streams:  # the launcher closed it meanwhile

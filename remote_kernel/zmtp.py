@@ -85,6 +85,91 @@ class Follower:
         return data
 
 
+class Skimmer:
+    """Tell where the messages of one direction of a connection end, from its first byte on, and keep none of them."""
+
+    def __init__(self) -> None:
+        self.follows = True
+        """False from where the bytes are encrypted or are no ZMTP; nothing can be told then."""
+        self._greeting = bytearray()
+        self._head = b""  # of a frame, as far as it is there
+        self._left = 0  # bytes of the frame that are still to come
+        self._last = True  # whether its message ends with it
+
+    @property
+    def between(self) -> bool:
+        """Whether the bytes so far end with a message."""
+        return self._last and not self._left and not self._head
+
+    def ends(self, data: bytes) -> list[int]:
+        """Take the next bytes; give the places in them at which a message, a command or the greeting is over."""
+        found: list[int] = []
+        at, size = 0, len(data)
+        missing = _GREETING_BYTES - len(self._greeting)
+        if missing:
+            self._greeting += data[:missing]
+            at = min(missing, size)
+            if at == missing:
+                self.follows = _can_be_followed(self._greeting)
+                found.append(at)
+        while at < size and self.follows:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+            else:
+                at = self._take_head(data, at)
+            if self.between:
+                found.append(at)
+        return found
+
+    def _take_head(self, data: bytes, at: int) -> int:
+        """Read a frame's flags and size, or as much of them as there is, and give the place behind it."""
+        before = len(self._head)
+        head = self._head + data[at : at + 9 - before]
+        flags = head[0]
+        if flags & ~(_MORE | _LONG | _COMMAND):
+            self.follows = False
+            return at
+        size = 9 if flags & _LONG else 2
+        if len(head) < size:
+            self._head = head
+            return at + len(head) - before
+        self._head = b""
+        self._left = int.from_bytes(head[1:size], "big")
+        self._last = not flags & _MORE
+        return at + size - before
+
+
+def frames_of(raw: bytes) -> list[bytes]:
+    """Give a message's frames from its bytes; of a message that is cut short, those that are whole."""
+    found = []
+    at = 0
+    while at + 2 <= len(raw):
+        head = 9 if raw[at] & _LONG else 2
+        end = at + head + int.from_bytes(raw[at + 1 : at + head], "big")
+        if end > len(raw) or at + head > len(raw):
+            break
+        found.append(raw[at + head : end])
+        at = end
+    return found
+
+
+def is_command(raw: bytes) -> bool:
+    """Whether these bytes begin a command, not a message."""
+    return bool(raw[:1]) and bool(raw[0] & _COMMAND)
+
+
+def message(frames: list[bytes]) -> bytes:
+    """Give a message's bytes."""
+    raw = b""
+    for at, frame in enumerate(frames):
+        more = _MORE if at < len(frames) - 1 else 0
+        long = len(frame) > 255
+        raw += bytes([more | (_LONG if long else 0)]) + len(frame).to_bytes(8 if long else 1, "big") + frame
+    return raw
+
+
 def command(name: bytes, properties: dict[bytes, bytes]) -> bytes:
     """Give a command's frame, such as READY."""
     body = bytes([len(name)]) + name

@@ -6,22 +6,26 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
-from remote_kernel.session.events import VERDICTS, Away, Back, Done, InputWanted
+from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted
 
 if TYPE_CHECKING:
     from remote_kernel.session.render import Renderer
+
+_AFTER_INTERRUPT_SECONDS = 15.0
 
 EXEC_EXAMPLES = """\
 examples:
   rkernel exec -k remote_cuda --code 'import torch; torch.cuda.is_available()'
   rkernel exec -s work --file train.py --timeout 100        # detaches when the time is up: exit status 124
   rkernel exec -s work --detach --key train-1 --file train.py
+  rkernel exec -s work analysis.ipynb --from-cell 3 --output done.ipynb
   rkernel exec -s work --side --code 'history[-1]'          # beside the cell that is running
   rkernel exec <<'PY'
   print("nothing here is expanded or unescaped")
@@ -92,31 +96,55 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--answer", action="append", default=[], metavar="TEXT", help="what input() gets, e.g. 'yes'; once for each"
     )
+    notebook = parser.add_argument_group("notebooks")
+    notebook.add_argument(
+        "--from-cell", type=int, metavar="N", help="the first cell to run, e.g. 3; all cells count, from 1"
+    )
+    notebook.add_argument("--to-cell", type=int, metavar="N", help="the last cell to run, e.g. 7")
+    notebook.add_argument(
+        "--output",
+        metavar="PATH",
+        help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb)",
+    )
     add_output(parser)
 
 
 def exec_(options: argparse.Namespace) -> int:
     """Run the command."""
-    code = _read_code(options)
     if options.stdin and not sys.stdin.isatty():
         raise UsageError("--stdin needs a terminal", "give the answers with --answer")
-    log = "" if options.no_log else options.log
-    session = find_or_make(options.session, options.kernel, log)
-    running = session.execute(
-        Request(
-            code,
-            author=options.author,
-            key=options.key,
-            side=options.side,
-            answers=tuple(options.answer),
-            asks=options.stdin,
-            generation=options.generation,
-        )
-    )
+    path = options.file or options.path or ""
+    if path.endswith(".ipynb"):
+        from remote_kernel.cli.notebooks import run_notebook
+
+        return run_notebook(path, options)
+    if options.from_cell or options.to_cell or options.output:
+        raise UsageError("--from-cell, --to-cell and --output are for notebooks", "give an .ipynb file")
+    code = _read_code(options)
+    session = session_for(options)
+    running = session.execute(request_for(code, options))
     if options.detach:
         running.close()
         return _detached(session, running.cell, "running in the background")
     return show(session, running, options)
+
+
+def session_for(options: argparse.Namespace) -> Session:
+    """Give the session that the options of `exec` mean, made if need be."""
+    return find_or_make(options.session, options.kernel, "" if options.no_log else options.log)
+
+
+def request_for(code: str, options: argparse.Namespace) -> Request:
+    """Give the request for one piece of code, as the options of `exec` say."""
+    return Request(
+        code,
+        author=options.author,
+        key=options.key,
+        side=options.side,
+        answers=tuple(options.answer),
+        asks=options.stdin,
+        generation=options.generation,
+    )
 
 
 def _read_code(options: argparse.Namespace) -> str:
@@ -176,23 +204,46 @@ def _newest(session: Session) -> str:
 
 def show(session: Session, running: Running, options: argparse.Namespace) -> int:
     """Show a cell until it is done, or the time is up, and give the exit status."""
-    renderer = _renderer(session, running, options)
-    deadline = None
-    if options.timeout:
-        from remote_kernel.options import parse_duration
+    renderer = renderer_for(session, running, options)
+    away = False
+    events = follow(session, running, options)
+    try:
+        event = next(events)
+        while True:
+            try:
+                renderer.feed(event)
+            except KeyboardInterrupt as pressed:  # while something is being shown; it means the cell all the same
+                event = events.throw(pressed)
+                continue
+            if isinstance(event, (Away, Back)):
+                away = isinstance(event, Away)
+            elif isinstance(event, Done):
+                sys.stdout.flush()
+                return event.status
+            event = next(events)
+    except StillRunning as still:
+        renderer.close()
+        sys.stdout.flush()
+        return still_running(session, still, away)
 
-        deadline = time.monotonic() + parse_duration(options.timeout)
-    away = interrupted = False
+
+def follow(session: Session, running: Running, options: argparse.Namespace) -> Generator[Event, None, None]:
+    """Give a cell's events, the last of them Done, and answer its questions.
+
+    Ctrl-C interrupts the cell, and the second one ends the command. Raises StillRunning when time is up.
+    """
+    deadline = _deadline(options)
     events = iter(running.limit(_left(deadline)))
+    interrupted = False
     while True:
         try:
             event = next(events)
-            renderer.feed(event)
-        except StillRunning as still:
-            renderer.close()
-            sys.stdout.flush()
-            return _still_running(session, still, away)
-        except KeyboardInterrupt:  # it may come at any moment: also while something is being shown
+            if isinstance(event, InputWanted) and getattr(options, "stdin", False):
+                running.answer(_ask(event))
+            yield event
+            if isinstance(event, Done):
+                return
+        except KeyboardInterrupt:
             if interrupted:
                 raise
             interrupted = True
@@ -200,18 +251,17 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
             deadline = time.monotonic() + _AFTER_INTERRUPT_SECONDS
             running = session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS)
             events = iter(running)
-            continue
         except HostGone:  # killed, or replaced: the cell goes on, and the next host knows of it
             running = _follow_again(session, running).limit(_left(deadline))
             events = iter(running)
-            continue
-        if isinstance(event, (Away, Back)):
-            away = isinstance(event, Away)
-        elif isinstance(event, InputWanted) and getattr(options, "stdin", False):
-            running.answer(_ask(event))
-        elif isinstance(event, Done):
-            sys.stdout.flush()
-            return event.status
+
+
+def _deadline(options: argparse.Namespace) -> float | None:
+    if not options.timeout:
+        return None
+    from remote_kernel.options import parse_duration
+
+    return time.monotonic() + parse_duration(options.timeout)
 
 
 def _left(deadline: float | None) -> float | None:
@@ -232,9 +282,6 @@ class SessionClosed(RemoteKernelError):
     exit_status = VERDICTS["lost"]
 
 
-_AFTER_INTERRUPT_SECONDS = 15.0
-
-
 def _interrupt(session: Session, running: Running) -> None:
     """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
     sys.stderr.write("rkernel: interrupting the cell; Ctrl-C again leaves it running\n")
@@ -249,7 +296,8 @@ def _ask(event: InputWanted) -> str:
     return input(event.prompt)
 
 
-def _still_running(session: Session, still: StillRunning, away: bool) -> int:
+def still_running(session: Session, still: StillRunning, away: bool = False) -> int:
+    """Say how to go on with a cell that nobody waits for any longer, and give the exit status."""
     if away:
         sys.stderr.write(
             f"rkernel: the connection to the kernel's host is away; cell {still.cell} goes on there, and "
@@ -268,30 +316,18 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
     return VERDICTS["running"]
 
 
-def _renderer(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
-    place = session.place
-    if options.jsonl:
-        from remote_kernel.session.report import Lines
+def renderer_for(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
+    """Give what shows a cell's events as the options say."""
+    from remote_kernel.session.render import make_renderer
 
-        return Lines(sys.stdout, files=place.files)
-    output_file = os.path.join(place.cells, f"{running.cell}.txt")
-    if options.json:
-        from remote_kernel.session.report import Report
-
-        return Report(
-            sys.stdout,
-            files=place.files,
-            output_file=output_file,
-            budget=options.budget,
-            full_traceback=options.full_traceback,
-        )
-    from remote_kernel.session.render import Text
-
-    return Text(
+    since = getattr(options, "since", 0)
+    part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
+    return make_renderer(
+        "json" if options.json else "jsonl" if options.jsonl else "text",
         sys.stdout,
         sys.stderr,
-        files=place.files,
-        output_file=output_file,
+        files=session.place.files,
+        output_file=os.path.join(session.place.cells, f"{running.cell}{part}.txt"),
         budget=options.budget,
         full_traceback=options.full_traceback,
     )

@@ -64,6 +64,17 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], int]
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Examples stay as they are written. The width is found here: argparse would import shutil, and bz2 with it."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size().columns
+        except OSError:
+            columns = 100
+        super().__init__(prog, max_help_position=28, width=min(columns, 120) - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line."""
 
@@ -123,6 +134,7 @@ COMMANDS = {
     "vars": "looks",
     "inspect": "looks",
     "complete": "looks",
+    "skill": "skill",
 }
 
 
@@ -138,9 +150,7 @@ def find_command(name: str) -> Command | None:
 
 def make_parser(name: str, command: Command) -> Parser:
     """Give the parser of one command."""
-    parser = Parser(
-        prog=f"rkernel {name}", formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, add_help=True
-    )
+    parser = Parser(prog=f"rkernel {name}", formatter_class=_Formatter, allow_abbrev=False, add_help=True)
     command.add_arguments(parser)
     return parser
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,6 +18,9 @@ from pathlib import Path
 from types import FrameType
 
 from remote_kernel.demo.keys import make_key
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice
 from remote_kernel.transport.openssh import environment, ssh_program
 
 HOST = "demo"
@@ -52,12 +56,21 @@ class Place:
         """XDG_RUNTIME_DIR of the launcher: the shared SSH connection's socket is in it."""
         return self.folder / "run"
 
+    def options(self) -> LaunchOptions:
+        """Give what the kernel is started with."""
+        return LaunchOptions(
+            Endpoint(HOST),
+            python=sys.executable,
+            ssh_config=str(self.ssh_config),
+            env=(("IPYTHONDIR", str(self.folder / "ipython")),),
+        )
+
     def launcher_environment(self) -> dict[str, str]:
         """Give an environment that keeps the launcher's files in the folder and the user's settings out."""
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(_OURS) or name == "REMOTE_KERNEL_SSH"
+            if not name.startswith(_OURS) or name in ("REMOTE_KERNEL_SSH", "REMOTE_KERNEL_TRANSPORT")
         }
         return {
             **kept,
@@ -91,15 +104,18 @@ Host {HOST}
         for path in self._shared_connections():
             self._ask_shared(path, "exit")
 
-    def kill_shared_connections(self) -> int:
-        """Kill the ssh processes that hold the connections, without a word to the server. Gives their number."""
-        killed = 0
-        for path in self._shared_connections():
-            found = re.search(r"pid=(\d+)", self._ask_shared(path, "check"))
-            if found:
-                os.kill(int(found[1]), signal.SIGKILL)
-                killed += 1
-        return killed
+    def kill_connections(self) -> int:
+        """Kill the processes that hold the connections, without a word to the server. Gives their number."""
+        if choice.name(self.options()) == "openssh":
+            found = [re.search(r"pid=(\d+)", self._ask_shared(path, "check")) for path in self._shared_connections()]
+            pids = [int(match[1]) for match in found if match]
+        else:
+            pids = [
+                pid for pid, command in _commands() if choice.PROGRAM in command and str(self.ssh_config) in command
+            ]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return len(pids)
 
     def _shared_connections(self) -> list[Path]:
         return [path for path in self.runtime.glob("remote_kernel/*") if path.is_socket()]
@@ -170,6 +186,22 @@ def marked_processes(folder: Path) -> dict[int, str]:
         except OSError:
             continue
     return found
+
+
+def _commands() -> list[tuple[int, str]]:
+    """Give every process's pid and command line, from /proc where there is one, else from ps."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        found.append((int(process.name), text))
+    if found:
+        return found
+    shown = subprocess.run(["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, timeout=10)
+    lines = [line.strip().partition(" ") for line in shown.stdout.splitlines()]
+    return [(int(pid), command) for pid, _, command in lines]
 
 
 def is_running(pid: int) -> bool:

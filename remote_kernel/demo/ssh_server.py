@@ -23,7 +23,8 @@ from pathlib import Path
 from remote_kernel.demo.keys import make_key
 from remote_kernel.demo.place import HOST, MARK, Place, uninterrupted
 from remote_kernel.errors import RemoteKernelError, SshNotFound
-from remote_kernel.transport.openssh import environment, ssh_program
+from remote_kernel.transport import choice
+from remote_kernel.transport.openssh import ssh_program
 
 AUTO, SYSTEM, EMBEDDED = SERVERS = ("auto", "sshd", "embedded")
 START_SECONDS = 15.0
@@ -33,7 +34,7 @@ _SEPARATION = Path("/run/sshd")  # root's sshd insists on it; whatever starts ss
 
 @dataclass(frozen=True)
 class SshServer:
-    """A running server: what it is, its port and process, and how long one cold `ssh demo true` took."""
+    """A running server: what it is, its port and process, and how long one cold login took."""
 
     name: str
     port: int
@@ -58,9 +59,9 @@ class SshServer:
             pass
 
 
-def check_ssh() -> None:
-    """Raise SshNotFound when there is no ssh client, which every server here is reached with."""
-    if not shutil.which(ssh_program()):
+def check_ssh(place: Place) -> None:
+    """Raise SshNotFound when the ssh client that is asked for is not there; without any, paramiko does."""
+    if choice.name(place.options()) == "openssh" and not shutil.which(ssh_program()):
         raise SshNotFound(
             f"there is no ssh program '{ssh_program()}' here",
             "install the OpenSSH client (Debian and Ubuntu: openssh-client; Fedora: openssh-clients)",
@@ -80,7 +81,7 @@ def running_server(place: Place, choice: str) -> Iterator[tuple[SshServer, str]]
     `choice` is one of SERVERS. `auto` takes the embedded one where there is no sshd, or where sshd does not let this
     user in: a policy of the system's, an account without a shell. Raises RemoteKernelError.
     """
-    check_ssh()
+    check_ssh(place)
     host_key = make_key(place.server / "host_key")
     with ExitStack() as undo:
         reason = ""
@@ -103,11 +104,19 @@ def running_server(place: Place, choice: str) -> Iterator[tuple[SshServer, str]]
 def _log_in(place: Place, host_key: str, name: str, port: int, pid: int) -> SshServer:
     """Write the client's files and run `true` there."""
     place.write_client_files(pwd.getpwuid(os.getuid()).pw_name, port, host_key)
-    command = [ssh_program(), "-F", str(place.ssh_config), "-oBatchMode=yes", HOST, "true"]
+    if choice.name(place.options()) == "openssh":
+        command = [ssh_program(), "-F", str(place.ssh_config), "-oBatchMode=yes", HOST, "true"]  # not a shared one
+    else:
+        command = choice.carrier_argv(place.options(), "true")
     begun = time.monotonic()
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LOGIN_SECONDS, env=environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LOGIN_SECONDS,
+            env=choice.environment(place.options()),
         )
     except subprocess.TimeoutExpired as error:
         raise RemoteKernelError(f"{name} did not let us in within {LOGIN_SECONDS:.0f} s") from error

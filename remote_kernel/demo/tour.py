@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import shlex
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,6 @@ from remote_kernel.demo import cells
 from remote_kernel.demo.kernel_run import Ended, Hook, KernelRun
 from remote_kernel.demo.notebook import Notebook, check_path
 from remote_kernel.demo.place import (
-    HOST,
     Place,
     is_running,
     marked_processes,
@@ -24,10 +22,9 @@ from remote_kernel.demo.place import (
     wait_for,
 )
 from remote_kernel.demo.ssh_server import SshServer, running_server
-from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.kernelspec import Draft
-from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice
 
 GONE_SECONDS = 10.0
 OUTAGE_SECONDS = 2.0
@@ -127,24 +124,22 @@ class _Tour:
         if reason:
             self._narrator.fact(reason)
         self._narrator.fact(f"{server.name} on 127.0.0.1:{server.port}, with keys made for this run")
-        self._narrator.fact(f"'ssh {HOST} true' took {server.login_seconds:.2f} s")
+        self._narrator.fact(f"logging in with {self._client()} took {server.login_seconds:.2f} s")
         return server
 
     def _start_kernel(self, undo: ExitStack) -> KernelRun:
         self._step("A kernel behind it")
-        options = LaunchOptions(
-            Endpoint(HOST),
-            python=sys.executable,
-            ssh_config=str(self._place.ssh_config),
-            env=(("IPYTHONDIR", str(self._place.folder / "ipython")),),
-        )
-        draft = Draft(KERNEL_NAME, options)
+        draft = Draft(KERNEL_NAME, self._place.options())
         self._narrator.fact(f"kernel.json starts: {shlex.join(draft.argv())}")
         kernel = KernelRun(self._place.folder, draft, self._place.launcher_environment())
         kernel.start(undo)
         self._pids.kernel, self._pids.agent = kernel.ask("(__import__('os').getpid(), __import__('os').getppid())")
         self._narrator.fact(f"it answered after {kernel.start_seconds:.2f} s")
         return kernel
+
+    def _client(self) -> str:
+        """Name what speaks SSH on this side."""
+        return "ssh" if choice.name(self._place.options()) == "openssh" else "the SSH client in Python (paramiko)"
 
     def _run_cells(self, kernel: KernelRun) -> float:
         """Run every cell; give the seconds from the interrupt to the cell's end."""
@@ -190,10 +185,10 @@ class _Tour:
                 if cells.CUT_AFTER in lines and not cuts:
                     cuts.append(time.monotonic())
                     undo.enter_context(server.frozen(OUTAGE_SECONDS))
-                    if not self._place.kill_shared_connections():
-                        raise RemoteKernelError("there is no shared connection to cut", "report this")
+                    if not self._place.kill_connections():
+                        raise RemoteKernelError("there is no connection to cut", "report this")
                     self._narrator.fact(
-                        f"ssh is killed here, and the server answers nothing for {OUTAGE_SECONDS:.0f} s"
+                        f"{self._client()} is killed here, and the server answers nothing for {OUTAGE_SECONDS:.0f} s"
                     )
 
             self._ok(kernel, cells.LONG, cut_once)

@@ -13,57 +13,51 @@ from collections.abc import Callable
 
 DEFAULT = 8000  # characters, head and tail together
 _HEAD_SHARE = 3 / 8  # the end is what is asked for more often
+_BLOCK = 1 << 16  # characters that are written to the file at a time
 _HELD = 1_000_000  # characters that wait for another Clear where nothing bounds the output
 
 
 class OutputFile:
-    """The whole output at `path`: record() takes it in order, and nothing is written before open().
+    """The whole output, to be at `path` after close(): record() takes it in order, and open() begins the file.
 
-    A disk that is full ends the file and not the output: `problem` says so.
+    Two clients may follow the same cell: each writes a file of its own, and the last to end leaves it. A disk that is
+    full ends the file and not the output: `problem` says so.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.problem = ""
         self.is_open = False
-        self._early: list[str] = []
+        self._partial = f"{path}.{os.getpid()}.partial"
         self._descriptor = -1
+        self._waiting: list[str] = []  # until the file is open, everything
+        self._size = 0
 
     def record(self, text: str) -> None:
-        """Take the next text: into memory, or once it is open into the file."""
-        if self.is_open:
-            self._write(text)
-        else:
-            self._early.append(text)
+        """Take the next text."""
+        self._waiting.append(text)
+        self._size += len(text)
+        if self.is_open and self._size >= _BLOCK:
+            self.flush()
 
     def open(self) -> None:
         """Make the file, for its owner only, with all that came before; does nothing the second time."""
         if self.is_open:
             return
         self.is_open = True
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
             os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._descriptor = os.open(self.path, flags, 0o600)
+            self._descriptor = os.open(self._partial, flags, 0o600)
         except OSError as error:
             self.problem = f"not written: {error.strerror}"
-        early, self._early = self._early, []
-        self._write("".join(early))
 
-    def clear(self) -> None:
-        """Forget what has come: the cell has removed it."""
-        self._early = []
-        if self._descriptor >= 0:
-            os.ftruncate(self._descriptor, 0)
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
-
-    def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _write(self, text: str) -> None:
+    def flush(self) -> None:
+        """Write what has come so far, if the file is open."""
+        if not self.is_open:
+            return
+        text = "".join(self._waiting)
+        self._waiting, self._size = [], 0
         if self._descriptor < 0:
             return
         left = memoryview(text.encode("utf-8", "backslashreplace"))
@@ -72,7 +66,25 @@ class OutputFile:
                 left = left[os.write(self._descriptor, left) :]
         except OSError as error:
             self.problem = f"incomplete: {error.strerror}"
-            self.close()
+            self._put_in_place()
+
+    def clear(self) -> None:
+        """Forget what has come: the cell has removed it."""
+        self._waiting, self._size = [], 0
+        if self._descriptor >= 0:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    def close(self) -> None:
+        """Put the file, if there is one, to its place."""
+        self.flush()
+        self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            os.replace(self._partial, self.path)
 
 
 class Budget:
@@ -86,7 +98,6 @@ class Budget:
         self._file = file if limit else None
         self._limit = limit
         self._head_size = int(limit * _HEAD_SHARE) if limit else _HELD
-        self._tail_size = limit - self._head_size
         self._live = True
         self._at_line_start = True
         self.truncated = False  # something has been left out
@@ -95,6 +106,7 @@ class Budget:
     def _start(self) -> None:
         self._head: list[tuple[str, str]] = []  # only what has not been written
         self._room = self._head_size
+        self._tail_size = max(1, self._limit - self._head_size)  # and what the head leaves, as it ends with a line
         self._ring: deque[tuple[str, str]] = deque()
         self._ring_size = 0
         self._left_out = 0  # characters and line ends that have fallen out of the ring
@@ -148,6 +160,7 @@ class Budget:
             cut = text.rfind("\n", 0, self._room) + 1
             if self._room - cut > self._head_size // 2:
                 cut = self._room
+            self._tail_size += self._room - cut
             self._room = 0
         if cut and self._live:
             self._pass_on(name, text[:cut])
@@ -206,6 +219,7 @@ class Budget:
     def _note(self, size: int, lines: int) -> str:
         where = "--budget 0 shows all"
         if self._file:
+            self._file.flush()
             where = f"all of it: {self._file.path}"
             if self._file.problem:
                 where += f" ({self._file.problem})"

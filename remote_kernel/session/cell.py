@@ -29,8 +29,8 @@ NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that
 class Recorder(Protocol):
     """Where a cell's events go: its journal, and the notebook."""
 
-    def append(self, event: Event) -> None:
-        """Take the next event."""
+    def append(self, event: Event, line: bytes | None = None) -> None:
+        """Take the next event; `line` is what to_line makes of it, where that is known already."""
 
 
 class Cell:
@@ -61,10 +61,16 @@ class Cell:
         """Let a recorder have every event from now on."""
         self._recorders.append(recorder)
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Event, line: bytes | None = None) -> None:
         """Hand an event to the recorders."""
         for recorder in self._recorders:
-            recorder.append(event)
+            recorder.append(event, line)
+
+    def replay(self, event: Event) -> None:
+        """Take an event that an earlier host has seen."""
+        if isinstance(event, Started):
+            self.started_at, self.execution_count = event.at, event.execution_count
+        self.tell(event)
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
@@ -100,7 +106,7 @@ class Cell:
         event = read_output(message)
         if event is not None and not self.done.done():
             self.start()
-            self.tell(event)
+            self.tell(event, stream_line(message.raw) if message.kind == "stream" else None)
 
     def ask_input(self, prompt: str, password: bool) -> str | None:
         """Give the line that input() gets, or tell whoever follows the cell that it waits for one, and give None."""
@@ -179,6 +185,13 @@ def read_output(message: Message) -> Event | None:
         return Clear(bool(content.get("wait")))
     if kind == "error":
         return Error(str(content["ename"]), str(content["evalue"]), tuple(map(str, content.get("traceback") or ())))
+    return None
+
+
+def stream_line(raw: bytes) -> bytes | None:
+    """Give a stream message's content as an event's line, without writing 50 MB of text as JSON a second time."""
+    if raw.startswith(b'{"') and b"\n" not in raw:
+        return b'{"event": "stream", ' + raw[1:] + b"\n"
     return None
 
 

@@ -44,7 +44,7 @@ class _Outcome:
     def __init__(self) -> None:
         self.failed = False
 
-    def append(self, event: Event) -> None:
+    def append(self, event: Event, line: bytes | None = None) -> None:
         """Take the next event."""
         self.failed = self.failed or isinstance(event, Error)
 
@@ -69,6 +69,7 @@ class Engine:
         self._kernel_session = ""
         self._subshell: str | None = None
         self._heard = asyncio.Event()  # something came on iopub: the subscription works
+        self._began = asyncio.Event()  # a cell has been sent
         self._presence: Presence | None = None
 
     # -- its life
@@ -235,6 +236,7 @@ class Engine:
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
         self._cells[cell.request] = cell
+        self._began.set()
         try:
             while True:
                 waiting = {cell.done}
@@ -416,6 +418,7 @@ class Engine:
         status = await process.ended()
         await asyncio.sleep(0.3)  # for its last output
         if self._process is process:
+            process.signal(signal.SIGKILL)  # whatever of its group outlives it
             self._died(describe_end(status, self.memory_bytes, process.last_words()))
 
     async def _watch_connection(self, wire: Wire) -> None:
@@ -458,9 +461,10 @@ class Engine:
         """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
         last = 0.0
         while True:
-            await asyncio.sleep(_PRESENCE_SECONDS)
+            self._began.clear()
             if not self._cells:
-                continue
+                await self._began.wait()
+            await asyncio.sleep(_PRESENCE_SECONDS)
             self._look_at_presence()
             if time.monotonic() - last > _USAGE_SECONDS and "ipython" in str(self.info.get("implementation")):
                 last = time.monotonic()

@@ -20,18 +20,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from remote_kernel import __version__
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import Engine
-from remote_kernel.session.events import VERSION
+from remote_kernel.session.events import VERSION, Event
 from remote_kernel.session.journal import Journal
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import read_record
+from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.variables import list_variables
 
 _LINE_BYTES = 1 << 31
@@ -45,6 +46,8 @@ class Host:
         self._place = place
         self._engine = Engine(place, read_record(place), self._note)
         self._past = Past(place)
+        self._notebook = Recording(place, self._engine.record, self._note)
+        self._engine.foreign = self._notebook.record
         self._queue: list[Cell] = []
         self._running: Cell | None = None
         self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
@@ -75,11 +78,14 @@ class Host:
         path = self._place.socket()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+        self._notebook.open()
+        self._notebook.catch_up(self._past)
         left = self._take_up()
         if engine.record.is_attached or engine.record.pid:
             await engine.adopt()
         else:
             await engine.start()
+        self._notebook.describe(engine.record, engine.info)
         self._left = [self._spawn(self._see_to_its_end(cell)) for cell in left]
         server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
         os.chmod(path, 0o600)
@@ -96,6 +102,7 @@ class Host:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             await asyncio.sleep(0.05)  # for the last answers to go out
+            await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
 
     def _take_up(self) -> list[Cell]:
         """Take up the cells that an earlier host has left without an end, and give those that the kernel has got.
@@ -105,14 +112,13 @@ class Host:
         sent = []
         for left in self._past.unfinished():
             queued = left.queued
-            cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key)
+            past = self._past.events(queued.cell)
+            cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
             cell.side = queued.side
             if not left.was_sent and not cell.side:
                 self._queue.append(cell)
                 self._work.set()
                 continue
-            if left.started:
-                cell.started_at, cell.execution_count = left.started.at, left.started.execution_count
             cell.request = self._request(cell.number)
             cell.missed = "the session's host ended while it ran: a part of its output may be missing"
             self._engine.expect(cell)
@@ -130,15 +136,21 @@ class Host:
                 await asyncio.wait({following}, timeout=1.0)
         except RemoteKernelError:
             pass
-        cell.finish("lost", self._engine.trouble or "it is not known how it ended")
+        cell.finish(
+            "lost", self._engine.trouble or "it is not known how it ended; the kernel and its variables are there"
+        )
         await following
         self._forget(cell)
 
     # -- cells
 
-    def _new_cell(self, number: str, code: str, author: str, key: str) -> Cell:
+    def _new_cell(self, number: str, code: str, author: str, key: str, past: Iterable[Event] = ()) -> Cell:
+        """Make a cell whose events go to its journal and the notebook; `past` are those that the journal has."""
         cell = Cell(number, code, author=author, generation=self._engine.record.generation, key=key)
-        journal = self._journals[number] = Journal(self._place.journal(number))
+        self._notebook.record(cell)
+        for event in past:
+            cell.replay(event)
+        self._journals[number] = journal = Journal(self._place.journal(number))
         cell.record(journal)
         self._cells[number] = cell
         return cell
@@ -182,7 +194,7 @@ class Host:
         if self._engine.is_dead and not self._engine.trouble:
             raise UsageError("the kernel is being restarted", "try again in a moment")
         number = self._past.next_number(key)
-        cell = self._new_cell(number, str(fields["code"]), str(fields.get("author") or "rkernel"), key)
+        cell = self._new_cell(number, str(fields["code"]), str(fields.get("author") or AUTHOR), key)
         cell.answers = [str(text) for text in fields.get("answers") or ()]
         cell.asks = bool(fields.get("asks"))
         cell.allow_stdin = cell.asks or bool(cell.answers)

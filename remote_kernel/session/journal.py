@@ -31,9 +31,9 @@ class Journal:
         self._held = bytearray()
         self._grown = asyncio.Event()
 
-    def append(self, event: Event) -> None:
-        """Write the event, and let those know who wait for it."""
-        line = to_line(event)
+    def append(self, event: Event, line: bytes | None = None) -> None:
+        """Write the event, and let those know who wait for it; `line` is its line where that is known already."""
+        line = line or to_line(event)
         self.is_done = self.is_done or isinstance(event, Done)
         if not self._held and self._write(line):
             pass

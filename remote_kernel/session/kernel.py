@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from remote_kernel.connection_file import CHANNELS
 from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.session.place import Place
-from remote_kernel.session.record import replace_file
+from remote_kernel.transport.private import write_private
 
 # The traps keep the shell alive through signals for its group; its child gets the default handling back.
 _KEEPER = """
@@ -87,11 +87,27 @@ class KernelProcess:
             return False
         return True
 
-    async def ended(self, look_seconds: float = _LOOK_SECONDS) -> int:
+    async def ended(self) -> int:
         """Wait until the kernel has ended, and give its status."""
         while (status := self.status()) is None:
-            await asyncio.sleep(look_seconds)
+            await self._change()
         return status
+
+    async def _change(self) -> None:
+        """Wait until the process ends, where the system can tell (Linux), else for a moment."""
+        try:
+            watch = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            await asyncio.sleep(_LOOK_SECONDS)
+            return
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(watch, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(watch)
+            os.close(watch)
 
     def signal(self, number: int) -> None:
         """Signal the whole group, as Jupyter does. Nothing happens when it has ended."""
@@ -106,7 +122,7 @@ class KernelProcess:
             if number:
                 self.signal(number)
             try:
-                await asyncio.wait_for(self.ended(0.02), patience_seconds)
+                await asyncio.wait_for(self.ended(), patience_seconds)
                 return
             except (asyncio.TimeoutError, TimeoutError):
                 continue
@@ -138,7 +154,7 @@ def make_connection_file(place: Place) -> None:
             listener = stack.enter_context(socket.socket())
             listener.bind(("127.0.0.1", 0))
             values[f"{channel}_port"] = listener.getsockname()[1]
-    replace_file(place.connection_file, json.dumps(values, indent=1).encode())
+    write_private(place.connection_file, json.dumps(values, indent=1))
 
 
 def describe_end(status: int, memory_bytes: int, last_words: str) -> str:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from remote_kernel.session.events import Event, Queued, Sent, Started, from_fields
+from remote_kernel.session.journal import read_journal
 from remote_kernel.session.place import Place
 
 _TAIL_BYTES = 1 << 16
@@ -19,7 +20,6 @@ class Left(NamedTuple):
 
     queued: Queued
     was_sent: bool
-    started: Started | None
 
 
 class Past:
@@ -41,13 +41,19 @@ class Past:
         if queued and queued.key:
             self._keys[queued.key] = number
         if queued and not is_done:
-            started = next((event for event in first if isinstance(event, Started)), None)
-            was_sent = started is not None or any(isinstance(event, Sent) for event in first)
-            self._unfinished.append(Left(queued, was_sent, started))
+            self._unfinished.append(Left(queued, any(isinstance(event, (Sent, Started)) for event in first)))
 
     def unfinished(self) -> list[Left]:
         """Give the cells whose end no host has seen, the oldest first."""
         return self._unfinished
+
+    def events(self, number: str) -> list[Event]:
+        """Give what a cell's journal holds; nothing where there is no such cell."""
+        return list(read_journal(self._place.journal(number))) if self.knows(number) else []
+
+    def newest_first(self) -> list[str]:
+        """Give the numbers of all cells, the newest first."""
+        return sorted(self._known, key=int, reverse=True)
 
     def knows(self, number: str) -> bool:
         """Whether there is, or was, a cell of this number."""

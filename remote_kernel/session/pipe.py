@@ -24,6 +24,7 @@ class Pipe:
     def __init__(self, file: Writer) -> None:
         self._file = file
         self.at_line_start = True
+        self._dirty = False
 
     def write(self, text: str) -> None:
         """Write the text."""
@@ -34,8 +35,17 @@ class Pipe:
         except UnicodeEncodeError:
             encoding = getattr(self._file, "encoding", None) or "utf-8"
             self._file.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        self.at_line_start = text.endswith("\n")
+        self.at_line_start = ends_line(text, self.at_line_start)
+        self._dirty = True
 
     def flush(self) -> None:
         """Pass it on."""
-        self._file.flush()
+        if self._dirty:
+            self._dirty = False
+            self._file.flush()
+
+
+def ends_line(text: str, before: bool) -> bool:
+    """Tell whether the text leaves the stream at a line's start; `before` tells whether it was at one."""
+    text = text.removesuffix("\x1b[0m")
+    return text.endswith("\n") if text else before

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any, NamedTuple
 
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.place import Place
+from remote_kernel.transport.private import write_private
 
 
 class Record(NamedTuple):
@@ -54,17 +54,4 @@ def read_record(place: Place) -> Record:
 
 def write_record(place: Place, record: Record) -> None:
     """Write session.json, whole or not at all."""
-    replace_file(place.record, json.dumps(record._asdict(), indent=1).encode())
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file (0600) that is at every moment the old one or the new one."""
-    temporary = f"{path}.{os.getpid()}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_private(place.record, json.dumps(record._asdict(), indent=1))

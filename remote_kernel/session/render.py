@@ -1,13 +1,13 @@
 """Turn a cell's events into what a terminal, an agent or a script reads, as they come.
 
-Three forms: Text, for readers; Report, one JSON document at the end; Lines, one JSON line for each event. Each takes
+Three forms: `text`, for readers; `json`, one document at the end; `jsonl`, one line for each event. Each takes
 feed(event) for every event and close() at the end, and writes to files that the caller gives: nothing here prints. A
 file whose reader has gone away raises BrokenPipeError, which the caller handles.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
@@ -24,7 +24,7 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
-from remote_kernel.session.pipe import Pipe, Writer
+from remote_kernel.session.pipe import Pipe, Writer, ends_line
 from remote_kernel.session.plain_text import PlainText, strip
 
 if TYPE_CHECKING:
@@ -39,6 +39,35 @@ class Renderer(Protocol):
 
     def close(self) -> None:
         """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
+
+
+def make_renderer(
+    form: str,
+    out: Writer,
+    err: Writer,
+    *,
+    files: str,
+    output_file: str,
+    budget: int | None = None,
+    full_traceback: bool = False,
+) -> Renderer:
+    """Give the renderer of a form, `text`, `json` or `jsonl`, for one cell.
+
+    `files` is the folder for images and large data; `output_file` the path for the whole of an output that is longer
+    than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
+    of a cell's output (what came since some place) needs an `output_file` of its own.
+    """
+    if form == "text" and not budget and out.isatty() and err.isatty():
+        from remote_kernel.session.terminal import Terminal
+
+        return Terminal(out, err, files=files, output_file=output_file, full_traceback=full_traceback)
+    if form == "text":
+        return Text(out, err, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
+    from remote_kernel.session import report
+
+    if form == "jsonl":
+        return report.Lines(out, files=files)
+    return report.Report(out, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
 
 
 class Text:
@@ -77,6 +106,7 @@ class Text:
         self._error: Error | None = None  # held, as the last one is shown whatever the budget
         self._clears = False  # the next output clears
         self._closed = False
+        self._latest = "stdout"  # where the last text went
         self._ends_line = {"stdout": True, "stderr": True}  # of what went into the budget
 
     def feed(self, event: Event) -> None:
@@ -86,8 +116,7 @@ class Text:
         elif isinstance(event, Display):
             self._display(event)
         elif isinstance(event, Update):
-            self._updates[event.id] = event
-            return
+            self._update(event)
         elif isinstance(event, Clear):
             self._clears = True
             if not event.wait:
@@ -100,7 +129,8 @@ class Text:
         elif isinstance(event, Done):
             self._finish()
             self._note(event.message)
-            self.close()
+            self._last_line_ends()
+            self._end()
         else:
             self._tell(event)
         self._flush()
@@ -109,8 +139,17 @@ class Text:
         """Write what is held, and close the file of the whole output."""
         if self._closed:
             return
-        self._closed = True
         self._finish()
+        self._line_starts()  # what comes next is about the cell
+        self._end()
+
+    def _last_line_ends(self) -> None:
+        """End the line of a progress bar; stdout stays as the code wrote it."""
+        if not self._pipes["stderr"].at_line_start:
+            self._pass_on("stderr", "\n")
+
+    def _end(self) -> None:
+        self._closed = True
         self._flush()
         self._file.close()
 
@@ -121,11 +160,21 @@ class Text:
 
     def _display(self, event: Display) -> None:
         self._output_comes()
-        text = str(choose(event.data, self._files))
+        text = self._text_of(event.data)
         if event.id:
             self._shown[event.id] = text
             self._updates.pop(event.id, None)
+        self._display_block(event.id, text)
+
+    def _display_block(self, identity: str, text: str) -> None:
         self._block("stdout", text)
+
+    def _update(self, event: Update) -> None:
+        """Hold it: a stream of lines shows the last for each id, at the end."""
+        self._updates[event.id] = event
+
+    def _text_of(self, data: dict[str, Any]) -> str:
+        return str(choose(data, self._files))
 
     def _output_comes(self) -> None:
         """Apply a Clear that waited for the next output, and put an error that was not the last into the budget."""
@@ -136,15 +185,18 @@ class Text:
             self._error = None
             self._updates.clear()
             self._shown.clear()
-            self._budget.clear()
+            self._clear()
         if self._error:
             error, self._error = self._error, None
             self._block("stderr", self._traceback(error))
 
+    def _clear(self) -> None:
+        self._budget.clear()
+
     def _finish(self) -> None:
         """Write all that is held, the error last."""
         for update in self._updates.values():
-            text = str(choose(update.data, self._files))
+            text = self._text_of(update.data)
             if text != self._shown.get(update.id):
                 self._shown[update.id] = text
                 self._block("stdout", text)
@@ -155,7 +207,7 @@ class Text:
         if self._error:
             error, self._error = self._error, None
             self._line_starts()
-            self._pipes["stderr"].write(self._traceback(error) + "\n")
+            self._pass_on("stderr", self._traceback(error) + "\n")
 
     def _traceback(self, error: Error) -> str:
         from remote_kernel.session.frames import trim
@@ -178,32 +230,40 @@ class Text:
     def _note(self, message: str) -> None:
         if message:
             self._line_starts()
-            self._pipes["stderr"].write(f"rkernel: {message}\n")
+            self._pass_on("stderr", f"rkernel: {message}\n")
 
     def _line_starts(self) -> None:
         """End a line that is open on either, as both may go to the same place."""
-        for pipe in self._pipes.values():
+        for name, pipe in self._pipes.items():
             if not pipe.at_line_start:
-                pipe.write("\n")
+                self._pass_on(name, "\n")
 
     def _block(self, name: str, text: str) -> None:
         """Give a text lines of its own."""
         if not text:
             return
-        for other, stream in self._texts.items():
-            self._give(other, stream.finish())
-            if not self._ends_line[other]:
-                self._give(other, "\n")
+        self._lines_end()
         if isinstance(self._texts[name], PlainText):
             text = strip(text)
         self._give(name, text + "\n")
 
+    def _lines_end(self) -> None:
+        """End a line that is open in what goes through the budget."""
+        for name, stream in self._texts.items():
+            self._give(name, stream.finish())
+            if not self._ends_line[name]:
+                self._give(name, "\n")
+
     def _give(self, name: str, text: str) -> None:
         if text:
-            self._ends_line[name] = text.endswith("\n")
+            self._ends_line[name] = ends_line(text, self._ends_line[name])
             self._budget.write(name, text)
 
     def _pass_on(self, name: str, text: str) -> None:
+        """Write the text; what went to the other file before is there before, as both may be the same place."""
+        if name != self._latest:
+            self._pipes[self._latest].flush()
+            self._latest = name
         self._pipes[name].write(text)
 
     def _flush(self) -> None:

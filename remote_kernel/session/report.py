@@ -14,6 +14,8 @@ from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
 from remote_kernel.session.events import (
     VERSION,
+    Away,
+    Back,
     Clear,
     Display,
     Done,
@@ -31,7 +33,6 @@ from remote_kernel.session.plain_text import PlainText, strip
 
 _FIRST_DISPLAYS, _LAST_DISPLAYS = 20, 80  # of more, those between are left out of the document
 _LONGEST_INLINE = 20_000  # characters of a representation that a line holds; a longer one is a file
-_UNFINISHED = Done("running", 0.0)
 
 
 class _Field:
@@ -79,9 +80,9 @@ class Report:
         self._full_traceback = full_traceback
         self._file = OutputFile(output_file)
         self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
-        self._truncated: list[str] = []
         self._queued = Queued("", 0.0)
         self._started = Started(0.0)
+        self._unfinished = "running"  # the verdict where nobody waits for the end
         self._error: Error | None = None
         self._clears = False
         self._closed = False
@@ -90,8 +91,9 @@ class Report:
     def _forget_displays(self) -> None:
         self._result: dict[str, Any] | None = None
         self._first: list[dict[str, Any]] = []
-        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_DISPLAYS)
+        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_DISPLAYS if self._limit else None)
         self._displays = 0
+        self._truncated: list[str] = []
         self._updates: dict[str, Update] = {}
 
     def feed(self, event: Event) -> None:
@@ -114,13 +116,15 @@ class Report:
             self._queued = event
         elif isinstance(event, Started):
             self._started = event
+        elif isinstance(event, (Away, Back)):
+            self._unfinished = "away" if isinstance(event, Away) else "running"
         elif isinstance(event, Done):
             self._write(event)
 
     def close(self) -> None:
-        """Write the document with the verdict `running`, unless Done has written it."""
+        """Write the document with the verdict `running`, or `away`, unless Done has written it."""
         if not self._closed:
-            self._write(_UNFINISHED._replace(generation=self._started.generation))
+            self._write(Done(self._unfinished, 0.0, generation=self._started.generation))
 
     def _clear(self) -> None:
         self._clears = False
@@ -137,12 +141,15 @@ class Report:
             self._result = shown
             return
         self._displays += 1
+        if len(self._last) == self._last.maxlen and "displays" not in self._truncated:
+            self._truncated.append("displays")
+            self._file.open()
         (self._first if self._displays <= _FIRST_DISPLAYS else self._last).append(shown)
 
     def _shown(self, data: dict[str, Any]) -> dict[str, Any]:
         shown = choose(data, self._files)
         text = strip(shown.text)
-        if text:
+        if text and self._limit:
             self._file.record(text + "\n")
         return {"text": text, "files": [_file(artifact) for artifact in shown.files], "notes": shown.notes}
 
@@ -237,7 +244,7 @@ class Lines:
         if is_json(mime):
             is_short = len(json.dumps(data)) <= _LONGEST_INLINE
         else:
-            is_short = is_text(mime) and len(data) <= _LONGEST_INLINE
+            is_short = not isinstance(data, str) or (is_text(mime) and len(data) <= _LONGEST_INLINE)
         if is_short:
             return data
         try:

@@ -31,6 +31,7 @@ class Message(NamedTuple):
     parent_user: str
     session: str
     content: dict[str, Any]
+    raw: bytes  # the content as JSON text
     buffers: Sequence[bytes] = ()
 
 
@@ -130,5 +131,6 @@ def _read(frames: Sequence[bytes]) -> Message:
         parent_user=str(parent.get("username", "")),
         session=str(header.get("session", "")),
         content=content,
+        raw=frames[at + 3],
         buffers=frames[at + 4 :],
     )

@@ -6,27 +6,21 @@ banned on many servers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 
 from remote_kernel.errors import AuthenticationFailed
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.private import private_folder
+from remote_kernel.transport.private import note_path, write_private
 
 BREAKER_SECONDS = 60.0
-
-
-def _note(options: LaunchOptions) -> str:
-    way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
-    return os.path.join(private_folder(), f"refused-{hashlib.sha256(way.encode()).hexdigest()[:16]}")
 
 
 def check(options: LaunchOptions) -> None:
     """Raise the AuthenticationFailed of less than BREAKER_SECONDS ago again, if there was one."""
     try:
-        with open(_note(options), encoding="utf-8") as file:
+        with open(note_path("refused", options), encoding="utf-8") as file:
             when, message, hint = json.load(file)
             age = time.time() - float(when)
     except (OSError, ValueError, TypeError):
@@ -38,19 +32,17 @@ def check(options: LaunchOptions) -> None:
 
 def is_tripped(options: LaunchOptions) -> bool:
     """Whether the server refused a login, however long ago, and has let nobody in since."""
-    return os.path.exists(_note(options))
+    return os.path.exists(note_path("refused", options))
 
 
 def trip(options: LaunchOptions, error: AuthenticationFailed) -> None:
     """Remember a refused login."""
-    fd = os.open(_note(options), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        json.dump([time.time(), error.message, error.hint], file)
+    write_private(note_path("refused", options), json.dumps([time.time(), error.message, error.hint]))
 
 
 def clear(options: LaunchOptions) -> None:
     """Forget a refused login: the server has let the user in, or a person asks. Idempotent."""
     try:
-        os.unlink(_note(options))
+        os.unlink(note_path("refused", options))
     except OSError:
         pass

@@ -56,6 +56,6 @@ def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
         return None
 
 
-def with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
-    """Give what the carrier printed when it failed, with a jump host's words if it swallowed them."""
-    return openssh.with_the_jump_hosts_words(options, stderr) if name(options) == "openssh" else stderr
+def in_full(options: LaunchOptions, stderr: str) -> str:
+    """Give what the carrier printed when it failed, with what it left out."""
+    return openssh.in_full(options, stderr) if name(options) == "openssh" else stderr

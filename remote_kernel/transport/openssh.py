@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 
 from remote_kernel.endpoint import print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
 
 CONNECT_SECONDS = 15
@@ -47,7 +49,17 @@ def to_paste(options: LaunchOptions, remote_command: str = "true") -> str:
 
 
 def effective_config(options: LaunchOptions) -> dict[str, str]:
-    """Ask ssh what it will do for this host: `ssh -G`, 3 ms, no connection. Raises SshNotFound, SshConfigError."""
+    """Ask ssh what it will do for this host: `ssh -G`, 3 ms, no connection. Of several values the first counts.
+
+    Raises SshNotFound, SshConfigError.
+    """
+    config: dict[str, str] = {}
+    for name, value in _all_settings(options):
+        config.setdefault(name, value)
+    return config
+
+
+def _all_settings(options: LaunchOptions) -> list[tuple[str, str]]:
     argv = [ssh_program(), "-T", "-G", *where(options)]
     try:
         done = subprocess.run(
@@ -65,11 +77,7 @@ def effective_config(options: LaunchOptions) -> dict[str, str]:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", "mend the file that it names")
-    config: dict[str, str] = {}
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition(" ")
-        config.setdefault(name, value)
-    return config
+    return [(name, value) for name, _, value in (line.partition(" ") for line in done.stdout.splitlines())]
 
 
 def cipher_options(config: Mapping[str, str]) -> list[str]:
@@ -90,11 +98,18 @@ def control_path(options: LaunchOptions) -> str:
     return os.path.join(private_folder(), hashlib.sha256(way.encode()).hexdigest()[:16])
 
 
-def master_options(options: LaunchOptions, config: Mapping[str, str]) -> list[str]:
+def shares_already(config: Mapping[str, str]) -> bool:
+    """Whether the user's config shares a connection of its own, which we then use and leave alone."""
+    return config.get("controlpath", "none") != "none"
+
+
+def master_options(
+    options: LaunchOptions, config: Mapping[str, str], persist_seconds: float = MASTER_SECONDS
+) -> list[str]:
     """Give the options that share one connection among our kernels, unless the user's config shares one already."""
-    if config.get("controlpath", "none") != "none":
+    if shares_already(config):
         return []
-    return ["-oControlMaster=auto", f"-oControlPath={control_path(options)}", f"-oControlPersist={MASTER_SECONDS}"]
+    return ["-oControlMaster=auto", f"-oControlPath={control_path(options)}", f"-oControlPersist={persist_seconds:.0f}"]
 
 
 def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
@@ -104,6 +119,23 @@ def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_ctime_ns
+
+
+def master_pid(options: LaunchOptions) -> int:
+    """Give the process that holds the shared connection, ours or the one of the user's config; 0 when there is none.
+
+    Raises SshNotFound, SshConfigError.
+    """
+    own = [] if shares_already(effective_config(options)) else [f"-oControlPath={control_path(options)}"]
+    argv = [ssh_program(), *own, "-O", "check", *where(options)]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5, env=environment(), check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.search(r"\(pid=(\d+)\)", done.stderr)
+    return int(found[1]) if found and not done.returncode else 0
 
 
 def end_master(options: LaunchOptions, mark: tuple[int, int] | None) -> None:
@@ -133,20 +165,50 @@ def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool 
     of its own beside a master of the user's, which may be stale. Raises SshNotFound, SshConfigError.
     """
     config = effective_config(options)
+    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_plain_connection(config)]
+    words += master_options(options, config) or (["-oControlPath=none"] if avoid_master else [])
+    return [ssh_program(), *words, *where(options), remote_command]
+
+
+def login_argv(options: LaunchOptions, persist_seconds: float, *, asks: bool) -> list[str]:
+    """Give the command that logs in, asking at the terminal if it may, and leaves a connection for kernels to share.
+
+    Raises SshNotFound, SshConfigError.
+    """
+    config = effective_config(options)
+    words = [*([] if asks else ["-oBatchMode=yes", "-oLogLevel=ERROR"]), *_plain_connection(config)]
+    if shares_already(config):
+        words.append("-oControlMaster=auto")
+        if config.get("controlpersist", "no") in ("no", "0"):
+            words.append(f"-oControlPersist={persist_seconds:.0f}")
+    else:
+        words += master_options(options, config, persist_seconds)
+    return [ssh_program(), *words, *where(options), "true"]
+
+
+def _plain_connection(config: Mapping[str, str]) -> list[str]:
+    """Give the options for a connection that carries one command's bytes, and misses a server that is gone."""
     words = [
-        *("-oBatchMode=yes", "-oLogLevel=ERROR", "-oRequestTTY=no", "-oRemoteCommand=none"),
-        *("-oClearAllForwardings=yes", "-oForwardX11=no", "-oPermitLocalCommand=no", "-oEscapeChar=none"),
+        *("-oRequestTTY=no", "-oRemoteCommand=none", "-oClearAllForwardings=yes", "-oForwardX11=no"),
+        *("-oPermitLocalCommand=no", "-oEscapeChar=none"),
     ]
     if config.get("connecttimeout", "none") in ("none", "0"):
         words.append(f"-oConnectTimeout={CONNECT_SECONDS}")
     if config.get("serveraliveinterval", "0") == "0":
         words += ["-oServerAliveInterval=5", "-oServerAliveCountMax=3"]
-    words += cipher_options(config)
-    words += master_options(options, config) or (["-oControlPath=none"] if avoid_master else [])
-    return [ssh_program(), *words, *where(options), remote_command]
+    return words + cipher_options(config)
 
 
-def with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
+def in_full(options: LaunchOptions, stderr: str) -> str:
+    """Give what ssh printed when it failed, with what it left out: a jump host's words, keys that nobody unlocked."""
+    stderr = _with_the_jump_hosts_words(options, stderr)
+    if "Permission denied" not in stderr:
+        return stderr
+    keys = locked_keys(value for name, value in _all_settings(options) if name == "identityfile")
+    return "".join(f"{path}: the key has a passphrase and is not in the agent\n" for path in keys) + stderr
+
+
+def _with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
     """Give what ssh printed when it failed; if a jump host had a part in that, with the words of the ssh to it.
 
     With ControlPersist ssh sends the stderr of its jump host's ssh to /dev/null (sshconnect.c, OpenSSH 9.2), and so

@@ -68,10 +68,8 @@ class Config:
         else:
             lines = self._read(os.path.expanduser("~/.ssh/config"), 0)
             lines += ["Host *", *self._read("/etc/ssh/ssh_config", 0)]
-        try:
-            self._config = paramiko.SSHConfig.from_text("\n".join(lines) + "\n")
-        except (paramiko.SSHException, ValueError) as error:
-            raise Failure(f"{path or '~/.ssh/config'}: Bad configuration option: {error}") from error
+        self._path, self._text = path or "~/.ssh/config", "\n".join(lines) + "\n"
+        self._parsed("")
 
     def way(self, endpoint: Endpoint, jumps: tuple[Endpoint, ...] | None = None) -> list[Hop]:
         """Give the hops to an endpoint, the nearest first and the endpoint last. Raises Failure.
@@ -96,9 +94,16 @@ class Config:
                 raise Failure(f"Bad configuration option: ProxyJump {text}") from error
         return [*self._way(jumps[-1], jumps[:-1], depth + 1), hop]
 
+    def _parsed(self, user: str) -> paramiko.SSHConfig:
+        """Parse for a user whom the command line names, and whom `Match user` is then about."""
+        try:
+            return paramiko.SSHConfig.from_text((f"User {user}\n" if user else "") + self._text)
+        except (paramiko.SSHException, ValueError) as error:
+            raise Failure(f"{self._path}: Bad configuration option: {error}") from error
+
     def _lookup(self, endpoint: Endpoint) -> dict[str, str | list[str]] | Mapping[str, str]:
         try:
-            values = self._config.lookup(endpoint.host)
+            values = self._parsed(endpoint.user or "").lookup(endpoint.host)
         except Exception as error:  # Match exec runs a program through an optional library
             raise Failure(f"Bad configuration option: Match for {endpoint.host}: {error}") from error
         if values.get("revokedhostkeys", "none") != "none":

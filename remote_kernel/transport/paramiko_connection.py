@@ -23,14 +23,17 @@ from typing import Any
 import paramiko
 import sshtunnel
 
+from remote_kernel.transport.known_hosts import known_keys
 from remote_kernel.transport.paramiko_config import Hop
 from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
-from remote_kernel.transport.paramiko_hosts import known_keys, name_of, verify
+from remote_kernel.transport.paramiko_hosts import name_of, verify
 from remote_kernel.transport.paramiko_login import log_in
+from remote_kernel.transport.paramiko_secrets import Secrets
 from remote_kernel.transport.private import private_folder
 
 WINDOW_BYTES = 4 << 20
 PACKET_BYTES = 32 << 10  # what OpenSSH's server takes
+_PERSON_SECONDS = 600.0  # servers give a person less
 _CHUNK = 256 << 10
 _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _OPEN_FAILED = re.compile(r"open FAILED: (.*)")
@@ -122,9 +125,13 @@ class _Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
         return Handler
 
 
-def connect(hops: list[Hop], undo: ExitStack) -> paramiko.Transport:
-    """Connect hop by hop and give the connection to the last; `undo` closes them all. Raises Failure."""
+def connect(hops: list[Hop], undo: ExitStack, secrets: Secrets | None = None) -> paramiko.Transport:
+    """Connect hop by hop and give the connection to the last; `undo` closes them all. Raises Failure.
+
+    `secrets` brings a person who can be asked; without them only the keyring is.
+    """
     quiet()
+    secrets = secrets or Secrets()
     transport: paramiko.Transport | None = None
     for number, hop in enumerate(hops):
         try:
@@ -132,7 +139,7 @@ def connect(hops: list[Hop], undo: ExitStack) -> paramiko.Transport:
             undo.callback(opened.close)
             _quiet.refusal = ""
             try:
-                transport = _shake_hands(opened, hop, undo)
+                transport = _shake_hands(opened, hop, undo, secrets)
             except Failure:
                 if number and _quiet.refusal:
                     said = f"channel 0: open failed: {_in_ssh_words(_quiet.refusal)}\nstdio forwarding failed"
@@ -187,16 +194,16 @@ def _forwarded(transport: paramiko.Transport, hop: Hop, to: Hop, undo: ExitStack
     return opened
 
 
-def _shake_hands(opened: socket.socket, hop: Hop, undo: ExitStack) -> paramiko.Transport:
+def _shake_hands(opened: socket.socket, hop: Hop, undo: ExitStack, secrets: Secrets) -> paramiko.Transport:
     begun = time.monotonic()
     transport = paramiko.Transport(opened, WINDOW_BYTES, PACKET_BYTES)
     undo.callback(transport.close)
     transport.daemon = True
     transport.banner_timeout = transport.handshake_timeout = hop.connect_seconds
-    transport.auth_timeout = 2 * hop.connect_seconds
+    transport.auth_timeout = _PERSON_SECONDS if secrets.person else 2 * hop.connect_seconds
     security = transport.get_security_options()
     security.ciphers = _first(_FAST_CIPHERS, security.ciphers)
-    known = [key.kind for key in known_keys(hop, name_of(hop)) if not key.revoked]
+    known = [key.kind for key in known_keys(hop.known_hosts, name_of(hop)) if not key.revoked]
     if "ssh-rsa" in known:
         known += ["rsa-sha2-512", "rsa-sha2-256"]
     security.key_types = _first(tuple(known), security.key_types)
@@ -209,8 +216,8 @@ def _shake_hands(opened: socket.socket, hop: Hop, undo: ExitStack) -> paramiko.T
         if isinstance(error, paramiko.IncompatiblePeer):
             raise Failure(f"Unable to negotiate with {hop.host} port {hop.port}: {error}") from error
         raise Failure(f"Connection closed by {hop.host} port {hop.port}") from error
-    verify(hop, key)
-    log_in(transport, hop)
+    verify(hop, key, secrets.person)
+    log_in(transport, hop, secrets)
     return transport
 
 

@@ -1,11 +1,15 @@
-"""The folder on this machine for what only this user may touch: master sockets, notes of refused logins."""
+"""The folder on this machine for what only this user may touch: master sockets, notes about servers and kernels."""
 
 from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from remote_kernel.errors import TransportError
+
+if TYPE_CHECKING:
+    from remote_kernel.options import LaunchOptions
 
 
 def private_folder() -> str:
@@ -32,3 +36,20 @@ def private_folder() -> str:
             f"{path} is not a folder of yours alone", "remove it, or set XDG_RUNTIME_DIR to another place"
         )
     return path
+
+
+def note_path(kind: str, options: LaunchOptions) -> str:
+    """Give the path of a note about the server that the options lead to."""
+    import hashlib  # `rkernel exec` needs only the folder, and has no milliseconds to spare
+
+    way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
+    return os.path.join(private_folder(), f"{kind}-{hashlib.sha256(way.encode()).hexdigest()[:16]}")
+
+
+def write_private(path: str, text: str) -> None:
+    """Write a file (0600) that others see whole or not at all."""
+    new = f"{path}.{os.getpid()}.new"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.rename(new, path)

@@ -34,8 +34,8 @@ _OF_THE_NETWORK = (UnknownHost, ConnectionRefused, ConnectTimeout, TransportErro
 class _Cause(NamedTuple):
     """What ssh prints, the error it means, what is wrong and what to do.
 
-    In the message {0} is the hop and {1} the first group; in the hint {try_it} is the command that goes to the hop, and
-    {forget} the one that removes its old key.
+    In the message {0} is the hop, {1} the first group and {print} the host key's fingerprint, where that is told; in
+    the hint {login} is the command that logs in with a person, and asks about host keys on the way.
     """
 
     pattern: str
@@ -48,20 +48,39 @@ _CAUSES = (
     _Cause(
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
         HostKeyChanged,
-        "the host key of {0} has changed",
-        "if the server was reinstalled, remove the old key: {forget}; else someone may be listening in",
+        "the host key of {0} has changed{print}",
+        "someone may be listening in; if the server was reinstalled, run {login} in a terminal",
+    ),
+    _Cause(
+        r"No \S+ host key is known for \S+ and you have requested strict checking",
+        HostKeyUnknown,
+        "the host key of {0} is not known here{print}",
+        "your ssh config says StrictHostKeyChecking yes: compare its fingerprint with the server's and put its line "
+        "into known_hosts, or set 'ask' and run {login} in a terminal",
     ),
     _Cause(
         r"(?:No \S+ host key is known for|Host key verification failed)",
         HostKeyUnknown,
-        "the host key of {0} is not known here",
-        "compare its fingerprint with the server's and accept it once: {try_it}",
+        "the host key of {0} is not known here{print}",
+        "compare its fingerprint with the server's and accept it once: run {login} in a terminal",
+    ),
+    _Cause(
+        r"([^\n]+): the key has a passphrase and is not in the agent\n(?:.*\n)*?.*Permission denied \(([^)]*)\)",
+        AuthenticationFailed,
+        "{0} does not let you in: permission denied ({2}), and the key {1} has a passphrase",
+        "run {login} in a terminal, or load the key into ssh-agent",
+    ),
+    _Cause(
+        r"Permission denied \(([^)]*(?:password|keyboard-interactive)[^)]*)\)",
+        AuthenticationFailed,
+        "{0} does not let you in: permission denied ({1})",
+        "run {login} in a terminal",
     ),
     _Cause(
         r"Permission denied \(([^)]*)\)",
         AuthenticationFailed,
         "{0} does not let you in: permission denied ({1})",
-        "load the key into ssh-agent, or name it with IdentityFile, until this asks nothing: {try_it}",
+        "load the key into ssh-agent, or name it with IdentityFile; {login} shows whether that will do",
     ),
     _Cause(
         r"Too many authentication failures",
@@ -88,10 +107,10 @@ _CAUSES = (
         "check the address, the network and the VPN",
     ),
     _Cause(
-        r"(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)",
+        r"([^\n]*(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)[^\n]*)",
         SshConfigError,
-        "ssh refuses its configuration",
-        "mend the line that it names above",
+        "ssh refuses its configuration: {1}",
+        "mend the file that it names",
     ),
     _Cause(
         r"(?:kex_exchange_identification|Connection (?:closed|reset) by|Connection closed)",
@@ -139,8 +158,9 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         through = before_the_target or bool(_THROUGH_JUMP.search(stderr))
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
-        hint = cause.hint.format(try_it=_try_it(options, stderr, through), forget=_forget(stderr))
-        return cause.kind(cause.message.format(_who(options, stderr, through), *found.groups()), hint)
+        texts = (_who(options, stderr, through), *found.groups())
+        message = cause.message.format(*texts, print=_fingerprint(stderr))
+        return cause.kind(message, cause.hint.format(login=_login(options)))
     return None
 
 
@@ -170,13 +190,16 @@ def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
     return to_paste(options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]))
 
 
-def _forget(stderr: str) -> str:
-    from shlex import join
+def _login(options: LaunchOptions) -> str:
+    """Give the command that logs in, in quotes that it does not have itself."""
+    command = options.login_command()
+    return f'"{command}"' if "'" in command else f"'{command}'"
 
-    name = re.search(r"[Hh]ost key for (\S+) has changed", stderr)
-    file = re.search(r"^Offending .*? in (.+):\d+\r?$", stderr, re.MULTILINE)
-    words = ["-R", name[1] if name else "HOST", *(["-f", file[1]] if file else [])]
-    return f"ssh-keygen {join(words)}"
+
+def _fingerprint(stderr: str) -> str:
+    """Give the new host key's fingerprint as it belongs into a message; ssh tells an unknown one only to a person."""
+    found = re.search(r"\bSHA256:[A-Za-z0-9+/]{43}", stderr)
+    return f" ({found[0]})" if found else ""
 
 
 def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:

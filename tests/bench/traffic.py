@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jupyter_client.blocking.client import BlockingKernelClient
 
+from remote_kernel.greeting import FIRST
 from tests.bench.world import ROUND_TRIP_SECONDS, Row, World, medians
 from tests.support.kernels import manager_for, write_kernelspec
 
@@ -26,6 +27,7 @@ def serve(listener):
     while True:
         connection, _ = listener.accept()
         try:
+            connection.sendall(%r)
             for _ in range(%d if listener is listeners[0] else 0):
                 connection.sendall(block)
         except OSError:
@@ -76,7 +78,7 @@ def run_seconds(client: BlockingKernelClient, code: str) -> float:
 def link_alone(world: World, runs: int) -> Iterator[Row]:
     """Measure a stream from a program that stands for a kernel and only sends, beside `ssh host cat`."""
     script = Path(world.target.home) / "flood.py"
-    script.write_text(_FLOOD % (FLOOD_BYTES >> 20))
+    script.write_text(_FLOOD % (FIRST, FLOOD_BYTES >> 20))
     spec = Path(world.target.home) / ".local/share/jupyter/kernels/flood"
     spec.mkdir(parents=True)
     argv = f'["{world.python}", "{script}", "{{connection_file}}"]'
@@ -120,6 +122,7 @@ def flood_seconds(world: World, name: str) -> float:
                     raise
                 time.sleep(0.01)
         with connection:
+            assert connection.recv(len(FIRST), socket.MSG_WAITALL) == FIRST
             count = len(connection.recv(1))
             begin = time.perf_counter()
             while data := connection.recv(1 << 20):

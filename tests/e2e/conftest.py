@@ -1,4 +1,8 @@
-"""Fixtures of the tests that break connections."""
+"""Fixtures of the tests that run kernels: which transport carries them, and connections to break.
+
+The modules in OVER_BOTH run over each transport. Over paramiko `scripts/test` runs what is marked `over_both` (with
+words: only the cases whose id has one of them), and a nightly run the rest; `openssh_only` is for what only ssh has.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,41 @@ from tests.support.isolation import Isolation
 from tests.support.relay import Relay, relay_to
 from tests.support.rkernel import Rkernel, running_rkernel
 from tests.support.servers import Server
+
+OVER_BOTH = {
+    *("test_bad_input", "test_drops", "test_first_path", "test_front_ends", "test_kept", "test_lease"),
+    *("test_many_kernels", "test_outage", "test_probe", "test_secrets", "test_shells", "test_spool", "test_teardown"),
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test over each transport where its module says so."""
+    is_of_ssh = metafunc.definition.get_closest_marker("openssh_only")
+    if metafunc.module.__name__.rpartition(".")[2] in OVER_BOTH and not is_of_ssh:
+        metafunc.parametrize("transport", ["openssh", "paramiko"], indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the nightly run what need not be seen over paramiko every time."""
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if item.path.parent != Path(__file__).parent or item.path.stem not in OVER_BOTH:
+            continue
+        if case is None or case.params.get("transport") != "paramiko":
+            continue
+        mark = item.get_closest_marker("over_both")
+        if mark is None or (mark.args and not any(word in case.id for word in mark.args)):
+            item.add_marker(pytest.mark.nightly)
+
+
+@pytest.fixture(autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Give the transport that kernels and commands of the test use; the default one where nothing else is asked for."""
+    name = getattr(request, "param", "openssh")
+    if name != "openssh":
+        monkeypatch.setenv("REMOTE_KERNEL_TRANSPORT", name)
+    return str(name)
 
 
 @pytest.fixture(autouse=True)

@@ -77,11 +77,13 @@ def fails_with(
 # -- the way there
 
 
+@pytest.mark.over_both
 def test_unknown_host_name(connection_file: Path, ssh_config: Path) -> None:
     options = options_for("no-such-host.invalid", ssh_config, "python3")
     fails_with(errors.UnknownHost, options, connection_file, "no-such-host.invalid has no address", "VPN")
 
 
+@pytest.mark.over_both
 def test_closed_port(connection_file: Path, target: Server, config: Callable[..., Path]) -> None:
     options = options_for("closed", config("Host closed", "HostName 127.0.0.1", f"Port {free_port()}"), "python3")
     fails_with(errors.ConnectionRefused, options, connection_file, "closed", "connection refused")
@@ -96,6 +98,7 @@ def test_host_that_never_answers(connection_file: Path, target: Server, config: 
         fails_with(errors.ConnectTimeout, options, connection_file, "silent does not answer", within=6)
 
 
+@pytest.mark.over_both
 def test_host_that_is_no_ssh_server(connection_file: Path, target: Server, config: Callable[..., Path]) -> None:
     # It answers like a web server and hangs up.
     with socket.socket() as other:
@@ -112,6 +115,7 @@ def test_host_that_is_no_ssh_server(connection_file: Path, target: Server, confi
             web.wait(10)
 
 
+@pytest.mark.over_both
 def test_wrong_key_is_offered_once_within_a_minute(
     connection_file: Path, target: Server, tmp_path: Path, config: Callable[..., Path]
 ) -> None:
@@ -128,19 +132,30 @@ def test_wrong_key_is_offered_once_within_a_minute(
     assert target.log_text().count("Connection from") == contacts + 1
 
 
+@pytest.mark.over_both
 def test_unknown_host_key(connection_file: Path, target: Server, tmp_path: Path, config: Callable[..., Path]) -> None:
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "none")), "python3")
-    fails_with(errors.HostKeyUnknown, options, connection_file, "host key of target is not known here", "fingerprint")
+    fails_with(
+        errors.HostKeyUnknown,
+        options,
+        connection_file,
+        "host key of target is not known here",
+        "remote_kernel login target",
+    )
 
 
+@pytest.mark.over_both
 def test_changed_host_key(connection_file: Path, target: Server, tmp_path: Path, config: Callable[..., Path]) -> None:
     make_key(tmp_path / "other")
     key = " ".join((tmp_path / "other.pub").read_text().split()[:2])
     (tmp_path / "known").write_text(f"[{target.host}]:{target.port} {key}\n")
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "known")), "python3")
-    fails_with(errors.HostKeyChanged, options, connection_file, "host key of target has changed", "ssh-keygen -R")
+    fails_with(
+        errors.HostKeyChanged, options, connection_file, "host key of target has changed", "remote_kernel login target"
+    )
 
 
+@pytest.mark.over_both
 def test_jump_host_that_is_down(connection_file: Path, target: Server, config: Callable[..., Path]) -> None:
     ssh_config = config("Host jump", f"Port {free_port()}")
     options = options_for("behind", ssh_config, "python3")
@@ -160,6 +175,7 @@ def test_jump_host_with_an_unknown_name(connection_file: Path, target: Server, s
     fails_with(errors.JumpHostFailed, options, connection_file, "no-such-jump.invalid")
 
 
+@pytest.mark.over_both
 def test_jump_host_that_does_not_let_in(
     connection_file: Path, servers: Servers, tmp_path: Path, config: Callable[..., Path]
 ) -> None:
@@ -177,6 +193,7 @@ def test_jump_host_that_does_not_let_in(
     assert "jump" in line or f"{servers.account.user}@{servers.jump.host}" in line
 
 
+@pytest.mark.over_both
 def test_jump_host_that_cannot_reach_the_target(
     connection_file: Path, target: Server, config: Callable[..., Path]
 ) -> None:
@@ -184,6 +201,7 @@ def test_jump_host_that_cannot_reach_the_target(
     fails_with(errors.JumpHostFailed, options, connection_file, "cannot reach behind", "connection refused")
 
 
+@pytest.mark.over_both
 def test_jump_host_that_forbids_forwarding(
     connection_file: Path, jump: Server, target: Server, ssh_config: Path
 ) -> None:
@@ -195,6 +213,7 @@ def test_jump_host_that_forbids_forwarding(
 # -- ssh itself
 
 
+@pytest.mark.openssh_only
 @pytest.mark.parametrize("program", ["/nothing/ssh", "no-such-ssh-program", "/etc/hostname"])
 def test_missing_ssh_program(connection_file: Path, ssh_config: Path, program: str) -> None:
     env = {"REMOTE_KERNEL_SSH": program}
@@ -202,11 +221,13 @@ def test_missing_ssh_program(connection_file: Path, ssh_config: Path, program: s
     fails_with(errors.SshNotFound, options, connection_file, program, "install the OpenSSH client", env=env, within=3)
 
 
+@pytest.mark.openssh_only
 def test_bad_ssh_config_line(connection_file: Path, config: Callable[..., Path]) -> None:
     options = options_for("target", config("Host target", "Colour blue"), "python3")
     fails_with(errors.SshConfigError, options, connection_file, "ssh_config", "colour", within=3)
 
 
+@pytest.mark.over_both
 def test_missing_ssh_config(connection_file: Path, tmp_path: Path) -> None:
     options = options_for("target", tmp_path / "none", "python3")
     fails_with(errors.SshConfigError, options, connection_file, str(tmp_path / "none"), within=3)
@@ -232,6 +253,7 @@ def test_python_that_is_no_program(
     fails_with(errors.RemoteShellNoise, options, connection_file, "target")
 
 
+@pytest.mark.over_both
 def test_python_without_ipykernel(connection_file: Path, target: Server, ssh_config: Path, bare_python: Path) -> None:
     options = options_for("target", ssh_config, bare_python)
     fails_with(errors.KernelNotInstalled, options, connection_file, "has no ipykernel", "pip install ipykernel")

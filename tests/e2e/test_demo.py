@@ -76,6 +76,25 @@ def test_demo_shows_everything_and_leaves_nothing(server: str, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [log]
 
 
+def test_demo_needs_no_ssh_program(tmp_path: Path) -> None:
+    log = tmp_path / "demo.ipynb"
+    (tmp_path / "empty").mkdir()
+    environment = {**os.environ, "PATH": str(tmp_path / "empty")}
+    done = subprocess.run(
+        command("--server", "embedded", "--log", str(log)),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "logging in with the SSH client in Python (paramiko) took" in done.stdout
+    assert "the SSH client in Python (paramiko) is killed here" in done.stdout
+    assert "all 16 lines came" in done.stdout
+    assert_nothing_left(folder_of(done.stdout))
+
+
 def test_demo_notebook_is_valid_and_complete(tmp_path: Path) -> None:
     log = tmp_path / "demo.ipynb"
     for _ in range(2):  # a second run may replace it

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from nbclient import NotebookClient
 
 from remote_kernel.transport import openssh
-from tests.support.ends import log_of
+from tests.support.ends import carriers, log_of
 from tests.support.kernels import manager_for, options_for, run, running_kernel, wait_until, write_kernelspec
 from tests.support.relay import Relay
 from tests.support.servers import Server
@@ -87,8 +88,8 @@ def test_output_is_complete_after_five_cuts(
     assert found.status == "ok"
 
 
-def test_output_is_complete_after_cuts_a_frozen_link_and_a_killed_master(
-    tmp_path: Path, target: Server, network: tuple[Relay, Path], remote_python: Path
+def test_output_is_complete_after_cuts_a_frozen_link_and_a_killed_connection(
+    tmp_path: Path, target: Server, network: tuple[Relay, Path], remote_python: Path, transport: str
 ) -> None:
     relay, ssh_config = network
     options = options_for("target", ssh_config, remote_python)
@@ -99,14 +100,19 @@ def test_output_is_complete_after_cuts_a_frozen_link_and_a_killed_master(
         time.sleep(20)
         relay.thaw()
 
-    def end_master() -> None:
+    def end_connection() -> None:
         time.sleep(1)
+        if transport == "paramiko":
+            assert wait_until(carriers)
+            for process in carriers():
+                process.kill()
+            return
         assert wait_until(lambda: openssh.master_mark(options) is not None)
         openssh.end_master(options, openssh.master_mark(options))
 
     with (
         running_kernel(tmp_path, options) as (manager, client),
-        Cuts([chance.uniform(0.4, 1.2) for _ in range(5)], target.kill_sessions, freeze, end_master) as cuts,
+        Cuts([chance.uniform(0.4, 1.2) for _ in range(5)], target.kill_sessions, freeze, end_connection) as cuts,
     ):
         request = client.execute(COUNT % (600, 0.05))
         found = messages_of(client, request)
@@ -138,6 +144,7 @@ for n in range(100):
 """
 
 
+@pytest.mark.over_both
 def test_displays_updates_and_buffers_survive_cuts(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
 ) -> None:
@@ -253,6 +260,7 @@ def test_twenty_megabytes_arrive_unchanged_across_cuts(
     assert cuts.made >= 5
 
 
+@pytest.mark.over_both
 def test_a_cell_that_finishes_during_an_outage_is_finished_in_nbclient(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
 ) -> None:

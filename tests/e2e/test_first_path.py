@@ -9,6 +9,7 @@ import pytest
 from tests.support.kernels import options_for, run, running_kernel
 
 
+@pytest.mark.over_both
 @pytest.mark.parametrize("host", ["target", "behind"])
 def test_kernel_runs_on_the_remote_host(
     tmp_path: Path, target: object, ssh_config: Path, remote_python: Path, host: str

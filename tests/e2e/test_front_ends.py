@@ -26,6 +26,7 @@ def installed(target: Server, ssh_config: Path, remote_python: Path) -> Iterator
     shutil.rmtree(folder)
 
 
+@pytest.mark.over_both
 def test_nbclient_runs_a_notebook_file(installed: str, tmp_path: Path, target: Server) -> None:
     cells = [
         "import getpass, os\nx = 20\nprint(getpass.getuser())",

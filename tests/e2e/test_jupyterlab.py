@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -13,8 +16,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from remote_kernel.cli.manager import main as manage
+from remote_kernel.session.events import Done, Stream
+from remote_kernel.session.notebook import LogFacts, NotebookLog
+from tests.support.ends import ask_agents
 from tests.support.isolation import ORIGINAL_ENVIRON
-from tests.support.kernels import wait_until
+from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.lab import Lab, Page, running_browser, running_lab
 from tests.support.servers import Server, is_alive
 
@@ -66,13 +72,14 @@ def notebook(page: Page, request: pytest.FixtureRequest) -> Page:
     return page
 
 
-def write_notebook(path: Path, *cells: str) -> None:
+def write_notebook(path: Path, *cells: str, kernelspec: tuple[str, str] = (SLUG, NAME)) -> None:
     """Write a notebook that wants the remote kernel; a cell that begins with `#` and a space is Markdown."""
     made = [
         nbformat.v4.new_markdown_cell(cell) if cell.startswith("# ") else nbformat.v4.new_code_cell(cell)
         for cell in cells
     ]
-    metadata = {"kernelspec": {"name": SLUG, "display_name": NAME, "language": "python"}}
+    slug, name = kernelspec
+    metadata = {"kernelspec": {"name": slug, "display_name": name, "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=metadata), path)
 
 
@@ -181,6 +188,66 @@ def test_cell_that_finishes_in_an_outage_is_finished_in_the_page(notebook: Page,
     assert [line for line in notebook.text().splitlines() if line] == [*(f"step {n}." for n in range(12)), "all done"]
     notebook.run("print(n + 1)")
     notebook.outputs("12")
+
+
+def test_kept_kernel_is_resumed_with_its_variables_and_can_be_restarted(
+    page: Page, target: Server, ssh_config: Path, remote_python: Path, tmp_path: Path
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=True)
+    with running_kernel(tmp_path, options) as (_, client):
+        assert run(client, "x = 'from before'").status == "ok"
+        (kernel,) = ask_agents(options)
+    assert manage(["resume", kernel["id"], "--name", "Monday"]) == 0
+    write_notebook(page.lab.folder / "resumed.ipynb", "", kernelspec=("monday", "Monday"))
+    page.open("resumed.ipynb")
+    page.wait_for_kernel()
+    assert page.find(".jp-KernelName").text == "Monday"
+
+    page.run("print('it is', x)")
+
+    page.outputs("it is from before")
+    old = remote_kernel_process(target)
+    page.press("notebook:restart-kernel")
+    page.find(".jp-Dialog-button.jp-mod-accept").click()
+    assert wait_until(lambda: not is_alive(old))
+    page.wait_for_kernel()
+    page.run("x")
+    page.outputs("NameError")
+    assert manage(["stop", "--all", "--yes"]) == 0
+
+
+def test_log_that_a_person_overwrites_from_an_older_version_loses_nothing(page: Page) -> None:
+    path = page.lab.folder / "log.ipynb"
+
+    def cells() -> list[Any]:
+        with contextlib.suppress(nbformat.reader.NotJSONError):  # JupyterLab's server writes into the file
+            return list(nbformat.read(path, as_version=4).cells)
+        return []
+
+    with NotebookLog(path, LogFacts("train", "gpu1", SLUG, NAME)) as log:
+        log.begin("c1", "train()")
+        log.add("c1", Stream("stdout", "epoch 1\n"))
+        assert log.flush()
+        page.open(path.name)
+        page.outputs("epoch 1")
+        log.add("c1", Stream("stdout", "epoch 2\n"))
+        log.end("c1", Done("ok", time.time()))
+        log.begin("c2", "evaluate()")
+        assert log.flush()
+
+        page.command("notebook:insert-cell-above")
+        page.command("notebook:change-cell-to-markdown")
+        page.command("notebook:replace-selection", text="my note")
+        page.driver.execute_script("window.jupyterapp.commands.execute('docmanager:save')")
+        page.find(".jp-Dialog-button", "Overwrite").click()
+
+        # The log has nothing to write: it finds by itself that the person's version lacks something.
+        sources = ["my note", "train()", "evaluate()"]
+        assert wait_until(lambda: [cell.source for cell in cells()] == sources, 30)
+    note, first, second = cells()
+    assert (note.cell_type, second.id) == ("markdown", "c2")
+    assert (first.id, first.outputs[0].text, first.metadata.remote_kernel.verdict) == ("c1", "epoch 1\nepoch 2\n", "ok")
+    nbformat.validate(nbformat.read(path, as_version=4))
 
 
 SHOWN = (

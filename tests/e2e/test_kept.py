@@ -109,6 +109,7 @@ def resumed(manage: Manage, identity: str, *more: str) -> str:
     return next(spec.slug for spec in list_kernelspecs() if spec.options and spec.options.resume)
 
 
+@pytest.mark.over_both
 def test_kernel_lives_when_its_front_end_closes_and_can_be_resumed(
     manage: Manage, kernels: Path, kept: Kernelspec
 ) -> None:
@@ -172,6 +173,26 @@ def test_interrupt_and_restart_still_work_on_a_kept_kernel(manage: Manage, kerne
         client.wait_for_ready(timeout=60)
         assert "NameError" in run(client, "x").error
         assert only(manage)["id"] != before, "a restart ends the old kernel, kept or not"
+
+
+def test_restart_of_a_resumed_kernel_gives_a_fresh_one_of_its_kind(
+    manage: Manage, kernels: Path, ssh_config: Path, remote_python: Path, isolation: Isolation
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=True, env=(("WHO", "me"),), workdir="/tmp")
+    kept = install(Draft("Kept", options), kernels)
+    start_kept(kernels, kept, "x = 1")
+    old = only(manage)["id"]
+    with front_end(kernels, resumed(manage, old)) as (manager, client):
+        for _ in range(2):
+            run(client, "x = 2")
+            manager.restart_kernel()
+            client.wait_for_ready(timeout=60)
+            assert "NameError" in run(client, "x").error
+            assert run(client, "import os\nos.environ['WHO'], os.getcwd()").result == "('me', '/tmp')"
+            fresh = only(manage)
+            assert fresh["id"] != old and fresh["slug"] == "kept" and fresh["keep"]
+    assert wait_until(lambda: only(manage)["state"] == "kept")
+    assert not list(isolation.runtime.glob("remote_kernel/restart-*"))
 
 
 def test_killed_launcher_leaves_a_kept_kernel(manage: Manage, kernels: Path, kept: Kernelspec) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -22,6 +20,7 @@ from remote_kernel.options import FOREVER, LaunchOptions
 from tests.support.ends import (
     agent_of,
     ask_agents,
+    carriers,
     ends_within,
     kernels_on,
     launcher_of,
@@ -95,6 +94,7 @@ connections = pytest.mark.parametrize("config", ["", OWN_CONNECTION], ids=["shar
 
 @pytest.mark.parametrize("flowing", [False, True], ids=["idle", "flowing"])
 @connections
+@pytest.mark.over_both("own-idle")
 def test_a_killed_launcher_ends_the_kernel_after_the_grace(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, flowing: bool, config: str
 ) -> None:
@@ -113,6 +113,7 @@ def test_a_killed_launcher_ends_the_kernel_after_the_grace(
 
 @pytest.mark.parametrize("flowing", [False, True], ids=["idle", "flowing"])
 @connections
+@pytest.mark.over_both("own-flowing")
 def test_a_killed_sshd_keeps_the_kernel(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, flowing: bool, config: str
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_lease_for_ever_has_no_end(tmp_path: Path, target: Server, ssh_config:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.over_both
 def test_a_front_end_that_closes_the_kernel_ends_it_at_once(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, isolation: Isolation, number: int
 ) -> None:
@@ -276,7 +278,7 @@ class Fate:
         self._target.start()
 
     def kill_ssh(self) -> None:
-        for process in local_ssh():
+        for process in carriers():
             process.kill()
 
     def kill_ssh_and_cut(self) -> None:
@@ -334,18 +336,6 @@ class Fate:
             self._found.manager.shutdown_kernel()
         assert nothing_there(self._target, 30), self.done
         assert wait_until(lambda: not undertakers() and not notes_left(isolation.runtime), 30), self.done
-
-
-def local_ssh() -> list[psutil.Process]:
-    """Give the ssh processes of this test session, masters included."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            # A master writes its title over its environment.
-            texts = (*process.cmdline(), process.environ().get("XDG_RUNTIME_DIR", ""))
-            if process.name() == "ssh" and any(os.environ["XDG_RUNTIME_DIR"] in text for text in texts):
-                found.append(process)
-    return found
 
 
 def live_and_die(

@@ -54,6 +54,7 @@ def is_lost(manager: object) -> bool:
     return wait_until(lambda: "trying to get back" in log_of(manager))  # type: ignore[arg-type]
 
 
+@pytest.mark.over_both
 def test_an_interrupt_waits_for_the_connection(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
 ) -> None:
@@ -78,11 +79,11 @@ def test_a_restart_in_an_outage_leaves_only_the_fresh_kernel(
         (old,) = kernels_on(target)
         with outage(target):
             assert is_lost(manager)
-            threading.Timer(7.0 if not now else 1.0, target.start).start()
             manager.shutdown_kernel(now=now, restart=True)
             assert is_alive(old)
-        manager.start_kernel()
-        client.wait_for_ready(timeout=30)
+            manager.start_kernel()
+            assert wait_until(lambda: "not yet: " in log_of(manager))
+        client.wait_for_ready(timeout=40)
         assert run(client, "old").error.startswith("NameError")
         assert ends_within(old, 20)
         assert len(kernels_on(target)) == 1
@@ -111,6 +112,21 @@ def test_a_shutdown_in_an_outage_leaves_nothing_once_the_network_is_back(
         relay.thaw()
         relay.cut()
         assert nothing_there(target, 45)
+        assert nothing_here(isolation)
+
+
+def test_a_launcher_killed_in_an_outage_leaves_nothing_once_the_network_is_back(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, isolation: Isolation
+) -> None:
+    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, _):
+        (kernel,) = kernels_on(target)
+        with outage(target):
+            assert is_lost(manager)
+            assert wait_until(lambda: bool(undertakers()))
+            manager.shutdown_kernel(now=True)
+            assert is_alive(kernel)
+        assert ends_within(kernel, 30)
+        assert nothing_there(target)
         assert nothing_here(isolation)
 
 
@@ -213,6 +229,7 @@ def test_a_silent_link_is_kept_alive(tmp_path: Path, target: Server, ssh_config:
         client.stop_channels()
 
 
+@pytest.mark.openssh_only
 def test_kernels_that_share_a_connection_come_back_together(
     tmp_path: Path, target: Server, network: tuple[Relay, Path], remote_python: Path
 ) -> None:

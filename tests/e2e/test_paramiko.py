@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
-from remote_kernel import errors
 from remote_kernel.transport import choice
 from tests.support.ends import log_of
 from tests.support.kernels import (
-    launch,
+    manager_for,
     options_for,
     run,
     running_kernel,
     wait_until,
-    write_connection_file,
+    write_kernelspec,
 )
 from tests.support.relay import Relay
 from tests.support.servers import Server, Servers
@@ -25,11 +26,10 @@ from tests.support.servers import Server, Servers
 COUNT = "import time\nfor n in range(100):\n    print(n, flush=True)\n    time.sleep(0.05)"
 
 
-@pytest.mark.parametrize("host", ["target", "behind"])
-def test_kernel_runs_is_interrupted_and_restarts(
-    tmp_path: Path, servers: Servers, ssh_config: Path, remote_python: Path, host: str
+def test_kernel_behind_a_jump_host_runs_is_interrupted_and_restarts(
+    tmp_path: Path, servers: Servers, ssh_config: Path, remote_python: Path
 ) -> None:
-    options = options_for(host, ssh_config, remote_python, transport="paramiko")
+    options = options_for("behind", ssh_config, remote_python, transport="paramiko")
     with running_kernel(tmp_path, options) as (manager, client):
         assert run(client, "x = 6 * 7; x").result == "42"
         request = client.execute("import time; print('up', flush=True); time.sleep(60)")
@@ -42,41 +42,31 @@ def test_kernel_runs_is_interrupted_and_restarts(
         assert run(client, "x").error.startswith("NameError")
 
 
-def test_output_is_complete_after_a_drop(tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path) -> None:
-    options = options_for("target", ssh_config, remote_python, transport="paramiko")
-    with running_kernel(tmp_path, options) as (manager, client):
-        request = client.execute(COUNT)
-        printed = ""
-        cut = False
-        while True:
-            message = client.get_iopub_msg(timeout=30)
-            if message["parent_header"].get("msg_id") != request:
-                continue
-            if message["msg_type"] == "stream":
-                printed += message["content"]["text"]
-                if "10" in printed and not cut:
-                    cut = bool(target.kill_sessions())
-            elif message["content"].get("execution_state") == "idle":
-                break
-        assert cut
-        assert printed.split() == [str(n) for n in range(100)]
-        assert "again after" in log_of(manager)
-
-
-def test_output_is_complete_after_a_freeze(
+def test_frozen_connection_is_given_up_and_nothing_is_lost(
     tmp_path: Path, target: Server, network: tuple[Relay, Path], remote_python: Path
 ) -> None:
     relay, ssh_config = network
+    ssh_config.write_text(f"ServerAliveInterval 1\nServerAliveCountMax 2\n{ssh_config.read_text()}")
     options = options_for("target", ssh_config, remote_python, transport="paramiko")
-    with running_kernel(tmp_path, options) as (_, client):
-        client.execute(COUNT)
+    with running_kernel(tmp_path, options) as (manager, client):
+        request = client.execute(COUNT)
+        while (message := client.get_iopub_msg(timeout=10))["msg_type"] != "stream":
+            pass
+        seen = message["content"]["text"]
         relay.freeze()
-        wait_until(lambda: False, 3)
+        assert wait_until(lambda: "trying to get back" in log_of(manager), 12), "nobody missed the server"
         relay.thaw()
-        assert run(client, "'after'").result == "'after'"
+        while (reply := client.get_shell_msg(timeout=40))["parent_header"]["msg_id"] != request:
+            pass
+        assert reply["content"]["status"] == "ok"
+        printed = ""
+        while (message := client.get_iopub_msg(timeout=10))["content"].get("execution_state") != "idle":
+            if message["msg_type"] == "stream":
+                printed += message["content"]["text"]
+        assert (seen + printed).split() == [str(n) for n in range(100)]
 
 
-def test_machine_without_ssh_takes_paramiko_by_itself(
+def test_notebook_runs_through_a_cut_where_there_is_no_ssh(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "no-ssh-here"
@@ -85,16 +75,38 @@ def test_machine_without_ssh_takes_paramiko_by_itself(
     assert shutil.which("ssh") is None
     options = options_for("target", ssh_config, remote_python)
     assert choice.name(options) == "paramiko"
-    with running_kernel(tmp_path, options) as (_, client):
-        assert run(client, "1 + 1").result == "2"
+    write_kernelspec(tmp_path, "remote", options)
+    cells = [
+        "import time\nfor n in range(30):\n    print(n)\n    time.sleep(0.1)",
+        "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);",
+    ]
+    manager = manager_for(tmp_path, "remote")
+    notebook = NotebookClient(new_notebook(cells=[new_code_cell(cell) for cell in cells]), km=manager, timeout=60)
+    cuts: list[int] = []
+    notebook.on_cell_execute = lambda **_: threading.Timer(1.0, lambda: cuts.append(target.kill_sessions())).start()
+    try:
+        done = notebook.execute()
+        log = log_of(manager)
+    finally:
+        if notebook.kc:
+            notebook.kc.stop_channels()
+        manager.shutdown_kernel()
+        manager.cleanup_resources()
+    assert any(cuts)
+    assert "".join(output["text"] for output in done.cells[0].outputs).split() == [str(n) for n in range(30)]
+    assert "image/png" in done.cells[1].outputs[0]["data"]
+    assert "again after" in log
 
 
-def test_unknown_host_key_is_no_kernel(tmp_path: Path, target: Server, ssh_config: Path) -> None:
+def test_what_cannot_be_honoured_is_named_in_the_log(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
     path = tmp_path / "config"
-    path.write_text(f"UserKnownHostsFile {tmp_path / 'none'}\n{ssh_config.read_text()}")
-    options = options_for("target", path, "python3", transport="paramiko")
-    logins = target.log_text().count("Accepted")
-    done = launch(options, write_connection_file(tmp_path / "kernel-1.json"), env=dict(os.environ))
-    assert done.returncode == errors.HostKeyUnknown.exit_status
-    assert "host key of target is not known here" in done.stderr.splitlines()[-1]
-    assert target.log_text().count("Accepted") == logins
+    path.write_text(f"Host target\n    GSSAPIAuthentication yes\n    Compression yes\n{ssh_config.read_text()}")
+    with running_kernel(tmp_path, options_for("target", path, remote_python, transport="paramiko")) as (
+        manager,
+        client,
+    ):
+        assert run(client, "1 + 1").result == "2"
+        warning = "warning: without the OpenSSH client this is not honoured: gssapiauthentication yes"
+        assert log_of(manager).count(warning) == 1

@@ -59,6 +59,7 @@ def watched(tmp_path: Path, options: LaunchOptions) -> Iterator[tuple[set[str], 
     return watcher.seen, connection
 
 
+@pytest.mark.over_both
 def test_no_command_line_shows_a_key(watched: tuple[set[str], dict[str, object]], servers: Servers) -> None:
     seen, connection = watched
     assert [line for line in seen if "ipykernel_launcher" in line], "the watcher saw no kernel"

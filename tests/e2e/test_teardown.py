@@ -181,6 +181,7 @@ def test_killed_front_end_leaves_nothing(tmp_path: Path, options: LaunchOptions,
 # -- VS Code
 
 
+@pytest.mark.over_both
 def test_vscode_shutdown_leaves_nothing(tmp_path: Path, options: LaunchOptions, count: Count) -> None:
     with RawKernel(tmp_path, options) as kernel:
         child = leave_a_child(kernel.ready().client)

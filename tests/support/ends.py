@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jupyter_client.manager import KernelManager
 
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import ask
+from remote_kernel.transport import choice
 from tests.support.kernels import wait_until
 from tests.support.servers import Server, is_alive
 
@@ -63,6 +65,26 @@ def undertakers() -> list[psutil.Process]:
         except (psutil.Error, KeyError):
             continue
     return found
+
+
+def carriers() -> list[psutil.Process]:
+    """Give what carries this test session's bytes: ssh, its masters included, and what stands in for it."""
+    runtime = os.environ["XDG_RUNTIME_DIR"]
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            # A master writes its title over its environment.
+            texts = (*process.cmdline(), process.environ().get("XDG_RUNTIME_DIR", ""))
+            if is_carrier(process) and any(runtime in text for text in texts):
+                found.append(process)
+    return found
+
+
+def is_carrier(process: psutil.Process) -> bool:
+    """Tell whether a process is ssh, or what stands in for it."""
+    with contextlib.suppress(psutil.Error):
+        return process.name().startswith("ssh") or choice.PROGRAM in process.cmdline()
+    return False
 
 
 def nothing_there(target: Server, seconds: float = 20.0) -> bool:

@@ -18,6 +18,7 @@ from jupyter_client.manager import KernelManager
 
 from remote_kernel.connection_file import CHANNELS
 from remote_kernel.options import LaunchOptions
+from tests.support.ends import is_carrier
 from tests.support.isolation import Isolation
 from tests.support.kernels import START_SECONDS, run, wait_until, write_kernelspec
 from tests.support.leaks import Snapshot, local_processes, take_snapshot
@@ -55,8 +56,8 @@ class Count:
         return left
 
     def ssh(self) -> list[psutil.Process]:
-        """Give the ssh processes of this side."""
-        return [p for p in local_processes(self._isolation, self._servers) if _name(p).startswith("ssh")]
+        """Give this side's ssh processes, or what stands in for ssh."""
+        return [p for p in local_processes(self._isolation, self._servers) if is_carrier(p)]
 
     def _now(self) -> list[str]:
         now: Snapshot = take_snapshot(self._isolation, self._servers)

@@ -21,7 +21,7 @@ import pytest
 from remote_kernel import errors
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice
+from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import Carrier
 from remote_kernel.transport.verdict import explain
 from tests.support.kernels import options_for, wait_until
@@ -55,6 +55,12 @@ class Way(NamedTuple):
             env=choice.environment(self.options()),
             check=False,
         )
+
+    def run_anew(self, command: str) -> subprocess.CompletedProcess[bytes]:
+        """Run over a connection of its own: ssh's shared one would not ask again who anybody is."""
+        options = self.options()
+        openssh.end_master(options, openssh.master_mark(options))
+        return self.run(command)
 
     @contextmanager
     def opened(self, command: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -249,19 +255,47 @@ def test_killed_server_ends_it_with_255(way: Way, servers: Servers) -> None:
         assert process.wait(15) == 255
 
 
-def test_frozen_network_ends_it(transport: str, tmp_path: Path, target: Server, ssh_config: Path) -> None:
+@pytest.mark.parametrize("flow", ["idle", "receiving", "sending"])
+def test_frozen_network_ends_it(transport: str, flow: str, tmp_path: Path, target: Server, ssh_config: Path) -> None:
     with relay_to(target, ssh_config, tmp_path) as (relay, path):
         path.write_text(f"ServerAliveInterval 1\nServerAliveCountMax 2\n{path.read_text()}")
-        with Way(transport, "target", path).opened("echo up; cat") as process:
-            assert process.stdout
-            assert process.stdout.read(3) == b"up\n"
-            time.sleep(3)  # idle is not frozen
-            assert process.poll() is None
+        command = "echo up; yes" if flow == "receiving" else "echo up; cat >/dev/null"
+        with Way(transport, "target", path).opened(command) as process, pumped(process, flow) as moved:
+            if flow == "idle":
+                time.sleep(4)  # longer than the patience with a server: idle is not frozen
+                assert process.poll() is None
+            else:
+                assert wait_until(lambda: moved() > 2 * MEGABYTE)
             relay.freeze()
             begun = time.monotonic()
             assert process.wait(20) == 255
-            assert time.monotonic() - begun < 10
+            assert 1 < time.monotonic() - begun < 10
             relay.thaw()
+
+
+@contextmanager
+def pumped(process: subprocess.Popen[bytes], flow: str) -> Iterator[Callable[[], int]]:
+    """Wait for the command, then read all it prints or write without end; give how many bytes have moved so far."""
+    assert process.stdin
+    assert process.stdout
+    reading, writing = process.stdout.fileno(), process.stdin.fileno()
+    assert os.read(reading, 3) == b"up\n"
+    moved = [0]
+
+    def pump() -> None:
+        try:
+            while count := len(os.read(reading, 65536)) if flow == "receiving" else os.write(writing, bytes(65536)):
+                moved[0] += count
+        except OSError:
+            pass  # it has ended
+
+    thread = threading.Thread(target=pump)
+    if flow != "idle":
+        thread.start()
+    yield lambda: moved[0]
+    process.kill()
+    if flow != "idle":
+        thread.join(10)
 
 
 def test_carrier_that_is_killed_leaves_nothing(way: Way) -> None:
@@ -290,12 +324,17 @@ def fails(
     assert time.monotonic() - begun < within
     assert done.returncode == 255, done
     assert "Traceback" not in done.stderr
-    stderr = choice.with_the_jump_hosts_words(options, done.stderr)
+    stderr = choice.in_full(options, done.stderr)
     found = explain(options, stderr, done.returncode, b"")
     assert type(found) is kind, done.stderr
     for text in says:
         assert text in str(found)
     return done.stderr
+
+
+def login_command(options: LaunchOptions) -> str:
+    """Give what a hint tells a person to run."""
+    return f"{options.login_command()}' in a terminal"
 
 
 def test_unknown_name(transport: str, ssh_config: Path) -> None:
@@ -327,13 +366,14 @@ def test_key_with_a_passphrase(transport: str, tmp_path: Path, config: Callable[
     command = ["ssh-keygen", "-q", "-p", "-P", "", "-N", secret, "-f", str(tmp_path / "key")]
     subprocess.run(command, check=True, capture_output=True)
     options = options_for("target", config(IdentityFile=str(tmp_path / "key")), "", transport=transport)
-    assert secret not in fails(errors.AuthenticationFailed, options, "permission denied (publickey)")
+    says = ("permission denied (publickey)", f"the key {tmp_path / 'key'} has a passphrase", login_command(options))
+    assert secret not in fails(errors.AuthenticationFailed, options, *says)
 
 
 def test_unknown_host_key(transport: str, tmp_path: Path, target: Server, config: Callable[..., Path]) -> None:
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "none")), "", transport=transport)
     logins = target.log_text().count("Accepted")
-    fails(errors.HostKeyUnknown, options, "host key of target is not known")
+    fails(errors.HostKeyUnknown, options, "host key of target is not known", "fingerprint", login_command(options))
     assert target.log_text().count("Accepted") == logins
     assert not (tmp_path / "none").exists()
 
@@ -344,8 +384,24 @@ def test_changed_host_key(transport: str, tmp_path: Path, target: Server, config
     (tmp_path / "known").write_text(f"[{target.host}]:{target.port} {key}\n")
     options = options_for("target", config(UserKnownHostsFile=str(tmp_path / "known")), "", transport=transport)
     logins = target.log_text().count("Accepted")
-    fails(errors.HostKeyChanged, options, "host key of target has changed", "ssh-keygen -R")
+    fails(errors.HostKeyChanged, options, "host key of target has changed", login_command(options))
     assert target.log_text().count("Accepted") == logins
+
+
+@pytest.mark.parametrize("changed", ["jump", "target"])
+def test_changed_host_key_is_no_connection_on_the_way(
+    transport: str, changed: str, tmp_path: Path, servers: Servers, config: Callable[..., Path]
+) -> None:
+    make_key(tmp_path / "other")
+    other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    keys = {server.name: other if server.name == changed else server.host_key for server in servers}
+    (tmp_path / "known").write_text("".join(f"[{s.host}]:{s.port} {keys[s.name]}\n" for s in servers))
+    server = next(server for server in servers if server.name == changed)
+    logins = server.log_text().count("Accepted")
+    options = options_for("behind", config(UserKnownHostsFile=str(tmp_path / "known")), "", transport=transport)
+    who = "jump host" if changed == "jump" else "the host key of behind"
+    fails(errors.HostKeyChanged, options, "has changed (SHA256:", who, login_command(options))
+    assert server.log_text().count("Accepted") == logins
 
 
 @pytest.mark.parametrize("missing", ["jump", "target"])
@@ -367,6 +423,87 @@ def test_hashed_known_hosts(transport: str, tmp_path: Path, servers: Servers, co
     assert servers.target.host not in (tmp_path / "known").read_text()
     way = Way(transport, "behind", config(UserKnownHostsFile=str(tmp_path / "known")))
     assert way.run("exit 4").returncode == 4
+
+
+@pytest.fixture
+def sshd_file(target: Server, remote_folder: Path) -> Callable[..., Path]:
+    """Give a function that makes a key of a type where the target's sshd can read it."""
+
+    def make(kind: str) -> Path:
+        path = remote_folder / kind
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", path], check=True, capture_output=True)
+        for file in (path, path.with_suffix(".pub")):
+            os.chown(file, target.account.uid, target.account.gid)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside ed25519"])
+def test_host_key_of_another_type(
+    transport: str,
+    kind: str,
+    alone: bool,
+    tmp_path: Path,
+    target: Server,
+    config: Callable[..., Path],
+    sshd_file: Callable[..., Path],
+) -> None:
+    # Of several host keys the one on record has to be asked for, whatever the server likes best.
+    key = sshd_file(kind)
+    name = f"[{target.host}]:{target.port}"
+    (tmp_path / "known").write_text(f"{name} {key.with_suffix('.pub').read_text()}")
+    way = Way(transport, "target", config(UserKnownHostsFile=str(tmp_path / "known")))
+    names = "rsa-sha2-512,rsa-sha2-256" if kind == "rsa" else "ecdsa-sha2-nistp256"
+    with target.configured(f"HostKey {key}", *([f"HostKeyAlgorithms {names}"] if alone else [])):
+        assert way.run_anew("exit 4").returncode == 4
+    make_key(tmp_path / "other")
+    other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    (tmp_path / "known").write_text(f"{name} {other}\n")
+    with target.configured(f"HostKey {key}", f"HostKeyAlgorithms {names}"):
+        done = way.run_anew("exit 4")  # a key of another type than the one on record is not a known one
+    assert (done.returncode, b"Host key verification failed" in done.stderr) == (255, True)
+
+
+@pytest.fixture
+def agent(tmp_path: Path, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run an ssh-agent that has the client's key."""
+    path = tmp_path / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as process:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        assert wait_until(path.exists)
+        subprocess.run(["ssh-add", "-q", servers.client_key], check=True)
+        yield
+        process.terminate()
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "any"])
+def test_key_of_the_agent(
+    transport: str, agent: None, named: bool, tmp_path: Path, servers: Servers, config: Callable[..., Path]
+) -> None:
+    # With IdentitiesOnly the agent's key counts if its public half is named: the private one is nowhere else.
+    (tmp_path / "half.pub").write_text(servers.client_key.with_suffix(".pub").read_text())
+    only = "yes" if named else "no"
+    path = config(IdentityFile=str(tmp_path / ("half" if named else "none")), IdentitiesOnly=only)
+    assert Way(transport, "target", path).run_anew("exit 4").returncode == 4
+
+
+def test_certificate(
+    transport: str, tmp_path: Path, target: Server, config: Callable[..., Path], sshd_file: Callable[..., Path]
+) -> None:
+    authority = sshd_file("ed25519")
+    make_key(tmp_path / "key")
+    sign = ["ssh-keygen", "-q", "-s", authority, "-I", "test", "-n", target.user, tmp_path / "key.pub"]
+    subprocess.run(sign, check=True, capture_output=True)
+    path = config(IdentityFile=str(tmp_path / "key"))
+    trusted = f"TrustedUserCAKeys {authority.with_suffix('.pub')}"
+    with target.configured("AuthorizedKeysFile none", trusted):
+        assert Way(transport, "target", path).run_anew("exit 4").returncode == 4
+        (tmp_path / "key-cert.pub").rename(tmp_path / "elsewhere-cert.pub")
+        assert Way(transport, "target", path).run_anew("exit 4").returncode == 255
+        named = config(f"CertificateFile {tmp_path / 'elsewhere-cert.pub'}", IdentityFile=str(tmp_path / "key"))
+        assert Way(transport, "target", named).run_anew("exit 4").returncode == 4
 
 
 def test_accept_new_remembers(transport: str, tmp_path: Path, target: Server, config: Callable[..., Path]) -> None:

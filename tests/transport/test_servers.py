@@ -209,7 +209,7 @@ def test_leak_check_waits_for_what_is_ending(isolation: Isolation) -> None:
 def test_control_masters_are_ended(isolation: Isolation, servers: Servers, ssh_config: Path) -> None:
     before = take_snapshot(isolation, servers)
     folder = isolation.runtime / "remote_kernel"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     shared = ["-o", f"ControlPath={folder}/%C", "-o", "ControlMaster=auto", "-o", "ControlPersist=60"]
     command = ["ssh", "-F", str(ssh_config), *shared, "target", "true"]
     # With its stderr on a pipe the master would hold it open, and nobody could read to the end.

@@ -19,12 +19,12 @@ ROOT = Path(remote_kernel.__file__).parent
 
 # Who may import whom: only what is lower, or beside it. What is not named here stands with launcher.
 LAYERS = (
-    {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence"},
+    {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process"},
     {"link"},
     {"reactor", "endpoint", "connection_file"},
-    {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay"},
+    {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
     {"folder"},
-    {"channels", "logout"},
+    {"channels", "logout", "iopub"},
     {"visitor", "diary"},
     {"agent", "attach", "survey", "transport"},
     {"bootstrap"},

@@ -287,9 +287,11 @@ def test_full_stream_tells_when_there_is_room():
     take_all(link)
     link.receive(frame(ACK, 16, 0))
     assert sink.rooms == 0
-    link.receive(frame(ACK, 16, 1))
+    link.receive(frame(ACK, 16, 11))  # a byte of room is not worth while
+    assert sink.rooms == 0
+    link.receive(frame(ACK, 16, 12))
     assert sink.rooms == 1
-    link.receive(frame(ACK, 16, 2))
+    link.receive(frame(ACK, 16, 13))
     assert sink.rooms == 1
 
 

@@ -13,9 +13,10 @@ from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
+from remote_kernel.transport.known_hosts import fingerprint
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_failure import Failure
-from remote_kernel.transport.paramiko_hosts import fingerprint, verify
+from remote_kernel.transport.paramiko_hosts import verify
 
 CONFIG = """\
 Host gpu1
@@ -81,6 +82,27 @@ def test_included_files_stand_where_they_are_included(tmp_path: Path) -> None:
         (1, "all"),
         (2, "all"),
     ]
+
+
+MATCHES = """\
+Match host *.example.org,!bad.example.org
+    Port 2201
+Match originalhost short user somebody
+    Port 2202
+Match user me
+    Port 2203
+Match all
+    Port 2204
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "user", "port"),
+    [("a.example.org", "x", 2201), ("bad.example.org", "x", 2204), ("other", "me", 2203), ("other", "x", 2204)],
+)
+def test_match_blocks_hold_for_whom_they_name(tmp_path: Path, host: str, user: str, port: int) -> None:
+    (tmp_path / "config").write_text(MATCHES)
+    assert Config(str(tmp_path / "config")).way(Endpoint(host, user))[0].port == port
 
 
 def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from remote_kernel import launcher as module
 from remote_kernel.connection_file import Connection
 from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import ConnectionLost
 from remote_kernel.launcher import Launcher
 from remote_kernel.link import HEADER, HELLO, PING, PROBE_SECONDS
 from remote_kernel.log import Log
@@ -75,7 +77,7 @@ def test_a_wake_tries_at_once_what_was_to_be_tried_later(
 ) -> None:
     attempts = []
     monkeypatch.setattr(launcher, "_attach", lambda: attempts.append(clock.time()))
-    launcher._retry = launcher._reactor.call_later(30, lambda: None)
+    launcher._arrived, launcher._retry = True, launcher._reactor.call_later(30, lambda: None)
     launcher._attempts = 7
     launcher._watch_clock()
     assert not attempts
@@ -83,3 +85,14 @@ def test_a_wake_tries_at_once_what_was_to_be_tried_later(
     launcher._watch_clock()
     assert len(attempts) == 1
     assert launcher._attempts == 0
+
+
+def test_the_last_attempt_is_at_the_end_of_the_lease(launcher: Launcher, clock: FakeClock) -> None:
+    launcher._options = launcher._options._replace(linger_seconds=3600.0)
+    launcher._lost_at, launcher._attempts = clock.time() - 3595.0, 7
+    launcher._try_again()
+    assert launcher._retry
+    assert launcher._retry.at <= time.monotonic() + 5.0
+    clock.awake += 5.1
+    launcher._try_again()
+    assert isinstance(launcher._error, ConnectionLost)

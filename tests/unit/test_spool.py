@@ -26,6 +26,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the file come into play after 64 bytes in place of eight million."""
     monkeypatch.setattr(module, "MEMORY_BYTES", MEMORY)
     monkeypatch.setattr(module, "REFILL_BYTES", REFILL)
+    monkeypatch.setattr(module, "SPARE_BYTES", 8)
     monkeypatch.setattr(module, "SMALL_BYTES", 8)
 
 

@@ -160,29 +160,38 @@ def test_jump_host_of_the_ssh_config_is_told_too(name: str) -> None:
 
 
 IN_FULL = "me@[::1]:2222"
+LOCKED = "/home/me/my keys/id: the key has a passphrase and is not in the agent\n"
+ASKED = DENIED.replace("publickey", "publickey,keyboard-interactive")
+ASKABLE = UNKNOWN.replace(" and you have requested strict checking", " here")
 
 
 @pytest.mark.parametrize(
     ("options", "stderr", "hint"),
     [
-        (DIRECT, DENIED, "asks nothing: ssh gpu1 true"),
-        (LaunchOptions(Endpoint.parse(IN_FULL)), DENIED, "asks nothing: ssh -l me -p 2222 ::1 true"),
-        (LaunchOptions(Endpoint.parse("gpu1"), ssh_config="/a b"), UNKNOWN, "accept it once: ssh -F '/a b' gpu1 true"),
-        (THROUGH, UNKNOWN, "accept it once: ssh -J me@door:2222 gpu1 true"),
-        (THROUGH, UNKNOWN + PROXY_ENDED, "accept it once: ssh -l me -p 2222 door true"),
-        (
-            LaunchOptions(Endpoint.parse("gpu1"), jumps=parse_jumps(f"first,{IN_FULL},third")),
-            UNKNOWN.replace("10.0.0.7", "::1") + PROXY_ENDED,
-            "accept it once: ssh -J first -l me -p 2222 ::1 true",
-        ),
-        (DIRECT, UNKNOWN + PROXY_ENDED, "accept it once: ssh JUMP_HOST true"),
-        (DIRECT, CHANGED, "old key: ssh-keygen -R '[10.0.0.7]:2222' -f /home/me/.ssh/known_hosts; else"),
+        (DIRECT, DENIED, "'remote_kernel login gpu1' shows whether that will do"),
+        (DIRECT, ASKED, "run 'remote_kernel login gpu1' in a terminal"),
+        (DIRECT, LOCKED + DENIED, "run 'remote_kernel login gpu1' in a terminal"),
+        (LaunchOptions(Endpoint.parse(IN_FULL)), ASKED, "run \"remote_kernel login 'me@[::1]:2222'\" in a terminal"),
+        (DIRECT._replace(ssh_config="/c", transport="paramiko"), ASKED,
+         "run 'remote_kernel login gpu1 --transport paramiko --ssh-config /c' in a terminal"),
+        (THROUGH, ASKED + PROXY_ENDED, "run 'remote_kernel login gpu1 -J me@door:2222' in a terminal"),
+        (THROUGH, ASKABLE + PROXY_ENDED, "it once: run 'remote_kernel login gpu1 -J me@door:2222' in a terminal"),
+        (DIRECT, "Host key verification failed.\n", "accept it once: run 'remote_kernel login gpu1' in a terminal"),
+        (DIRECT, UNKNOWN, "set 'ask' and run 'remote_kernel login gpu1' in a terminal"),
+        (DIRECT, CHANGED, "if the server was reinstalled, run 'remote_kernel login gpu1' in a terminal"),
         (THROUGH, DIRECTLY["no name"][0] + PROXY_ENDED, "try: ssh -l me -p 2222 door true"),
         (DIRECT, "the moon is in the way\n", "try: ssh gpu1 true"),
     ],
-)
+)  # fmt: skip
 def test_hint_is_a_command_that_goes_the_same_way(options: LaunchOptions, stderr: str, hint: str) -> None:
     assert hint in explain(options, stderr, 255, b"").hint
+
+
+def test_locked_key_and_fingerprint_are_named() -> None:
+    assert "the key /home/me/my keys/id has a passphrase" in explain(DIRECT, LOCKED + DENIED, 255, b"").message
+    assert "(SHA256:khl23OIv8Ijt1xdOf8otudHV77ClZuK3qqGR42A37Ls)" in explain(DIRECT, CHANGED, 255, b"").message
+    shown = f"key fingerprint is SHA256:{'a' * 43}.\n{ASKABLE}"
+    assert f"(SHA256:{'a' * 43})" in explain(DIRECT, shown, 255, b"").message
 
 
 @pytest.mark.parametrize(

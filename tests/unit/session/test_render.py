@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.session.events import Away, Back, Clear, Display, Done, Error, Event, Queued, Stream, Update
-from remote_kernel.session.render import Text
+from remote_kernel.session.render import Text, make_renderer
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAYAAAC56t6BAAAAC0lEQVR4nGNgwAQAABUAAeW3kQQAAAAASUVORK5CYII="
 OK = Done("ok", 1.0)
@@ -24,7 +24,8 @@ class Terminal(io.StringIO):
 def render(tmp_path: Path):  # type: ignore[no-untyped-def]
     def render(*events: Event, terminal: bool = False, **options: object) -> tuple[str, str]:
         out, err = (Terminal(), Terminal()) if terminal else (io.StringIO(), io.StringIO())
-        text = Text(
+        text = make_renderer(
+            "text",
             out,
             err,
             files=str(tmp_path / "files"),
@@ -61,13 +62,13 @@ def test_lines_are_written_as_they_come(tmp_path: Path) -> None:
 
     assert out.getvalue() == "first\n"
     text.close()
-    assert out.getvalue() == "first\nsec"
+    assert out.getvalue() == "first\nsec\n", "what the caller says next begins a line"
 
 
 def test_progress_leaves_its_last_state(render) -> None:  # type: ignore[no-untyped-def]
     bars = [Stream("stderr", f"\r{done:3}%|{'#' * (done // 10):10}|") for done in range(101)]
 
-    assert render(*bars, OK)[1] == "100%|##########|"
+    assert render(*bars, OK)[1] == "100%|##########|\n"
 
 
 def test_long_output_has_head_and_tail_and_a_file_with_all(render, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -159,7 +160,7 @@ def test_notes_say_what_happens_to_the_cell(render) -> None:  # type: ignore[no-
     done = Done("lost", 3.0, "the kernel was killed")
     out, err = render(Queued("7", 0.0, ahead=2), Stream("stdout", "a"), Away(1.0, "no route"), Back(2.0), done)
 
-    assert out == "a\n"[: len(out)]
+    assert out == "a\n"
     assert err.splitlines() == [
         "rkernel: waits behind 2 cells",
         "rkernel: the connection is away; the cell goes on (no route)",
@@ -168,10 +169,22 @@ def test_notes_say_what_happens_to_the_cell(render) -> None:  # type: ignore[no-
     ]
 
 
+def test_output_and_traceback_are_in_order_where_both_go_to_one_place(tmp_path: Path) -> None:
+    place = io.BytesIO()
+    out = io.TextIOWrapper(place, write_through=False)
+    err = io.TextIOWrapper(place, write_through=True)
+    text = Text(out, err, files=str(tmp_path), output_file=str(tmp_path / "output.txt"), budget=100)
+    for event in (Stream("stdout", "line\n" * 100), Error("ValueError", "no", ()), Done("error", 1.0, "sorry")):
+        text.feed(event)
+
+    assert place.getvalue().endswith(b"line\nValueError: no\nrkernel: sorry\n")
+    out.detach(), err.detach()
+
+
 def test_terminal_gets_text_as_it_comes_with_colours(render) -> None:  # type: ignore[no-untyped-def]
     out, _ = render(Stream("stdout", "\x1b[31mred"), Stream("stdout", "\r\x1b]0;title\agreen"), OK, terminal=True)
 
-    assert out == "\x1b[31mred\rgreen\x1b[0m"
+    assert out == "\x1b[31mred\rgreen\x1b[0m\n"
 
 
 def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:

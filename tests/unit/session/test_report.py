@@ -98,6 +98,16 @@ def test_report_keeps_the_first_and_last_of_many_displays(tmp_path: Path) -> Non
     texts = [shown["text"] for shown in document["displays"]]
     assert texts == [str(number) for number in (*range(20), *range(920, 1000))]
     assert document["displays_left_out"] == 900
+    assert document["truncated"] == ["displays"]
+    assert Path(document["output_file"]).read_text() == "".join(f"{number}\n" for number in range(1000))
+
+
+def test_report_without_a_budget_has_everything(tmp_path: Path) -> None:
+    shown = [Display({"text/plain": str(number)}, {}) for number in range(1000)]
+    document = report(tmp_path, Stream("stdout", "x" * 100_000), *shown, OK, budget=0)
+
+    assert len(document["stdout"]) == 100_000 and len(document["displays"]) == 1000
+    assert document["truncated"] == [] and document["output_file"] is None
 
 
 def test_report_leaves_out_what_was_cleared(tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""`remote_kernel login` and `logout`: answer what a server asks once, so that kernels need no one to ask."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from remote_kernel.cli import settings
+from remote_kernel.cli.edge import note
+from remote_kernel.cli.settings import Settings
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import UsageError
+from remote_kernel.options import LaunchOptions, parse_duration
+from remote_kernel.roster import ways
+from remote_kernel.transport import login as entry
+from remote_kernel.transport.person import Person
+
+LOGIN_EXAMPLES = """\b
+Examples:
+  remote_kernel login gpu1
+  remote_kernel login me@gpu1:2222 -J me@gate
+  remote_kernel login gpu1 --status
+"""
+LOGOUT_EXAMPLES = """\b
+Example:
+  remote_kernel logout gpu1
+"""
+
+HostArgument = Annotated[
+    str,
+    typer.Argument(metavar="HOST|SLUG", help="The remote host, as 'add' takes it, or a kernelspec for it."),
+]
+
+
+def login(
+    host: HostArgument,
+    jump: settings.JumpOption = None,
+    transport: settings.TransportOption = None,
+    ssh_config: settings.SshConfigOption = None,
+    persist: Annotated[
+        str,
+        typer.Option("--for", metavar="TIME", help="How long the connection waits for kernels after its last use."),
+    ] = "12h",
+    show: Annotated[
+        bool, typer.Option("--status", help="Only tell what kernels would find; exit status 1 if that is nothing.")
+    ] = False,
+) -> int:
+    """Log in to a host, and answer in the terminal what it asks.
+
+    Passwords, passphrases, second factors, and whether an unknown host key is the server's: a kernel's start has nobody
+    to ask. With ssh, the connection stays, and kernels share it. Without ssh (--transport paramiko) there is nothing to
+    share; passwords and passphrases may be kept in the system's keyring.
+
+    Off a terminal nothing is asked: what needs an answer is an error then.
+    """
+    persist_seconds = parse_duration(persist)
+    if not 0 < persist_seconds <= 30 * 86400:
+        raise UsageError(f"a connection cannot wait for '{persist}'", "give --for a time of up to 30d")
+    found = 0
+    for way in _ways(host, jump, transport, ssh_config):
+        if show:
+            status = entry.status(way)
+            typer.echo(f"{way.endpoint}: {status.text}")
+            found += status.is_there
+            continue
+        with _person() as person:
+            said = entry.log_in(way, person, persist_seconds)
+        typer.echo(f"logged in to {way.endpoint}: {said}")
+    return 1 if show and not found else 0
+
+
+def logout(
+    host: HostArgument,
+    jump: settings.JumpOption = None,
+    transport: settings.TransportOption = None,
+    ssh_config: settings.SshConfigOption = None,
+) -> None:
+    """Undo what 'login' has left for kernels.
+
+    Ends the connection that kernels share, and takes this host's secrets out of the keyring. Kernels that run over the
+    connection lose it and go on; they come back when somebody logs in, or by themselves if they can.
+    """
+    for way in _ways(host, jump, transport, ssh_config):
+        said = entry.log_out(way)
+        typer.echo(f"{way.endpoint}: {said or 'there was nothing to undo'}")
+
+
+def _ways(host: str, jump: list[str] | None, transport: str | None, ssh_config: str | None) -> list[LaunchOptions]:
+    """Give the ways to log in on: those of the kernelspecs of that name, or the one that the options say."""
+    given = Settings(None, jump, None, None, None, None, None, transport, None, None, None, ssh_config)
+    if given.any():
+        return [given.applied_to(LaunchOptions(Endpoint.parse(host)))]
+    unique = {way._replace(python=""): None for way in ways([host])}
+    return list(unique)
+
+
+class Terminal:
+    """A person at this terminal. Questions and what there is to know go to stderr."""
+
+    def answers(self, prompt: str, *, echo: bool) -> str:
+        """Show a prompt and give the answer."""
+        if not echo:
+            return getpass.getpass(prompt)
+        typer.echo(prompt, nl=False, err=True)
+        return self._line()
+
+    def confirms(self, facts: str, question: str) -> bool:
+        """Show facts and a question; true only for a whole `yes`."""
+        if facts:
+            self.hears(facts)
+        while True:
+            typer.echo(question, nl=False, err=True)
+            answer = self._line().strip().lower()
+            if answer in ("yes", "no", ""):
+                return answer == "yes"
+            self.hears("Please write yes or no.")
+
+    def hears(self, text: str) -> None:
+        """Show something, without what could steer the terminal: it may come from a server that nobody trusts yet."""
+        note("".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text))
+
+    def _line(self) -> str:
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\n")
+
+
+@contextmanager
+def _person() -> Iterator[Person | None]:
+    """Give the person at the terminal, None where there is none; put the terminal back as it was.
+
+    A password is asked for in another thread than the one that Ctrl-C ends, with the echo off.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty() and _has_terminal()):
+        yield None
+        return
+    before = termios.tcgetattr(sys.stdin.fileno())
+    try:
+        yield Terminal()
+    except EOFError:
+        raise UsageError("the terminal is gone", "log in again") from None
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,171 @@
+"""Log in with a person at a terminal, so that kernels, which have nobody to ask, need no one.
+
+Over openssh the connection that this opens is the one that kernels share; over paramiko nothing can be shared, and
+what was typed may be kept in the system's keyring. A host key that is unknown is shown and asked about by the
+transport itself; one that has changed is asked about here, for both.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from remote_kernel.errors import HostKeyChanged, TransportError, UsageError
+from remote_kernel.options import LaunchOptions, print_duration
+from remote_kernel.transport import breaker, choice, known_hosts, openssh
+from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.person import Person
+from remote_kernel.transport.verdict import explain
+
+PERSIST_SECONDS = 12 * 3600.0  # a day's work; ssh counts from the last use
+
+_OFFENDING = re.compile(r"^Offending (?:\S+ )?key in (.+):(\d+)\r?$", re.MULTILINE)
+
+
+def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float = PERSIST_SECONDS) -> str:
+    """Log in and say, in one sentence, what kernels have of it. Without a person nothing is asked.
+
+    Kernels that a refused login keeps waiting try again then. Raises TransportError's kinds.
+    """
+    while True:  # each turn takes an old host key off the record: there may be one for each hop
+        try:
+            said = _enter(options, person, persist_seconds)
+            break
+        except Failure as failure:
+            error = explain(options, str(failure), 255, b"")
+            is_agreed = (
+                person is not None
+                and isinstance(error, HostKeyChanged)
+                and _forgets_old_key(str(failure), error.message, person)
+            )
+            if not is_agreed:
+                raise error from None
+    breaker.clear(options)
+    return said
+
+
+class Status(NamedTuple):
+    """What a login has left for kernels, and one sentence about it."""
+
+    is_there: bool
+    text: str
+
+
+def status(options: LaunchOptions) -> Status:
+    """Give what a kernel's start will find. Connects to nowhere."""
+    if choice.name(options) == "openssh":
+        pid = openssh.master_pid(options)
+        held = f"logged in: ssh, process {pid}, holds the connection that kernels share"
+        return Status(bool(pid), held if pid else "not logged in")
+    from remote_kernel.transport import paramiko_entry  # paramiko takes 0.2 s to import
+
+    with _told(options):
+        names = paramiko_entry.stored(options)
+    return Status(bool(names), f"in the keyring: {', '.join(names)}" if names else "nothing in the keyring")
+
+
+def log_out(options: LaunchOptions) -> str:
+    """Undo `log_in`, and say what is gone; empty when there was nothing.
+
+    Raises UsageError where the user's own configuration shares the connection: their other sessions are on it.
+    """
+    if choice.name(options) == "openssh":
+        if openssh.shares_already(openssh.effective_config(options)):
+            command = shlex.join([openssh.ssh_program(), "-O", "exit", *openssh.where(options)])
+            raise UsageError(
+                "the shared connection is that of your ssh config (ControlPath)", f"end it with: {command}"
+            )
+        pid = openssh.master_pid(options)
+        openssh.end_master(options, openssh.master_mark(options))
+        return f"ended ssh, process {pid}, and the connection that kernels shared" if pid else ""
+    from remote_kernel.transport import paramiko_entry
+
+    with _told(options):
+        names = paramiko_entry.forget(options)
+    return f"removed from the keyring: {', '.join(names)}" if names else ""
+
+
+@contextmanager
+def _told(options: LaunchOptions) -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        raise explain(options, str(failure), 255, b"") from None
+
+
+def _enter(options: LaunchOptions, person: Person | None, persist_seconds: float) -> str:
+    if choice.name(options) == "openssh":
+        return _enter_with_ssh(options, person, persist_seconds)
+    from remote_kernel.transport import paramiko_entry
+
+    return paramiko_entry.log_in(options, person)
+
+
+def _enter_with_ssh(options: LaunchOptions, person: Person | None, persist_seconds: float) -> str:
+    if pid := openssh.master_pid(options):
+        return f"ssh, process {pid}, holds the connection that kernels share already"
+    argv = openssh.login_argv(options, persist_seconds, asks=person is not None)
+    status, stderr = _attended(argv, person)
+    if status == 255:
+        raise Failure(openssh.in_full(options, stderr))
+    pid = openssh.master_pid(options)
+    if not pid:
+        raise TransportError(
+            f"{options.endpoint} lets you in, but ssh keeps no connection that kernels could share",
+            "see what your ssh config says of ControlMaster and ControlPath",
+        )
+    long = f" for {print_duration(persist_seconds)} after its last use"
+    own = openssh.shares_already(openssh.effective_config(options))
+    return f"ssh, process {pid}, keeps the connection for kernels{'' if own else long}"
+
+
+def _attended(argv: list[str], person: Person | None) -> tuple[int, str]:
+    """Run ssh, which asks at the terminal by itself; show what it says, and give its exit status and all it said."""
+    said: list[str] = []
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=openssh.environment(),
+        text=True,
+        errors="replace",
+    ) as process:
+
+        def listen() -> None:
+            assert process.stderr
+            for line in process.stderr:
+                said.append(line)
+                if person:
+                    person.hears(line.rstrip())
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        status = process.wait()
+        listener.join(2.0)
+    return status, "".join(said)
+
+
+def _forgets_old_key(stderr: str, message: str, person: Person) -> bool:
+    """Take the old host key off the record if the person knows why it has changed; tell whether it is gone."""
+    found = _OFFENDING.search(stderr)
+    if not found:
+        return False
+    file, line = found[1], int(found[2])
+    facts = (
+        f"{message[:1].upper()}{message[1:]}.\n"
+        "If nobody has reinstalled the server, somebody may be between you and it: ask who runs it.\n"
+        f"The old key is in {file}, line {line}."
+    )
+    if not person.confirms(facts, "Remove the old key, and look at the new one? (yes/no) "):
+        return False
+    try:
+        known_hosts.forget(file, line)
+    except (OSError, ValueError) as error:
+        raise TransportError(f"cannot change {file}: {error}", "have that line removed, then log in again") from error
+    return True

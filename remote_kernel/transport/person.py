@@ -1,0 +1,18 @@
+"""Whom to ask for what only a person knows. A kernel's start has nobody; `remote_kernel login` has a terminal."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Person(Protocol):
+    """Answers questions at a terminal; Ctrl-C raises KeyboardInterrupt, a terminal that is gone EOFError."""
+
+    def answers(self, prompt: str, *, echo: bool) -> str:
+        """Show a prompt and give the answer; a secret is not shown while it is typed."""
+
+    def confirms(self, facts: str, question: str) -> bool:
+        """Show facts and a question; true only for a whole `yes`."""
+
+    def hears(self, text: str) -> None:
+        """Show something."""

@@ -1,0 +1,90 @@
+"""Who is taken for dead: a launcher's number may be another process's by now."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remote_kernel import process, undertaker
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import outage
+from remote_kernel.transport.private import private_folder
+from remote_kernel.undertaker import Undertaker, take_over_the_dead
+
+OPTIONS = LaunchOptions(Endpoint.parse("me@nowhere"))
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note for which kernels an undertaker would be started."""
+    found: list[str] = []
+    monkeypatch.setattr(undertaker, "_start", lambda identity, _: found.append(identity))
+    return found
+
+
+@pytest.fixture
+def note() -> Path:
+    return Path(private_folder(), "away-0123456789ab")
+
+
+def test_a_launcher_that_lives_keeps_its_note(started: list[str], note: Path) -> None:
+    one = Undertaker(OPTIONS, "0123456789ab")
+    one.remember()
+    assert note.stat().st_mode & 0o777 == 0o600
+    take_over_the_dead()
+    assert not started
+    one.forget()
+    assert not note.exists()
+
+
+def test_a_process_with_a_dead_launchers_number_is_not_taken_for_it(started: list[str], note: Path) -> None:
+    Undertaker(OPTIONS, "0123456789ab").remember()
+    note.write_text(json.dumps({**json.loads(note.read_text()), "born": "long ago"}))
+    take_over_the_dead()
+    assert started == ["0123456789ab"]
+    note.unlink()
+
+
+def test_a_note_of_an_earlier_boot_is_dropped(started: list[str], note: Path) -> None:
+    Undertaker(OPTIONS, "0123456789ab").remember()
+    note.write_text(json.dumps({**json.loads(note.read_text()), "boot": "another", "launcher": 0}))
+    take_over_the_dead()
+    assert not started and not note.exists()
+
+
+def test_an_undertaker_that_is_not_needed_ends_with_the_note() -> None:
+    one = Undertaker(OPTIONS, "0123456789ab")
+    one.remember()
+    one.hire()
+    one.forget()  # the leak check sees to the rest
+
+
+def test_a_process_is_told_from_its_successor() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    born = process.birth(child.pid)
+    assert born and process.is_alive(child.pid) and process.is_alive(child.pid, born)
+    assert not process.is_alive(child.pid, born + "0")
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.is_alive(child.pid), "a zombie does not live"
+    child.communicate()
+    assert process.birth(child.pid) == ""
+
+
+def test_an_outage_explains_only_what_may_pass() -> None:
+    from remote_kernel.errors import AuthenticationFailed, ConnectionRefused
+
+    assert not outage.explains(OPTIONS, ConnectionRefused("no"))
+    outage.begin(OPTIONS)
+    assert outage.explains(OPTIONS, ConnectionRefused("no"))
+    assert not outage.explains(OPTIONS, AuthenticationFailed("no"))
+    assert not outage.explains(OPTIONS._replace(endpoint=Endpoint.parse("me@elsewhere")), ConnectionRefused("no"))
+    outage.end(OPTIONS)
+    outage.end(OPTIONS)
+    assert not outage.explains(OPTIONS, ConnectionRefused("no"))
