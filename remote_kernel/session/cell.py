@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from remote_kernel.presence import Presence
 from remote_kernel.session.events import (
+    Away,
+    Back,
     Clear,
     Display,
     Done,
@@ -56,6 +59,7 @@ class Cell:
         self._recorders: list[Recorder] = []
         self._reply: dict[str, Any] | None = None
         self._idle = False
+        self._is_away = False
 
     def record(self, recorder: Recorder) -> None:
         """Let a recorder have every event from now on."""
@@ -70,7 +74,15 @@ class Cell:
         """Take an event that an earlier host has seen."""
         if isinstance(event, Started):
             self.started_at, self.execution_count = event.at, event.execution_count
+        elif isinstance(event, (Away, Back)):
+            self._is_away = isinstance(event, Away)
         self.tell(event)
+
+    def see_presence(self, now: Presence) -> None:
+        """Take note whether the kernel's host is connected; a cell that starts while it is away says so too."""
+        if self._is_away == now.connected:
+            self._is_away = not now.connected
+            self.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
@@ -158,6 +170,9 @@ class Cell:
         if self.done.done():
             return
         now = time.time()
+        if self._is_away and verdict != "lost":  # what ended it came through the connection
+            self._is_away = False
+            self.tell(Back(now))
         done = Done(
             verdict,
             now,

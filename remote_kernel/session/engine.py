@@ -21,7 +21,7 @@ from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import KernelDied, RemoteKernelError, UsageError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import Away, Back, Error, Event
+from remote_kernel.session.events import Error, Event
 from remote_kernel.session.kernel import KernelProcess, describe_end, make_connection_file
 from remote_kernel.session.place import Place
 from remote_kernel.session.program import find_program
@@ -70,7 +70,6 @@ class Engine:
         self._subshell: str | None = None
         self._heard = asyncio.Event()  # something came on iopub: the subscription works
         self._began = asyncio.Event()  # a cell has been sent
-        self._presence: Presence | None = None
 
     # -- its life
 
@@ -476,10 +475,9 @@ class Engine:
 
     def _look_at_presence(self) -> None:
         now = self.presence()
-        if now and self._presence and now.connected != self._presence.connected:
+        if now:
             for cell in self._cells.values():
-                cell.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
-        self._presence = now
+                cell.see_presence(now)
 
     def presence(self) -> Presence | None:
         """Whether the kernel's host is connected; None where nobody says."""

@@ -183,7 +183,12 @@ class Host:
 
     def _forget(self, cell: Cell) -> None:
         self._cells.pop(cell.number, None)
-        self._journals.pop(cell.number).close()
+        journal = self._journals[cell.number]
+        journal.close()
+        if journal.is_held:  # the disk is full: it is read from memory as long as this host lives
+            self._note(f"no room for the output of cell {cell.number}: {self._place.cells} is on a full disk")
+        else:
+            del self._journals[cell.number]
 
     def _take(self, fields: _Fields) -> str:
         """Take a client's cell and give its number; a key that was used before gives that cell's number."""
@@ -299,7 +304,7 @@ class Host:
         if fields.get("memory") and not engine.is_dead:
             with contextlib.suppress(RemoteKernelError):
                 usage = await engine.ask("usage_request", {}, channel="control", seconds=2.0)
-                memory = int(usage.content.get("kernel_memory") or 0)
+                memory = engine.memory_bytes = int(usage.content.get("kernel_memory") or 0)
         return {
             "session": self._place.name,
             "version": __version__,

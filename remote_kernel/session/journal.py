@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import BinaryIO
 
 from remote_kernel.session.events import Done, Event, from_fields, to_line
 
@@ -22,12 +24,15 @@ class Journal:
     """One cell's journal, written by its host. On a full disk its end stays in memory, up to HELD_BYTES."""
 
     def __init__(self, path: str) -> None:
-        """Open the file (0600) to append to it. Raises OSError."""
+        """Open the file (0600) to append to it; where the disk has no room for it, all of it is held."""
         self.path = path
         self.is_done = False
         self.lost_bytes = 0  # of events that neither the disk nor the memory had room for
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._size = os.fstat(self._fd).st_size
+        self._fd = -1
+        self._size = 0
+        with contextlib.suppress(OSError):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._size = os.fstat(self._fd).st_size
         self._held = bytearray()
         self._grown = asyncio.Event()
 
@@ -45,8 +50,15 @@ class Journal:
             self.lost_bytes += len(line)
         self._grown.set()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a part of it is in memory only."""
+        return bool(self._held)
+
     def _write(self, data: bytes | bytearray) -> bool:
         """Write all of it, or nothing and give False: a reader never finds half a line before a whole one."""
+        if self._fd < 0:
+            return False
         written = 0
         try:
             while written < len(data):
@@ -59,7 +71,11 @@ class Journal:
 
     async def follow(self, since: int = 0) -> AsyncIterator[bytes]:
         """Give the bytes from `since` on, in pieces that end anywhere, until Done is among them."""
-        with open(self.path, "rb") as file:
+        try:
+            file: BinaryIO = open(self.path, "rb")  # noqa: SIM115  closed below
+        except OSError:
+            file = io.BytesIO()
+        with file:
             file.seek(since)
             while True:
                 done = self.is_done  # before reading: what comes meanwhile is for the next round

@@ -50,6 +50,10 @@ def write_private(path: str, text: str) -> None:
     """Write a file (0600) that others see whole or not at all."""
     new = f"{path}.{os.getpid()}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.rename(new, path)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.rename(new, path)
+    except OSError:
+        os.unlink(new)
+        raise
