@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +32,13 @@ class Far(NamedTuple):
 
 
 @pytest.fixture
-def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Far:
+def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Iterator[Far]:
     """Give `rkernel` with a session of a kernel on the target, behind a relay."""
     relay, ssh_config = network
     write_kernelspec(alone.folder / "kernels", "far", options_for("target", ssh_config, remote_python))
     alone.open("far")
-    return Far(alone, relay)
+    yield Far(alone, relay)
+    alone.close()  # as long as there is a network
 
 
 def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Server) -> None:
@@ -58,19 +60,17 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
 
 
 def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
-    command = far.rkernel.start("exec", "-c", COUNT.format(40), "--timeout", "9")
+    assert far.rkernel.exec(COUNT.format(40), "--detach").status == 124
     number = far.rkernel.wait_running("line 2\n")
     far.relay.cut()
     far.relay.freeze()
     try:
         assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
         assert re.search(r"busy, away", far.rkernel("ls").out)
-        said = finish(command)
-        assert said.status == 6
+        said = far.rkernel("wait", number, "--timeout", "1")
+        assert said.status == 6, said
         assert f"the connection to the kernel's host is away; cell {number} goes on there" in said.err
         assert f"'rkernel wait -s work {number}'" in said.err
-        late = far.rkernel("wait", number, "--timeout", "1")
-        assert late.status == 6, late
     finally:
         far.relay.thaw()
     said = far.rkernel("wait", number, seconds=90)
