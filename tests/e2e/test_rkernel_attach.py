@@ -1,0 +1,91 @@
+"""Sessions of kernels that somebody else has started: a notebook's in JupyterLab, say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+from tests.support.kernels import run, wait_until
+from tests.support.rkernel import Rkernel
+
+
+class Owner:
+    """A front end with a kernel, whose connection file is where JupyterLab puts it."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        path = folder / f"kernel-{name}.json"
+        self.manager = KernelManager(kernel_name="python3", connection_file=str(path))
+        self.manager.start_kernel()
+        self.client: BlockingKernelClient = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def close(self) -> None:
+        """End the kernel as a front end does."""
+        self.client.stop_channels()
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+
+@pytest.fixture
+def owner(alone: Rkernel) -> Iterator[Owner]:
+    """Give a kernel that somebody else has open."""
+    opened = Owner(alone.runtime, "5f0e")
+    yield opened
+    opened.close()
+
+
+def test_kernel_of_a_front_end_is_shared(alone: Rkernel, owner: Owner) -> None:
+    assert run(owner.client, "x = 41").status == "ok"
+    said = alone("attach", "-s", "work")
+    assert said.status == 0
+    assert "kernel-5f0e.json" in said.out
+    assert alone.exec("x += 1; x").out == "42\n"
+    assert run(owner.client, "x").result == "42"
+    assert alone("attach", "-s", "work").status == 2
+    assert alone("restart").status == 2
+    (listed,) = alone.ask("ls")
+    assert (listed["attached"], listed["state"]) == (True, "idle")
+    assert alone("close", "work").status == 0
+    assert run(owner.client, "x").result == "42"
+
+
+def test_several_open_kernels_are_listed(alone: Rkernel, owner: Owner) -> None:
+    other = Owner(alone.runtime, "77aa")
+    try:
+        said = alone("attach")
+        assert said.status == 2
+        assert "several kernels are open" in said.err
+        assert "kernel-5f0e.json" in said.err
+        assert "kernel-77aa.json" in said.err
+        assert alone("attach", "77aa", "-s", "work").status == 0
+        assert alone.exec("import os; os.getpid()").out == run(other.client, "os.getpid()").result + "\n"
+        assert alone("attach", "no-such").status == 2
+        assert alone("close", "work").status == 0
+    finally:
+        other.close()
+
+
+def test_restart_by_the_owner_gives_4_once_and_its_end_gives_4(alone: Rkernel, owner: Owner) -> None:
+    assert alone("attach", "-s", "work", "--no-log").status == 0
+    assert alone.exec("x = 1").status == 0
+    owner.manager.restart_kernel(now=True)
+    owner.client.wait_for_ready(timeout=60)
+    assert wait_until(lambda: alone.status()["trouble"] or alone.status()["generation"] == 2)
+    said = alone.exec("print('never')")
+    assert (said.status, said.out) == (4, "")
+    assert "another front end has restarted the kernel" in said.err
+    assert alone.exec("'x' in globals()").out == "False\n"
+    assert alone.status()["generation"] == 2
+    owner.manager.shutdown_kernel(now=True)
+    assert wait_until(lambda: alone.status()["state"] == "dead", 30)
+    said = alone.exec("1")
+    assert said.status == 4
+    assert "'rkernel close work' removes the session" in said.err
+    assert os.path.isdir(alone.place())
