@@ -15,6 +15,7 @@ from remote_kernel.session.events import (
     Error,
     Event,
     InputWanted,
+    Line,
     Queued,
     Started,
     Stream,
@@ -28,8 +29,8 @@ NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that
 class Recorder(Protocol):
     """Where a cell's events go: its journal, and the notebook."""
 
-    def append(self, event: Event, line: bytes | None = None) -> None:
-        """Take the next event; `line` is what to_line makes of it, where that is known already."""
+    def append(self, event: Event, line: Line | None = None) -> None:
+        """Take the next event; `line` is its line, where that is known already."""
 
 
 class Cell:
@@ -59,7 +60,7 @@ class Cell:
         """Let a recorder have every event from now on."""
         self._recorders.append(recorder)
 
-    def tell(self, event: Event, line: bytes | None = None) -> None:
+    def tell(self, event: Event, line: Line | None = None) -> None:
         """Hand an event to the recorders."""
         for recorder in self._recorders:
             recorder.append(event, line)
@@ -182,10 +183,10 @@ def read_output(message: Message) -> Event | None:
     return None
 
 
-def stream_line(raw: bytes) -> bytes | None:
-    """Give a stream message's content as an event's line, without writing 50 MB of text as JSON a second time."""
+def stream_line(raw: bytes) -> Line | None:
+    """Give a stream message's content as an event's line: 50 MB of text are neither encoded again nor copied."""
     if raw.startswith(b'{"') and b"\n" not in raw:
-        return b'{"event": "stream", ' + raw[1:] + b"\n"
+        return b'{"event": "stream", ', memoryview(raw)[1:], b"\n"
     return None
 
 

@@ -21,7 +21,7 @@ from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import KernelDied, RemoteKernelError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import Away, Back, Error, Event
+from remote_kernel.session.events import Away, Back, Error, Event, Line
 from remote_kernel.session.kernel import KernelProcess, describe_end, make_connection_file
 from remote_kernel.session.place import Place
 from remote_kernel.session.program import find_program
@@ -44,7 +44,7 @@ class _Outcome:
     def __init__(self) -> None:
         self.failed = False
 
-    def append(self, event: Event, line: bytes | None = None) -> None:
+    def append(self, event: Event, line: Line | None = None) -> None:
         """Take the next event."""
         self.failed = self.failed or isinstance(event, Error)
 
