@@ -78,12 +78,21 @@ def running_kernel(
     client.start_channels()
     try:
         client.wait_for_ready(timeout=START_SECONDS)
+        settle(client)
         yield manager, client
     finally:
         client.stop_channels()
         if manager.has_kernel:  # a test may have ended it
             manager.shutdown_kernel(now=False)
             manager.cleanup_resources()
+
+
+def settle(client: BlockingKernelClient) -> None:
+    """Take in what is left of `wait_for_ready`, which asks once a second: the answers to all it asked before the last.
+
+    Else, on a busy machine, they are there when a test wants the reply to its own first request.
+    """
+    client.execute_interactive("", silent=True, store_history=False, timeout=START_SECONDS)
 
 
 def run(client: BlockingKernelClient, code: str, timeout: float = 30, **execute: Any) -> Outcome:
