@@ -35,7 +35,7 @@ Example:
 
 HostArgument = Annotated[
     str,
-    typer.Argument(metavar="HOST|SLUG", help="The remote host, as 'add' takes it, or a kernelspec for it."),
+    typer.Argument(metavar="HOST|SLUG", help="The remote host as 'add' takes it, or a kernelspec's slug, e.g. gpu1."),
 ]
 
 
@@ -46,7 +46,9 @@ def login(
     ssh_config: settings.SshConfigOption = None,
     persist: Annotated[
         str,
-        typer.Option("--for", metavar="TIME", help="How long the connection waits for kernels after its last use."),
+        typer.Option(
+            "--for", metavar="TIME", help="How long the connection waits for kernels after its last use, e.g. 90m, 3d."
+        ),
     ] = "12h",
     show: Annotated[
         bool, typer.Option("--status", help="Only tell what kernels would find; exit status 1 if that is nothing.")

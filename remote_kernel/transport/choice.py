@@ -37,7 +37,8 @@ def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: b
     """Give the command that runs `remote_command` there. Raises SshNotFound, SshConfigError, UsageError."""
     if name(options) == "openssh":
         return openssh.ssh_argv(options, remote_command, avoid_master=avoid_master)
-    return [sys.executable, "-m", PROGRAM, *openssh.where(options), remote_command]
+    # Its stderr is for people: not for what a library has to say of the one below it.
+    return [sys.executable, "-Wignore", "-m", PROGRAM, *openssh.where(options), remote_command]
 
 
 def environment(options: LaunchOptions) -> dict[str, str]:

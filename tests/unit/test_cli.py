@@ -173,6 +173,8 @@ def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> 
         arguments.append("slug")
     if command in ("keep", "logs", "resume") and flag:
         arguments.append("3fa2")
+    if command in ("login", "logout") and flag:
+        arguments.append("gpu1")
     with COMMANDS[command].make_context(command, arguments):
         pass
 
