@@ -133,6 +133,7 @@ def test_a_kernel_that_ends_in_an_outage_is_reported(
 ) -> None:
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
         client.execute("import os, time\ntime.sleep(1.5)\nprint('last words', flush=True)\ntime.sleep(.3)\nos._exit(7)")
+        assert wait_until(lambda: client.get_iopub_msg(timeout=10)["msg_type"] == "execute_input")
         with target.away():
             (kernel,) = kernels_on(target)
             assert ends_within(kernel, 10)
