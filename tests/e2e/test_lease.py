@@ -80,7 +80,8 @@ def test_a_killed_sshd_keeps_the_kernel(
         with target.away():
             time.sleep(1.5)
             launcher = launcher_of(found.manager)
-            launcher.suspend()  # it must not come back before the agent was asked
+            launcher.suspend()  # it must not come back before the agent was asked, nor an attempt under way
+            assert wait_until(lambda: not carriers())
         assert wait_until(lambda: found.away() == "the connection was lost", 5)
         launcher.resume()
         if flowing:

@@ -246,7 +246,8 @@ def test_a_server_that_refuses_connections_for_a_while_is_not_hammered(
             attempts = relay.accepted - before
         assert 3 <= attempts <= 5
         assert run(client, "1 + 1", timeout=40).result == "2"
-        assert log_of(manager).count("not yet: ") == 1
+        # Once for each reason: the first attempt may still meet the server while it goes.
+        assert 1 <= log_of(manager).count("not yet: ") <= 2
         assert log_of(manager).count("\n") < 12
 
 
