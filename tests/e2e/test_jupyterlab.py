@@ -173,15 +173,11 @@ def test_cell_that_finishes_in_an_outage_is_finished_in_the_page(notebook: Page,
     count = "import pathlib, time\nfor n in range(12):\n    print(f'step {n}.')\n    time.sleep(0.2)"
     notebook.run(f"{count}\nprint('all done')\npathlib.Path('{done}').touch()")
     notebook.outputs("step 3.")
-    target.stop()
-    try:
-        target.kill_sessions()
+    with target.away():
         assert wait_until(done.exists)
         done.unlink()
         assert prompts()[0] == "[*]:"
         assert "all done" not in notebook.text()
-    finally:
-        target.start()
 
     notebook.outputs("all done")
     notebook.wait("number in place of the star", lambda: prompts()[0] == "[1]:")

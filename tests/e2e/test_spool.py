@@ -143,10 +143,8 @@ def printed_in_an_outage(
             request = client.execute(f"import time\ntime.sleep(1)\n{code}open({str(printed)!r}, 'w').close()")
             while client.get_iopub_msg(timeout=10)["msg_type"] != "execute_input":
                 pass
-            target.stop()
-            target.kill_sessions()
-            assert wait_until(printed.exists, 100)
-            target.start()
+            with target.away():
+                assert wait_until(printed.exists, 100)
             with Asker(manager, client.session.key, 5) as asker:
                 taken = lines_of(lambda: client.get_iopub_msg(timeout=20), request)
         assert client.get_shell_msg(timeout=10)["parent_header"]["msg_id"] == request

@@ -88,11 +88,14 @@ def running_kernel(
 
 
 def settle(client: BlockingKernelClient) -> None:
-    """Take in what is left of `wait_for_ready`, which asks once a second: the answers to all it asked before the last.
-
-    Else, on a busy machine, they are there when a test wants the reply to its own first request.
-    """
-    client.execute_interactive("", silent=True, store_history=False, timeout=START_SECONDS)
+    """Take what is left of the start: `wait_for_ready` asks once a second, and leaves the answers to all but one."""
+    request = client.kernel_info()
+    while client.get_shell_msg(timeout=START_SECONDS)["parent_header"].get("msg_id") != request:
+        pass
+    while (message := client.get_iopub_msg(timeout=START_SECONDS))["parent_header"].get("msg_id") != request or (
+        message["content"].get("execution_state") != "idle"
+    ):
+        pass
 
 
 def run(client: BlockingKernelClient, code: str, timeout: float = 30, **execute: Any) -> Outcome:

@@ -152,6 +152,16 @@ class Server:
         """Answer again."""
         self._signal(signal.SIGCONT, sessions=True)
 
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Take the network away inside the block: no session is left, and none can be made."""
+        self.stop()
+        self.kill_sessions()
+        try:
+            yield
+        finally:
+            self.start()
+
     def kill_sessions(self) -> int:
         """Kill the sshd processes of the connections that are up: a clean drop. What they started is left alone."""
         self._remember_sessions()
