@@ -18,7 +18,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import ask
 from remote_kernel.transport import choice
 from tests.support.isolation import Isolation
-from tests.support.kernels import options_for, running_kernel, wait_until
+from tests.support.kernels import log_of, options_for, running_kernel, wait_until
 from tests.support.servers import Server, is_alive
 
 
@@ -67,13 +67,6 @@ def launcher_of(manager: KernelManager) -> psutil.Process:
     """Give the launcher that a manager has started."""
     assert manager.provisioner
     return psutil.Process(manager.provisioner.process.pid)  # type: ignore[attr-defined]
-
-
-def log_of(manager: KernelManager) -> str:
-    """Give what the launcher has written to its log file so far."""
-    name = os.path.basename(manager.connection_file).removesuffix(".json")
-    path = Path(os.environ["JUPYTER_RUNTIME_DIR"], f"remote_kernel-{name}.log")
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def kernels_on(target: Server) -> list[psutil.Process]:

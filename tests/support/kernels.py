@@ -65,6 +65,13 @@ def manager_for(folder: Path, name: str) -> KernelManager:
     return KernelManager(kernel_name=name, kernel_spec_manager=specs)
 
 
+def log_of(manager: KernelManager) -> str:
+    """Give what the launcher has written to its log file so far."""
+    name = os.path.basename(manager.connection_file).removesuffix(".json")
+    path = Path(os.environ["JUPYTER_RUNTIME_DIR"], f"remote_kernel-{name}.log")
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
 @contextmanager
 def running_kernel(
     folder: Path, options: LaunchOptions, name: str = "remote", **popen: Any
@@ -80,6 +87,9 @@ def running_kernel(
         client.wait_for_ready(timeout=START_SECONDS)
         settle(client)
         yield manager, client
+    except BaseException:
+        print(f"the launcher's log:\n{log_of(manager)}")  # pytest shows it with the failure
+        raise
     finally:
         client.stop_channels()
         if manager.has_kernel:  # a test may have ended it
