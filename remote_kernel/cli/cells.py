@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
-from remote_kernel.errors import UsageError
-from remote_kernel.session.client import Request, Running, Session, StillRunning
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted
 
 if TYPE_CHECKING:
@@ -205,49 +206,80 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
     """Show a cell until it is done, or the time is up, and give the exit status."""
     renderer = renderer_for(session, running, options)
     away = False
+    events = follow(session, running, options)
     try:
-        for event in follow(session, running, options):
-            renderer.feed(event)
+        event = next(events)
+        while True:
+            try:
+                renderer.feed(event)
+            except KeyboardInterrupt as pressed:  # while something is being shown; it means the cell all the same
+                event = events.throw(pressed)
+                continue
             if isinstance(event, (Away, Back)):
                 away = isinstance(event, Away)
             elif isinstance(event, Done):
                 sys.stdout.flush()
                 return event.status
+            event = next(events)
     except StillRunning as still:
         renderer.close()
         sys.stdout.flush()
         return still_running(session, still, away)
-    return VERDICTS["away"]
 
 
-def follow(session: Session, running: Running, options: argparse.Namespace) -> Iterator[Event]:
-    """Give a cell's events, and answer its questions. Ctrl-C interrupts it. Raises StillRunning when time is up."""
-    events = iter(running.limit(_seconds(options)))
+def follow(session: Session, running: Running, options: argparse.Namespace) -> Generator[Event, None, None]:
+    """Give a cell's events, the last of them Done, and answer its questions.
+
+    Ctrl-C interrupts the cell, and the second one ends the command. Raises StillRunning when time is up.
+    """
+    deadline = _deadline(options)
+    events = iter(running.limit(_left(deadline)))
     interrupted = False
     while True:
         try:
             event = next(events)
+            if isinstance(event, InputWanted) and getattr(options, "stdin", False):
+                running.answer(_ask(event))
+            yield event
+            if isinstance(event, Done):
+                return
         except KeyboardInterrupt:
             if interrupted:
                 raise
             interrupted = True
             _interrupt(session, running)
+            deadline = time.monotonic() + _AFTER_INTERRUPT_SECONDS
             running = session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS)
             events = iter(running)
-            continue
-        if isinstance(event, InputWanted) and getattr(options, "stdin", False):
-            running.answer(_ask(event))
-        yield event
-        if isinstance(event, Done):
-            return
+        except HostGone:  # killed, or replaced: the cell goes on, and the next host knows of it
+            running = _follow_again(session, running).limit(_left(deadline))
+            events = iter(running)
 
 
-def _seconds(options: argparse.Namespace) -> float | None:
+def _deadline(options: argparse.Namespace) -> float | None:
     if not options.timeout:
         return None
     from remote_kernel.options import parse_duration
 
-    return parse_duration(options.timeout)
+    return time.monotonic() + parse_duration(options.timeout)
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _follow_again(session: Session, running: Running) -> Running:
+    """Follow the cell through the session's next host."""
+    try:
+        return session.follow(running.cell, running.next)
+    except NoSuchSession as error:
+        raise SessionClosed(f"cell {running.cell} is lost: the session was closed", "see 'rkernel ls'") from error
+
+
+class SessionClosed(RemoteKernelError):
+    """Somebody has closed the session while a command waited for its cell."""
+
+    exit_status = VERDICTS["lost"]
 
 
 def _interrupt(session: Session, running: Running) -> None:

@@ -17,6 +17,7 @@ from remote_kernel.session.events import (
     InputWanted,
     Line,
     Queued,
+    Sent,
     Started,
     Stream,
     Update,
@@ -46,6 +47,7 @@ class Cell:
         self.execution_count: int | None = None
         self.allow_stdin = False
         self.answers: list[str] = []  # what input() gets before anybody is asked
+        self.side = False  # runs beside the others
         self.asks = False  # whether somebody is there to be asked
         self.wants_input = False
         self.interrupted = False
@@ -73,7 +75,11 @@ class Cell:
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
-        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key))
+        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side))
+
+    def send(self) -> None:
+        """Take note that the kernel gets it now."""
+        self.tell(Sent(time.time()))
 
     def start(self, execution_count: int | None = None) -> None:
         """Take note that the kernel has begun. Idempotent."""
@@ -134,7 +140,7 @@ class Cell:
             self._aborted()
         elif name == NO_INPUT or (self.wants_input and self.interrupted):
             self.finish("input", "the cell asked for input, and there was nobody to ask; give --answer TEXT or --stdin")
-        elif name == "KeyboardInterrupt" and self.interrupted:
+        elif name == "KeyboardInterrupt":  # also when another front end, or a person there, has interrupted it
             self.finish("interrupted", "the cell was interrupted")
         else:
             self.finish("error")

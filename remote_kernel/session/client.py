@@ -17,9 +17,9 @@ from __future__ import annotations
 import _socket  # what the kernel of the socket module is; that itself takes 7 ms more, for what is not needed here
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from remote_kernel.errors import RemoteKernelError, by_name
 from remote_kernel.session.events import VERSION, Done, Event, InputWanted, Queued, from_fields
@@ -27,6 +27,8 @@ from remote_kernel.session.place import Place
 
 _ANSWER_SECONDS = 120.0
 _PIECE = 1 << 18
+_PAUSES = (0.05, 0.2, 1.0)
+_T = TypeVar("_T")
 
 
 class StillRunning(Exception):
@@ -139,15 +141,25 @@ class Session:
 
     def follow(self, cell: str, since: int = 0) -> Running:
         """Follow a cell that was sent before, from a byte of its journal on; an ended one gives its events at once."""
-        return Running(self._ask({"do": "follow", "cell": cell, "since": since}), since)
+        return self._patiently(lambda: Running(self._ask({"do": "follow", "cell": cell, "since": since}), since))
 
     def ask(self, do: str, **fields: object) -> Any:
         """Ask the host something: `status`, `interrupt`, `restart`, `variables`, `inspect`, `complete`. See host.py."""
-        connection = self._ask({"do": do, **fields})
-        try:
-            return connection.line(_ANSWER_SECONDS)["answer"]
-        finally:
-            connection.close()
+
+        def once() -> Any:
+            with self._ask({"do": do, **fields}) as connection:
+                return connection.line(_ANSWER_SECONDS)["answer"]
+
+        return once() if do == "restart" else self._patiently(once)
+
+    def _patiently(self, do: Callable[[], _T]) -> _T:
+        """Do what may be done twice: a host that is about to end may still be connected to."""
+        for pause in _PAUSES:
+            try:
+                return do()
+            except HostGone:
+                time.sleep(pause)
+        return do()
 
     def close(self) -> None:
         """End the session: its kernel, unless that is somebody else's, its host and its files; not its notebook."""
@@ -157,16 +169,19 @@ class Session:
 
     def refresh(self) -> None:
         """Replace the host, after an update of remote_kernel say; the kernel and a running cell stay."""
-        try:
-            connection = _Connection(self.place.socket())
-        except OSError:
-            return
-        connection.send({"protocol": VERSION, "do": "leave"})
-        connection.line(_ANSWER_SECONDS)
-        connection.close()
-        from remote_kernel.session.opening import wait_for_host
+        self.tell_host("leave")
 
-        wait_for_host(self.place)
+    def tell_host(self, do: str, seconds: float = _ANSWER_SECONDS) -> None:
+        """Have the host `close` or `leave`, if there is one, and wait until it has; none is started for it.
+
+        Raises RemoteKernelError when it does not answer in time.
+        """
+        try:
+            with _Connection(self.place.socket()) as connection:
+                connection.send({"protocol": VERSION, "do": do})
+                connection.line(seconds)
+        except (OSError, HostGone):
+            pass
 
     def _ask(self, fields: dict[str, Any]) -> _Connection:
         connection = self._connect()
@@ -265,7 +280,7 @@ def problem_of(fields: dict[str, Any]) -> RemoteKernelError:
 def _gone(error: OSError | None) -> RemoteKernelError:
     why = f": {error}" if error else ""
     return HostGone(
-        f"the session's host went away{why}", "the kernel lives on; the same command again starts another host"
+        f"the session's host went away{why}", "the kernel lives on, with what runs in it; see 'rkernel status'"
     )
 
 

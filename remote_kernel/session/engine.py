@@ -18,7 +18,7 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from remote_kernel.connection_file import read_connection_file
-from remote_kernel.errors import KernelDied, RemoteKernelError
+from remote_kernel.errors import KernelDied, RemoteKernelError, UsageError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.events import Away, Back, Error, Event, Line
@@ -89,6 +89,7 @@ class Engine:
             await self._wait_ready(self._process)
         except BaseException:
             await self.end()
+            self._save(pid=0)  # there never was a kernel
             raise
 
     async def adopt(self) -> None:
@@ -171,6 +172,8 @@ class Engine:
         process, self._process = self._process, None
         if process and process.status() is None:
             if self._wire and self._kernel_session:
+                if self.is_busy and self.record.interrupt_mode == "signal":
+                    process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
                 await self._send("control", "shutdown_request", {"restart": False})
             else:
                 process.signal(signal.SIGTERM)
@@ -196,12 +199,15 @@ class Engine:
 
     def _save(self, **fields: Any) -> None:
         self.record = self.record._replace(**fields)
-        write_record(self._place, self.record)
+        try:
+            write_record(self._place, self.record)
+        except OSError as error:
+            self._note(f"cannot write {self._place.record}: {error.strerror}; a next host may not find the kernel")
 
     # -- cells and questions
 
-    async def execute(self, cell: Cell, *, side: bool = False) -> None:
-        """Run a cell and wait for its end. `side` runs it beside the cell that is running."""
+    async def execute(self, cell: Cell) -> None:
+        """Run a cell and wait for its end; a side cell beside the one that is running."""
         if self.trouble or not self._wire:
             cell.finish("lost", self.trouble or "there is no kernel")
             if not self.is_dead:
@@ -212,15 +218,20 @@ class Engine:
         content = {
             "code": cell.code,
             "silent": False,
-            "store_history": not side,
+            "store_history": not cell.side,
             "user_expressions": {},
             "allow_stdin": cell.allow_stdin,
             "stop_on_error": False,
         }
-        channel, subshell = await self._beside() if side else ("shell", "")
+        channel, subshell = await self._beside() if cell.side else ("shell", "")
         cell.resend = lambda: self._spawn(self._send_cell(channel, content, cell.request, subshell))
+        cell.send()
         await self._send_cell(channel, content, cell.request, subshell)
         await self.follow(cell)
+
+    def expect(self, cell: Cell) -> None:
+        """Take what comes for a cell whose request is under way already; before `adopt`, so that nothing is missed."""
+        self._cells[cell.request] = cell
 
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
@@ -303,8 +314,14 @@ class Engine:
         await self._send("stdin", "input_reply", {"value": text})
 
     async def interrupt(self, cell: Cell | None = None) -> bool:
-        """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none."""
-        running = [cell] if cell else [*self._cells.values(), *(other for other, _ in self._foreign.values())]
+        """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none.
+
+        Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread.
+        """
+        if cell and cell.side:
+            raise UsageError("a cell that was run with --side cannot be interrupted", "it has to end by itself")
+        main = [mine for mine in self._cells.values() if not mine.side]
+        running = [cell] if cell else [*main, *(other for other, _ in self._foreign.values())]
         for each in running:
             each.interrupted = True
         for seconds in _INTERRUPT_SECONDS:
@@ -390,7 +407,9 @@ class Engine:
 
     async def _refuse_input(self, cell: Cell) -> None:
         """Stop a cell that wants input when there is nobody to ask (any longer); it ends as `input`."""
-        if not await self.interrupt(cell):
+        if cell.side:
+            await self.answer_input(cell, "")  # nothing else gets it out of there
+        elif not await self.interrupt(cell):
             self._note(f"cell {cell.number} waits for input, and an interrupt does not stop it")
 
     # -- what is watched
@@ -463,10 +482,12 @@ class Engine:
         return read_presence(self._place.kernel_state)
 
     def _died(self, how: str) -> None:
-        self.trouble = (
-            f"the kernel {how}; what earlier cells left in it is gone, and 'rkernel restart {self._place.name}' starts "
-            "a new one"
+        what = (
+            f"it was not started here: 'rkernel close {self._place.name}' removes the session"
+            if self.record.is_attached
+            else f"'rkernel restart {self._place.name}' starts a new one"
         )
+        self.trouble = f"the kernel {how}; what earlier cells left in it is gone, and {what}"
         self.is_dead = True
         self._note(self.trouble)
         self._lose(f"the kernel {how}")

@@ -1,8 +1,9 @@
 """Say what happens to a cell, in the words that the host, its clients and the notebook log share.
 
-A cell's life is a list of events: Queued, Started, then what it gives in the order in which it came, then one Done,
-after which nothing follows. The host writes each as one line of JSON to the cell's journal and to whoever follows the
-cell; a client that comes later reads the same lines from the journal. One message of the kernel is one event.
+A cell's life is a list of events: Queued, Sent, Started, then what it gives in the order in which it came, then one
+Done, after which nothing follows. The host writes each as one line of JSON to the cell's journal and to whoever
+follows the cell; a client that comes later reads the same lines from the journal. One message of the kernel is one
+event.
 
 Imports little: `rkernel exec` reads these in a process of some ten milliseconds.
 """
@@ -31,7 +32,8 @@ VERDICTS = {
 class Queued(NamedTuple):
     """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere.
 
-    `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none.
+    `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
+    true for one that runs beside the others.
     """
 
     cell: str
@@ -40,6 +42,13 @@ class Queued(NamedTuple):
     code: str = ""
     author: str = ""
     key: str = ""
+    side: bool = False
+
+
+class Sent(NamedTuple):
+    """The cell has gone to the kernel: from here on nobody runs it again, not even a host that finds it left."""
+
+    at: float
 
 
 class Started(NamedTuple):
@@ -130,13 +139,14 @@ class Done(NamedTuple):
         return VERDICTS.get(self.verdict, 1)
 
 
-Event = Union[Queued, Started, Stream, Display, Update, Clear, Error, InputWanted, Away, Back, Done]  # noqa: UP007  at run time
+Event = Union[Queued, Sent, Started, Stream, Display, Update, Clear, Error, InputWanted, Away, Back, Done]  # noqa: UP007  at run time
 
 Line = Sequence[Union[bytes, memoryview]]  # noqa: UP007  an event's line of JSON, in parts
 
 
 _KINDS: dict[str, Any] = {
     "queued": Queued,
+    "sent": Sent,
     "started": Started,
     "stream": Stream,
     "display": Display,

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -51,6 +50,7 @@ class Host:
         self._engine.foreign = self._notebook.record
         self._queue: list[Cell] = []
         self._running: Cell | None = None
+        self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
         self._cells: dict[str, Cell] = {}  # those that are not done
         self._journals: dict[str, Journal] = {}
         self._work = asyncio.Event()
@@ -79,14 +79,16 @@ class Host:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         self._notebook.open()
+        self._notebook.catch_up(self._past)
+        left = self._take_up()
         if engine.record.is_attached or engine.record.pid:
             await engine.adopt()
         else:
             await engine.start()
         self._notebook.describe(engine.record, engine.info)
-        self._notebook.catch_up(self._past)
-        self._take_up()
+        self._left = [self._spawn(self._see_to_its_end(cell)) for cell in left]
         server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
+        os.chmod(path, 0o600)
         runner = asyncio.ensure_future(self._run_cells())
         try:
             ready()
@@ -102,19 +104,34 @@ class Host:
             await asyncio.sleep(0.05)  # for the last answers to go out
             await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
 
-    def _take_up(self) -> None:
-        """Take up the cells that an earlier host has left without an end."""
+    def _take_up(self) -> list[Cell]:
+        """Take up the cells that an earlier host has left without an end, and give those that the kernel has got.
+
+        The others have never run, and wait their turn.
+        """
+        sent = []
         for left in self._past.unfinished():
-            cell = self._new_cell(left.cell, left.code, left.author, left.key, self._past.events(left.cell))
+            queued = left.queued
+            past = self._past.events(queued.cell)
+            cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
+            cell.side = queued.side
+            if not left.was_sent and not cell.side:
+                self._queue.append(cell)
+                self._work.set()
+                continue
             cell.request = self._request(cell.number)
-            cell.missed = "the session's host was killed while it ran: a part of its output may be missing"
-            self._spawn(self._see_to_its_end(cell))
+            cell.missed = "the session's host ended while it ran: a part of its output may be missing"
+            self._engine.expect(cell)
+            sent.append(cell)
+            if not cell.side:
+                self._running = cell
+        return sent
 
     async def _see_to_its_end(self, cell: Cell) -> None:
         """Follow a cell that may have ended unseen: once the kernel's shell answers something later, it has."""
         following = asyncio.ensure_future(self._engine.follow(cell))
         try:
-            if not self._engine.is_dead:
+            if not self._engine.is_dead and not cell.side:  # a side cell's own thread cannot be asked
                 await self._engine.ask("kernel_info_request", {}, seconds=10 * 365 * 86400.0)
                 await asyncio.wait({following}, timeout=1.0)
         except RemoteKernelError:
@@ -142,6 +159,9 @@ class Host:
         return f"{self._engine.record.identity}-{self._engine.record.generation}-{number}"
 
     async def _run_cells(self) -> None:
+        if self._left:
+            await asyncio.wait(self._left)
+        self._running = None
         while True:
             while not self._queue:
                 self._work.clear()
@@ -156,7 +176,7 @@ class Host:
 
     async def _run_beside(self, cell: Cell) -> None:
         try:
-            await self._engine.execute(cell, side=True)
+            await self._engine.execute(cell)
         except RemoteKernelError as error:
             cell.finish("lost", str(error))
         self._forget(cell)
@@ -178,21 +198,23 @@ class Host:
         cell.answers = [str(text) for text in fields.get("answers") or ()]
         cell.asks = bool(fields.get("asks"))
         cell.allow_stdin = cell.asks or bool(cell.answers)
-        cell.queue(0 if fields.get("side") else len(self._queue) + (self._running is not None))
+        cell.side = bool(fields.get("side"))
+        cell.queue(0 if cell.side else len(self._queue) + (self._running is not None))
         if wanted and int(wanted) != self._engine.record.generation:
             cell.finish("lost", f"this is kernel {self._engine.record.generation} of the session, not kernel {wanted}")
             self._forget(cell)
-        elif fields.get("side"):
+        elif cell.side:
             self._spawn(self._run_beside(cell))
         else:
             self._queue.append(cell)
             self._work.set()
         return number
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- clients
 
@@ -224,15 +246,17 @@ class Host:
         do = str(fields.get("do"))
         if do in ("execute", "follow"):
             number = self._take(fields) if do == "execute" else str(fields["cell"])
-            await self._follow(number, int(fields.get("since") or 0), reader, writer)
+            answers = do == "execute" and bool(fields.get("asks"))
+            await self._follow(number, int(fields.get("since") or 0), reader if answers else None, writer)
         elif do in self._does:
             _send(writer, answer=await self._does[do](fields))
         else:
             raise UsageError(f"the host knows no request '{do}'")
 
     async def _follow(
-        self, number: str, since: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, number: str, since: int, reader: asyncio.StreamReader | None, writer: asyncio.StreamWriter
     ) -> None:
+        """Send a cell's events from a byte of its journal on; `reader` is given where its client answers input()."""
         journal = self._journals.get(number)
         if journal is None and not self._past.knows(number):
             raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
@@ -244,16 +268,17 @@ class Host:
                     writer.write(piece)
                     await writer.drain()
             return
-        listening = asyncio.ensure_future(self._listen(number, reader))
+        listening = asyncio.ensure_future(self._listen(number, reader)) if reader else None
         try:
             async for piece in journal.follow(since):
                 writer.write(piece)
                 await writer.drain()
         finally:
-            listening.cancel()
+            if listening:
+                listening.cancel()
 
     async def _listen(self, number: str, reader: asyncio.StreamReader) -> None:
-        """Take the answers to input() from a client that follows a cell; it is nobody's business when it leaves."""
+        """Take the answers to input() from the client that sent the cell; when it leaves, there is nobody to ask."""
         cell = self._cells.get(number)
         with contextlib.suppress(ValueError, KeyError, ConnectionError):
             while line := await reader.readline():
@@ -370,24 +395,22 @@ def _problem(error: RemoteKernelError) -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> int:
-    """Be the host of the session named first; the second word is a descriptor to report to when ready."""
-    name, report = arguments[0], int(arguments[1])
+    """Be the host of the session named first; then come descriptors: to report to when ready, and host.lock, locked."""
+    name, report, lock = arguments[0], int(arguments[1]), int(arguments[2])
     os.umask(0o077)
+    os.set_inheritable(lock, False)
+    with contextlib.suppress(OSError):  # the disk may be full
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
     place = Place(name)
-    lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def ready() -> None:
-        os.write(report, b'{"answer": {}}\n')
+        with contextlib.suppress(OSError):  # the client may have been interrupted: the next one finds us
+            os.write(report, b'{"answer": {}}\n')
         os.close(report)
 
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
         asyncio.run(Host(place).run(ready))
-    except BlockingIOError:
-        os.write(report, json.dumps({"problem": _problem(RemoteKernelError("the session has a host"))}).encode())
-        return 1
     except RemoteKernelError as error:
         print(error, file=sys.stderr)
         with contextlib.suppress(OSError):

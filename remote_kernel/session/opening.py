@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from remote_kernel.session.client import Session
 
 _READY_SECONDS = 120.0
-_LEAVE_SECONDS = 20.0
+_CLOSE_SECONDS = 40.0
+_LEAVE_SECONDS = 5.0
 
 
 def make_session(place: Place, *, kernelspec: str, connection_file: str, log: str | None, cwd: str) -> None:
@@ -103,24 +104,24 @@ def start_host(place: Place) -> None:
     A session that has never had a kernel goes with the failure, so that nothing has to be closed.
     """
     with _making(place):
-        if _serves(place):
+        lock = _lock_for_host(place)
+        if lock < 0:
             return
         read_end, write_end = os.pipe()
-        os.set_inheritable(write_end, True)
         log = os.open(place.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             host = subprocess.Popen(
-                [sys.executable, "-m", "remote_kernel.session.host", place.name, str(write_end)],
+                [sys.executable, "-m", "remote_kernel.session.host", place.name, str(write_end), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(write_end,),
+                pass_fds=(write_end, lock),
                 cwd="/",
                 start_new_session=True,
             )
         finally:
-            os.close(log)
-            os.close(write_end)
+            for fd in (log, write_end, lock):
+                os.close(fd)
         try:
             fields = json.loads(_read_report(read_end) or "{}")
         finally:
@@ -137,6 +138,32 @@ def start_host(place: Place) -> None:
 
             raise problem_of(fields["problem"])
         raise RemoteKernelError(f"the host of session '{place.name}' did not start", f"see {place.host_log}")
+
+
+def _lock_for_host(place: Place) -> int:
+    """Take the lock that a host holds for as long as it lives, for the next one; -1 when there is one that serves.
+
+    It is taken here, not by the host, so that a host whose client has left while it was starting is seen by the next.
+    """
+    from remote_kernel.session.client import NoSuchSession
+
+    deadline = time.monotonic() + _READY_SECONDS
+    while not _serves(place):
+        try:
+            lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # whoever held the other lock before has removed the session
+            raise NoSuchSession(f"the session '{place.name}' has just gone", "see 'rkernel ls'") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            os.close(lock)
+        if time.monotonic() > deadline:
+            raise RemoteKernelError(
+                f"the host of session '{place.name}' does not answer", f"see {place.host_log}, or close the session"
+            )
+        time.sleep(0.05)
+    return -1
 
 
 def _serves(place: Place) -> bool:
@@ -162,16 +189,15 @@ def _read_report(fd: int) -> str:
 
 def close_session(session: Session) -> None:
     """End the host and the kernel, also where the host does not answer, and remove the session's folder."""
-    from remote_kernel.session.client import HostGone, NoSuchSession
+    from remote_kernel.session.client import NoSuchSession
 
     place = session.place
     if not os.path.isdir(place.folder):
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'")
-    with contextlib.suppress(HostGone):
-        if _serves(place):
-            session.ask("close")
-    with _making(place):
-        wait_for_host(place)
+    with _making(place):  # so that nobody starts another host meanwhile
+        with contextlib.suppress(RemoteKernelError):
+            session.tell_host("close", _CLOSE_SECONDS)
+        _end_host(place)
         with contextlib.suppress(RemoteKernelError, FileNotFoundError):
             record = read_record(place)
             if record.pid and not record.is_attached:
@@ -179,20 +205,21 @@ def close_session(session: Session) -> None:
         _remove(place)
 
 
-def wait_for_host(place: Place) -> None:
-    """Wait until no host holds its lock; one that does not end by itself is killed."""
+def _end_host(place: Place) -> None:
+    """Wait until no host holds its lock; one that does not end by itself, as it was stopped say, is killed."""
     lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + _LEAVE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.02)
-        pid = os.read(lock, 16)
-        if pid.isdigit():  # it holds the lock, so it is the one that wrote this
-            os.kill(int(pid), signal.SIGKILL)
+        for seconds in (_LEAVE_SECONDS, 2.0):
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    time.sleep(0.02)
+            pid = os.pread(lock, 32, 0)
+            if pid.isdigit():
+                os.kill(int(pid), signal.SIGKILL)  # it holds the lock: it is no other process of that number
     finally:
         os.close(lock)
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
 
-from remote_kernel.session.events import Event, Queued, from_fields
+from remote_kernel.session.events import Event, Queued, Sent, Started, from_fields
 from remote_kernel.session.journal import read_journal
 from remote_kernel.session.place import Place
 
 _TAIL_BYTES = 1 << 16
+
+
+class Left(NamedTuple):
+    """A cell whose end no host has seen. One that was not sent has never run."""
+
+    queued: Queued
+    was_sent: bool
 
 
 class Past:
@@ -19,7 +28,7 @@ class Past:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._keys: dict[str, str] = {}
-        self._unfinished: list[Queued] = []
+        self._unfinished: list[Left] = []
         numbers = [name.removesuffix(".jsonl") for name in os.listdir(place.cells)]
         self._known = {number for number in numbers if number.isdigit()}
         self._last = max(map(int, self._known), default=0)
@@ -27,13 +36,14 @@ class Past:
             self._look_at(number)
 
     def _look_at(self, number: str) -> None:
-        queued, done = _ends(self._place.journal(number))
+        first, is_done = _ends(self._place.journal(number))
+        queued = next((event for event in first if isinstance(event, Queued)), None)
         if queued and queued.key:
             self._keys[queued.key] = number
-        if queued and not done:
-            self._unfinished.append(queued)
+        if queued and not is_done:
+            self._unfinished.append(Left(queued, any(isinstance(event, (Sent, Started)) for event in first)))
 
-    def unfinished(self) -> list[Queued]:
+    def unfinished(self) -> list[Left]:
         """Give the cells whose end no host has seen, the oldest first."""
         return self._unfinished
 
@@ -63,12 +73,16 @@ class Past:
         return number
 
 
-def _ends(path: str) -> tuple[Queued | None, bool]:
-    """Give a journal's first event, and whether its last is Done."""
-    with open(path, "rb") as file, suppress(ValueError):
-        first = from_fields(json.loads(file.readline() or b"{}"))
+def _ends(path: str) -> tuple[list[Event], bool]:
+    """Give a journal's first events, up to Started, and whether its last is Done."""
+    first: list[Event] = []
+    with open(path, "rb") as file:
+        for line in islice(file, 3):
+            with suppress(ValueError):
+                event = from_fields(json.loads(line))
+                if event:
+                    first.append(event)
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - _TAIL_BYTES))
         last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
-        return (first if isinstance(first, Queued) else None), last.startswith(b'{"event": "done"')
-    return None, True
+    return first, last.startswith(b'{"event": "done"')

@@ -50,6 +50,7 @@ def take_snapshot(isolation: Isolation, servers: Servers | None) -> Snapshot:
     """Note what is there. Without servers only this side is looked at."""
     processes = local_processes(isolation, servers)
     files = {path for path in _below(isolation.jupyter_runtime) if not _is_log(path)}
+    files.update(session_sockets(isolation.runtime))
     if servers is not None:
         processes += servers.target.processes()
         account = servers.account
@@ -90,13 +91,18 @@ def find_leaks(
 def end_control_masters(runtime: Path) -> None:
     """Tell every ssh ControlMaster whose socket is under XDG_RUNTIME_DIR's remote_kernel folder to exit."""
     for path in _below(runtime / "remote_kernel"):
-        if _is_socket(path):
+        if _is_socket(path) and path not in session_sockets(runtime):
             subprocess.run(
                 ["ssh", "-F", "/dev/null", "-o", f"ControlPath={path}", "-O", "exit", "any"],
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
                 timeout=10,
             )
+
+
+def session_sockets(runtime: Path) -> list[Path]:
+    """Give the sockets of the hosts of `rkernel`'s sessions."""
+    return list((runtime / "remote_kernel").glob("rk-*.sock"))
 
 
 def end_processes(processes: Iterable[psutil.Process]) -> None:

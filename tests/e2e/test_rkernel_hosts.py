@@ -1,0 +1,213 @@
+"""A session's host is killed, replaced, started by many at once, or of another version; and sessions are closed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.kernels import wait_until
+from tests.support.rkernel import Rkernel, finish, terminal
+from tests.support.servers import is_alive, wait_ended
+
+COUNT = """\
+import time
+for i in range({}):
+    print('line', i, flush=True)
+    time.sleep(.1)
+"""
+
+
+def test_host_that_is_killed_leaves_the_kernel_to_the_next_one(alone: Rkernel) -> None:
+    alone.open()
+    alone.exec("x = 41")
+    kernel, host = alone.kernel(), alone.host()
+    host.kill()
+    wait_ended([host])
+    assert is_alive(kernel)
+    assert alone.exec("x + 1").out == "42\n"
+    assert alone.kernel() == kernel
+    assert alone.host() != host
+    assert json.loads(alone.exec("0", "--json").out)["generation"] == 1
+
+
+def test_running_cell_outlives_its_host(alone: Rkernel) -> None:
+    alone.open()
+    command = alone.start("exec", "-c", COUNT.format(30) + "'value'")
+    number = alone.wait_running("line 3\n")
+    queued = alone.start("exec", "-c", "print('after', i)")
+    assert wait_until(lambda: alone.status()["queued"])
+    kernel, host = alone.kernel(), alone.host()
+    host.kill()
+    wait_ended([host])
+    said = finish(command)
+    assert said.status == 0, said
+    lines = said.out.splitlines()
+    assert lines[-2:] == ["line 29", "'value'"]
+    assert lines[:4] == [f"line {i}" for i in range(4)]
+    assert "a part of its output may be missing" in said.err
+    assert alone("wait", number).out == said.out
+    assert alone.kernel() == kernel
+    assert len(alone.hosts()) == 1
+    after = finish(queued)
+    assert (after.status, after.out) == (0, "after 29\n")
+
+
+def test_cell_that_ended_while_there_was_no_host_is_not_waited_for(alone: Rkernel) -> None:
+    alone.open()
+    number = _detached(alone, "import time\ntime.sleep(1)\ndone = True")
+    alone.wait_running()
+    alone.host().kill()
+    time.sleep(1.5)
+    said = alone("wait", number, seconds=30)
+    assert said.status == 4
+    assert "it is not known how it ended" in said.err
+    assert alone.exec("done").out == "True\n"
+
+
+def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel) -> None:
+    alone.open()
+    command = alone.start("exec", "-c", COUNT.format(20))
+    alone.wait_running("line 3\n")
+    kernel, host = alone.kernel(), alone.host()
+    said = alone("refresh")
+    assert said.status == 0
+    assert re.fullmatch(r"session work has a host of version \S+\n", said.out)
+    assert not is_alive(host)
+    said = finish(command)
+    assert said.status == 0
+    assert said.out.splitlines()[-1] == "line 19"
+    assert alone.kernel() == kernel
+
+
+def test_clients_that_start_a_session_at_once_make_one_host_and_one_kernel(alone: Rkernel) -> None:
+    commands = [alone.start("exec", "-k", "python3", "-c", f"import os; print({i}, os.getpid())") for i in range(5)]
+    said = [finish(command) for command in commands]
+    assert [one.status for one in said] == [0] * 5, said
+    assert [int(one.out.split()[0]) for one in said] == list(range(5))
+    assert len({one.out.split()[1] for one in said}) == 1
+    assert len(alone.hosts()) == 1
+
+
+def test_client_of_another_version_says_what_to_do(alone: Rkernel) -> None:
+    alone.open()
+    alone.exec("x = 1")
+    future = _Patched(alone.folder, "from remote_kernel.session import events; events.VERSION = 99")
+    said = future.exec("print(x)")
+    assert (said.status, said.out) == (2, "")
+    assert re.search(
+        r"host is of remote_kernel \S+, and speaks protocol 1; 'rkernel refresh work' replaces it", said.err
+    )
+    assert future("ls").status == 0
+    assert future("refresh").status == 0
+    assert alone.exec("x").out == "1\n"
+    assert future("close", "work").status == 0
+
+
+def test_client_that_is_interrupted_while_a_session_starts_leaves_a_session_that_works(alone: Rkernel) -> None:
+    with terminal(alone, "exec", "-k", "python3", "-c", "1") as shown:
+        assert wait_until(lambda: alone.hosts())
+        shown.type("\x03")
+        assert shown.end() == 130
+    assert alone.exec("'there'", "-k", "python3").out == "'there'\n"
+    assert len(alone.hosts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cell", "is_host_killed"),
+    [("", False), ("import time; time.sleep(60)", False), ("while True: pass", True)],
+    ids=["idle", "busy", "busy, no host"],
+)
+def test_close_ends_everything(alone: Rkernel, cell: str, is_host_killed: bool) -> None:
+    alone.open()
+    command = alone.start("exec", "-c", cell) if cell else None
+    if command:
+        alone.wait_running()
+    if is_host_killed:
+        if command:
+            command.kill()
+            command.communicate()
+        alone.host().kill()
+    kernel = alone.kernel()
+    begun = time.monotonic()
+    said = alone("close", "work")
+    assert (said.status, said.out) == (0, "closed work\n")
+    assert time.monotonic() - begun < 15
+    assert not is_alive(kernel)
+    if command and not is_host_killed:
+        ended = finish(command)
+        assert ended.status == 4
+        assert "the session was closed" in ended.err
+    assert alone("ls").err == "rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n"
+
+
+def test_host_that_hangs_is_ended_by_close(alone: Rkernel) -> None:
+    alone.open()
+    host, kernel = alone.host(), alone.kernel()
+    host.suspend()
+    impatient = _Patched(alone.folder, "from remote_kernel.session import opening; opening._CLOSE_SECONDS = 1.0")
+    assert impatient("close", "work").status == 0
+    assert not is_alive(host)
+    assert not is_alive(kernel)
+
+
+def test_dead_session_is_listed_and_closed(alone: Rkernel) -> None:
+    alone.open()
+    host, kernel = alone.host(), alone.kernel()
+    host.kill()
+    kernel.kill()
+    wait_ended([host, kernel])
+    (listed,) = alone.ask("ls")
+    assert listed["state"] == "dead"
+    assert "killed (SIGKILL)" in listed["trouble"]
+    assert alone.exec("1").status == 4
+
+
+def test_session_with_a_damaged_record_is_listed_and_closed(alone: Rkernel) -> None:
+    alone.open()
+    alone("close", "work")
+    alone.place().mkdir(parents=True)
+    alone.place("session.json").write_text("{")
+    (listed,) = alone.ask("ls")
+    assert listed["state"] == "unknown"
+    said = alone.exec("1")
+    assert said.status == 1
+    assert "remove the session with 'rkernel close work'" in said.err
+    assert alone("close", "work").status == 0
+
+
+def test_host_is_of_nobody(alone: Rkernel) -> None:
+    with terminal(alone, "exec", "-k", "python3", "-c", "x = 1") as shown:
+        assert shown.end() == 0
+    assert alone.exec("x").out == "1\n"
+    host = alone.host()
+    assert host.terminal() is None
+    assert alone.place().stat().st_mode & 0o777 == 0o700
+    assert alone.place("kernel.json").stat().st_mode & 0o777 == 0o600
+    (socket,) = [one.laddr for one in host.net_connections("unix") if one.laddr.endswith(".sock")]
+    assert os.stat(socket).st_mode & 0o777 == 0o600
+
+
+class _Patched(Rkernel):
+    """The command with something changed in it."""
+
+    def __init__(self, folder: Path, change: str) -> None:
+        super().__init__(folder)
+        self._change = change
+
+    @property
+    def command(self) -> list[str]:
+        code = f"{self._change}\nimport sys\nfrom remote_kernel.cli.rkernel import main\nsys.exit(main())"
+        return [sys.executable, "-c", code]
+
+
+def _detached(rkernel: Rkernel, code: str) -> str:
+    said = rkernel.exec(code, "--detach")
+    found = re.search(r"cell (\d+) is running", said.err)
+    assert found, said
+    return found[1]
