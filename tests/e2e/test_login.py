@@ -217,7 +217,12 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("asking", POLICIES, indirect=True)
+# What ssh asks is ssh's own; the hardest of it is enough for every day.
+@pytest.mark.parametrize(
+    "asking",
+    [name if name == "key and code" else pytest.param(name, marks=pytest.mark.nightly) for name in POLICIES],
+    indirect=True,
+)
 def test_kernels_use_the_connection_of_a_login(
     asking: Path, remote_python: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
