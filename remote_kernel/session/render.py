@@ -245,6 +245,9 @@ class Text:
         self._lines_end()
         if isinstance(self._texts[name], PlainText):
             text = strip(text)
+        else:  # a display's text reaches the terminal as little as a stream's does
+            passing = _text_for(True)
+            text = passing.feed(text) + passing.finish()
         self._give(name, text + "\n")
 
     def _lines_end(self) -> None:
