@@ -51,7 +51,7 @@ class Cell:
         self.asks = False  # whether somebody is there to be asked
         self.wants_input = False
         self.interrupted = False
-        self.missed = ""  # what to say of a part that the host has not seen
+        self.missed = ""  # what to say of a part that did not get here
         self.resend: Callable[[], None] | None = None  # sends the request once more
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._recorders: list[Recorder] = []

@@ -224,6 +224,10 @@ class Engine:
             "stop_on_error": False,
         }
         channel, subshell = await self._beside() if cell.side else ("shell", "")
+        if channel == "control":
+            cell.missed = (
+                "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
+            )
         cell.resend = lambda: self._spawn(self._send_cell(channel, content, cell.request, subshell))
         cell.send()
         await self._send_cell(channel, content, cell.request, subshell)
