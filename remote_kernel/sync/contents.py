@@ -59,7 +59,6 @@ class Contents:
         self._wire, self._root, self._entries, self._moved = wire_, root, entries, moved
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
-        self.opened_folders: set[bytes] = set()
         self._is_inside = False  # whether more of a file is still to come
 
     def receive(self) -> None:
@@ -122,10 +121,10 @@ class Contents:
             return Part(target)
         except PermissionError:
             folder = os.path.dirname(target)
-            if folder in self.opened_folders:
+            about = os.stat(folder)
+            if about.st_mode & 0o700 == 0o700 or about.st_uid != os.getuid():
                 raise
-            self.opened_folders.add(folder)
-            os.chmod(folder, stat.S_IMODE(os.stat(folder).st_mode) | 0o700)  # gets its mode at the end
+            os.chmod(folder, stat.S_IMODE(about.st_mode) | 0o700)  # gets its own mode at the end
             return Part(target)
 
     def _take_over(self, entry: Entry) -> None:

@@ -225,7 +225,7 @@ class Receiver:
             "unchanged": plan.unchanged,
             "left_out": self.offer.notes["left_out"],
             "passed_over": self.offer.notes["passed_over"][:_MOST_NAMED],
-            "failures": len(self._failed),
+            "failures": sum(bool(path) for path, _ in self._failed),
             "failed": [[to_text(path), reason] for path, reason in self._failed[:_MOST_NAMED]],
         }
 

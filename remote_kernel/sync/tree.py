@@ -58,7 +58,7 @@ def list_folder(root: bytes, rules: Rules, with_digests: bool) -> Listing:
             with os.scandir(path) as items:
                 inside = sorted(items, key=lambda item: item.name)
         except OSError as error:
-            found.left.append((folder, str(error.strerror)))
+            found.left.append((folder or b".", str(error.strerror)))
             continue
         folders = []
         for item in inside:
