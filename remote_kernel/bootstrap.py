@@ -28,6 +28,10 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "sync": tuple(
+        f"sync.{name}"
+        for name in ("rules", "tree", "wire", "blocks", "sender", "part", "plan", "contents", "receiver", "far")
+    ),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
 _STAND_INS = "python3 python"

@@ -175,6 +175,8 @@ def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> 
         arguments.append("3fa2")
     if command in ("login", "logout") and flag:
         arguments.append("gpu1")
+    if command == "sync" and flag:
+        arguments += [".", "remote:work"]
     with COMMANDS[command].make_context(command, arguments):
         pass
 
