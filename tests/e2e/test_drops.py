@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 from remote_kernel.transport import openssh
 from tests.support.ends import carriers, log_of
-from tests.support.kernels import manager_for, options_for, run, running_kernel, wait_until, write_kernelspec
+from tests.support.kernels import manager_for, options_for, reply_to, run, running_kernel, wait_until, write_kernelspec
 from tests.support.relay import Relay
 from tests.support.servers import Server
 
@@ -117,7 +117,7 @@ def test_output_is_complete_after_cuts_a_frozen_link_and_a_killed_connection(
     ):
         request = client.execute(COUNT % (600, 0.05))
         found = messages_of(client, request, timeout=120)
-        reply = client.get_shell_msg(timeout=10)
+        reply = reply_to(client, request)
         again = AGAIN.findall(log_of(manager))
 
     printed = "".join(m["content"]["text"] for m in found if m["msg_type"] == "stream")

@@ -27,7 +27,7 @@ from tests.support.ends import (
     undertakers,
 )
 from tests.support.isolation import Isolation
-from tests.support.kernels import run, wait_until
+from tests.support.kernels import reply_to, run, wait_until
 from tests.support.servers import Server, is_alive
 
 FLOOD = """
@@ -39,10 +39,11 @@ time.sleep(100)
 """
 
 
-def flow(running: Running) -> None:
-    """Let output flow that nobody reads."""
-    running.client.execute(FLOOD)
+def flow(running: Running) -> str:
+    """Let output flow that nobody reads; give the request's id."""
+    request = str(running.client.execute(FLOOD))
     assert wait_until(lambda: running.client.get_iopub_msg(timeout=10)["msg_type"] == "stream")
+    return request
 
 
 OWN_CONNECTION = "Host *\n    ControlPath /nowhere/at/all/%C\n    ControlMaster no"
@@ -75,8 +76,7 @@ def test_a_killed_sshd_keeps_the_kernel(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, flowing: bool, config: str
 ) -> None:
     with running(tmp_path, target, ssh_config, remote_python, config=config) as found:
-        if flowing:
-            flow(found)
+        request = flow(found) if flowing else ""
         with target.away():
             time.sleep(1.5)
             launcher = launcher_of(found.manager)
@@ -86,7 +86,7 @@ def test_a_killed_sshd_keeps_the_kernel(
         launcher.resume()
         if flowing:
             found.manager.interrupt_kernel()
-            found.client.get_shell_msg(timeout=40)
+            reply_to(found.client, request, 40)
         assert run(found.client, "1 + 1", timeout=40).result == "2"
         assert is_alive(found.kernel)
 

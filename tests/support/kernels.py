@@ -128,6 +128,14 @@ def run(client: BlockingKernelClient, code: str, timeout: float = 30, **execute:
     return Outcome(reply["content"]["status"], streams, data, error)
 
 
+def reply_to(client: BlockingKernelClient, request: str, timeout: float = 30) -> dict[str, Any]:
+    """Give the reply to a request; on a busy machine late replies to what waited for the kernel come before it."""
+    while True:
+        reply: dict[str, Any] = client.get_shell_msg(timeout=timeout)
+        if reply["parent_header"].get("msg_id") == request:
+            return reply
+
+
 def launch(options: LaunchOptions, connection_file: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the launcher alone, as a front end would, until it ends by itself."""
     program = find_program()
