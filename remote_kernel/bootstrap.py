@@ -50,6 +50,11 @@ def remote_command(python: str, size: int) -> str:
     return f"exec /bin/sh -c '{script}'"
 
 
+def in_plain_shell(script: str) -> str:
+    """Give the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
+    return f'exec /bin/sh -c \'eval "$(printf %b "{_octal(script)}")"\''
+
+
 def _octal(text: str) -> str:
     return _PLAIN.sub(lambda found: "".join(f"\\0{byte:03o}" for byte in found[0].encode()), text)
 
