@@ -28,6 +28,7 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
 _STAND_INS = "python3 python"

@@ -41,6 +41,12 @@ def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: b
     return [sys.executable, "-Wignore", "-m", PROGRAM, *openssh.where(options), remote_command]
 
 
+def talkative(options: LaunchOptions, argv: list[str]) -> list[str]:
+    """Give a carrier's command with which it tells on stderr what it does, where it can."""
+    # Not -v: with that a master in the background would hold on to stderr.
+    return [argv[0], "-oLogLevel=DEBUG1", *argv[1:]] if name(options) == "openssh" else argv
+
+
 def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool) -> list[str]:
     """Give the command that runs `remote_command` there for a person. Raises what `carrier_argv` does."""
     if name(options) == "openssh":

@@ -21,7 +21,7 @@ def log_in(options: LaunchOptions, person: Person | None) -> str:
     """Log in to every hop on the way, and say what that means for kernels. Raises Failure."""
     secrets = Secrets(person)
     with ExitStack() as undo:
-        connect(_hops(options), undo, secrets)
+        connect(hops_of(options), undo, secrets)
     kept = [_offer_to_keep(name, secret, person) for name, secret in secrets.typed.items() if person]
     if secrets.questions:
         asked = ", ".join(f"'{question}'" for question in secrets.questions)
@@ -36,7 +36,7 @@ def log_in(options: LaunchOptions, person: Person | None) -> str:
 
 def stored(options: LaunchOptions) -> list[str]:
     """Name the secrets for this way that are in the keyring. Raises Failure for a configuration that is wrong."""
-    return [name for name in _names(_hops(options)) if vault.read(name)]
+    return [name for name in _names(hops_of(options)) if vault.read(name)]
 
 
 def forget(options: LaunchOptions) -> list[str]:
@@ -44,7 +44,8 @@ def forget(options: LaunchOptions) -> list[str]:
     return [name for name in stored(options) if vault.remove(name)]
 
 
-def _hops(options: LaunchOptions) -> list[Hop]:
+def hops_of(options: LaunchOptions) -> list[Hop]:
+    """Give the servers on the way, the nearest first. Raises Failure for a configuration that is wrong."""
     return Config(options.ssh_config).way(options.endpoint, options.jumps or None)
 
 
