@@ -28,6 +28,7 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "discover": ("kernel", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")

@@ -26,7 +26,7 @@ LAYERS = (
     {"folder"},
     {"channels", "logout", "iopub"},
     {"visitor", "diary"},
-    {"agent", "attach", "survey", "transport"},
+    {"agent", "attach", "survey", "environments", "transport"},
     {"checkup"},
     {"bootstrap"},
     {"launcher", "session", "sync", "kernelspec"},
@@ -40,7 +40,7 @@ UNNAMED = next(number for number, parts in enumerate(LAYERS) if "launcher" in pa
 REMOTE = {module for modules in SHIPPED.values() for module in modules} | {"stage"}
 
 # What runs as a process of its own, and so may print and exit; as may what has an `if __name__ == "__main__"`.
-PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "checkup", "stage"}
+PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "checkup", "environments", "stage"}
 
 # The launcher runs for every kernel's start; each of these would cost it a tenth of a second or so.
 SLOW = {"typer", "click", "rich", "paramiko", "sshtunnel", "jupyter_client", "zmq", "tornado"}
