@@ -72,7 +72,7 @@ def login(
             typer.echo(f"{way.endpoint}: {status.text}")
             found += status.is_there
             continue
-        with _person() as person:
+        with person_here() as person:
             said = entry.log_in(way, person, persist_seconds)
         typer.echo(f"logged in to {way.endpoint}: {said}")
     return 1 if show and not found else 0
@@ -136,7 +136,7 @@ class Terminal:
 
 
 @contextmanager
-def _person() -> Iterator[Person | None]:
+def person_here() -> Iterator[Person | None]:
     """Give the person at the terminal, None where there is none; put the terminal back as it was.
 
     A password is asked for in another thread than the one that Ctrl-C ends, with the echo off.

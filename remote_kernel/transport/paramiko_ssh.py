@@ -1,4 +1,4 @@
-"""Be ssh, for those who have none: `python -m … [-F FILE] [-J HOPS] [-l USER] [-p PORT] HOST COMMAND`.
+"""Be ssh, for those who have none: `python -m … [-t] [-F FILE] [-J HOPS] [-l USER] [-p PORT] HOST COMMAND`.
 
 The contract is ssh's: stdin and stdout are the remote command's bytes, stderr is for people, the exit status is the
 command's, or 255 when there is no connection. The end of stdin is passed on and ends nothing by itself. Asks
@@ -23,6 +23,7 @@ from remote_kernel.errors import RemoteKernelError
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_connection import PACKET_BYTES, WINDOW_BYTES, connect
 from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.paramiko_terminal import lend, put_back
 
 FAILED = 255
 _CHUNK = 256 << 10
@@ -120,6 +121,7 @@ def _write_all(fd: int, data: bytes) -> bool:
 def run(arguments: list[str], undo: ExitStack) -> int:
     """Connect, run the command, carry its bytes; give its exit status. Raises Failure."""
     parser = argparse.ArgumentParser(prog="ssh", allow_abbrev=False)
+    parser.add_argument("-t", dest="terminal", action="store_true")
     parser.add_argument("-F", dest="config", default="")
     parser.add_argument("-J", dest="jumps", default="")
     parser.add_argument("-l", dest="user", default=None)
@@ -135,6 +137,8 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     transport = connect(hops, undo)
     try:
         channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=hops[-1].connect_seconds)
+        if found.terminal:
+            lend(channel)
         channel.exec_command(found.command)
     except (paramiko.SSHException, OSError, EOFError) as error:
         raise Failure(f"Connection to {hops[-1].host} closed by remote host: {error}") from error
@@ -148,7 +152,10 @@ def main() -> int:
     threading.excepthook = lambda _: None  # the transport's own thread: what it meets, the session meets
     undo = ExitStack()  # never unwound: the end of the process closes all, and closing in order takes 0.1 s a hop
     try:
-        status = run(sys.argv[1:], undo)
+        try:
+            status = run(sys.argv[1:], undo)
+        finally:
+            put_back()
     except (Failure, RemoteKernelError) as error:
         print(error, file=sys.stderr, flush=True)
         status = FAILED

@@ -22,6 +22,7 @@ import pytest
 import typer
 
 import remote_kernel
+from remote_kernel import trial
 from remote_kernel.cli import check, manager
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelDied, PythonNotFound
@@ -474,7 +475,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Draft]:
 
     def make(argv: list[str]) -> Draft:
         document = {"argv": [sys.executable, *argv], "display_name": "x", "language": "python"}
-        monkeypatch.setattr(check, "kernel_document", lambda draft: document)
+        monkeypatch.setattr(trial, "kernel_document", lambda draft: document)
         return Draft("x", LaunchOptions(Endpoint("here")))
 
     return make
