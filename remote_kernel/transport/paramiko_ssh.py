@@ -99,7 +99,7 @@ class Pump:
 
 
 def _widen(fd: int) -> None:
-    """Let a pipe hold more than 64 KiB where the system can: half as many turns, 1.4 times the upload's speed."""
+    """Let a pipe hold more than 64 KiB where the system can: half as many turns, uploads up to 1.4 times as fast."""
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
