@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +11,9 @@ import pytest
 
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
-from tests.support.relay import Relay, relay_to
-from tests.support.rkernel import Rkernel, finish, running_rkernel
-from tests.support.servers import Server, Servers, is_alive, wait_ended
+from tests.support.relay import Relay
+from tests.support.rkernel import Rkernel, finish
+from tests.support.servers import Server, is_alive, wait_ended
 
 COUNT = """\
 import time
@@ -25,38 +24,37 @@ for i in range({}):
 
 
 class Far(NamedTuple):
-    """`rkernel` with the kernelspec `far` for the target, behind a relay, and a session of it."""
+    """`rkernel` with a session of a remote kernel, and the relay in front of its host."""
 
     rkernel: Rkernel
     relay: Relay
 
 
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory, servers: Servers, remote_python: Path) -> Iterator[Far]:
-    """Give a session of a remote kernel, for tests that leave it as they find it."""
-    folder = tmp_path_factory.mktemp("far")
-    with relay_to(servers.target, servers.ssh_config, folder) as (relay, ssh_config):
-        write_kernelspec(folder / "kernels", "far", options_for("target", ssh_config, remote_python))
-        with running_rkernel(folder, "far") as rkernel:
-            yield Far(rkernel, relay)
-    assert nothing_there(servers.target)
-
-
 @pytest.fixture
-def lonely(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Far:
-    """Give `rkernel` with the kernelspec `far` and no session, for tests that end kernels and hosts."""
+def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Far:
+    """Give `rkernel` with a session of a kernel on the target, behind a relay."""
     relay, ssh_config = network
     write_kernelspec(alone.folder / "kernels", "far", options_for("target", ssh_config, remote_python))
+    alone.open("far")
     return Far(alone, relay)
 
 
-def test_code_runs_on_the_remote_host(far: Far, target: Server) -> None:
+def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Server) -> None:
     said = far.rkernel.exec("import os, sys\nprint(os.getuid(), file=sys.stderr)\n6 * 7")
     assert said == (0, "42\n", f"{target.account.uid}\n")
     status = far.rkernel.status()
     assert (status["state"], status["connected"], status["kernelspec"]) == ("idle", True, "far")
-    assert far.rkernel.exec("raise SystemExit(3)").status in (0, 1)
     assert far.rkernel.exec("1 / 0").status == 1
+    command = far.rkernel.start("exec", "-c", COUNT.format(600))
+    far.rkernel.wait_running("line 2\n")
+    far.relay.cut()  # which heals by itself
+    number = far.rkernel.wait_running("line 15\n")
+    assert far.rkernel.exec("6 * 7", "--side").out == "42\n"
+    assert far.rkernel("interrupt", number).status == 0
+    said = finish(command)
+    assert said.status == 130
+    lines = said.out.splitlines()
+    assert lines == [f"line {i}" for i in range(len(lines))]
 
 
 def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
@@ -82,66 +80,45 @@ def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
     assert far.rkernel.status()["connected"] is True
 
 
-def test_cut_that_heals_is_only_a_note(far: Far) -> None:
-    command = far.rkernel.start("exec", "-c", COUNT.format(30))
-    far.rkernel.wait_running("line 2\n")
-    far.relay.cut()
-    said = finish(command)
-    assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(30)))
-
-
-def test_interrupt_reaches_the_remote_kernel(far: Far) -> None:
+def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
     command = far.rkernel.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(60)")
     far.rkernel.wait_running("begun")
-    assert far.rkernel.exec("6 * 7", "--side").out == "42\n"
-    assert far.rkernel("interrupt").status == 0
-    assert finish(command).status == 130
-
-
-def test_remote_kernel_that_is_killed_gives_4(lonely: Far, target: Server) -> None:
-    lonely.rkernel.open("far")
-    command = lonely.rkernel.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(60)")
-    lonely.rkernel.wait_running("begun")
-    assert wait_until(lambda: lonely.rkernel.status()["memory_bytes"])
+    assert wait_until(lambda: far.rkernel.status()["memory_bytes"])
     (kernel,) = kernels_on(target)
     kernel.kill()
     said = finish(command)
     assert said.status == 4
     assert re.search(r"killed \(SIGKILL\).*it used \d+ MB", said.err), said.err
-    assert lonely.rkernel("restart").status == 0
-    assert lonely.rkernel.exec("1").status == 0
-    lonely.rkernel.close()
+    assert far.rkernel("restart").status == 0
+    assert far.rkernel.exec("1").status == 0
+    far.rkernel.close()
     assert nothing_there(target)
 
 
-def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(lonely: Far, target: Server) -> None:
-    lonely.rkernel.open("far")
-    command = lonely.rkernel.start("exec", "-c", COUNT.format(30))
-    lonely.rkernel.wait_running("line 2\n")
+def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, target: Server) -> None:
+    command = far.rkernel.start("exec", "-c", COUNT.format(30))
+    far.rkernel.wait_running("line 2\n")
     (kernel,) = kernels_on(target)
-    host = lonely.rkernel.host()
+    host = far.rkernel.host()
     host.kill()
     wait_ended([host])
     said = finish(command)
     assert said.status == 0
     assert said.out.splitlines()[-1] == "line 29"
     assert is_alive(kernel)
-    assert lonely.rkernel.exec("i").out == "29\n"
+    assert far.rkernel.exec("i").out == "29\n"
 
 
-def test_close_while_the_network_is_away_leaves_nothing_here_and_later_nothing_there(
-    lonely: Far, target: Server
-) -> None:
-    lonely.rkernel.open("far")
-    command = lonely.rkernel.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(60)")
-    lonely.rkernel.wait_running("begun")
-    lonely.relay.cut()
-    lonely.relay.freeze()
+def test_close_while_the_network_is_away_leaves_nothing_here_and_later_nothing_there(far: Far, target: Server) -> None:
+    command = far.rkernel.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    far.rkernel.wait_running("begun")
+    far.relay.cut()
+    far.relay.freeze()
     begun = time.monotonic()
-    assert lonely.rkernel("close", "work").status == 0
+    assert far.rkernel("close", "work").status == 0
     assert time.monotonic() - begun < 40
     assert finish(command).status == 4
-    lonely.relay.thaw()
+    far.relay.thaw()
     assert nothing_there(target, 60)
 
 
