@@ -24,6 +24,9 @@ from remote_kernel.session.events import (
 )
 from remote_kernel.session.wire import Message
 
+_RESENDS = 50
+_LONGEST_PAUSE_SECONDS = 0.2
+
 NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that nobody can be asked
 
 
@@ -52,7 +55,8 @@ class Cell:
         self.wants_input = False
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
-        self.resend: Callable[[], None] | None = None  # sends the request once more
+        self.resend: Callable[[], None] | None = None  # sends the request again
+        self._resends = 0
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._recorders: list[Recorder] = []
         self._reply: dict[str, Any] | None = None
@@ -146,13 +150,17 @@ class Cell:
             self.finish("error")
 
     def _aborted(self) -> None:
-        """Send it once more, which is safe: it has not begun."""
-        resend, self.resend = self.resend, None
-        if resend and not self.started_at:
+        """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
+        if self.resend and not self.started_at and self._resends < _RESENDS:
             self._reply, self._idle = None, False
-            resend()
+            asyncio.get_running_loop().call_later(min(0.02 * self._resends, _LONGEST_PAUSE_SECONDS), self._send_again)
+            self._resends += 1
         else:
             self.finish("aborted", "it never ran: the kernel dropped what waited when a cell of another client failed")
+
+    def _send_again(self) -> None:
+        if self.resend and not self.done.done():
+            self.resend()
 
     def finish(self, verdict: str, message: str = "") -> None:
         """End the cell with this verdict. Idempotent: the first one counts."""

@@ -79,11 +79,24 @@ class Journal:
                 else:
                     await self._grown.wait()
 
+    def holds(self, place: int) -> bool:
+        """Tell whether this byte is among those that the disk had no room for yet, or just behind them."""
+        return self._size < place <= self._size + len(self._held)
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def is_place(path: str, place: int) -> bool:
+    """Tell whether this is a byte of the journal to read on from: where a line begins, or the next one will."""
+    if place <= 0:
+        return place == 0
+    with open(path, "rb") as file:
+        file.seek(place - 1)
+        return file.read(1) == b"\n"
 
 
 def read_journal(path: str) -> Iterator[Event]:
