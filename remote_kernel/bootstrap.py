@@ -28,6 +28,12 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "sync": tuple(
+        f"sync.{name}"
+        for name in ("rules", "tree", "wire", "blocks", "sender", "part", "plan", "contents", "receiver", "far")
+    ),
+    "discover": ("kernel", "environments"),
+    "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
 _STAND_INS = "python3 python"
@@ -48,6 +54,11 @@ def remote_command(python: str, size: int) -> str:
         f'then exec "$c" -I -S -c "{loader}" "$c"; fi; done; echo "remote_kernel: no python" >&2; exit 127'
     )
     return f"exec /bin/sh -c '{script}'"
+
+
+def in_plain_shell(script: str) -> str:
+    """Give the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
+    return f'exec /bin/sh -c \'eval "$(printf %b "{_octal(script)}")"\''
 
 
 def _octal(text: str) -> str:

@@ -26,7 +26,11 @@
     ├── KernelDied                       50   the kernel ended before it was ready
     ├── KernelGone                       51   the kernel ended while the connection was lost
     │   └── NoSuchKernel                 53   no kernel of that id on the hosts that were asked
-    └── KernelParted                     52   the kernel goes on without this front end
+    ├── KernelParted                     52   the kernel goes on without this front end
+    └── SyncError                        60   files cannot be copied, for a reason not told apart below
+        ├── NothingToSync                61   there is no such file or folder to copy
+        ├── NoRoom                       62   the disk that the files go to is full
+        └── SyncIncomplete               63   some paths could not be copied; the others were
 
 A kernel that starts and later ends gives the launcher its own exit status (128 + N for
 signal N); the statuses here are for everything else.
@@ -207,6 +211,30 @@ class KernelParted(RemoteKernelError):
     """The kernel's agent has let go of this front end, which was away for too long; the kernel is kept."""
 
     exit_status = 52
+
+
+class SyncError(RemoteKernelError):
+    """Files cannot be copied. The subclasses tell the common causes apart."""
+
+    exit_status = 60
+
+
+class NothingToSync(SyncError):
+    """There is no file or folder of the name that was given."""
+
+    exit_status = 61
+
+
+class NoRoom(SyncError):
+    """The disk that the files go to is full, or a quota is reached."""
+
+    exit_status = 62
+
+
+class SyncIncomplete(SyncError):
+    """Some paths could not be copied; the others were."""
+
+    exit_status = 63
 
 
 def by_name(name: str, message: str, hint: str = "") -> RemoteKernelError:

@@ -28,30 +28,35 @@ if TYPE_CHECKING:
     from remote_kernel.reactor import Reactor
 
 KEPT_BYTES = 64 << 10  # of a message; a larger one is bulk, whatever it says
+_GAPS = 256  # cells whose losses are counted at a time
 _BULK = ("stream", "display_data", "update_display_data", "comm_msg")
 
 
 class Gap:
-    """Messages that are missing at one place, all of one cell."""
+    """Messages that are missing of one cell."""
 
     def __init__(self, frames: list[bytes]) -> None:
-        """Begin with the first of them, or as many of its frames as are there."""
+        """Begin with none; `frames` are those of the first that is missing, or as many of them as are there."""
         self.messages = self.bytes = 0
         at = frames.index(DELIMITER) if DELIMITER in frames else len(frames)
-        self._topic, self._header, self.parent = frames[:at], frames[at + 2 : at + 3], frames[at + 3 : at + 4]
+        self._topic, self._header = frames[:at], frames[at + 2 : at + 3]
+        self.parent = b"".join(frames[at + 3 : at + 4])
+
+    def add(self, size: int) -> None:
+        """Count one more, of so many bytes."""
+        self.messages += 1
+        self.bytes += size
 
     def notice(self, signer: Signer) -> bytes:
         """Give the message that stands in for them; nothing if they were no Jupyter messages."""
         if not self.parent:
             return b""
         header = dict(json.loads(self._header[0]), msg_id=os.urandom(16).hex(), msg_type="stream")
-        text = f"\n[remote_kernel: {self} are missing here: there was no room for more while nobody took them]\n"
+        missing = f"{self.messages} message{'s' if self.messages != 1 else ''} ({self.bytes / (1 << 20):.1f} MiB)"
+        text = f"\n[remote_kernel: {missing} are missing here: there was no room for more while nobody took them]\n"
         content = {"name": "stderr", "text": text}
-        parts = [json.dumps(header).encode(), self.parent[0], b"{}", json.dumps(content).encode()]
+        parts = [json.dumps(header).encode(), self.parent, b"{}", json.dumps(content).encode()]
         return message([*self._topic, DELIMITER, signer.sign(parts), *parts])
-
-    def __str__(self) -> str:
-        return f"{self.messages} message{'s' if self.messages != 1 else ''} ({self.bytes / (1 << 20):.1f} MiB)"
 
 
 class IopubSocket(SocketSink):
@@ -77,7 +82,8 @@ class IopubSocket(SocketSink):
         self._passing = False  # a message that was begun before is written to its end
         self._message = bytearray()  # the one that is being read, KEPT_BYTES of it and a little more
         self._size = 0
-        self._gap: Gap | None = None
+        self._roomy = False  # room came while a message was being read; it goes on with the next
+        self._gaps: dict[bytes, Gap] = {}  # by the cell's request, as the messages name it
         self._messages = self._bytes = 0  # discarded since the spool was full
         self._told_blind = False
         super().__init__(reactor, stream, connection, closed)
@@ -106,7 +112,9 @@ class IopubSocket(SocketSink):
 
     def room(self) -> None:
         """Say what is missing so far; discard no more from the next message on."""
-        if not self._size:
+        if self._size:
+            self._roomy = True
+        else:
             self._go_on()
         super().room()
 
@@ -133,38 +141,39 @@ class IopubSocket(SocketSink):
             self._message.clear()
             self._size = 0
             self._judge(raw, size)
-            if self.stream.spool.has_room:
+            if self._roomy:
                 self._go_on()
 
     def _judge(self, raw: bytes, size: int) -> None:
         frames = frames_of(raw)
+        gap = Gap(frames)
         small = size <= KEPT_BYTES and not self.stream.spool.bursting
         if small and (is_command(raw) or _kind(frames) not in _BULK):
-            self._close_gap()
+            self._close_gap(gap.parent)
             self.stream.write(raw)
             return
         if not self._messages:
             self._tell("overflow", exact=True, disk=self.stream.spool.refused)
-        gap = Gap(frames)
-        if self._gap and self._gap.parent != gap.parent and not self.stream.spool.bursting:
-            self._close_gap()
-        self._gap = self._gap or gap
-        self._gap.messages += 1
-        self._gap.bytes += size
+        gap = self._gaps.setdefault(gap.parent, gap)
+        gap.add(size)
         self._messages += 1
         self._bytes += size
+        if len(self._gaps) > _GAPS:
+            self._close_gap(next(iter(self._gaps)))
 
-    def _close_gap(self) -> None:
-        if self._gap:
-            self.stream.write(self._gap.notice(Signer(self._values)))
-            self._gap = None
+    def _close_gap(self, parent: bytes) -> None:
+        """Say at this place what is missing of a cell."""
+        gap = self._gaps.pop(parent, None)
+        if gap and not self.stream.spool.bursting:  # else the log alone has the count
+            self.stream.write(gap.notice(Signer(self._values)))
 
     def _go_on(self) -> None:
-        self._close_gap()
+        for parent in list(self._gaps):
+            self._close_gap(parent)
         if self._messages:
             self._tell("discarded", messages=self._messages, bytes=self._bytes)
         self._messages = self._bytes = 0
-        self._sorting = self._told_blind = False
+        self._sorting = self._roomy = self._told_blind = False
 
 
 def _kind(frames: list[bytes]) -> str:

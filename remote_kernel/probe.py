@@ -73,6 +73,14 @@ def install_ipykernel(options: LaunchOptions, timeout_seconds: float = 600.0) ->
     return str(found["installed_with"])
 
 
+class Answer(NamedTuple):
+    """What a short program on the host answered; `noise` is what the login shell printed, `stderr` what ssh did."""
+
+    found: dict[str, Any]
+    noise: str
+    stderr: str
+
+
 def ask(
     options: LaunchOptions, mode: str, settings: Mapping[str, object], timeout_seconds: float
 ) -> tuple[dict[str, Any], str]:
@@ -80,9 +88,30 @@ def ask(
 
     Raises TransportError's kinds, and the error that the program names.
     """
+    answer = hear(options, mode, settings, timeout_seconds)
+    if "error" in answer.found:
+        raise by_name(answer.found["error"], answer.found["message"], answer.found["hint"])
+    return answer.found, answer.noise
+
+
+def hear(
+    options: LaunchOptions,
+    mode: str,
+    settings: Mapping[str, object],
+    timeout_seconds: float,
+    *,
+    chatter: list[str] | None = None,
+) -> Answer:
+    """Run a short program on the host and give its answer, which may be an error. Raises TransportError's kinds.
+
+    `chatter` is for what the transport says of its work, line by line, also when it fails.
+    """
     marker = f"remote_kernel-{os.urandom(8).hex()}"
     program = bootstrap.program(marker, mode, settings)
-    argv = choice.carrier_argv(options, bootstrap.remote_command(options.remote_python(), len(program)))
+    command = bootstrap.remote_command(options.remote_python(), len(program))
+    argv = choice.carrier_argv(options, command)
+    if chatter is not None:
+        argv = choice.talkative(options, argv)
     try:
         done = subprocess.run(
             argv,
@@ -97,10 +126,12 @@ def ask(
             f"{options.endpoint} does not answer within {timeout_seconds:.0f} s",
             f"see how long this takes, and whether it asks something: {to_paste(options)}",
         ) from error
+    stderr, said = _parted(done.stderr.decode("utf-8", "replace"))
+    if chatter is not None:
+        chatter += said
     noise, found, rest = done.stdout.partition(f"\n{marker} ".encode())
     if not found:
-        stderr = choice.in_full(options, done.stderr.decode("utf-8", "replace"))
-        failed = explain(options, stderr, done.returncode, done.stdout)
+        failed = explain(options, choice.in_full(options, stderr), done.returncode, done.stdout)
         if isinstance(failed, AuthenticationFailed):
             breaker.trip(options, failed)
         raise failed
@@ -109,6 +140,11 @@ def ask(
         answer = json.loads(rest.partition(b"\n")[0])
     except ValueError as error:
         raise RemoteShellNoise(f"{options.endpoint} answered something that cannot be read", "try again") from error
-    if "error" in answer:
-        raise by_name(answer["error"], answer["message"], answer["hint"])
-    return answer, noise.decode("utf-8", "replace").strip()
+    return Answer(answer, noise.decode("utf-8", "replace").strip(), stderr)
+
+
+def _parted(stderr: str) -> tuple[str, list[str]]:
+    """Part what ssh says for a person from what it says of its work."""
+    lines = stderr.splitlines(keepends=True)
+    chatter = [line.strip() for line in lines if line.startswith(("debug1: ", "Authenticated "))]
+    return "".join(line for line in lines if line.strip() not in chatter), chatter

@@ -30,9 +30,11 @@ def run(text):  # type: ignore[no-untyped-def]
         module.__dict__["__file__"] = place
         module.__dict__["__loader__"] = _Loader(source)  # type: ignore[no-untyped-call]
         sys.modules["remote_kernel." + name] = module
-        if "remote_kernel" not in sys.modules:
-            sys.modules["remote_kernel"] = types.ModuleType("remote_kernel")
-        setattr(sys.modules["remote_kernel"], name, module)
+        package, _, last = ("remote_kernel." + name).rpartition(".")
+        for parent in ("remote_kernel", package):
+            if parent not in sys.modules:
+                sys.modules[parent] = types.ModuleType(parent)
+        setattr(sys.modules[package], last, module)
         exec(compile(source, place, "exec"), module.__dict__)
     module.main(shipped["marker"], shipped["parameters"])
 

@@ -66,7 +66,7 @@ def survey(settings: Settings) -> dict[str, object]:
 
 def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
     """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
-    code, output, errors = _run(with_init(settings.init, [python, "-c", _VERSIONS]), 60)
+    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), 60)
     words = [line.split()[1:] for line in output.splitlines() if line.startswith("remote_kernel")]
     if code or len(words) < 3:
         last = (errors.strip().splitlines() or [f"exit status {code}"])[-1].strip()
@@ -92,7 +92,7 @@ def install(settings: Settings) -> dict[str, object]:
             f"make an environment there, for example: {python} -m venv ~/.venv; then use --python ~/.venv/bin/python",
         )
     for argv in _installers(python):
-        code, output, errors = _run(with_init(settings.init, argv), 540)
+        code, output, errors = run_program(with_init(settings.init, argv), 540)
         if code == 0:
             return {"installed_with": " ".join(argv)}
         last = ((errors or output).strip().splitlines() or [f"exit status {code}"])[-1].strip()
@@ -105,17 +105,39 @@ def install(settings: Settings) -> dict[str, object]:
 
 
 def _installers(python: str) -> list[list[str]]:
+    """Give the command of the tool that has made the environment, else of one that it has or the host."""
     prefix = os.path.dirname(os.path.dirname(python))
-    conda = which("conda") or which("mamba") or which("micromamba")
-    if conda and os.path.isdir(os.path.join(prefix, "conda-meta")):
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]
+    uv = which("uv") or which(os.path.expanduser("~/.local/bin/uv")) or which(os.path.expanduser("~/.cargo/bin/uv"))
+    with_uv = [uv, "pip", "install", "--quiet", "--python", python, "ipykernel"] if uv else []
+    conda = _conda(prefix)
+    if conda and os.path.isdir(os.path.join(prefix, "conda-meta")) and "/.pixi/" not in prefix:
         return [[conda, "install", "-y", "-p", prefix, "ipykernel"]]
-    if _run([python, "-m", "pip", "--version"], 60)[0] == 0:
-        return [[python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]]
-    uv = which("uv") or which(os.path.expanduser("~/.local/bin/uv"))
-    return [[uv, "pip", "install", "--quiet", "--python", python, "ipykernel"]] if uv else []
+    if with_uv and _made_by_uv(prefix):
+        return [with_uv]
+    if run_program([python, "-m", "pip", "--version"], 60)[0] == 0:
+        return [pip]
+    return [with_uv] if with_uv else []
 
 
-def _run(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:
+def _conda(prefix: str) -> str:
+    """Give the program that looks after a conda environment; PATH has it only after `conda init`."""
+    root = os.path.dirname(os.path.dirname(prefix))
+    places = [os.path.join(folder, "bin", name) for folder in (prefix, root) for name in ("conda", "mamba")]
+    places += [os.environ.get("CONDA_EXE", ""), os.environ.get("MAMBA_EXE", "")]
+    return next(filter(None, (which(name) for name in [*places, "conda", "mamba", "micromamba"] if name)), "")
+
+
+def _made_by_uv(prefix: str) -> bool:
+    try:
+        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
+            return any(line.split("=")[0].strip() == "uv" for line in file)
+    except OSError:
+        return False
+
+
+def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:
+    """Run a program with nothing to read; give its exit status, 127 and 124 as a shell does, and what it printed."""
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout_seconds

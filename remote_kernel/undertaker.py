@@ -9,6 +9,7 @@ crashed laptop is to be found by `remote_kernel ps` and resumed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ from remote_kernel.transport.private import private_folder, write_private
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 _REFUSED_WAIT_SECONDS = 300.0
+_DEATH_SECONDS = 5.0
+_NOBODY = 0
 _PROGRAM = "remote_kernel.undertaker"
 
 
@@ -35,11 +38,14 @@ class Undertaker:
 
     def remember(self) -> None:
         """Leave the note. It names the launcher, which is this process."""
+        self._write(os.getpid(), process.birth(os.getpid()))
+
+    def _write(self, launcher: int, born: str) -> None:
         note = {
             "arguments": self._options.to_arguments(),
             "folder": os.environ.get("REMOTE_CONN_DIR", ""),
-            "launcher": os.getpid(),
-            "born": process.birth(os.getpid()),
+            "launcher": launcher,
+            "born": born,
             "boot": _boot(),
             "until": time.time() + min(self._options.linger_seconds, 10 * 365 * 86400),
         }
@@ -56,11 +62,15 @@ class Undertaker:
         """Call it off: the connection is back, or the kernel has ended. Idempotent."""
         _forget(self._identity)
         if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                # In words: when it reads the mere end it may find the note of the next loss, and believe that.
+                os.write(self._fd, b"not needed")
             os.close(self._fd)
             self._fd = -1
 
     def bury(self) -> None:
         """Let it act now: this launcher ends."""
+        self._write(_NOBODY, "")
         self.hire()
         os.close(self._fd)
         self._fd = -1
@@ -93,16 +103,28 @@ def take_over_the_dead() -> None:
         note = _read(identity)
         if note is None or note["boot"] != _boot():
             _forget(identity)
-        elif not process.is_alive(int(str(note["launcher"])), str(note["born"])):
+        elif not _has_launcher(note):
             _start(identity, subprocess.DEVNULL)
 
 
 def main() -> int:
-    """Try until the agent has been told, the kernel's lease is over, or somebody else took the note."""
+    """Wait for the launcher's end, then act; see `serve`."""
+    return serve(0)
+
+
+def serve(stdin: int) -> int:
+    """Try until the agent has been told, the kernel's lease is over, or somebody else took the note.
+
+    Nothing is done before the end of `stdin`, nor when it held a word; nor while the note's launcher lives.
+    """
     identity = sys.argv[1]
-    while os.read(0, 1):
-        pass  # its end is the launcher's
-    note = _read(identity)
+    if os.read(stdin, 64):
+        return 0
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while (note := _read(identity)) is not None and _has_launcher(note):
+        if time.monotonic() > deadline:
+            return 0
+        time.sleep(0.02)  # a process that was killed closes its files first
     if note is None or not _claim(identity, note):
         return 0
     from remote_kernel.probe import ask
@@ -123,6 +145,11 @@ def main() -> int:
             break
     _forget(identity)
     return 0
+
+
+def _has_launcher(note: dict[str, object]) -> bool:
+    pid = int(str(note["launcher"]))
+    return pid != _NOBODY and process.is_alive(pid, str(note.get("born", "")))
 
 
 def _claim(identity: str, note: dict[str, object]) -> bool:

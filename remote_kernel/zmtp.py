@@ -112,33 +112,47 @@ class Skimmer:
             if at == missing:
                 self.follows = _can_be_followed(self._greeting)
                 found.append(at)
+        left = self._left
         while at < size and self.follows:
-            if self._left:
-                step = min(self._left, size - at)
-                self._left -= step
-                at += step
-            else:
-                at = self._take_head(data, at)
-            if self.between:
+            if left:
+                pass
+            elif self._head or size - at < 9:
+                at, left = self._take_head(data, at)
+            else:  # most heads; by the function each message takes 3 us longer
+                flags = data[at]
+                if flags & ~(_MORE | _LONG | _COMMAND):
+                    self.follows = False
+                    break
+                if flags & _LONG:
+                    left = int.from_bytes(data[at + 1 : at + 9], "big")
+                    at += 9
+                else:
+                    left = data[at + 1]
+                    at += 2
+                self._last = not flags & _MORE
+            step = min(left, size - at)
+            left -= step
+            at += step
+            if self._last and not left and not self._head:
                 found.append(at)
+        self._left = left
         return found
 
-    def _take_head(self, data: bytes, at: int) -> int:
-        """Read a frame's flags and size, or as much of them as there is, and give the place behind it."""
+    def _take_head(self, data: bytes, at: int) -> tuple[int, int]:
+        """Read a frame's flags and size, or as much of them as there is; give the place behind it and the size."""
         before = len(self._head)
         head = self._head + data[at : at + 9 - before]
         flags = head[0]
         if flags & ~(_MORE | _LONG | _COMMAND):
             self.follows = False
-            return at
+            return at, 0
         size = 9 if flags & _LONG else 2
         if len(head) < size:
             self._head = head
-            return at + len(head) - before
+            return at + len(head) - before, 0
         self._head = b""
-        self._left = int.from_bytes(head[1:size], "big")
         self._last = not flags & _MORE
-        return at + size - before
+        return at + size - before, int.from_bytes(head[1:size], "big")
 
 
 def frames_of(raw: bytes) -> list[bytes]:

@@ -9,12 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.account import Account, remote_account
 from tests.support.interpreters import KERNEL, KERNEL_6, environment
 from tests.support.isolation import Isolation, isolated_environment
 from tests.support.leaks import end_processes, find_leaks, take_snapshot
 from tests.support.servers import Server, Servers, running_servers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let scripts/test try the same examples each time, so that it fails for a change alone; others try new ones."""
+    settings.register_profile("steady", derandomize=True)
+    if config.option.markexpr == "not nightly":
+        settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import settings
+from remote_kernel.cli import found_there, settings
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.settings import Settings
@@ -31,6 +31,9 @@ Examples:
   remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
   remote_kernel add gpu1 --name "Remote CUDA" --replace --no-check --user
   remote_kernel add gpu1 --sys-prefix
+  remote_kernel add --discover gpu1
+  remote_kernel add --discover gpu1 --all --install
+  remote_kernel add --discover gpu1 --json
 """
 
 
@@ -72,12 +75,25 @@ def add(
     ] = False,
     no_check: settings.NoCheckOption = False,
     install: settings.InstallOption = False,
-) -> None:
+    discover: Annotated[
+        bool,
+        typer.Option("--discover", help="Look for environments on the host, show them, and add those that you choose."),
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --discover: add everything that can run a kernel, without asking.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --discover: print what there is as JSON, and add nothing.")
+    ] = False,
+) -> int:
     """Install a kernelspec for a remote host, after trying it.
 
     JupyterLab, VS Code and every other program that reads kernelspecs then offer it. Connects to the host, looks for
     the interpreter and ipykernel, and starts a kernel once; only if that works is anything installed: in Jupyter's
     data folder, or right in the folder LOCAL_KERNELS_DIR where that is set.
+
+    With --discover it looks for interpreters, conda, venv, uv and pixi environments and for kernelspecs of other
+    languages on the host, and tells which have ipykernel, torch and jax.
     """
     if bool(host) == bool(endpoint):
         problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
@@ -86,6 +102,14 @@ def add(
     given = Settings(None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
     options = given.applied_to(LaunchOptions(target))
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
+    if discover:
+        if python or kernel or name:
+            raise UsageError("--discover looks for interpreters and kernels itself", "leave --python, --kernel, --name")
+        return found_there.add_found(
+            options, kernels, everything=everything, as_json=as_json, install=install, check=not no_check
+        )
+    if everything or as_json:
+        raise UsageError("--all and --json go with --discover", "write 'remote_kernel add --discover HOST'")
     title = f"{options.kernel or 'Remote Python'} ({target})" if name is None else name
     draft = Draft(" ".join(title.split()), options)
     check_free(draft.display_name, kernels, replace=replace)
@@ -101,6 +125,7 @@ def add(
     elif options.kernel:
         note("note: nobody asked the host for the kernel's language; the kernelspec says python")
     _report(write_kernelspec(draft, kernels, replace=replace))
+    return 0
 
 
 def _report(spec: Kernelspec) -> None:

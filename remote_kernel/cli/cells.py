@@ -13,7 +13,7 @@ from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
-from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted
+from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
     from remote_kernel.session.render import Renderer
@@ -159,7 +159,8 @@ def _read_code(options: argparse.Namespace) -> str:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}", "give a file that is there") from error
+        hint = "give a file that is there; code goes behind --code, or to stdin"
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -195,17 +196,23 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
 
 
 def _newest(session: Session) -> str:
-    numbers = [name.partition(".")[0] for name in os.listdir(session.place.cells)]
-    newest = max((int(number) for number in numbers if number.isdigit()), default=0)
-    if not newest:
+    """Give the newest cell's number. One that was run beside a cell is not what somebody waits for."""
+    names = os.listdir(session.place.cells)
+    numbers = sorted({int(stem) for name in names if (stem := name.partition(".")[0]).isdigit()}, reverse=True)
+    if not numbers:
         raise UsageError(f"no cell has run in session '{session.name}'", "run one with 'rkernel exec'")
-    return str(newest)
+    return str(next((number for number in numbers if not _is_side(session, number)), numbers[0]))
+
+
+def _is_side(session: Session, number: int) -> bool:
+    with open(session.place.journal(str(number)), "rb") as file:
+        return b'"side": true' in file.readline().rpartition(b'"author"')[2]
 
 
 def show(session: Session, running: Running, options: argparse.Namespace) -> int:
     """Show a cell until it is done, or the time is up, and give the exit status."""
     renderer = renderer_for(session, running, options)
-    away = False
+    away = waits = False
     events = follow(session, running, options)
     try:
         event = next(events)
@@ -217,6 +224,8 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
                 continue
             if isinstance(event, (Away, Back)):
                 away = isinstance(event, Away)
+            elif isinstance(event, (Queued, Started)):
+                waits = isinstance(event, Queued)
             elif isinstance(event, Done):
                 sys.stdout.flush()
                 return event.status
@@ -224,7 +233,7 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
     except StillRunning as still:
         renderer.close()
         sys.stdout.flush()
-        return still_running(session, still, away)
+        return still_running(session, still, away=away, waits=waits)
 
 
 def follow(session: Session, running: Running, options: argparse.Namespace) -> Generator[Event, None, None]:
@@ -239,7 +248,7 @@ def follow(session: Session, running: Running, options: argparse.Namespace) -> G
         try:
             event = next(events)
             if isinstance(event, InputWanted) and getattr(options, "stdin", False):
-                running.answer(_ask(event))
+                running.answer(_ask(event))  # Ctrl-C and Ctrl-D there mean the cell
             yield event
             if isinstance(event, Done):
                 return
@@ -289,22 +298,31 @@ def _interrupt(session: Session, running: Running) -> None:
 
 
 def _ask(event: InputWanted) -> str:
-    if event.password:
-        from getpass import getpass
+    """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
+    try:
+        if event.password:
+            from getpass import getpass
 
-        return getpass(event.prompt)
-    return input(event.prompt)
+            return getpass(event.prompt)
+        return input(event.prompt)
+    except EOFError:
+        sys.stderr.write("\n")
+        raise KeyboardInterrupt from None
 
 
-def still_running(session: Session, still: StillRunning, away: bool = False) -> int:
-    """Say how to go on with a cell that nobody waits for any longer, and give the exit status."""
+def still_running(session: Session, still: StillRunning, *, away: bool = False, waits: bool = False) -> int:
+    """Say how to go on with a cell that nobody waits for any longer, and give the exit status.
+
+    `waits` is true for one that has not begun.
+    """
     if away:
+        what = "has not begun" if waits else "goes on there"
         sys.stderr.write(
-            f"rkernel: the connection to the kernel's host is away; cell {still.cell} goes on there, and "
+            f"rkernel: the connection to the kernel's host is away; cell {still.cell} {what}, and "
             f"'rkernel wait -s {session.name} {still.cell}' shows it when the connection is back\n"
         )
         return VERDICTS["away"]
-    return _detached(session, still.cell, "still running", still.next)
+    return _detached(session, still.cell, "still waiting for its turn" if waits else "still running", still.next)
 
 
 def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:

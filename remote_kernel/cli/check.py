@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-import subprocess
-import tempfile
-import time
-from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.edge import note
-from remote_kernel.errors import KernelDied, KernelNotInstalled
-from remote_kernel.kernelspec import Draft, kernel_document
+from remote_kernel.errors import KernelNotInstalled
+from remote_kernel.kernelspec import Draft
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.openssh import to_paste
+from remote_kernel.trial import START_SECONDS, try_out
 
 if TYPE_CHECKING:
     from remote_kernel.probe import Probe
 
-START_SECONDS = 60.0  # what nbclient, jupyter_server and VS Code wait for a kernel
 _ENVIRONMENT = "~/.venv"
 _LINES_SHOWN = 5
 
@@ -78,58 +72,10 @@ def fitted(draft: Draft, found: Probe) -> Draft:
 
 
 def start_once(draft: Draft, timeout_seconds: float = START_SECONDS) -> float:
-    """Start a kernel from this draft as any front end does, end it, and give the seconds until it answered.
-
-    Uses a folder of its own: nothing is installed. Raises KernelDied with the last line the launcher said.
-    """
-    import zmq
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import KernelManager
-
+    """Start a kernel from this draft, end it, and give the seconds until it answered. Raises KernelDied."""
     note("starting a kernel ...")
-    draft = dataclasses.replace(draft, options=draft.options._replace(keep=False))  # this one is to end
-    with ExitStack() as undo:
-        folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="remote_kernel-check-"))
-        context = zmq.Context()
-        undo.callback(context.destroy, linger=0)
-        trial = Path(folder, "kernels", "trial")
-        trial.mkdir(parents=True)
-        (trial / "kernel.json").write_text(json.dumps(kernel_document(draft)), encoding="utf-8")
-        manager = KernelManager(
-            kernel_name="trial",
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(trial.parent)], ensure_native_kernel=False),
-            connection_file=str(Path(folder, "connection.json")),
-            context=context,
-        )
-        said = Path(folder, "stderr")
-        begun = time.monotonic()
-        with said.open("wb") as stderr:
-            manager.start_kernel(stdout=subprocess.DEVNULL, stderr=stderr)
-        undo.callback(lambda: manager.shutdown_kernel(now=not manager.is_alive()))
-        client = manager.client()
-        undo.callback(client.stop_channels)
-        client.start_channels()
-        try:
-            client.wait_for_ready(timeout=timeout_seconds)
-        except RuntimeError as error:
-            waited = timeout_seconds if manager.is_alive() else None
-            raise _no_kernel(said.read_text(errors="replace"), waited) from error
-        took = time.monotonic() - begun
-        printed = said.read_text(errors="replace")
-    note(f"it answered after {took:.1f} s")
-    for line in _lines_of(printed)[:_LINES_SHOWN]:  # a module that --init could not load, for example
+    done = try_out(draft, timeout_seconds)
+    note(f"it answered after {done.start_seconds:.1f} s")
+    for line in done.printed[:_LINES_SHOWN]:  # a module that --init could not load, for example
         note(f"note: it printed: {line}")
-    return took
-
-
-def _no_kernel(said: str, waited_seconds: float | None) -> KernelDied:
-    """Give the error for a kernel that never answered; `waited_seconds` is None where its process had ended."""
-    last = (_lines_of(said) or ["it said nothing"])[-1]
-    if waited_seconds is not None:
-        return KernelDied(f"the kernel did not answer within {waited_seconds:.0f} s: {last}", "nothing was installed")
-    return KernelDied(f"the kernel ended before it was ready: {last}", "nothing was installed")
-
-
-def _lines_of(said: str) -> list[str]:
-    """Give the lines that say something, without our own name in front."""
-    return [line.strip().removeprefix("remote_kernel: ") for line in said.splitlines() if line.strip()]
+    return done.start_seconds

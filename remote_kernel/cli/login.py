@@ -35,7 +35,7 @@ Example:
 
 HostArgument = Annotated[
     str,
-    typer.Argument(metavar="HOST|SLUG", help="The remote host, as 'add' takes it, or a kernelspec for it."),
+    typer.Argument(metavar="HOST|SLUG", help="The remote host as 'add' takes it, or a kernelspec's slug, e.g. gpu1."),
 ]
 
 
@@ -46,7 +46,9 @@ def login(
     ssh_config: settings.SshConfigOption = None,
     persist: Annotated[
         str,
-        typer.Option("--for", metavar="TIME", help="How long the connection waits for kernels after its last use."),
+        typer.Option(
+            "--for", metavar="TIME", help="How long the connection waits for kernels after its last use, e.g. 90m, 3d."
+        ),
     ] = "12h",
     show: Annotated[
         bool, typer.Option("--status", help="Only tell what kernels would find; exit status 1 if that is nothing.")
@@ -70,7 +72,7 @@ def login(
             typer.echo(f"{way.endpoint}: {status.text}")
             found += status.is_there
             continue
-        with _person() as person:
+        with person_here() as person:
             said = entry.log_in(way, person, persist_seconds)
         typer.echo(f"logged in to {way.endpoint}: {said}")
     return 1 if show and not found else 0
@@ -134,7 +136,7 @@ class Terminal:
 
 
 @contextmanager
-def _person() -> Iterator[Person | None]:
+def person_here() -> Iterator[Person | None]:
     """Give the person at the terminal, None where there is none; put the terminal back as it was.
 
     A password is asked for in another thread than the one that Ctrl-C ends, with the echo off.

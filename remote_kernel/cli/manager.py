@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import add, demo, edit, kept, listing, login
+from remote_kernel.cli import add, connect, demo, doctor, edit, files, kept, listing, login
 from remote_kernel.cli.edge import note, run
 from remote_kernel.kernelspec import find_kernelspec, list_kernelspecs, remove_kernelspec, require_added
 
@@ -78,6 +78,9 @@ app.command("list", epilog=listing.EXAMPLES)(listing.list_)
 app.command("edit", epilog=edit.EXAMPLES)(edit.edit)
 app.command("login", epilog=login.LOGIN_EXAMPLES)(login.login)
 app.command("logout", epilog=login.LOGOUT_EXAMPLES)(login.logout)
+app.command("sync", epilog=files.EXAMPLES)(files.sync)
+app.command("connect", epilog=connect.EXAMPLES)(connect.connect)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("ps", epilog=kept.PS_EXAMPLES)(kept.ps)
 app.command("stop", epilog=kept.STOP_EXAMPLES)(kept.stop_)
 app.command("keep", epilog=kept.KEEP_EXAMPLES)(kept.keep)

@@ -65,7 +65,10 @@ class Command(NamedTuple):
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Examples stay as they are written. The width is found here: argparse would import shutil, and bz2 with it."""
+    """Examples stay as they are written, sentences are wrapped.
+
+    The width is found here: argparse would import shutil, and bz2 with it.
+    """
 
     def __init__(self, prog: str) -> None:
         try:
@@ -73,6 +76,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         except OSError:
             columns = 100
         super().__init__(prog, max_help_position=28, width=min(columns, 120) - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return super()._fill_text(text, width, indent)
+        return argparse.HelpFormatter._fill_text(self, text, width, indent)
 
 
 class Parser(argparse.ArgumentParser):

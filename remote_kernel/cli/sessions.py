@@ -65,24 +65,27 @@ def add_status(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `status`."""
     parser.description = "Say what a session's kernel does: busy or idle, the running cell, the queue, its memory."
     parser.epilog = "examples:\n  rkernel status\n  rkernel status -s work --json\n"
-    add_session(parser)
+    _add_name(parser)
     parser.add_argument("--json", action="store_true", help="one object")
 
 
 def status(options: argparse.Namespace) -> int:
     """Run the command."""
-    session = find_session(options.session)
+    session = _named(options)
     found = session.ask("status", memory=True)
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return 0
     where = found["host"] or "this machine"
-    lines = [f"session {found['session']}: {_state(found)}, kernel {found['generation']} of it, on {where}"]
+    lines = [f"session {found['session']}: {_state(found)}, on {where}, kernel generation {found['generation']}"]
+    if found["connected"] is False:
+        lines.append("away      the connection is lost; the kernel and what runs in it go on there")
     if found["running"]:
         running = found["running"]
         seconds = time.time() - (running["since"] or time.time())
         code = running["code"].strip().splitlines() or [""]
-        lines.append(f"running   cell {running['cell']} by {running['author']} for {seconds:.0f} s: {code[0][:80]}")
+        by = f" by {running['author']}" if running["author"] else ""
+        lines.append(f"running   cell {running['cell']}{by} for {seconds:.0f} s: {code[0][:80]}")
     if found["queued"]:
         lines.append(f"queued    cells {', '.join(found['queued'])}")
     if found["memory_bytes"]:
@@ -113,7 +116,15 @@ def interrupt(options: argparse.Namespace) -> int:
         raise RemoteKernelError(
             "the cell does not stop", f"'rkernel restart {session.name}' ends the kernel and all that is in it"
         )
-    sys.stderr.write("rkernel: nothing runs\n" if found.get("idle") else "rkernel: stopped\n")
+    dropped = ", ".join(found["dropped"])
+    done = [f"cell {dropped} was taken out of the queue"] if dropped else []
+    if found.get("ended"):
+        done.append(f"cell {options.cell} has ended already")
+    elif found.get("idle"):
+        done.append("nothing runs")
+    elif options.cell not in found["dropped"]:
+        done.append("stopped")
+    sys.stderr.write(f"rkernel: {'; '.join(done)}\n")
     return 0
 
 
@@ -154,7 +165,7 @@ def add_restart(parser: argparse.ArgumentParser) -> None:
 
 def restart(options: argparse.Namespace) -> int:
     """Run the command."""
-    session = find_session(options.name)
+    session = _named(options)
     found = session.ask("restart")
     sys.stdout.write(f"kernel {found['generation']} of session {session.name} is ready\n")
     return 0
@@ -169,7 +180,7 @@ def add_refresh(parser: argparse.ArgumentParser) -> None:
 
 def refresh(options: argparse.Namespace) -> int:
     """Run the command."""
-    session = find_session(options.name)
+    session = _named(options)
     session.refresh()
     found = session.ask("status")
     sys.stdout.write(f"session {session.name} has a host of version {found['version']}\n")
@@ -181,12 +192,13 @@ def add_close(parser: argparse.ArgumentParser) -> None:
     parser.description = "End sessions, their kernels (not an attached one) and their files. The notebooks stay."
     parser.epilog = "examples:\n  rkernel close work\n  rkernel close --all\n"
     parser.add_argument("names", nargs="*", metavar="SESSION", help="the sessions, e.g. 'work'")
+    parser.add_argument("-s", "--session", metavar="NAME", action="append", default=[], help="the same, as elsewhere")
     parser.add_argument("--all", action="store_true", help="every session of yours on this machine")
 
 
 def close(options: argparse.Namespace) -> int:
     """Run the command."""
-    names = session_names() if options.all else options.names
+    names = session_names() if options.all else [*options.names, *options.session]
     if not names and not options.all:
         raise UsageError("no session is named", "give names, or --all")
     for name in names:
@@ -200,8 +212,16 @@ def close(options: argparse.Namespace) -> int:
 
 def _add_name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "name", nargs="?", default="", metavar="SESSION", help="the session, e.g. 'work' (default: the only one)"
+        "name", nargs="?", default="", metavar="SESSION", help="the session, e.g. 'work' (default: as -s says)"
     )
+    add_session(parser)
+
+
+def _named(options: argparse.Namespace) -> Session:
+    """Give the session that is named, with or without -s: both are natural, and an error for one helps nobody."""
+    if options.name and options.session and options.name != options.session:
+        raise UsageError(f"two sessions are named: '{options.name}' and '{options.session}'", "give one")
+    return find_session(options.name or options.session)
 
 
 COMMANDS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import NoSuchSession, Session
@@ -65,7 +66,19 @@ def find_or_make(name: str, kernelspec: str, log: str | None) -> Session:
         name = find_program(kernelspec).kernelspec
         if Place(name).exists():
             return Session(name)
-    return Session.open(name, kernelspec=kernelspec, log=log)
+    session = Session.open(name, kernelspec=kernelspec, log=log)
+    _announce(session)
+    return session
+
+
+def _announce(session: Session) -> None:
+    """Say that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
+    from remote_kernel.session.record import read_record
+
+    record = read_record(session.place)
+    where = f" on {record.host}" if record.host else ""
+    log = f"; all that runs is logged to {record.log}" if record.log else ""
+    sys.stderr.write(f"rkernel: made session '{session.name}' with a kernel of {record.kernelspec}{where}{log}\n")
 
 
 def _check_same(session: Session, kernelspec: str) -> None:

@@ -18,6 +18,7 @@ from remote_kernel.session.events import (
     Error,
     Event,
     InputWanted,
+    Line,
     Queued,
     Sent,
     Started,
@@ -26,14 +27,17 @@ from remote_kernel.session.events import (
 )
 from remote_kernel.session.wire import Message
 
+_RESENDS = 50
+_LONGEST_PAUSE_SECONDS = 0.2
+
 NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that nobody can be asked
 
 
 class Recorder(Protocol):
     """Where a cell's events go: its journal, and the notebook."""
 
-    def append(self, event: Event, line: bytes | None = None) -> None:
-        """Take the next event; `line` is what to_line makes of it, where that is known already."""
+    def append(self, event: Event, line: Line | None = None) -> None:
+        """Take the next event; `line` is its line, where that is known already."""
 
 
 class Cell:
@@ -54,7 +58,8 @@ class Cell:
         self.wants_input = False
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
-        self.resend: Callable[[], None] | None = None  # sends the request once more
+        self.resend: Callable[[], None] | None = None  # sends the request again
+        self._resends = 0
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._recorders: list[Recorder] = []
         self._reply: dict[str, Any] | None = None
@@ -65,7 +70,7 @@ class Cell:
         """Let a recorder have every event from now on."""
         self._recorders.append(recorder)
 
-    def tell(self, event: Event, line: bytes | None = None) -> None:
+    def tell(self, event: Event, line: Line | None = None) -> None:
         """Hand an event to the recorders."""
         for recorder in self._recorders:
             recorder.append(event, line)
@@ -157,13 +162,17 @@ class Cell:
             self.finish("error")
 
     def _aborted(self) -> None:
-        """Send it once more, which is safe: it has not begun."""
-        resend, self.resend = self.resend, None
-        if resend and not self.started_at:
+        """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
+        if self.resend and not self.started_at and self._resends < _RESENDS:
             self._reply, self._idle = None, False
-            resend()
+            asyncio.get_running_loop().call_later(min(0.02 * self._resends, _LONGEST_PAUSE_SECONDS), self._send_again)
+            self._resends += 1
         else:
             self.finish("aborted", "it never ran: the kernel dropped what waited when a cell of another client failed")
+
+    def _send_again(self) -> None:
+        if self.resend and not self.done.done():
+            self.resend()
 
     def finish(self, verdict: str, message: str = "") -> None:
         """End the cell with this verdict. Idempotent: the first one counts."""
@@ -203,10 +212,10 @@ def read_output(message: Message) -> Event | None:
     return None
 
 
-def stream_line(raw: bytes) -> bytes | None:
-    """Give a stream message's content as an event's line, without writing 50 MB of text as JSON a second time."""
+def stream_line(raw: bytes) -> Line | None:
+    """Give a stream message's content as an event's line: 50 MB of text are neither encoded again nor copied."""
     if raw.startswith(b'{"') and b"\n" not in raw:
-        return b'{"event": "stream", ' + raw[1:] + b"\n"
+        return b'{"event": "stream", ', memoryview(raw)[1:], b"\n"
     return None
 
 

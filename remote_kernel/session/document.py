@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from json.encoder import encode_basestring  # keeps what is not ASCII readable
 from typing import Any
 
-from remote_kernel.errors import RemoteKernelError
+from remote_kernel.errors import RemoteKernelError, UsageError
 
 CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -27,6 +27,8 @@ class NotANotebook(ValueError):
 
 class NotebookError(RemoteKernelError):
     """A file that is to be a notebook and is none that can be written on, or that cannot be written at all."""
+
+    exit_status = UsageError.exit_status
 
 
 def is_cell_id(text: str) -> bool:

@@ -21,7 +21,7 @@ from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import KernelDied, RemoteKernelError, UsageError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import Error, Event
+from remote_kernel.session.events import VERDICTS, Error, Event, Line
 from remote_kernel.session.kernel import KernelProcess, describe_end, make_connection_file
 from remote_kernel.session.place import Place
 from remote_kernel.session.program import find_program
@@ -44,7 +44,7 @@ class _Outcome:
     def __init__(self) -> None:
         self.failed = False
 
-    def append(self, event: Event, line: bytes | None = None) -> None:
+    def append(self, event: Event, line: Line | None = None) -> None:
         """Take the next event."""
         self.failed = self.failed or isinstance(event, Error)
 
@@ -212,6 +212,7 @@ class Engine:
             if not self.is_dead:
                 self.trouble = ""  # said once; the kernel is a new one, and works
             return
+        self._look_at_presence()  # before this cell is among those that are told of a change
         cell.request = f"{self.record.identity}-{cell.generation}-{cell.number}"
         self._cells[cell.request] = cell
         content = {
@@ -229,6 +230,8 @@ class Engine:
             )
         cell.resend = lambda: self._spawn(self._send_cell(channel, content, cell.request, subshell))
         cell.send()
+        if now := self.presence():
+            cell.see_presence(now)
         await self._send_cell(channel, content, cell.request, subshell)
         await self.follow(cell)
 
@@ -256,7 +259,7 @@ class Engine:
 
     async def _send(self, channel: str, kind: str, content: dict[str, Any], **more: Any) -> str:
         if not self._wire:
-            raise KernelDied(self.trouble or "there is no kernel", f"'rkernel restart {self._place.name}' starts one")
+            raise self._no_kernel()
         return await self._wire.send(channel, kind, content, **more)
 
     async def ask(
@@ -268,27 +271,33 @@ class Engine:
         subshell: str = "",
         seconds: float = ANSWER_SECONDS,
     ) -> Message:
-        """Send a request and give its reply. Raises KernelDied where there is none in time."""
+        """Send a request and give its reply. Raises KernelLost without a kernel, NoAnswer where none comes in time."""
         if not self._wire:
-            raise KernelDied(self.trouble or "there is no kernel", f"'rkernel restart {self._place.name}' starts one")
+            raise self._no_kernel()
         identity = self._wire.new_id()
         answer = self._asked[identity] = asyncio.get_running_loop().create_future()
         try:
             await self._send(channel, kind, content, identity=identity, subshell=subshell)
             return await asyncio.wait_for(answer, seconds)
         except (asyncio.TimeoutError, TimeoutError):
-            raise KernelDied(
-                f"the kernel did not answer a {kind} within {seconds:.0f} s", "see 'rkernel status'"
+            raise NoAnswer(
+                f"the kernel did not answer a {kind} within {seconds:.0f} s", "see 'rkernel status', or ask again later"
             ) from None
         except asyncio.CancelledError:
             if self._wire is None:
-                raise KernelDied(self.trouble or "the kernel has ended", "see 'rkernel status'") from None
+                raise self._no_kernel() from None
             raise
         finally:
             self._asked.pop(identity, None)
 
     async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask even while a cell runs: on the shell when it is free, else beside it."""
+        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
+        now = self.presence()
+        if now and not now.connected:
+            why = f" ({now.reason})" if now.reason else ""
+            raise ConnectionAway(
+                f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
+            )
         if not self.is_busy:
             return await self.ask(kind, content)
         channel, subshell = await self._beside()
@@ -298,6 +307,11 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether a cell runs, ours or another front end's."""
         return bool(self._cells or self._foreign)
+
+    @property
+    def foreign_cell(self) -> Cell | None:
+        """The cell that another front end runs now."""
+        return next((cell for cell, _ in self._foreign.values()), None)
 
     async def _beside(self) -> tuple[str, str]:
         """Give the channel, and the subshell in it, that a busy kernel listens to.
@@ -310,6 +324,11 @@ class Engine:
             reply = await self.ask("create_subshell_request", {}, channel="control")
             self._subshell = str(reply.content.get("subshell_id") or "")
         return ("shell", self._subshell) if self._subshell else ("control", "")
+
+    def _no_kernel(self) -> KernelLost:
+        if self.trouble:  # it says what to do
+            return KernelLost(self.trouble)
+        return KernelLost("there is no kernel", f"'rkernel restart {self._place.name}' starts one")
 
     async def answer_input(self, cell: Cell, text: str) -> None:
         """Give a cell the line that it has asked for."""
@@ -391,13 +410,13 @@ class Engine:
             del self._foreign[message.parent]
 
     def _take_reply(self, message: Message) -> None:
+        if message.kind == "usage_reply":
+            self.memory_bytes = int(message.content.get("kernel_memory") or 0)
         question = self._asked.get(message.parent)
         if question and not question.done():
             question.set_result(message)
         elif message.kind == "execute_reply" and message.parent in self._cells:
             self._cells[message.parent].take_reply(message)
-        elif message.kind == "usage_reply":
-            self.memory_bytes = int(message.content.get("kernel_memory") or 0)
 
     def _take_input(self, message: Message) -> None:
         cell = self._cells.get(message.parent)
@@ -492,7 +511,7 @@ class Engine:
         self.trouble = f"the kernel {how}; what earlier cells left in it is gone, and {what}"
         self.is_dead = True
         self._note(self.trouble)
-        self._lose(f"the kernel {how}")
+        self._lose(f"the kernel {how}; {what}")
         self._process = None
         asyncio.get_running_loop().call_soon(self._disconnect)
 
@@ -501,6 +520,22 @@ class Engine:
             cell.finish("lost", message)
         self._foreign.clear()
         self.memory_bytes = 0
+
+
+class KernelLost(KernelDied):
+    """There is no kernel, or it is not the one that was asked for."""
+
+    exit_status = VERDICTS["lost"]
+
+
+class ConnectionAway(RemoteKernelError):
+    """The kernel's host cannot be reached at the moment."""
+
+    exit_status = VERDICTS["away"]
+
+
+class NoAnswer(RemoteKernelError):
+    """The kernel did not answer in time: its code keeps every thread from running, or it hangs."""
 
 
 class _StartFailed(KernelDied):

@@ -11,6 +11,7 @@ Imports little: `rkernel exec` reads these in a process of some ten milliseconds
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
 
 VERSION = 1  # of these lines, and of what a host and its clients say to each other
@@ -139,6 +140,9 @@ class Done(NamedTuple):
 
 
 Event = Union[Queued, Sent, Started, Stream, Display, Update, Clear, Error, InputWanted, Away, Back, Done]  # noqa: UP007  at run time
+
+Line = Sequence[Union[bytes, memoryview]]  # noqa: UP007  an event's line of JSON, in parts
+
 
 _KINDS: dict[str, Any] = {
     "queued": Queued,

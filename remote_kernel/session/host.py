@@ -28,7 +28,7 @@ from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import VERSION, Event
-from remote_kernel.session.journal import Journal
+from remote_kernel.session.journal import Journal, is_place
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import read_record
@@ -204,7 +204,8 @@ class Host:
         cell.asks = bool(fields.get("asks"))
         cell.allow_stdin = cell.asks or bool(cell.answers)
         cell.side = bool(fields.get("side"))
-        cell.queue(0 if cell.side else len(self._queue) + (self._running is not None))
+        ahead = len(self._queue) + (self._running is not None) + (self._engine.foreign_cell is not None)
+        cell.queue(0 if cell.side else ahead)
         if wanted and int(wanted) != self._engine.record.generation:
             cell.finish("lost", f"this is kernel {self._engine.record.generation} of the session, not kernel {wanted}")
             self._forget(cell)
@@ -264,7 +265,11 @@ class Host:
         """Send a cell's events from a byte of its journal on; `reader` is given where its client answers input()."""
         journal = self._journals.get(number)
         if journal is None and not self._past.knows(number):
-            raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
+            raise self._no_cell(number)
+        if not is_place(self._place.journal(number), since) and not (journal and journal.holds(since)):
+            raise UsageError(
+                f"cell {number} has no place {since} to go on from", "give the number that 'tail' has said"
+            )
         _send(writer, host={"version": __version__, "cell": number, "generation": self._engine.record.generation})
         if journal is None:
             with open(self._place.journal(number), "rb") as file:
@@ -281,6 +286,9 @@ class Host:
         finally:
             if listening:
                 listening.cancel()
+
+    def _no_cell(self, number: str) -> UsageError:
+        return UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
 
     async def _listen(self, number: str, reader: asyncio.StreamReader) -> None:
         """Take the answers to input() from the client that sent the cell; when it leaves, there is nobody to ask."""
@@ -301,7 +309,8 @@ class Host:
         record, engine = self._engine.record, self._engine
         presence = engine.presence()
         memory = engine.memory_bytes
-        if fields.get("memory") and not engine.is_dead:
+        is_away = presence is not None and not presence.connected
+        if fields.get("memory") and not engine.is_dead and not is_away:
             with contextlib.suppress(RemoteKernelError):
                 usage = await engine.ask("usage_request", {}, channel="control", seconds=2.0)
                 memory = engine.memory_bytes = int(usage.content.get("kernel_memory") or 0)
@@ -316,7 +325,7 @@ class Host:
             "trouble": engine.trouble,
             "generation": record.generation,
             "memory_bytes": memory,
-            "running": _describe(self._running),
+            "running": _describe(self._running or engine.foreign_cell),
             "queued": [cell.number for cell in self._queue],
             "log": record.log,
             "connection_file": record.connection_file,
@@ -339,7 +348,9 @@ class Host:
             return {"stopped": True, "dropped": dropped}
         target = self._cells.get(number) if number else self._running
         if number and target is None:
-            return {"stopped": True, "dropped": []}  # it has ended by itself
+            if not self._past.knows(number):
+                raise self._no_cell(number)
+            return {"stopped": True, "dropped": [], "ended": True}
         if target is None and not self._engine.is_busy:
             return {"stopped": True, "dropped": dropped, "idle": True}
         return {"stopped": await self._engine.interrupt(target), "dropped": dropped}

@@ -14,7 +14,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
 
-from remote_kernel.session.events import Done, Event, from_fields, to_line
+from remote_kernel.session.events import Done, Event, Line, from_fields, to_line
 
 HELD_BYTES = 64 << 20
 _CHUNK = 1 << 18
@@ -36,18 +36,22 @@ class Journal:
         self._held = bytearray()
         self._grown = asyncio.Event()
 
-    def append(self, event: Event, line: bytes | None = None) -> None:
+    def append(self, event: Event, line: Line | None = None) -> None:
         """Write the event, and let those know who wait for it; `line` is its line where that is known already."""
-        line = line or to_line(event)
+        if isinstance(event, Done) and self.lost_bytes:
+            lost = f"{self.lost_bytes} bytes of what it gave are lost: the disk of {self.path} is full"
+            event = event._replace(message="; ".join(filter(None, (event.message, lost))))
+        parts = line or (to_line(event),)
         self.is_done = self.is_done or isinstance(event, Done)
-        if not self._held and self._write(line):
+        size = sum(map(len, parts))
+        if not self._held and self._write(parts):
             pass
-        elif len(self._held) + len(line) <= HELD_BYTES or self.is_done:
-            self._held += line
-            if self._write(self._held):
+        elif len(self._held) + size <= HELD_BYTES or self.is_done:
+            self._held += b"".join(parts)
+            if self._write((bytes(self._held),)):
                 self._held.clear()
         else:
-            self.lost_bytes += len(line)
+            self.lost_bytes += size
         self._grown.set()
 
     @property
@@ -55,18 +59,19 @@ class Journal:
         """Whether a part of it is in memory only."""
         return bool(self._held)
 
-    def _write(self, data: bytes | bytearray) -> bool:
+    def _write(self, parts: Line) -> bool:
         """Write all of it, or nothing and give False: a reader never finds half a line before a whole one."""
         if self._fd < 0:
             return False
-        written = 0
+        size = sum(map(len, parts))
         try:
-            while written < len(data):
-                written += os.write(self._fd, memoryview(data)[written:])
+            written = os.writev(self._fd, parts)
+            while written < size:
+                written += os.write(self._fd, memoryview(b"".join(parts))[written:])
         except OSError:
             os.ftruncate(self._fd, self._size)
             return False
-        self._size += written
+        self._size += size
         return True
 
     async def follow(self, since: int = 0) -> AsyncIterator[bytes]:
@@ -90,11 +95,24 @@ class Journal:
                 else:
                     await self._grown.wait()
 
+    def holds(self, place: int) -> bool:
+        """Tell whether this byte is among those that the disk had no room for yet, or just behind them."""
+        return self._size < place <= self._size + len(self._held)
+
     def close(self) -> None:
         """Close the file. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def is_place(path: str, place: int) -> bool:
+    """Tell whether this is a byte of the journal to read on from: where a line begins, or the next one will."""
+    if place <= 0:
+        return place == 0
+    with open(path, "rb") as file:
+        file.seek(place - 1)
+        return file.read(1) == b"\n"
 
 
 def read_journal(path: str) -> Iterator[Event]:

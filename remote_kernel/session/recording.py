@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import Event, Queued, Started
+from remote_kernel.session.events import Event, Line, Queued, Started
 from remote_kernel.session.notebook import LogFacts, NotebookLog
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
@@ -82,7 +82,7 @@ class _CellRecorder:
         self._author = "" if author == AUTHOR else author
         self._whole = place.journal(number) if number.isdigit() else ""
 
-    def append(self, event: Event, line: bytes | None = None) -> None:
+    def append(self, event: Event, line: Line | None = None) -> None:
         """Take the next event."""
         if isinstance(event, Started):
             self._log.begin(self._id, self._code, self._author, event.generation, event.at, whole=self._whole)

@@ -21,6 +21,7 @@ from remote_kernel.session.events import (
     Event,
     InputWanted,
     Queued,
+    Started,
     Stream,
     Update,
 )
@@ -105,6 +106,7 @@ class Text:
         self._updates: dict[str, Update] = {}  # the last of each id
         self._error: Error | None = None  # held, as the last one is shown whatever the budget
         self._clears = False  # the next output clears
+        self._waits = False  # the cell has not begun
         self._closed = False
         self._latest = "stdout"  # where the last text went
         self._ends_line = {"stdout": True, "stderr": True}  # of what went into the budget
@@ -217,10 +219,13 @@ class Text:
         return _text_for(True).feed(text) + "\x1b[0m" if self._colours else strip(text)
 
     def _tell(self, event: Event) -> None:
+        if isinstance(event, (Queued, Started)):
+            self._waits = isinstance(event, Queued)
         if isinstance(event, Queued) and event.ahead:
             self._note(f"waits behind {event.ahead} {'cell' if event.ahead == 1 else 'cells'}")
         elif isinstance(event, Away):
-            self._note("the connection is away; the cell goes on" + (f" ({event.reason})" if event.reason else ""))
+            what = "the cell runs when it is back" if self._waits else "the cell goes on"
+            self._note(f"the connection is away; {what}" + (f" ({event.reason})" if event.reason else ""))
         elif isinstance(event, Back):
             self._note("the connection is back")
         elif isinstance(event, InputWanted):
@@ -245,6 +250,9 @@ class Text:
         self._lines_end()
         if isinstance(self._texts[name], PlainText):
             text = strip(text)
+        else:  # a display's text reaches the terminal as little as a stream's does
+            passing = _text_for(True)
+            text = passing.feed(text) + passing.finish()
         self._give(name, text + "\n")
 
     def _lines_end(self) -> None:

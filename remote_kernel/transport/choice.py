@@ -37,7 +37,22 @@ def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: b
     """Give the command that runs `remote_command` there. Raises SshNotFound, SshConfigError, UsageError."""
     if name(options) == "openssh":
         return openssh.ssh_argv(options, remote_command, avoid_master=avoid_master)
-    return [sys.executable, "-m", PROGRAM, *openssh.where(options), remote_command]
+    # Its stderr is for people: not for what a library has to say of the one below it.
+    return [sys.executable, "-Wignore", "-m", PROGRAM, *openssh.where(options), remote_command]
+
+
+def talkative(options: LaunchOptions, argv: list[str]) -> list[str]:
+    """Give a carrier's command with which it tells on stderr what it does, where it can."""
+    # Not -v: with that a master in the background would hold on to stderr.
+    return [argv[0], "-oLogLevel=DEBUG1", *argv[1:]] if name(options) == "openssh" else argv
+
+
+def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool) -> list[str]:
+    """Give the command that runs `remote_command` there for a person. Raises what `carrier_argv` does."""
+    if name(options) == "openssh":
+        return openssh.session_argv(options, remote_command, terminal=terminal)
+    asks = ["-t"] if terminal else []
+    return [sys.executable, "-m", PROGRAM, *asks, *openssh.where(options), remote_command]
 
 
 def environment(options: LaunchOptions) -> dict[str, str]:
@@ -46,6 +61,13 @@ def environment(options: LaunchOptions) -> dict[str, str]:
         return openssh.environment()
     # Python would look for modules in the notebook's folder first (and does before 3.11).
     return {**openssh.environment(), "PYTHONSAFEPATH": "1"}
+
+
+def session_environment(options: LaunchOptions) -> dict[str, str]:
+    """Give the environment of a person's session: with their language, which the server may be told."""
+    ours = openssh.environment() if name(options) == "openssh" else environment(options)
+    kept = {key: os.environ[key] for key in ("LC_ALL",) if key in os.environ}
+    return {**{key: value for key, value in ours.items() if key != "LC_ALL"}, **kept}
 
 
 def master_mark(options: LaunchOptions) -> tuple[int, int] | None:

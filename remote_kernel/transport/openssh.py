@@ -18,6 +18,9 @@ CONNECT_SECONDS = 15
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
 
 
+_NOT_AT_A_TERMINAL = ("-oRequestTTY=no", "-oEscapeChar=none")
+
+
 def ssh_program() -> str:
     """Name the ssh program: REMOTE_KERNEL_SSH, else `ssh`."""
     return os.environ.get("REMOTE_KERNEL_SSH", "") or "ssh"
@@ -167,6 +170,20 @@ def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool 
     config = effective_config(options)
     words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_plain_connection(config)]
     words += master_options(options, config) or (["-oControlPath=none"] if avoid_master else [])
+    return [ssh_program(), *words, *where(options), remote_command]
+
+
+def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool) -> list[str]:
+    """Give the command that runs `remote_command` there for a person, at a terminal of its own if `terminal`.
+
+    It takes the connection that kernels share, which `login_argv` has opened. Raises SshNotFound, SshConfigError.
+    """
+    config = effective_config(options)
+    # LogLevel: ssh says "Shared connection to HOST closed." else, which is not true of our master.
+    words = [*_plain_connection(config), "-oLogLevel=ERROR"]
+    if terminal:
+        words = ["-oRequestTTY=force", *(word for word in words if word not in _NOT_AT_A_TERMINAL)]
+    words += master_options(options, config)
     return [ssh_program(), *words, *where(options), remote_command]
 
 

@@ -69,6 +69,8 @@ class _Handler(sshtunnel._ForwardHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection; called by sshtunnel's server, which would print a traceback of a refusal."""
+        if self.request.family != socket.AF_UNIX:
+            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             super().handle()
         except sshtunnel.HandlerSSHTunnelForwarderError:
@@ -94,7 +96,9 @@ class _Handler(sshtunnel._ForwardHandler):  # type: ignore[misc]
 class _Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
     """sshtunnel's forwarder over a connection that is verified and logged in already."""
 
-    def __init__(self, transport: paramiko.Transport, hop: Hop, to: Hop, path: str) -> None:
+    def __init__(
+        self, transport: paramiko.Transport, hop: Hop, to: tuple[str, int], local: str | tuple[str, int]
+    ) -> None:
         self._verified = transport
         key = transport.get_remote_server_key()
         super().__init__(
@@ -105,8 +109,8 @@ class _Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
             allow_agent=False,
             host_pkey_directories=[],
             logger=quiet(),
-            remote_bind_address=(to.host, to.port),
-            local_bind_address=path,
+            remote_bind_address=to,
+            local_bind_address=local,
         )
 
     @staticmethod
@@ -179,14 +183,22 @@ def _dial(hop: Hop) -> socket.socket:
     return opened
 
 
+def forwarder(
+    transport: paramiko.Transport, hop: Hop, to: tuple[str, int], local: str | tuple[str, int]
+) -> sshtunnel.SSHTunnelForwarder:
+    """Give what forwards `local`, a Unix socket's path or a port here, to `to` beyond the hop, once it is started."""
+    found = _Forwarder(transport, hop, to, local)
+    found.skip_tunnel_checkup = True
+    return found
+
+
 def _forwarded(transport: paramiko.Transport, hop: Hop, to: Hop, undo: ExitStack) -> socket.socket:
     """Give a connection to `to` through the jump host `hop`."""
     folder = tempfile.mkdtemp(prefix="hop-", dir=private_folder())
     try:
-        forwarder = _Forwarder(transport, hop, to, os.path.join(folder, "s"))
-        forwarder.skip_tunnel_checkup = True
-        forwarder.start()
-        undo.callback(forwarder.stop, force=True)
+        local = forwarder(transport, hop, (to.host, to.port), os.path.join(folder, "s"))
+        local.start()
+        undo.callback(local.stop, force=True)
         opened = socket.socket(socket.AF_UNIX)
         opened.connect(os.path.join(folder, "s"))
     finally:

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import vault
-from remote_kernel.transport.paramiko_config import Config, Hop
+from remote_kernel.transport.paramiko_config import Hop
 from remote_kernel.transport.paramiko_connection import connect
 from remote_kernel.transport.paramiko_secrets import Secrets
+from remote_kernel.transport.paramiko_way import hops_of
 from remote_kernel.transport.person import Person
 
 
@@ -21,7 +22,7 @@ def log_in(options: LaunchOptions, person: Person | None) -> str:
     """Log in to every hop on the way, and say what that means for kernels. Raises Failure."""
     secrets = Secrets(person)
     with ExitStack() as undo:
-        connect(_hops(options), undo, secrets)
+        connect(hops_of(options), undo, secrets)
     kept = [_offer_to_keep(name, secret, person) for name, secret in secrets.typed.items() if person]
     if secrets.questions:
         asked = ", ".join(f"'{question}'" for question in secrets.questions)
@@ -36,16 +37,12 @@ def log_in(options: LaunchOptions, person: Person | None) -> str:
 
 def stored(options: LaunchOptions) -> list[str]:
     """Name the secrets for this way that are in the keyring. Raises Failure for a configuration that is wrong."""
-    return [name for name in _names(_hops(options)) if vault.read(name)]
+    return [name for name in _names(hops_of(options)) if vault.read(name)]
 
 
 def forget(options: LaunchOptions) -> list[str]:
     """Take this way's secrets out of the keyring and name them. Raises Failure for a configuration that is wrong."""
     return [name for name in stored(options) if vault.remove(name)]
-
-
-def _hops(options: LaunchOptions) -> list[Hop]:
-    return Config(options.ssh_config).way(options.endpoint, options.jumps or None)
 
 
 def _names(hops: list[Hop]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import footprint, recovery, resending, sessions, starting, traffic, transports
+from tests.bench import copying, footprint, recovery, resending, sessions, starting, traffic, transports
 from tests.bench.world import Row, world
 
 GROUPS = {
@@ -19,6 +19,7 @@ GROUPS = {
     "resending": resending.rows,
     "footprint": footprint.rows,
     "transports": transports.rows,
+    "copying": copying.rows,
     "sessions": sessions.rows,
 }
 

@@ -479,8 +479,8 @@ def launched(
     ) as launcher:
         try:
             assert wait_until(lambda: launcher.poll() is not None or _listens(client.shell_port))
-            client.start_channels()
-            client.wait_for_ready(timeout=30)
+            client.start_channels(hb=False)  # without a manager a start of more than a second would look like a death
+            client.wait_for_ready(timeout=60)
             yield launcher, client
         finally:
             client.stop_channels()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests.support.ends import ask_agents
 from tests.support.isolation import ORIGINAL_ENVIRON
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.lab import Lab, Page, running_browser, running_lab
+from tests.support.rkernel import Rkernel, Said, running_rkernel
 from tests.support.servers import Server, is_alive
 
 NAME = "Remote GPU"
@@ -173,15 +177,11 @@ def test_cell_that_finishes_in_an_outage_is_finished_in_the_page(notebook: Page,
     count = "import pathlib, time\nfor n in range(12):\n    print(f'step {n}.')\n    time.sleep(0.2)"
     notebook.run(f"{count}\nprint('all done')\npathlib.Path('{done}').touch()")
     notebook.outputs("step 3.")
-    target.stop()
-    try:
-        target.kill_sessions()
+    with target.away():
         assert wait_until(done.exists)
         done.unlink()
         assert prompts()[0] == "[*]:"
         assert "all done" not in notebook.text()
-    finally:
-        target.start()
 
     notebook.outputs("all done")
     notebook.wait("number in place of the star", lambda: prompts()[0] == "[1]:")
@@ -248,6 +248,91 @@ def test_log_that_a_person_overwrites_from_an_older_version_loses_nothing(page: 
     assert (note.cell_type, second.id) == ("markdown", "c2")
     assert (first.id, first.outputs[0].text, first.metadata.remote_kernel.verdict) == ("c1", "epoch 1\nepoch 2\n", "ok")
     nbformat.validate(nbformat.read(path, as_version=4))
+
+
+AGENT = """\
+import time
+for line in range(4): print('{name} {number} line', line, flush=True); time.sleep(.02)
+{last}"""
+
+
+class Agent(threading.Thread):
+    """A coding agent: one cell after the other, each by its own process; every third fails. Keeps what they gave."""
+
+    def __init__(self, rkernel: Rkernel, name: str, stop: threading.Event) -> None:
+        super().__init__(name=name)
+        self.gave: list[Said] = []
+        self._rkernel, self._over = rkernel, stop
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            self.gave.append(self._rkernel.exec(self.code(len(self.gave)), "--author", self.name))
+
+    def code(self, number: int) -> str:
+        """Give the code of its cell of this number, from 0."""
+        return AGENT.format(name=self.name, number=number, last="1 / 0" if number % 3 == 2 else f"'end {number}'")
+
+    def check(self) -> None:
+        """See that each cell's own output came, whole, and nothing else."""
+        for number, said in enumerate(self.gave):
+            lines = [f"{self.name} {number} line {line}" for line in range(4)]
+            failed = number % 3 == 2
+            assert said.status == (1 if failed else 0), said
+            assert said.out.splitlines() == lines + ([] if failed else [f"'end {number}'"])
+            assert ("ZeroDivisionError" in said.err) == failed
+
+
+def outputs_in(page: Page) -> list[tuple[str, str]]:
+    """Give each code cell's prompt and the text that it shows, but for the empty cell at the end."""
+    script = """
+        return [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].map(cell => [
+            cell.querySelector('.jp-InputPrompt').textContent,
+            [...cell.querySelectorAll('.jp-OutputArea-output')].map(output => output.textContent).join('')])
+    """
+    return [(prompt, text) for prompt, text in page.driver.execute_script(script)][:-1]
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(60, marks=pytest.mark.nightly)])
+def test_two_agents_and_a_person_share_a_kernel(notebook: Page, tmp_path: Path, seconds: float) -> None:
+    runtime = Path(os.environ["JUPYTER_RUNTIME_DIR"])
+    over = threading.Event()
+    with running_rkernel(tmp_path, session="shared", JUPYTER_RUNTIME_DIR=str(runtime)) as rkernel:
+        said = rkernel("attach", "-s", "shared")  # the notebook's kernel is the only one that is open
+        assert said.status == 0, said
+        agents = [Agent(rkernel, name, over) for name in ("ada", "bob")]
+        for agent in agents:
+            agent.start()
+        try:
+            asked = []
+            end = time.monotonic() + seconds
+            while time.monotonic() < end or len(asked) < 5:
+                asked.append("raise ValueError('mine')" if len(asked) % 3 == 1 else f"print('person {len(asked)}.')")
+                notebook.run(asked[-1])
+                notebook.wait("end of the cell", lambda: re.match(r"\[\d+\]:", outputs_in(notebook)[-1][0]), 60)
+        finally:
+            over.set()
+            for agent in agents:
+                agent.join(60)
+
+        for agent in agents:
+            assert len(agent.gave) >= 3
+            agent.check()
+        shown = outputs_in(notebook)
+        assert len(shown) == len(asked)
+        for number, (prompt, text) in enumerate(shown):
+            assert re.fullmatch(r"\[\d+\]:", prompt)
+            assert "ValueError: mine" in text if number % 3 == 1 else text == f"person {number}.\n"
+        expected = [(agent.name, agent.code(number)) for agent in agents for number in range(len(agent.gave))]
+        assert rkernel("close", "shared").status == 0  # the log is written to its end
+    (runtime / "rkernel").rmdir()
+    cells = nbformat.read(tmp_path / "rkernel-shared.ipynb", as_version=4).cells
+    logged = [(cell.metadata.remote_kernel.get("author"), cell.source) for cell in cells]
+    assert [source for _, source in logged if source in asked] == asked
+    assert sorted(entry for entry in logged if entry[1] not in asked) == sorted(expected)
+    persons = {author for author, source in logged if source in asked}
+    assert len(persons) == 1
+    assert not persons & {"ada", "bob"}
+    assert {cell.metadata.remote_kernel.verdict for cell in cells} == {"ok", "error"}
 
 
 SHOWN = (

@@ -276,7 +276,7 @@ def test_start_as_vs_code_starts_it(manage: Manage, kernels: Path, kept: Kernels
         running.append(subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE))
         client = BlockingKernelClient(connection_file=str(path))
         client.load_connection_file()
-        client.start_channels()
+        client.start_channels(hb=False)
         try:
             client.wait_for_ready(timeout=30)
             assert run(client, "x").result == "7"

@@ -6,31 +6,28 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import psutil
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager
 
-from remote_kernel.options import FOREVER, LaunchOptions
+from remote_kernel.options import FOREVER
 from tests.support.ends import (
+    Running,
     agent_of,
     ask_agents,
     carriers,
     ends_within,
-    kernels_on,
     launcher_of,
     log_of,
     notes_left,
+    nothing_noted,
     nothing_there,
+    running,
     undertakers,
 )
 from tests.support.isolation import Isolation
-from tests.support.kernels import options_for, run, running_kernel, wait_until
+from tests.support.kernels import reply_to, run, wait_until
 from tests.support.servers import Server, is_alive
 
 FLOOD = """
@@ -42,50 +39,11 @@ time.sleep(100)
 """
 
 
-class Running(NamedTuple):
-    """A kernel with both of its ends."""
-
-    manager: KernelManager
-    client: BlockingKernelClient
-    options: LaunchOptions
-    kernel: psutil.Process
-
-    def away(self) -> str:
-        """Wait until its agent knows that it is alone, and say why it thinks so."""
-        found: list[dict[str, Any]] = []
-
-        def look() -> bool:
-            found[:] = ask_agents(self.options)
-            return not found or bool(found[0]["away"])
-
-        assert wait_until(look, 10)
-        return str(found[0]["away"]) if found else "ended"
-
-    def kill_launcher(self) -> None:
-        """Kill the launcher as the system does when memory is short."""
-        process: subprocess.Popen[bytes] = self.manager.provisioner.process  # type: ignore[union-attr]
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def running(
-    folder: Path, target: Server, ssh_config: Path, python: Path, *, config: str = "", **more: Any
-) -> Iterator[Running]:
-    if config:
-        path = folder / "config"
-        path.write_text(f"{config}\n{ssh_config.read_text()}")
-        ssh_config = path
-    options = options_for("target", ssh_config, python, **more)
-    with running_kernel(folder, options) as (manager, client):
-        (kernel,) = kernels_on(target)
-        yield Running(manager, client, options, kernel)
-
-
-def flow(running: Running) -> None:
-    """Let output flow that nobody reads."""
-    running.client.execute(FLOOD)
+def flow(running: Running) -> str:
+    """Let output flow that nobody reads; give the request's id."""
+    request = str(running.client.execute(FLOOD))
     assert wait_until(lambda: running.client.get_iopub_msg(timeout=10)["msg_type"] == "stream")
+    return request
 
 
 OWN_CONNECTION = "Host *\n    ControlPath /nowhere/at/all/%C\n    ControlMaster no"
@@ -118,19 +76,17 @@ def test_a_killed_sshd_keeps_the_kernel(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, flowing: bool, config: str
 ) -> None:
     with running(tmp_path, target, ssh_config, remote_python, config=config) as found:
-        if flowing:
-            flow(found)
-        target.stop()
-        target.kill_sessions()
-        time.sleep(1.5)
-        launcher = launcher_of(found.manager)
-        launcher.suspend()  # it must not come back before the agent was asked
-        target.start()
+        request = flow(found) if flowing else ""
+        with target.away():
+            time.sleep(1.5)
+            launcher = launcher_of(found.manager)
+            launcher.suspend()  # it must not come back before the agent was asked, nor an attempt under way
+            assert wait_until(lambda: not carriers())
         assert wait_until(lambda: found.away() == "the connection was lost", 5)
         launcher.resume()
         if flowing:
             found.manager.interrupt_kernel()
-            found.client.get_shell_msg(timeout=40)
+            reply_to(found.client, request, 40)
         assert run(found.client, "1 + 1", timeout=40).result == "2"
         assert is_alive(found.kernel)
 
@@ -140,11 +96,9 @@ def test_a_drop_longer_than_the_lease_ends_the_kernel(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, linger_seconds: float
 ) -> None:
     with running(tmp_path, target, ssh_config, remote_python, linger_seconds=linger_seconds) as found:
-        target.stop()
-        target.kill_sessions()
-        assert ends_within(found.kernel, linger_seconds + 6)
-        assert nothing_there(target)
-        target.start()
+        with target.away():
+            assert ends_within(found.kernel, linger_seconds + 6)
+            assert nothing_there(target)
         launcher: subprocess.Popen[bytes] = found.manager.provisioner.process  # type: ignore[union-attr]
         assert launcher.wait(20) > 0
         assert "is no longer on" in log_of(found.manager) or "no way back" in log_of(found.manager)
@@ -155,20 +109,16 @@ def test_a_drop_shorter_than_the_lease_keeps_the_kernel(
 ) -> None:
     with running(tmp_path, target, ssh_config, remote_python, linger_seconds=5.0) as found:
         for _ in range(2):
-            target.stop()
-            target.kill_sessions()
-            time.sleep(3)  # six in all: the second lease is a new one
-            target.start()
+            with target.away():
+                time.sleep(3)  # six in all: the second lease is a new one
             assert run(found.client, "1 + 1").result == "2"
         assert is_alive(found.kernel)
 
 
 def test_a_lease_for_ever_has_no_end(tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path) -> None:
     with running(tmp_path, target, ssh_config, remote_python, linger_seconds=FOREVER) as found:
-        target.stop()
-        target.kill_sessions()
-        time.sleep(3)
-        target.start()
+        with target.away():
+            time.sleep(3)
         assert run(found.client, "1 + 1").result == "2"
 
 
@@ -206,11 +156,9 @@ def test_a_kept_kernel_outlives_its_lease(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
 ) -> None:
     with running(tmp_path, target, ssh_config, remote_python, keep=True, linger_seconds=2.0) as found:
-        target.stop()
-        target.kill_sessions()
-        time.sleep(5)
-        assert is_alive(found.kernel)
-        target.start()
+        with target.away():
+            time.sleep(5)
+            assert is_alive(found.kernel)
         launcher: subprocess.Popen[bytes] = found.manager.provisioner.process  # type: ignore[union-attr]
         launcher.wait(40)
         assert "goes on without" in log_of(found.manager) or "no way back" in log_of(found.manager)
@@ -225,14 +173,12 @@ def test_a_kernel_that_was_kept_later_outlives_a_goodbye_in_an_outage(
     """The launcher does not know that it is kept, so the undertaker comes: a goodbye, not an end."""
     with running(tmp_path, target, ssh_config, remote_python) as found:
         ask_agents(found.options, "keep")
-        target.stop()
-        target.kill_sessions()
-        found.client.stop_channels()
-        launcher: subprocess.Popen[bytes] = found.manager.provisioner.process  # type: ignore[union-attr]
-        launcher.terminate()
-        launcher.wait(10)
-        target.start()
-        assert wait_until(lambda: not undertakers() and not notes_left(isolation.runtime), 30)
+        with target.away():
+            found.client.stop_channels()
+            launcher: subprocess.Popen[bytes] = found.manager.provisioner.process  # type: ignore[union-attr]
+            launcher.terminate()
+            launcher.wait(10)
+        assert nothing_noted(isolation, 30)
         time.sleep(3)
         assert is_alive(found.kernel)
         ask_agents(found.options, "stop")
@@ -272,10 +218,8 @@ class Fate:
         self._target.kill_sessions()
 
     def outage(self) -> None:
-        self._target.stop()
-        self._target.kill_sessions()
-        time.sleep(self._chance.uniform(0, 2.5))
-        self._target.start()
+        with self._target.away():
+            time.sleep(self._chance.uniform(0, 2.5))
 
     def kill_ssh(self) -> None:
         for process in carriers():
@@ -323,19 +267,17 @@ class Fate:
         elif way == "agent":
             agent_of(self._found.kernel).kill()
         elif way == "away":
-            self._target.stop()
-            self._target.kill_sessions()
-            time.sleep(self._chance.uniform(0, 2))
-            launcher.terminate()
-            launcher.wait(10)
-            self._target.start()
+            with self._target.away():
+                time.sleep(self._chance.uniform(0, 2))
+                launcher.terminate()
+                launcher.wait(10)
         if way != "close":
             launcher.wait(20)
         self._found.client.stop_channels()
         if self._found.manager.has_kernel:
             self._found.manager.shutdown_kernel()
         assert nothing_there(self._target, 30), self.done
-        assert wait_until(lambda: not undertakers() and not notes_left(isolation.runtime), 30), self.done
+        assert nothing_noted(isolation, 30), self.done
 
 
 def live_and_die(

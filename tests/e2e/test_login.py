@@ -217,7 +217,12 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("asking", POLICIES, indirect=True)
+# What ssh asks is ssh's own; the hardest of it is enough for every day.
+@pytest.mark.parametrize(
+    "asking",
+    [name if name == "key and code" else pytest.param(name, marks=pytest.mark.nightly) for name in POLICIES],
+    indirect=True,
+)
 def test_kernels_use_the_connection_of_a_login(
     asking: Path, remote_python: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -263,7 +268,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("asking", ["password", "interactive password"], indirect=True)
 def test_password_in_the_keyring_lets_kernels_in_over_paramiko(
-    asking: Path, keyring: Path, request: pytest.FixtureRequest
+    asking: Path, keyring: Path, isolation: Isolation, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     options = options_for("asking", asking, "python3", transport="paramiko")
     with pytest.raises(errors.AuthenticationFailed) as found:
@@ -279,6 +284,10 @@ def test_password_in_the_keyring_lets_kernels_in_over_paramiko(
     assert PASSWORD in FiledKeyring()._read().values()
     assert probe(options).python
     assert "password for" in quietly("login", options, "--status").stdout
+    failed = launch(options._replace(python="/nothing"), write_connection_file(tmp_path / "kernel-of-keyring.json"))
+    assert failed.returncode == errors.PythonNotFound.exit_status
+    (log,) = isolation.jupyter_runtime.glob("remote_kernel-kernel-of-keyring.log")
+    assert PASSWORD not in failed.stderr + log.read_text()
 
     assert "password for" in quietly("logout", options).stdout
     assert FiledKeyring()._read() == {}

@@ -18,7 +18,7 @@ from remote_kernel.connection_file import CHANNELS
 from tests.support.account import Account
 from tests.support.frontends import Count, kernel_of, kernel_process
 from tests.support.isolation import Isolation
-from tests.support.kernels import manager_for, options_for, run, running_kernel, write_kernelspec
+from tests.support.kernels import manager_for, options_for, reply_to, run, running_kernel, write_kernelspec
 from tests.support.servers import Server, Servers
 
 
@@ -233,11 +233,11 @@ def test_remote_kernelspec_with_message_interrupts_gets_the_request(
     where = ["target", "--ssh-config", str(ssh_config), "--python", str(remote_python)]
     assert manage(["add", *where, "--kernel", "deaf", "--name", "Deaf"]) == 0
     with kernel_of(manager_for(tmp_path, "deaf")) as (manager, client):
-        client.execute("import time; time.sleep(600)")
+        request = client.execute("import time; time.sleep(600)")
         while client.get_iopub_msg(timeout=15)["msg_type"] != "execute_input":
             pass
 
         manager.interrupt_kernel()
 
-        assert client.get_shell_msg(timeout=10)["content"]["ename"] == "KeyboardInterrupt"
+        assert reply_to(client, request)["content"]["ename"] == "KeyboardInterrupt"
         manager.shutdown_kernel(now=False)

@@ -6,7 +6,6 @@ import contextlib
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,10 +18,12 @@ from tests.support.ends import (
     agent_of,
     ask_agents,
     ends_within,
+    is_lost,
     kernels_on,
     launcher_of,
     log_of,
     notes_left,
+    nothing_noted,
     nothing_there,
     undertakers,
 )
@@ -34,26 +35,6 @@ from tests.support.servers import Server, is_alive, make_key
 SLEEP = "import time\nfor _ in range(1000):\n    time.sleep(0.1)"
 
 
-@contextlib.contextmanager
-def outage(target: Server) -> Iterator[None]:
-    """Take the network away inside the block."""
-    target.stop()
-    target.kill_sessions()
-    try:
-        yield
-    finally:
-        target.start()
-
-
-def nothing_here(isolation: Isolation, seconds: float = 20) -> bool:
-    """Wait until neither an undertaker nor a note for one is left."""
-    return wait_until(lambda: not undertakers() and not notes_left(isolation.runtime), seconds)
-
-
-def is_lost(manager: object) -> bool:
-    return wait_until(lambda: "trying to get back" in log_of(manager))  # type: ignore[arg-type]
-
-
 @pytest.mark.over_both
 def test_an_interrupt_waits_for_the_connection(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
@@ -61,7 +42,7 @@ def test_an_interrupt_waits_for_the_connection(
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
         request = client.execute(SLEEP)
         assert wait_until(lambda: client.get_iopub_msg(timeout=10)["msg_type"] == "execute_input")
-        with outage(target):
+        with target.away():
             assert is_lost(manager)
             manager.interrupt_kernel()
         reply = client.get_shell_msg(timeout=20)
@@ -77,7 +58,7 @@ def test_a_restart_in_an_outage_leaves_only_the_fresh_kernel(
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
         run(client, "old = 1")
         (old,) = kernels_on(target)
-        with outage(target):
+        with target.away():
             assert is_lost(manager)
             manager.shutdown_kernel(now=now, restart=True)
             assert is_alive(old)
@@ -87,7 +68,7 @@ def test_a_restart_in_an_outage_leaves_only_the_fresh_kernel(
         assert run(client, "old").error.startswith("NameError")
         assert ends_within(old, 20)
         assert len(kernels_on(target)) == 1
-        assert nothing_here(isolation)
+        assert nothing_noted(isolation)
         assert run(client, "1 + 1").result == "2"
 
 
@@ -112,7 +93,7 @@ def test_a_shutdown_in_an_outage_leaves_nothing_once_the_network_is_back(
         relay.thaw()
         relay.cut()
         assert nothing_there(target, 45)
-        assert nothing_here(isolation)
+        assert nothing_noted(isolation)
 
 
 def test_a_launcher_killed_in_an_outage_leaves_nothing_once_the_network_is_back(
@@ -120,14 +101,14 @@ def test_a_launcher_killed_in_an_outage_leaves_nothing_once_the_network_is_back(
 ) -> None:
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, _):
         (kernel,) = kernels_on(target)
-        with outage(target):
+        with target.away():
             assert is_lost(manager)
             assert wait_until(lambda: bool(undertakers()))
             manager.shutdown_kernel(now=True)
             assert is_alive(kernel)
         assert ends_within(kernel, 30)
         assert nothing_there(target)
-        assert nothing_here(isolation)
+        assert nothing_noted(isolation)
 
 
 def test_a_launcher_killed_in_an_outage_is_cleaned_up_after_by_the_next(
@@ -136,14 +117,14 @@ def test_a_launcher_killed_in_an_outage_is_cleaned_up_after_by_the_next(
     options = options_for("target", ssh_config, remote_python)
     with running_kernel(tmp_path, options) as (manager, _):
         (old,) = kernels_on(target)
-        with outage(target):
+        with target.away():
             assert is_lost(manager)
             manager.shutdown_kernel(now=True)
         time.sleep(1)
         assert is_alive(old) and notes_left(isolation.runtime)
         with running_kernel(tmp_path, options):
             assert ends_within(old, 20)
-            assert nothing_here(isolation)
+            assert nothing_noted(isolation)
             assert len(kernels_on(target)) == 1
 
 
@@ -152,7 +133,8 @@ def test_a_kernel_that_ends_in_an_outage_is_reported(
 ) -> None:
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
         client.execute("import os, time\ntime.sleep(1.5)\nprint('last words', flush=True)\ntime.sleep(.3)\nos._exit(7)")
-        with outage(target):
+        assert wait_until(lambda: client.get_iopub_msg(timeout=10)["msg_type"] == "execute_input")
+        with target.away():
             (kernel,) = kernels_on(target)
             assert ends_within(kernel, 10)
         assert manager.provisioner
@@ -184,7 +166,7 @@ os._exit(7)
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (_, client):
         client.execute(code)
         (kernel,) = kernels_on(target)
-        with outage(target):
+        with target.away():
             assert ends_within(kernel, 30)
         threading.Timer(1.5, target.kill_sessions).start()
         length, last = 0, ""
@@ -259,12 +241,13 @@ def test_a_server_that_refuses_connections_for_a_while_is_not_hammered(
     relay, config = network
     with running_kernel(tmp_path, options_for("target", config, remote_python)) as (manager, client):
         before = relay.accepted
-        with outage(target):
+        with target.away():
             time.sleep(7)
             attempts = relay.accepted - before
         assert 3 <= attempts <= 5
         assert run(client, "1 + 1", timeout=40).result == "2"
-        assert log_of(manager).count("not yet: ") == 1
+        # Once for each reason: the first attempt may still meet the server while it goes.
+        assert 1 <= log_of(manager).count("not yet: ") <= 2
         assert log_of(manager).count("\n") < 12
 
 
@@ -316,7 +299,7 @@ def test_a_host_that_was_rebooted_ends_the_launcher_with_a_sentence(
 ) -> None:
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, _):
         launcher = manager.provisioner.process  # type: ignore[union-attr]
-        with outage(target):
+        with target.away():
             for process in target.processes():
                 with contextlib.suppress(psutil.Error):
                     process.kill()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Empty
 from typing import Any, NamedTuple
 
 import psutil
@@ -60,7 +61,10 @@ def lines_of(get: Callable[[], dict[str, Any]], request: str) -> list[int]:
     """Take a cell's output to its idle; give the numbers of its lines, and minus the number where lines are missing."""
     found = []
     while True:
-        message = get()
+        try:
+            message = get()
+        except Empty:
+            pytest.fail(f"nothing more came after {len(found)} lines, the last {found[-3:]}")
         if message["parent_header"].get("msg_id") != request:
             continue
         if message["msg_type"] == "stream":
@@ -143,10 +147,8 @@ def printed_in_an_outage(
             request = client.execute(f"import time\ntime.sleep(1)\n{code}open({str(printed)!r}, 'w').close()")
             while client.get_iopub_msg(timeout=10)["msg_type"] != "execute_input":
                 pass
-            target.stop()
-            target.kill_sessions()
-            assert wait_until(printed.exists, 100)
-            target.start()
+            with target.away():
+                assert wait_until(printed.exists, 100)
             with Asker(manager, client.session.key, 5) as asker:
                 taken = lines_of(lambda: client.get_iopub_msg(timeout=20), request)
         assert client.get_shell_msg(timeout=10)["parent_header"]["msg_id"] == request
@@ -169,7 +171,10 @@ def test_what_is_printed_in_an_outage_is_complete_and_takes_little_memory(
 def test_what_a_full_spool_has_no_room_for_is_counted(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, remote_folder: Path
 ) -> None:
-    """No more than the 1000 messages that the kernel's own socket keeps: what is missing, the agent has discarded."""
+    """No more than the 1000 messages that the kernel's own socket keeps: what is missing, the agent has discarded.
+
+    So it is in all of these tests: the agent may have to wait for a busy disk, or for its turn.
+    """
     found = printed_in_an_outage(
         remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 900, 128 << 10, 64 << 20
     )
@@ -184,10 +189,10 @@ def test_a_gigabyte_printed_in_an_outage_is_complete(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, remote_folder: Path
 ) -> None:
     found = printed_in_an_outage(
-        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 1024, 1 << 20, 2 << 30
+        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 900, 1200 << 10, 2 << 30
     )
 
-    assert found.lines == list(range(1024))
+    assert found.lines == list(range(900))
     assert max(found.most) < MOST, found.most
     assert max(found.waits) < 1, found.waits
 
@@ -200,10 +205,10 @@ def test_a_gigabyte_printed_for_a_small_spool_and_a_slow_network_is_counted(
     relay, ssh_config = network
     relay.bytes_per_second = 5e6
     found = printed_in_an_outage(
-        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 1024, 1 << 20, 64 << 20
+        remote_folder / "printed", tmp_path, target, ssh_config, remote_python, 900, 1200 << 10, 64 << 20
     )
 
-    found.check_the_loss(1024)
+    found.check_the_loss(900)
 
 
 def test_a_front_end_that_does_not_read_iopub_still_gets_its_answers(

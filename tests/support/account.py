@@ -20,7 +20,7 @@ from typing import NamedTuple
 import psutil
 
 _LOCKS = Path("/var/tmp") / f"remote_kernel-tests-{os.getuid()}"
-_HOW_MANY = 8
+_HOW_MANY = 24
 
 
 class Account(NamedTuple):

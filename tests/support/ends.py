@@ -4,30 +4,69 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
+from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import ask
 from remote_kernel.transport import choice
-from tests.support.kernels import wait_until
+from tests.support.isolation import Isolation
+from tests.support.kernels import log_of, options_for, running_kernel, wait_until
 from tests.support.servers import Server, is_alive
+
+
+class Running(NamedTuple):
+    """A kernel with both of its ends."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+    options: LaunchOptions
+    kernel: psutil.Process
+
+    def away(self) -> str:
+        """Wait until its agent knows that it is alone, and say why it thinks so."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = ask_agents(self.options)
+            return not found or bool(found[0]["away"])
+
+        assert wait_until(look, 10)
+        return str(found[0]["away"]) if found else "ended"
+
+    def kill_launcher(self) -> None:
+        """Kill the launcher as the system does when memory is short."""
+        process: subprocess.Popen[bytes] = self.manager.provisioner.process  # type: ignore[union-attr]
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def running(
+    folder: Path, target: Server, ssh_config: Path, python: Path, *, config: str = "", **more: Any
+) -> Iterator[Running]:
+    """Start a kernel on the target; `config` goes before the ssh config, `more` are launch options."""
+    if config:
+        path = folder / "config"
+        path.write_text(f"{config}\n{ssh_config.read_text()}")
+        ssh_config = path
+    options = options_for("target", ssh_config, python, **more)
+    with running_kernel(folder, options) as (manager, client):
+        (kernel,) = kernels_on(target)
+        yield Running(manager, client, options, kernel)
 
 
 def launcher_of(manager: KernelManager) -> psutil.Process:
     """Give the launcher that a manager has started."""
     assert manager.provisioner
     return psutil.Process(manager.provisioner.process.pid)  # type: ignore[attr-defined]
-
-
-def log_of(manager: KernelManager) -> str:
-    """Give what the launcher has written to its log file so far."""
-    name = os.path.basename(manager.connection_file).removesuffix(".json")
-    path = Path(os.environ["JUPYTER_RUNTIME_DIR"], f"remote_kernel-{name}.log")
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def kernels_on(target: Server) -> list[psutil.Process]:
@@ -98,6 +137,16 @@ def nothing_there(target: Server, seconds: float = 20.0) -> bool:
     if not done:
         print(*left(), sep="\n")
     return done
+
+
+def nothing_noted(isolation: Isolation, seconds: float = 20.0) -> bool:
+    """Wait until neither an undertaker nor a note for one is left on this machine."""
+    return wait_until(lambda: not undertakers() and not notes_left(isolation.runtime), seconds)
+
+
+def is_lost(manager: KernelManager) -> bool:
+    """Wait until a launcher has noticed that its connection is lost."""
+    return wait_until(lambda: "trying to get back" in log_of(manager))
 
 
 def ends_within(process: psutil.Process, seconds: float) -> bool:

@@ -20,7 +20,7 @@ from remote_kernel.connection_file import CHANNELS
 from remote_kernel.options import LaunchOptions
 from tests.support.ends import is_carrier
 from tests.support.isolation import Isolation
-from tests.support.kernels import START_SECONDS, run, wait_until, write_kernelspec
+from tests.support.kernels import START_SECONDS, run, settle, wait_until, write_kernelspec
 from tests.support.leaks import Snapshot, local_processes, take_snapshot
 from tests.support.servers import Servers, is_alive
 
@@ -117,6 +117,7 @@ def kernel_of(manager: KernelManager) -> Iterator[tuple[KernelManager, BlockingK
     try:
         client.start_channels()
         client.wait_for_ready(timeout=START_SECONDS)
+        settle(client)
         yield manager, client
     finally:
         client.stop_channels()
@@ -172,6 +173,7 @@ class RawKernel:
         """Wait until the kernel answers; on four channels, for VS Code opens no heartbeat."""
         self.client.start_channels(hb=False)
         self.client.wait_for_ready(timeout=START_SECONDS)
+        settle(self.client)
         return self
 
     def descendants(self) -> list[psutil.Process]:

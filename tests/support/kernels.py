@@ -65,6 +65,13 @@ def manager_for(folder: Path, name: str) -> KernelManager:
     return KernelManager(kernel_name=name, kernel_spec_manager=specs)
 
 
+def log_of(manager: KernelManager) -> str:
+    """Give what the launcher has written to its log file so far."""
+    name = os.path.basename(manager.connection_file).removesuffix(".json")
+    path = Path(os.environ["JUPYTER_RUNTIME_DIR"], f"remote_kernel-{name}.log")
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
 @contextmanager
 def running_kernel(
     folder: Path, options: LaunchOptions, name: str = "remote", **popen: Any
@@ -78,12 +85,27 @@ def running_kernel(
     client.start_channels()
     try:
         client.wait_for_ready(timeout=START_SECONDS)
+        settle(client)
         yield manager, client
+    except BaseException:
+        print(f"the launcher's log:\n{log_of(manager)}")  # pytest shows it with the failure
+        raise
     finally:
         client.stop_channels()
         if manager.has_kernel:  # a test may have ended it
             manager.shutdown_kernel(now=False)
             manager.cleanup_resources()
+
+
+def settle(client: BlockingKernelClient) -> None:
+    """Take what is left of the start: `wait_for_ready` asks once a second, and leaves the answers to all but one."""
+    request = client.kernel_info()
+    while client.get_shell_msg(timeout=START_SECONDS)["parent_header"].get("msg_id") != request:
+        pass
+    while (message := client.get_iopub_msg(timeout=START_SECONDS))["parent_header"].get("msg_id") != request or (
+        message["content"].get("execution_state") != "idle"
+    ):
+        pass
 
 
 def run(client: BlockingKernelClient, code: str, timeout: float = 30, **execute: Any) -> Outcome:
@@ -104,6 +126,14 @@ def run(client: BlockingKernelClient, code: str, timeout: float = 30, **execute:
 
     reply = client.execute_interactive(code, timeout=timeout, output_hook=take, **execute)
     return Outcome(reply["content"]["status"], streams, data, error)
+
+
+def reply_to(client: BlockingKernelClient, request: str, timeout: float = 30) -> dict[str, Any]:
+    """Give the reply to a request; on a busy machine late replies to what waited for the kernel come before it."""
+    while True:
+        reply: dict[str, Any] = client.get_shell_msg(timeout=timeout)
+        if reply["parent_header"].get("msg_id") == request:
+            return reply
 
 
 def launch(options: LaunchOptions, connection_file: Path, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -56,6 +56,9 @@ class Server:
 
     host = "127.0.0.1"
 
+    privileged = False
+    """Whether it runs as root, where this is root; its sessions are the account's all the same."""
+
     def __init__(self, name: str, account: Account, folder: Path, client_key: Path, marker: str) -> None:
         self.name = name
         self.account = account
@@ -64,7 +67,7 @@ class Server:
         self.port = 0
         self._folder = folder
         self._client_key = client_key
-        self._marker = marker
+        self.marker = marker
         self._extra: tuple[str, ...] = ()
         self._listener: subprocess.Popen[bytes] | None = None
         self._sessions: set[psutil.Process] = set()
@@ -103,7 +106,7 @@ class Server:
             "LogLevel VERBOSE",
             "PrintMotd no",
             "Subsystem sftp internal-sftp",
-            f"SetEnv {REMOTE_MARKER}={self._marker}",
+            f"SetEnv {REMOTE_MARKER}={self.marker}",
         ]
         path = self._folder / "sshd_config"
         path.write_text("\n".join(lines) + "\n")
@@ -115,7 +118,7 @@ class Server:
             return
         seen = self._times_listening()
         switch: dict[str, object] = {}
-        if self.account.is_own:
+        if self.account.is_own and not self.privileged:
             switch = {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
         self._listener = subprocess.Popen(
             [find_sshd(), "-D", "-f", str(self._folder / "sshd_config"), "-E", str(self._folder / "log")],
@@ -151,6 +154,16 @@ class Server:
     def thaw(self) -> None:
         """Answer again."""
         self._signal(signal.SIGCONT, sessions=True)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Take the network away inside the block: no session is left, and none can be made."""
+        self.stop()
+        self.kill_sessions()
+        try:
+            yield
+        finally:
+            self.start()
 
     def kill_sessions(self) -> int:
         """Kill the sshd processes of the connections that are up: a clean drop. What they started is left alone."""
@@ -229,7 +242,7 @@ class Server:
         with contextlib.suppress(psutil.Error):
             if self.account.is_own:
                 return bool(process.uids().real == self.account.uid)
-            return process.environ().get(REMOTE_MARKER) == self._marker
+            return process.environ().get(REMOTE_MARKER) == self.marker
         return False
 
     def _descendants(self) -> list[psutil.Process]:
@@ -348,3 +361,33 @@ def running_servers(account: Account, marker: str) -> Iterator[Servers]:
             server.start()
         servers.write_client_files()
         yield servers
+
+
+@contextlib.contextmanager
+def server_with_terminals(servers: Servers, folder: Path) -> Iterator[Path]:
+    """Run one more server, which can give terminals; give an ssh config whose `target` it is.
+
+    Only root's sshd can where the system's devpts has no `gid=5`, as in containers. Where the tests are not root's, the
+    usual target serves.
+    """
+    if not servers.account.is_own:
+        yield servers.ssh_config
+        return
+    # Without PAM root's sshd lets nobody in whose password is `!`; no password has the hash `*` either.
+    subprocess.run(["usermod", "--password", "*", servers.account.user], check=True, capture_output=True)
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    server = Server("terminals", servers.account, folder / "terminals", servers.client_key, servers.target.marker)
+    server.privileged = True
+    server.prepare()
+    os.chmod(folder, 0o711)
+    config = folder / "ssh_config_terminals"
+    known = folder / "known_hosts_terminals"
+    known.write_text(f"[{server.host}]:{server.port} {server.host_key}\n")
+    text = servers.ssh_config.read_text().replace(f"Port {servers.target.port}", f"Port {server.port}")
+    config.write_text(text.replace(str(servers.known_hosts), str(known)))
+    try:
+        server.start()
+        yield config
+    finally:
+        server.kill_sessions()
+        server.stop()

@@ -26,9 +26,11 @@ LAYERS = (
     {"folder"},
     {"channels", "logout", "iopub"},
     {"visitor", "diary"},
-    {"agent", "attach", "survey", "transport"},
+    {"agent", "attach", "survey", "environments", "transport"},
+    {"checkup"},
     {"bootstrap"},
     {"launcher", "session", "sync", "kernelspec"},
+    {"doctor"},
     {"cli"},
     {"__main__"},
 )
@@ -36,9 +38,10 @@ UNNAMED = next(number for number, parts in enumerate(LAYERS) if "launcher" in pa
 
 # What runs on the remote host: the standard library and each other, nothing else.
 REMOTE = {module for modules in SHIPPED.values() for module in modules} | {"stage"}
+REMOTE |= {module.rpartition(".")[0] for module in REMOTE if "." in module}  # empty packages there, so no more here
 
 # What runs as a process of its own, and so may print and exit; as may what has an `if __name__ == "__main__"`.
-PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "stage"}
+PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "checkup", "environments", "stage"}
 
 # The launcher runs for every kernel's start; each of these would cost it a tenth of a second or so.
 SLOW = {"typer", "click", "rich", "paramiko", "sshtunnel", "jupyter_client", "zmq", "tornado"}
@@ -191,3 +194,10 @@ def test_launcher_loads_nothing_slow() -> None:
         loaded = {imported.name.split(".")[0] for imported in module.imports() if imported.at_load}
         assert not loaded & SLOW, f"{name} is loaded at every kernel's start"
         waiting += module.own_imports(at_load=True)
+
+
+def test_packages_of_remote_modules_are_empty() -> None:
+    packages = {name for name in REMOTE if any(module.startswith(f"{name}.") for module in REMOTE)}
+    assert packages
+    for name in packages:
+        assert len(MODULES[name].tree.body) == 1, "the remote host has no more of it than the name"

@@ -22,6 +22,7 @@ import pytest
 import typer
 
 import remote_kernel
+from remote_kernel import trial
 from remote_kernel.cli import check, manager
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelDied, PythonNotFound
@@ -173,6 +174,10 @@ def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> 
         arguments.append("slug")
     if command in ("keep", "logs", "resume") and flag:
         arguments.append("3fa2")
+    if command in ("login", "logout") and flag:
+        arguments.append("gpu1")
+    if command == "sync" and flag:
+        arguments += [".", "remote:work"]
     with COMMANDS[command].make_context(command, arguments):
         pass
 
@@ -470,7 +475,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Draft]:
 
     def make(argv: list[str]) -> Draft:
         document = {"argv": [sys.executable, *argv], "display_name": "x", "language": "python"}
-        monkeypatch.setattr(check, "kernel_document", lambda draft: document)
+        monkeypatch.setattr(trial, "kernel_document", lambda draft: document)
         return Draft("x", LaunchOptions(Endpoint("here")))
 
     return make

@@ -193,4 +193,5 @@ def test_transport_is_what_there_is_unless_one_is_asked_for(tmp_path: Path, monk
 def test_program_gets_no_secret_in_its_words() -> None:
     options = LaunchOptions(Endpoint("gpu1", "me", 22), parse_jumps("gate"), transport="paramiko", ssh_config="/c")
     argv = choice.carrier_argv(options, "command")
-    assert argv[1:] == ["-m", choice.PROGRAM, "-F", "/c", "-J", "gate", "-l", "me", "-p", "22", "gpu1", "command"]
+    assert argv[1:4] == ["-Wignore", "-m", choice.PROGRAM]
+    assert argv[4:] == ["-F", "/c", "-J", "gate", "-l", "me", "-p", "22", "gpu1", "command"]

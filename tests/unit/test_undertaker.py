@@ -16,6 +16,8 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import outage
 from remote_kernel.transport.private import private_folder
 from remote_kernel.undertaker import Undertaker, take_over_the_dead
+from tests.support.ends import undertakers
+from tests.support.kernels import wait_until
 
 OPTIONS = LaunchOptions(Endpoint.parse("me@nowhere"))
 
@@ -63,6 +65,29 @@ def test_an_undertaker_that_is_not_needed_ends_with_the_note() -> None:
     one.remember()
     one.hire()
     one.forget()  # the leak check sees to the rest
+
+
+def test_an_undertaker_that_was_not_needed_leaves_the_next_note_alone(note: Path) -> None:
+    """It starts slowly on a busy machine, and the connection may be lost again by then."""
+    one = Undertaker(OPTIONS, "0123456789ab")
+    one.remember()
+    one.hire()
+    one.forget()
+    one.remember()
+    assert wait_until(lambda: not undertakers())
+    assert json.loads(note.read_text())["launcher"] == os.getpid()
+    one.forget()
+
+
+def test_an_undertaker_leaves_a_launcher_that_lives_alone(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undertaker, "_DEATH_SECONDS", 0.1)
+    monkeypatch.setattr(sys, "argv", ["undertaker", "0123456789ab"])
+    one = Undertaker(OPTIONS, "0123456789ab")
+    one.remember()
+    with open(os.devnull) as nothing:
+        assert undertaker.serve(nothing.fileno()) == 0
+    assert json.loads(note.read_text())["launcher"] == os.getpid()
+    one.forget()
 
 
 def test_a_process_is_told_from_its_successor() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.session.events import Away, Back, Clear, Display, Done, Error, Event, Queued, Stream, Update
+from remote_kernel.session.events import Away, Back, Clear, Display, Done, Error, Event, Queued, Started, Stream, Update
 from remote_kernel.session.render import Text, make_renderer
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAYAAAC56t6BAAAAC0lEQVR4nGNgwAQAABUAAeW3kQQAAAAASUVORK5CYII="
@@ -156,9 +156,16 @@ def test_html_without_a_text_is_a_file(render, tmp_path: Path) -> None:  # type:
     assert path.read_text() == "<b>hi</b>"
 
 
+def test_cell_that_has_not_begun_is_not_said_to_go_on(render) -> None:  # type: ignore[no-untyped-def]
+    _, err = render(Queued("7", 0.0), Away(1.0))
+
+    assert err == "rkernel: the connection is away; the cell runs when it is back\n"
+
+
 def test_notes_say_what_happens_to_the_cell(render) -> None:  # type: ignore[no-untyped-def]
     done = Done("lost", 3.0, "the kernel was killed")
-    out, err = render(Queued("7", 0.0, ahead=2), Stream("stdout", "a"), Away(1.0, "no route"), Back(2.0), done)
+    begun = (Queued("7", 0.0, ahead=2), Started(0.0))
+    out, err = render(*begun, Stream("stdout", "a"), Away(1.0, "no route"), Back(2.0), done)
 
     assert out == "a\n"
     assert err.splitlines() == [

@@ -1,0 +1,101 @@
+"""`remote_kernel connect`: a shell on the remote host, where and as its kernel runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from remote_kernel.cli import listing, settings
+from remote_kernel.cli.edge import note
+from remote_kernel.cli.login import person_here
+from remote_kernel.cli.settings import Settings
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import UsageError
+from remote_kernel.options import LaunchOptions
+from remote_kernel.shell import remote_command
+from remote_kernel.target import Target, find_target
+from remote_kernel.transport import choice
+from remote_kernel.transport import login as entry
+from remote_kernel.transport.openssh import MASTER_SECONDS
+
+EXAMPLES = """\b
+Examples:
+  remote_kernel connect remote_cuda
+  remote_kernel connect gpu1 -- nvidia-smi
+  remote_kernel connect remote_cuda -- python train.py --epochs 3
+  remote_kernel connect me@gpu1:2222 -J me@gate --python '~/.venv/bin/python'
+  remote_kernel connect
+"""
+
+
+def connect(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SLUG|HOST",
+            help="A kernelspec by its slug or name, or a host, e.g. gpu1. Without one, list what there is.",
+        ),
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- COMMAND...]",
+            help="A command to run in place of a shell, with its arguments, e.g. nvidia-smi.",
+        ),
+    ] = None,
+    jump: settings.JumpOption = None,
+    python: settings.PythonOption = None,
+    env: settings.EnvOption = None,
+    workdir: settings.WorkdirOption = None,
+    init: settings.InitOption = None,
+    transport: settings.TransportOption = None,
+    ssh_config: settings.SshConfigOption = None,
+) -> None:
+    """Open a shell in a kernel's environment.
+
+    In the kernelspec's workdir, with its interpreter first in PATH, its --env variables, and after its --init code;
+    options given here replace the kernelspec's. Over the connection that kernels share; asks in the terminal for what
+    that needs. A command is run as it is, with no shell between, and its exit status is this one's: give 'sh -c' for
+    more. Off a terminal the shell reads its commands from stdin.
+    """
+    if name is None:
+        if command:
+            raise UsageError("a command needs a host", "write for example 'remote_kernel connect gpu1 -- nvidia-smi'")
+        listing.list_()
+        return
+    given = Settings(None, jump, python, None, env, workdir, init, transport, None, None, None, ssh_config)
+    options = _options(name, given)
+    with person_here() as person:
+        entry.log_in(options, person, MASTER_SECONDS)
+    at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    line = remote_command(_with_its_python(options), command or (), interactive=at_terminal)
+    argv = choice.session_argv(options, line, terminal=at_terminal)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # From here on the terminal, its size, Ctrl-C and the exit status are ssh's.
+    os.execvpe(argv[0], argv, choice.session_environment(options))
+
+
+def _options(name: str, given: Settings) -> LaunchOptions:
+    if given.jump or given.transport or given.ssh_config:  # another way there than any kernelspec's
+        target = Target(LaunchOptions(Endpoint.parse(name)), ())
+    else:
+        target = find_target(name)
+    if len(target.kernelspecs) > 1:
+        slugs = ", ".join(spec.slug for spec in target.kernelspecs)
+        note(f"note: {name} has several kernelspecs ({slugs}): give one for its environment")
+    return given.applied_to(target.options)
+
+
+def _with_its_python(options: LaunchOptions) -> LaunchOptions:
+    """Give the options with the interpreter that a remote kernelspec names, where they name one and it is Python's."""
+    if not options.kernel:
+        return options
+    from remote_kernel.probe import probe
+
+    spec = probe(options).kernelspec
+    is_python = spec and spec.argv and spec.argv[0].startswith("/") and spec.language == "python"
+    return options._replace(python=spec.argv[0]) if spec and is_python else options

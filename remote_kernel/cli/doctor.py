@@ -1,0 +1,127 @@
+"""`remote_kernel doctor`: every step from here to a running kernel, and what to do about the one that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from remote_kernel.cli import settings
+from remote_kernel.cli.edge import note
+from remote_kernel.cli.settings import Settings
+from remote_kernel.doctor.examination import examine
+from remote_kernel.doctor.finding import STEPS, Finding, State
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import UsageError
+from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
+from remote_kernel.options import LaunchOptions
+from remote_kernel.target import find_target
+from remote_kernel.transport import breaker
+
+EXAMPLES = """\b
+Examples:
+  remote_kernel doctor gpu1
+  remote_kernel doctor remote_cuda --json
+  remote_kernel doctor --no-start
+  remote_kernel doctor me@gpu1:2222 -J me@gate --python '~/.venv/bin/python'
+
+\b
+✓  as it should be
+✗  fails, and why, and what to do; the steps behind it are not examined
+!  keeps no kernel from starting, but may surprise you
+?  cannot be told from here, or was not reached
+
+The exit status is that of the first error, as the README lists them; 0 where none is ✗. JSON is a list of objects with
+the keys name, step, state, text, hint, seconds, error, exit_status; state is ok, failed, warning or unknown.
+"""
+_SIGNS = {
+    State.OK: ("✓", "green"),
+    State.FAILED: ("✗", "red"),
+    State.WARNING: ("!", "yellow"),
+    State.UNKNOWN: ("?", ""),
+}
+_WIDTH = max(map(len, STEPS))
+
+
+def doctor(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SLUG|HOST",
+            help="A kernelspec by its slug or name, or a host, e.g. gpu1. Without one, all kernelspecs.",
+        ),
+    ] = None,
+    jump: settings.JumpOption = None,
+    python: settings.PythonOption = None,
+    kernel: settings.KernelOption = None,
+    init: settings.InitOption = None,
+    transport: settings.TransportOption = None,
+    ssh_config: settings.SshConfigOption = None,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Look only; do not start a kernel.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
+) -> int:
+    """See why a remote kernel does not start, or that it does.
+
+    Looks at every step from here to a cell's result: the ssh program and its configuration, names and ports, host keys,
+    the login, the remote shell, interpreter, ipykernel, folders, disks, logout, clocks, and then starts a kernel.
+    """
+    given = Settings(None, jump, python, kernel, None, None, init, transport, None, None, None, ssh_config)
+    objects: list[dict[str, Any]] = []
+    status = 0
+    for title, options, spec in _patients(name, given):
+        if not as_json:
+            typer.echo(typer.style(title, bold=True))
+        breaker.clear(options)  # a person asks: what was refused a moment ago is tried again
+        for finding in examine(options, spec, start=not no_start):
+            if finding.error and not status:
+                status = finding.error.exit_status
+            if as_json:
+                objects.append({"name": title, **_as_object(finding)})
+            else:
+                _show(finding)
+    if as_json:
+        typer.echo(json.dumps(objects, indent=2, ensure_ascii=False))
+    return status
+
+
+def _patients(name: str | None, given: Settings) -> Iterable[tuple[str, LaunchOptions, Kernelspec | None]]:
+    """Give what is to be examined: a title, the settings, and the kernelspec that they are of."""
+    if name is None:
+        if given.any():
+            raise UsageError("options need a host", "write for example 'remote_kernel doctor gpu1'")
+        specs = [spec for spec in list_kernelspecs() if spec.options and not spec.options.resume]
+        if not specs:
+            note("there are no remote kernelspecs yet; examine a host with 'remote_kernel doctor HOST'")
+        return [(spec.slug, spec.options, spec) for spec in specs if spec.options]
+    if given.jump or given.transport or given.ssh_config:
+        return [(name, given.applied_to(LaunchOptions(Endpoint.parse(name))), None)]
+    target = find_target(name)
+    if len(target.kernelspecs) > 1 and not given.any():
+        return [(spec.slug, spec.options, spec) for spec in target.kernelspecs if spec.options]
+    spec = target.kernelspecs[0] if len(target.kernelspecs) == 1 else None
+    return [(spec.slug if spec else name, given.applied_to(target.options), spec)]
+
+
+def _show(finding: Finding) -> None:
+    """Print a finding as soon as there is one."""
+    sign, colour = _SIGNS[finding.state]
+    took = f" ({finding.seconds:.2f} s)" if finding.seconds >= 0.005 else ""
+    text = "".join(letter if letter.isprintable() else "?" for letter in finding.text)
+    mark = typer.style(sign, fg=colour) if colour else sign
+    typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {text}{took}")
+    if finding.hint:
+        typer.echo(f"  {'':<{_WIDTH}}  {finding.hint}")
+
+
+def _as_object(finding: Finding) -> dict[str, Any]:
+    return {
+        "step": finding.step,
+        "state": finding.state.value,
+        "text": finding.text,
+        "hint": finding.hint,
+        "seconds": round(finding.seconds, 4),
+        "error": finding.error.__name__ if finding.error else None,
+        "exit_status": finding.error.exit_status if finding.error else 0,
+    }

@@ -1,0 +1,156 @@
+"""`remote_kernel add --discover`: show what a host has for kernels, and add what is chosen of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import typer
+
+from remote_kernel.cli.check import ask_host, fitted, start_once
+from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.listing import print_rows
+from remote_kernel.discovery import Discovery, Environment, discover
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.kernelspec import Draft, check_free, list_kernelspecs, write_kernelspec
+from remote_kernel.options import LaunchOptions
+
+COLUMNS = ("NR", "NAME", "KIND", "PYTHON", "IPYKERNEL", "TORCH", "JAX", "WHERE", "HERE")
+
+
+class Offer(NamedTuple):
+    """One thing that can be added: its row without the number, and the draft that it makes."""
+
+    row: tuple[str, ...]
+    draft: Draft
+    lacks_ipykernel: bool
+    is_the_systems: bool
+    slug: str
+    """The kernelspec here that starts it already; empty for none."""
+
+
+def add_found(
+    options: LaunchOptions, kernels: Path, *, everything: bool, as_json: bool, install: bool, check: bool
+) -> int:
+    """Look, show, ask, add; give the exit status: that of the first that could not be added."""
+    note(f"looking around on {options.endpoint} ...")
+    found = discover(options)
+    offers = _offers(found, options)
+    if as_json:
+        typer.echo(json.dumps(_as_object(found, offers), indent=2, ensure_ascii=False))
+        return 0
+    if not offers:
+        note(f"there is no Python and no kernel on {found.host}")
+        return 0
+    print_rows(COLUMNS, [(str(number), *offer.row) for number, offer in enumerate(offers, 1)])
+    note(f"GPUs of {found.host}: {', '.join(found.gpus)}" if found.gpus else f"no GPU is seen on {found.host}")
+    for path in found.silent:
+        note(f"note: {path} does not answer, or not soon enough")
+    status = 0
+    for offer in _chosen(offers, everything=everything, install=install):
+        try:
+            _add(offer.draft, kernels, install=install, check=check)
+        except RemoteKernelError as error:  # the others are still to be added
+            complain("remote_kernel", str(error))
+            status = status or error.exit_status
+    return status
+
+
+def _offers(found: Discovery, options: LaunchOptions) -> list[Offer]:
+    taken = {(s.options.endpoint, s.options.python, s.options.kernel): s.slug for s in list_kernelspecs() if s.options}
+    offers = []
+    for one in found.environments:
+        slug = taken.get((options.endpoint, one.python, ""), "")
+        row = (one.name, one.kind, one.version, one.ipykernel or "no", one.torch or "-", one.jax or "-", one.python)
+        draft = Draft(f"{one.name} ({options.endpoint})", options._replace(python=one.python))
+        offers.append(Offer((*row, slug or "-"), draft, not one.ipykernel, one.kind == "system", slug))
+    for spec in found.kernelspecs:
+        slug = next(
+            (here for (where, _, name), here in taken.items() if (where, name) == (options.endpoint, spec.name)), ""
+        )
+        row = (spec.display_name, "kernelspec", "-", "-", "-", "-", spec.name)
+        draft = Draft(f"{spec.display_name} ({options.endpoint})", options._replace(kernel=spec.name), spec.language)
+        offers.append(Offer((*row, slug or "-"), draft, False, False, slug))
+    return _apart(offers)
+
+
+def _apart(offers: list[Offer]) -> list[Offer]:
+    """Tell those of one name apart by their folder or interpreter."""
+    titles = [offer.draft.display_name for offer in offers]
+    apart = []
+    for offer in offers:
+        draft = offer.draft
+        if titles.count(draft.display_name) > 1:
+            where = Path(draft.options.python)
+            place = where.name if offer.row[1] in ("system", "python") else where.parent.parent
+            draft = Draft(f"{offer.row[0]} {place} ({draft.options.endpoint})"[-100:], draft.options, draft.language)
+        apart.append(offer._replace(draft=draft))
+    return apart
+
+
+def _chosen(offers: list[Offer], *, everything: bool, install: bool) -> list[Offer]:
+    """Give what to add: all that can be, or what a person says at the terminal; nothing elsewhere."""
+    if everything:
+        return [offer for offer in offers if _is_addable(offer, install=install)]
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        note("nothing is added: give --all, or name one with 'remote_kernel add HOST --python PATH'")
+        return []
+    while True:
+        answer = typer.prompt("add which? (numbers, 'all' or 'none')", default="none", err=True)
+        try:
+            return _picked(str(answer), offers, install=install)
+        except UsageError as error:
+            complain("remote_kernel", str(error))
+
+
+def _picked(answer: str, offers: list[Offer], *, install: bool) -> list[Offer]:
+    words = answer.replace(",", " ").split()
+    if words in ([], ["none"]):
+        return []
+    if words == ["all"]:
+        return [offer for offer in offers if _is_addable(offer, install=install)]
+    if not all(word.isdigit() and 0 < int(word) <= len(offers) for word in words):
+        raise UsageError(f"'{answer}' is no choice", f"write numbers from 1 to {len(offers)}, 'all' or 'none'")
+    return [offers[int(word) - 1] for word in dict.fromkeys(words)]
+
+
+def _is_addable(offer: Offer, *, install: bool) -> bool:
+    """Tell whether `all` means this one too, and say why not."""
+    where = offer.row[6]
+    if offer.slug:
+        note(f"{where} is here already, as {offer.slug}")
+    elif offer.lacks_ipykernel and offer.is_the_systems:
+        note(f"{where} is the system's own and has no ipykernel: left alone")
+    elif offer.lacks_ipykernel and not install:
+        note(f"{where} has no ipykernel: give --install to put it there")
+    else:
+        return True
+    return False
+
+
+def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:
+    check_free(draft.display_name, kernels, replace=False)
+    if check:
+        draft = fitted(draft, ask_host(draft.options, install=install))
+        start_once(draft)
+    spec = write_kernelspec(draft, kernels)
+    typer.echo(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
+
+
+def _as_object(found: Discovery, offers: list[Offer]) -> dict[str, Any]:
+    def as_object(environment: Environment, offer: Offer) -> dict[str, Any]:
+        return {
+            **{name: value or None for name, value in environment._asdict().items()},
+            "display_name": offer.draft.display_name,
+            "slug": offer.slug or None,
+        }
+
+    return {
+        "host": found.host,
+        "gpus": found.gpus,
+        "environments": [as_object(*pair) for pair in zip(found.environments, offers, strict=False)],
+        "kernelspecs": [spec._asdict() for spec in found.kernelspecs],
+        "silent": found.silent,
+    }

@@ -1,0 +1,61 @@
+"""Ask a remote host for everything that could run a kernel there, in one SSH session."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from remote_kernel import bootstrap
+from remote_kernel.options import LaunchOptions
+from remote_kernel.probe import ask
+
+
+class Environment(NamedTuple):
+    """An interpreter of the host: `kind` is conda, venv, uv, pixi, system or python.
+
+    `python` is its absolute path; the versions of packages are empty where they are missing.
+    """
+
+    python: str
+    kind: str
+    name: str
+    version: str
+    ipykernel: str
+    torch: str
+    jax: str
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether an agent's kernel can run under it: Python 3.8 or later."""
+        numbers = self.version.split(".")
+        return len(numbers) > 1 and (int(numbers[0]), int(numbers[1])) >= (3, 8)
+
+
+class HostKernelspec(NamedTuple):
+    """A kernelspec of the host whose kernel is not ipykernel."""
+
+    name: str
+    display_name: str
+    language: str
+
+
+class Discovery(NamedTuple):
+    """What a host has; `silent` are interpreters that did not answer in time."""
+
+    host: str
+    gpus: list[str]
+    environments: list[Environment]
+    kernelspecs: list[HostKernelspec]
+    silent: list[str]
+
+
+def discover(options: LaunchOptions, timeout_seconds: float = 30.0) -> Discovery:
+    """Look for interpreters, environments, kernelspecs and GPUs. Raises TransportError's kinds, PythonNotFound."""
+    found, _ = ask(options, "discover", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
+    environments = [Environment(**values) for values in found["environments"]]
+    return Discovery(
+        host=found["host"],
+        gpus=found["gpus"],
+        environments=[environment for environment in environments if environment.is_usable],
+        kernelspecs=[HostKernelspec(**values) for values in found["kernelspecs"]],
+        silent=found["silent"],
+    )

@@ -1,0 +1,151 @@
+"""Examine one remote kernel, step after step."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+
+import remote_kernel.doctor.host as host
+import remote_kernel.doctor.way as way
+from remote_kernel import bootstrap
+from remote_kernel.doctor.finding import STEPS, Finding, State, failed, ok, unknown, warning
+from remote_kernel.errors import (
+    AuthenticationFailed,
+    RemoteKernelError,
+    RemoteShellNoise,
+    SshConfigError,
+    SshNotFound,
+    by_name,
+)
+from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
+from remote_kernel.options import LaunchOptions
+from remote_kernel.probe import hear
+from remote_kernel.transport import choice, openssh
+
+ASK_SECONDS = 60.0
+CODE, RESULT = "6 * 7", "42"
+
+
+def examine(options: LaunchOptions, kernelspec: Kernelspec | None = None, *, start: bool = True) -> Iterator[Finding]:
+    """Give a finding for every step, each as it is made; those that a failed step leaves out come last, unknown.
+
+    `start` starts a kernel and runs a cell. Raises nothing but bugs: what goes wrong is a finding.
+    """
+    seen: dict[str, State] = {}
+    for finding in _steps(options, kernelspec, start):
+        seen[finding.step] = finding.state
+        yield finding
+    for step in STEPS:
+        if step not in seen:
+            yield unknown(step, "not reached")
+
+
+def _steps(options: LaunchOptions, kernelspec: Kernelspec | None, start: bool) -> Iterator[Finding]:
+    is_good = True
+    for finding in _there(options):
+        is_good = is_good and finding.state is not State.FAILED
+        yield finding
+    if is_good and start:
+        yield from _trial(options, kernelspec)
+    elif is_good:
+        yield unknown("kernel", "not started, as you say")
+    if kernelspec:
+        yield _seen_by_vs_code(kernelspec)
+    else:
+        yield unknown("vs code", "there is no kernelspec yet", f"make one with 'remote_kernel add {options.endpoint}'")
+
+
+def _there(options: LaunchOptions) -> Iterator[Finding]:
+    """Go to the host and look around there."""
+    try:
+        yield _program(options)
+        began = time.monotonic()
+        hops = way.hops(options)
+    except RemoteKernelError as error:
+        yield failed("config" if isinstance(error, SshConfigError) else "ssh", error)
+        return
+    shown = " -> ".join(f"{hop.host}:{hop.port}" for hop in hops)
+    yield ok("config", f"{shown}{f' ({options.ssh_config})' if options.ssh_config else ''}", time.monotonic() - began)
+    for finding in way.first_hop(hops):
+        yield finding
+        if finding.state is State.FAILED:
+            return
+    chatter: list[str] = []
+    asked, began = time.time(), time.monotonic()
+    try:
+        settings = bootstrap.start_settings(options, "", "", {})
+        answer = hear(options, "checkup", settings, ASK_SECONDS, chatter=chatter)
+        if "error" in answer.found:
+            raise by_name(answer.found["error"], answer.found["message"], answer.found["hint"])
+    except RemoteKernelError as error:
+        yield from _not_there(options, error, chatter, time.monotonic() - began)
+        return
+    answered = time.time()
+    yield from way.entry(chatter, options, time.monotonic() - began)
+    yield from host.look(options, answer.found, answer.noise, asked, answered)
+    yield way.sessions(options)
+
+
+def _not_there(
+    options: LaunchOptions, error: RemoteKernelError, chatter: list[str], seconds: float
+) -> Iterator[Finding]:
+    step = way.step_of(error)
+    if step in ("shell", "python"):
+        yield from way.entry(chatter, options, seconds)
+    if isinstance(error, AuthenticationFailed) and chatter:
+        error = AuthenticationFailed(error.message + way.tried(chatter), error.hint)
+    if step == "shell" and isinstance(error, RemoteShellNoise):
+        yield unknown("python", "nothing of ours ran")
+    yield failed(step, error, seconds)
+
+
+def _program(options: LaunchOptions) -> Finding:
+    """Say which program speaks SSH, and its version. Raises SshNotFound, UsageError."""
+    if choice.name(options) != "openssh":
+        from importlib.metadata import version
+
+        return ok("ssh", f"in Python: paramiko {version('paramiko')}, sshtunnel {version('sshtunnel')}")
+    program = openssh.ssh_program()
+    found = shutil.which(program)
+    try:
+        done = subprocess.run([found or program, "-V"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SshNotFound(
+            f"there is no ssh program '{program}' here",
+            "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path",
+        ) from error
+    version_text = (done.stderr or done.stdout).strip().partition(",")[0]
+    return ok("ssh", f"{version_text or 'does not say its version'} ({found})")
+
+
+def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Finding]:
+    """Start a kernel as a front end does, and run a cell in it."""
+    from remote_kernel.trial import try_out
+
+    language = kernelspec.language if kernelspec else "python"
+    is_python = language.lower() == "python" and not (options.kernel and kernelspec is None)
+    interrupt_mode = kernelspec.interrupt_mode if kernelspec else "signal"
+    draft = Draft("doctor", options._replace(resume=""), language or "python", interrupt_mode)
+    try:
+        done = try_out(draft, code=CODE if is_python else "", result=RESULT)
+    except RemoteKernelError as error:
+        cell = error.message.startswith("the cell")
+        yield failed("cell" if cell else "kernel", error)
+        return
+    yield ok("kernel", "started, and ended again", done.start_seconds)
+    for line in done.printed[:1]:
+        yield warning("kernel", f"it printed: {line}", "see that --init and the kernel's startup files are right")
+    if done.cell_seconds is None:
+        yield unknown("cell", f"there is none to try in {language}")
+    else:
+        yield ok("cell", f"{CODE} is {RESULT}", done.cell_seconds)
+
+
+def _seen_by_vs_code(spec: Kernelspec) -> Finding:
+    reason = unseen_by_vs_code(spec)
+    if reason:
+        text = f"VS Code does not show this kernelspec: {reason}"
+        return warning("vs code", text, f"give it another name: remote_kernel edit {spec.slug} --name NAME")
+    return ok("vs code", f"shows '{spec.display_name}'; Select Kernel > Jupyter Kernel...")

@@ -1,0 +1,116 @@
+"""Tell from what the program on the remote host has seen whether a kernel can start and stay there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
+from remote_kernel.errors import KernelNotInstalled, by_name
+from remote_kernel.options import LaunchOptions, print_size
+from remote_kernel.transport.openssh import to_paste
+
+SCARCE_BYTES = 256 << 20
+SKEW_SECONDS = 5.0
+_OLDEST_IPYKERNEL = (6, 20)
+_FIRST_WITH_CURVE = (7, 3)
+
+
+def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
+    """Give the findings of everything that `checkup` tells; `asked` and `answered` are the wall clock's here."""
+    errors = {step: by_name(*told) for step, told in found["errors"].items()}
+    shown = noise.strip().splitlines()[:1]
+    yield ok("shell", f"it prints text when it starts ('{shown[0][:60]}'), which is skipped" if shown else "quiet")
+    if "python" in errors:
+        yield failed("python", errors["python"])
+    else:
+        yield from _kernel(options, found, errors)
+    if "folder" in errors:
+        yield failed("folder", errors["folder"])
+    elif "python" not in errors and "kernelspec" not in errors:
+        yield ok("folder", f"starts in {options.workdir or 'the home folder'}")
+    if "sockets" in errors:
+        yield failed("sockets", errors["sockets"])
+    else:
+        yield ok("sockets", f"{found['folder'].rpartition('/')[0]} takes the connection file and Unix sockets (ipc)")
+    yield _disk(found["disks"])
+    yield _logout(found)
+    yield _clock(float(found["clock"]), asked, answered)
+
+
+def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any]) -> Iterator[Finding]:
+    """Look at the interpreter, and at ipykernel or the kernelspec that takes its place."""
+    if "kernelspec" in errors:
+        yield ok("python", f"{options.remote_python()} runs")
+        yield failed("ipykernel", errors["kernelspec"])
+        return
+    survey = found["survey"]
+    python = survey["python"]
+    yield ok("python", f"Python {survey['python_version']} ({python})")
+    spec, version = survey["kernelspec"], survey["ipykernel_version"]
+    if spec:
+        yield ok("ipykernel", f"not needed: kernelspec {spec['name']} ({spec['display_name']}, {spec['language']})")
+        yield unknown("curve", "a kernelspec's kernel is not asked whether it can encrypt")
+    elif not version:
+        if survey["is_the_systems"]:
+            make = "python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
+            hint = f"it is the system's own: give --python '~/.venv/bin/python', after {to_paste(options, make)}"
+        else:
+            hint = f"run: {to_paste(options, f'{python} -m pip install ipykernel')}"
+        yield failed("ipykernel", KernelNotInstalled(f"{python} on {options.endpoint} has no ipykernel", hint))
+    elif _numbers(version) < _OLDEST_IPYKERNEL:
+        hint = f"run: {to_paste(options, f'{python} -m pip install --upgrade ipykernel')}"
+        yield warning("ipykernel", f"ipykernel {version} is older than any that remote_kernel is tried with", hint)
+    else:
+        yield ok("ipykernel", f"ipykernel {version}")
+    if not spec and version:
+        yield _curve(version, str(found.get("curve", "")))
+
+
+def _curve(version: str, has: str) -> Finding:
+    if not has:
+        return unknown("curve", "with --init this is not looked at")
+    if has != "curve" or _numbers(version) < _FIRST_WITH_CURVE:
+        return ok("curve", "ipykernel there cannot encrypt its sockets, and nothing here asks it to")
+    return ok("curve", "ipykernel there can encrypt its sockets where a front end asks for it; ssh does in any case")
+
+
+def _disk(disks: list[tuple[str, int]]) -> Finding:
+    if not disks:
+        return unknown("disk", "none of the usual folders is there")
+    shown = ", ".join(f"{place} {_size(free)}" for place, free in disks)
+    if min(free for _, free in disks) < SCARCE_BYTES:
+        return warning("disk", f"little is free: {shown}", "make room there: output that waits needs it")
+    return ok("disk", f"free: {shown}")
+
+
+def _size(count: int) -> str:
+    return print_size(count >> 20 << 20) if count < 10 << 30 else print_size(count >> 30 << 30)
+
+
+def _logout(found: dict[str, Any]) -> Finding:
+    if not found["systemd"]:
+        return ok("logout", "no systemd there that could end processes at logout")
+    if not found["kills"]:
+        return ok("logout", "processes outlive a logout")
+    if not found["scope"]:
+        return ok("logout", "processes of this session outlive a logout")
+    if found["lingers"]:
+        return ok("logout", "logind ends processes at logout; kernels move out of its reach")
+    text = "the host ends your processes at logout, so a lost connection would end the kernel"
+    return warning("logout", text, "run 'loginctl enable-linger' there once")
+
+
+def _clock(there: float, asked: float, answered: float) -> Finding:
+    """Compare the clocks: what was told lies between question and answer if they agree."""
+    skew = there - answered if there > answered else min(0.0, there - asked)
+    if abs(skew) > SKEW_SECONDS:
+        ahead = "ahead of" if skew > 0 else "behind"
+        text = f"the clock there is {abs(skew):.0f} s {ahead} this one"
+        return warning("clock", text, "set it: files and 'ps' show its times; kernels do not mind")
+    return ok("clock", "agrees with this one")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])

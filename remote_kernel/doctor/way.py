@@ -1,0 +1,242 @@
+"""Look at the way to the remote host: names, ports, host keys, the login, and the connection that kernels share."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
+from remote_kernel.endpoint import parse_jumps
+from remote_kernel.errors import (
+    AuthenticationFailed,
+    ConnectionRefused,
+    ConnectTimeout,
+    HostKeyChanged,
+    HostKeyUnknown,
+    JumpHostFailed,
+    PythonNotFound,
+    RemoteKernelError,
+    RemoteShellNoise,
+    SshConfigError,
+    SshNotFound,
+    TransportError,
+    UnknownHost,
+)
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.verdict import explain
+
+BANNER_SECONDS = 10.0
+SESSIONS = 4  # that are tried beside the one that the doctor has had
+_DEEPEST = 8
+_STEP_OF = {
+    SshNotFound: "ssh",
+    SshConfigError: "config",
+    UnknownHost: "name",
+    ConnectionRefused: "reach",
+    ConnectTimeout: "reach",
+    JumpHostFailed: "reach",
+    HostKeyUnknown: "host key",
+    HostKeyChanged: "host key",
+    AuthenticationFailed: "login",
+    RemoteShellNoise: "shell",
+    PythonNotFound: "python",
+}
+
+
+class Hop(NamedTuple):
+    """One server on the way; `command` is the ProxyCommand that leads to it, empty for none."""
+
+    name: str
+    host: str
+    port: int
+    command: str
+    connect_seconds: float
+
+
+def step_of(error: RemoteKernelError) -> str:
+    """Name the step that an error of the transport belongs to."""
+    for kind in type(error).__mro__:
+        if kind in _STEP_OF:
+            return _STEP_OF[kind]
+    return "reach" if isinstance(error, TransportError) else "login"
+
+
+def hops(options: LaunchOptions) -> list[Hop]:
+    """Give the servers on the way, the nearest first. Raises SshNotFound, SshConfigError."""
+    if choice.name(options) == "openssh":
+        return _hops_of_ssh(options, 0)
+    from remote_kernel.transport.paramiko_way import hops_of
+
+    try:
+        found = hops_of(options)
+    except Failure as failure:
+        raise explain(options, str(failure), 255, b"") from None
+    return [Hop(hop.host, hop.host, hop.port, hop.proxy_command, hop.connect_seconds) for hop in found]
+
+
+def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:
+    config = openssh.effective_config(options)
+    jumps = config.get("proxyjump", "none")
+    before: list[Hop] = []
+    if jumps != "none" and depth < _DEEPEST:
+        for at, jump in enumerate(parse_jumps(jumps)):
+            way = LaunchOptions(jump, ssh_config=options.ssh_config)
+            found = _hops_of_ssh(way, depth + 1)
+            before += found if at == 0 else found[-1:]  # those behind the first are reached from the one before
+    command = config.get("proxycommand", "none")
+    seconds = config.get("connecttimeout", "none")
+    last = Hop(
+        name=str(options.endpoint),
+        host=config.get("hostname", options.endpoint.host),
+        port=int(config.get("port", "22")),
+        command="" if command == "none" else command,
+        connect_seconds=float(seconds) if seconds not in ("none", "0") else openssh.CONNECT_SECONDS,
+    )
+    return [*before, last]
+
+
+def first_hop(way: Sequence[Hop]) -> Iterator[Finding]:
+    """Look up the first server's name, and see that an SSH server answers on its port."""
+    hop = way[0]
+    if hop.command:
+        text = f"{hop.name} is reached by the ProxyCommand '{hop.command}', which is not looked into"
+        yield unknown("name", text)
+        yield unknown("reach", text)
+        return
+    began = time.monotonic()
+    try:
+        found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError):
+        error = UnknownHost(f"the name {hop.host} has no address", "check the spelling, the network and the VPN")
+        yield failed("name", _at_a_jump_host(error, way), time.monotonic() - began)
+        return
+    addresses = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
+    yield ok("name", f"{hop.host} is {addresses}", time.monotonic() - began)
+    began = time.monotonic()
+    try:
+        version = _banner(hop)
+    except TransportError as error:
+        yield failed("reach", _at_a_jump_host(error, way), time.monotonic() - began)
+        return
+    behind = "".join(f"; {after.name} lies behind it" for after in way[1:])
+    yield ok("reach", f"{hop.host} port {hop.port} answers: {version}{behind}", time.monotonic() - began)
+
+
+def _at_a_jump_host(error: TransportError, way: Sequence[Hop]) -> TransportError:
+    if len(way) == 1:
+        return error
+    return JumpHostFailed(f"jump host {way[0].name} cannot be reached: {error.message}", error.hint)
+
+
+def _banner(hop: Hop) -> str:
+    """Give the server's name for itself. Raises TransportError's kinds."""
+    where = f"{hop.name} (port {hop.port})"
+    try:
+        with socket.create_connection((hop.host, hop.port), hop.connect_seconds) as opened:
+            opened.settimeout(min(BANNER_SECONDS, hop.connect_seconds))
+            said = b""
+            while b"\n" not in said[said.rfind(b"SSH-") :] or b"SSH-" not in said:
+                data = opened.recv(1024)
+                said += data
+                if not data or len(said) > 16 << 10:
+                    raise _no_ssh(where)
+    except ConnectionRefusedError as error:
+        message = f"nothing answers on the SSH port of {where}: connection refused"
+        raise ConnectionRefused(message, "check the port and that sshd runs there") from error
+    except TimeoutError as error:
+        raise ConnectTimeout(f"{where} does not answer", "check the address, the network and the VPN") from error
+    except ConnectionError as error:
+        raise _no_ssh(where) from error
+    except OSError as error:
+        message = f"{where} does not answer: {(error.strerror or str(error)).lower()}"
+        raise ConnectTimeout(message, "check the address, the network and the VPN") from error
+    return said[said.rfind(b"SSH-") :].partition(b"\n")[0].decode("ascii", "replace").strip()
+
+
+def _no_ssh(where: str) -> TransportError:
+    hint = "check that an SSH server runs there and accepts connections from here"
+    return TransportError(f"{where} closed the connection before the login", hint)
+
+
+def entry(chatter: Sequence[str], options: LaunchOptions, seconds: float) -> Iterator[Finding]:
+    """Tell from what ssh said of its work how the host key and the login were."""
+    said = "\n".join(chatter)
+    if choice.name(options) != "openssh":
+        yield ok("host key", "every server on the way showed the key on record")
+        yield ok("login", "logged in, in Python", seconds)
+        return
+    how = re.search(r'^Authenticated to (\S+) .*using "([^"]+)"', said, re.MULTILINE)
+    if not how:
+        pid = openssh.master_pid(options)
+        text = f"the shared connection was up already (process {pid})" if pid else "ssh does not say"
+        yield unknown("host key", f"not looked at: {text}", f"run 'remote_kernel logout {options.endpoint}' to see it")
+        yield ok("login", text, seconds) if pid else unknown("login", text)
+        return
+    key = re.search(r"Server host key: (\S+) (\S+)", said)
+    yield ok("host key", f"{key[1]} {key[2]} is the one on record" if key else "it is the one on record")
+    yield ok("login", f"let in by {how[2]}{_methods(said)}", seconds)
+
+
+def tried(chatter: Sequence[str]) -> str:
+    """Give what the server offered to log in with and what was tried; empty where ssh does not say."""
+    said = "\n".join(chatter)
+    keys = re.findall(r"Offering public key: (\S+)", said)
+    keys += re.findall(r"Trying private key: (\S+)", said)
+    return _methods(said) + (f", tried: {', '.join(dict.fromkeys(keys))}" if keys else ", no key was tried")
+
+
+def _methods(said: str) -> str:
+    offered = re.findall(r"Authentications that can continue: (\S+)", said)
+    return f"; the server offers {offered[0]}" if offered else ""
+
+
+def sessions(options: LaunchOptions) -> Finding:
+    """See whether the connection that kernels share takes several of them at a time (sshd's MaxSessions)."""
+    if choice.name(options) != "openssh":
+        return ok("sessions", "each kernel has a connection of its own")
+    if not openssh.master_pid(options):
+        return unknown(
+            "sessions", "ssh keeps no connection that kernels could share", "see ControlMaster in its config"
+        )
+    began = time.monotonic()
+    argv = choice.talkative(options, choice.carrier_argv(options, "cat"))
+    held = [
+        subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=choice.environment(options),
+        )
+        for _ in range(SESSIONS)
+    ]
+    refused = 0
+    try:
+        for session in held:  # each is open once its cat has answered, and stays so until all are
+            assert session.stdin and session.stdout
+            session.stdin.write(b"x")
+            session.stdin.flush()
+            select.select([session.stdout], [], [], 10)
+    except OSError:
+        pass
+    for session in held:
+        try:
+            stderr = session.communicate(timeout=10)[1]
+        except subprocess.TimeoutExpired:
+            session.kill()
+            stderr = session.communicate()[1]
+        refused += b"Session open refused by peer" in stderr
+    if refused:
+        return warning(
+            "sessions",
+            f"the server takes only {1 + SESSIONS - refused} sessions over one connection (MaxSessions)",
+            "further kernels log in by themselves; with a second factor they cannot",
+        )
+    return ok("sessions", f"{SESSIONS} at a time over one connection", time.monotonic() - began)

@@ -1,0 +1,20 @@
+"""Files both ways: one end sends, the other receives, and either may be the remote one.
+
+    sender                                          receiver
+      BEGIN   what the source is called, whether a folder  ──▶
+      ENTRIES every file, folder and link of it, with size, mode, time  ──▶
+      ENTRIED how many were left out, and what could not be read  ──▶
+                                     ◀── PLAN  where it goes, what is to be done
+                                     ◀── WANT  a file, and the digests of the blocks of it that are there already
+                                     ◀── WANTED
+      FILE DATA SAME DATA … DONE, for each  ──▶
+      SENT                                                 ──▶
+                                     ◀── SUMMARY  once everything has its final name, mode and time
+
+Each end speaks only while the other listens, so nothing can wait in a circle; nothing waits per file, so 10,000 files
+cost two round trips. The same two programs run on both sides, and the remote one is shipped as the agent is: what is
+copied, left out and deleted is decided in one place, whichever transport carries the bytes.
+
+A file is written beside its final name and gets that in one step. A transfer that broke goes on from there: the
+receiver tells what the unfinished file holds already, and gets the rest.
+"""

@@ -1,0 +1,76 @@
+"""The remote end's program: send or receive, as the local end asks.
+
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from remote_kernel.sync import wire
+from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.sender import Sender, find_source, shown
+from remote_kernel.sync.wire import Broken, SyncFailure, Wire, to_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Run in the SSH session, until the local end closes it."""
+    settings = parameters["settings"]
+    os.write(1, f"\n{marker} {json.dumps({})}\n".encode())
+    pipe = Wire(0, 1)
+    try:
+        try:
+            _enter(to_bytes(settings["folder"]))
+            if settings["role"] == "send":
+                _send(pipe, settings)
+            else:
+                _receive(pipe, settings)
+        except SyncFailure as error:
+            _give_up(pipe, error)
+        except OSError as error:
+            _give_up(pipe, SyncFailure("SyncError", f"{os.uname().nodename}: {error}"))
+    except Broken:
+        pass  # the other end knows
+
+
+def _give_up(pipe: Wire, error: SyncFailure) -> None:
+    pipe.write_object(wire.ABORT, [error.name, error.message, error.hint])
+    pipe.flush()
+
+
+def _enter(folder: bytes) -> None:
+    """Go where relative paths start from: the home, or a folder that is made if need be."""
+    os.chdir(os.path.expanduser(b"~"))
+    if not folder:
+        return
+    path = os.path.expanduser(folder)
+    try:
+        os.makedirs(path, exist_ok=True)
+        os.chdir(path)
+    except OSError as error:
+        raise SyncFailure(
+            "SyncError", f"cannot use the workdir {shown(folder)} on {os.uname().nodename}: {error.strerror}"
+        ) from error
+
+
+def _send(pipe: Wire, settings: dict[str, Any]) -> None:
+    path = os.path.expanduser(to_bytes(settings["path"])) or b"."
+    excludes = [to_bytes(line) for line in settings["excludes"]]
+    source = find_source(path, excludes, settings["gitignore"], settings["wishes"]["checksum"])
+    sender = Sender(pipe, source, lambda moved, files: None)
+    sender.offer()
+    sender.deliver(dry_run=settings["wishes"]["dry_run"])
+
+
+def _receive(pipe: Wire, settings: dict[str, Any]) -> None:
+    """Receive as often as the local end begins: it may watch a folder."""
+    path = os.path.expanduser(to_bytes(settings["path"]))
+    while not pipe.at_end():
+        receiver = Receiver(pipe, path, Wishes(**settings["wishes"]), lambda moved, files: None)
+        receiver.ask(receiver.consider())
+        receiver.receive()

@@ -1,0 +1,181 @@
+"""Compare what is offered with what is there: what is to be fetched, made, mended and deleted.
+
+Reads and changes nothing but what it is told to compare.
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, digest, is_part
+from remote_kernel.sync.wire import Broken
+
+_UNITS = (10**9, 10**3, 100)  # nanoseconds in what some file systems round times down to
+
+
+class Plan:
+    """Numbers of entries: files `wanted`, `folders` and `links` to make, `touched` that need only mode and time.
+
+    `cleared` are paths in the way that go first, `doomed` those that go last, what is inside before the folder.
+    `failed` are paths that nothing can be done about, each with the reason.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: list[int] = []
+        self.folders: list[int] = []
+        self.links: list[int] = []
+        self.touched: list[int] = []
+        self.cleared: list[bytes] = []
+        self.doomed: list[bytes] = []
+        self.failed: list[tuple[bytes, str]] = []
+        self.unchanged = 0
+
+
+def check(entries: list[Entry], is_folder: bool) -> None:
+    """Raise Broken unless every path stays below the root, in folders that are listed, and is there once.
+
+    The other end is believed in nothing that could lead a file elsewhere: `..`, an absolute path, a link that is then
+    taken for a folder.
+    """
+    folders, seen = {b""}, set()
+    if not is_folder and (len(entries) > 1 or any(entry.kind != FILE or b"/" in entry.path for entry in entries)):
+        raise Broken
+    for entry in entries:
+        parent, _, name = entry.path.rpartition(b"/")
+        if name in (b"", b".", b"..") or b"\0" in name or parent not in folders or entry.path in seen:
+            raise Broken
+        if is_part(name) or entry.kind not in (FILE, FOLDER, LINK) or not 0 <= entry.mode <= 0o777 or entry.size < 0:
+            raise Broken
+        seen.add(entry.path)
+        if entry.kind == FOLDER:
+            folders.add(entry.path)
+
+
+def compare(root: bytes, entries: list[Entry], rules: Rules | None, delete: bool, checksum: bool) -> Plan:
+    """Say what has to be done below `root` so that it holds these entries.
+
+    With `delete`, what the source lacks goes, if its rules do not leave it out; rules are None for a single file.
+    """
+    plan = Plan()
+    missing: set[bytes] = set() if os.path.isdir(root) else {b""}
+    blocked: set[bytes] = set()
+    for number, entry in enumerate(entries):
+        parent = entry.path.rpartition(b"/")[0]
+        if parent in blocked:
+            blocked.add(entry.path)
+            continue
+        path = os.path.join(root, entry.path)
+        there = None if parent in missing else _look(path)
+        if there and _is_in_the_way(entry, there.st_mode):
+            if not delete:
+                plan.failed.append((entry.path, _in_the_way(there.st_mode)))
+                blocked.add(entry.path)
+                continue
+            plan.cleared.append(entry.path)
+            there = None
+        if there is None and entry.kind == FOLDER:
+            missing.add(entry.path)
+        _decide(plan, number, entry, path, there, checksum)
+    if delete and rules and b"" not in missing:
+        _doom(plan, root, entries, rules)
+    return plan
+
+
+def is_same_time(wanted: int, there: int) -> bool:
+    """Whether the times (nanoseconds) are equal as far as the file system there can tell."""
+    return wanted == there or any(there % unit == 0 and wanted // unit == there // unit for unit in _UNITS)
+
+
+def below(root: bytes, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
+    """Give what is in a folder and no rule protects, what is inside before its folder, and whether that is all."""
+    found: list[bytes] = []
+    is_all = True
+    try:
+        with os.scandir(os.path.join(root, path)) as items:
+            inside = sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
+    except OSError:
+        return [], False
+    for name, is_folder in inside:
+        item = path + b"/" + name
+        if rules.leave_out(item, is_folder) and not is_part(name):
+            is_all = False
+            continue
+        if is_folder:
+            more, emptied = below(root, item, rules)
+            found += more
+            is_all = is_all and emptied
+            if not emptied:
+                continue
+        found.append(item)
+    return found, is_all
+
+
+def _look(path: bytes) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def _is_in_the_way(entry: Entry, mode: int) -> bool:
+    """Whether what is there would have to be removed first; a file or link in a file's or link's place need not."""
+    return stat.S_ISDIR(mode) != (entry.kind == FOLDER)
+
+
+def _in_the_way(mode: int) -> str:
+    kind = "a folder" if stat.S_ISDIR(mode) else "a link" if stat.S_ISLNK(mode) else "a file"
+    return f"{kind} is in its place, which only --delete replaces"
+
+
+def _decide(plan: Plan, number: int, entry: Entry, path: bytes, there: os.stat_result | None, checksum: bool) -> None:
+    if entry.kind == FOLDER:
+        if there is None:
+            plan.folders.append(number)
+        return
+    if entry.kind == LINK:
+        if there is None or not stat.S_ISLNK(there.st_mode) or os.readlink(path) != entry.extra:
+            plan.links.append(number)
+        elif not is_same_time(entry.time, there.st_mtime_ns):
+            plan.touched.append(number)
+        else:
+            plan.unchanged += 1
+        return
+    if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
+        plan.wanted.append(number)
+        return
+    same_time = is_same_time(entry.time, there.st_mtime_ns)
+    if not (_has_digest(path, entry.extra) if checksum else same_time):
+        plan.wanted.append(number)
+    elif not same_time or there.st_mode & 0o777 != entry.mode:
+        plan.touched.append(number)
+    else:
+        plan.unchanged += 1
+
+
+def _has_digest(path: bytes, wanted: bytes) -> bool:
+    try:
+        return digest(path) == wanted
+    except OSError:
+        return False
+
+
+def _doom(plan: Plan, root: bytes, entries: list[Entry], rules: Rules) -> None:
+    known = {entry.path for entry in entries}
+    cleared = set(plan.cleared)
+    for folder in [b"", *(entry.path for entry in entries if entry.kind == FOLDER)]:
+        if folder in cleared:
+            continue
+        try:
+            with os.scandir(os.path.join(root, folder) if folder else root) as items:
+                inside = sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
+        except OSError:
+            continue
+        for name, is_folder in inside:
+            path = folder + b"/" + name if folder else name
+            if path in known or is_part(name) or rules.leave_out(path, is_folder):
+                continue
+            more, emptied = below(root, path, rules) if is_folder else ([], True)
+            plan.doomed += [*more, path] if emptied else more

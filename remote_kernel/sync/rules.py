@@ -1,0 +1,271 @@
+"""Decide what is left out: the patterns of --exclude and of .gitignore files, read as git reads them.
+
+Both ends need the same answer, and the remote one has neither git nor libraries to ask, so git's matching
+(wildmatch.c, dir.c) is put into regular expressions here; a test compares it with git itself.
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from re import Pattern
+    from typing import Any
+
+FILE = b".gitignore"
+_LARGEST = 1 << 20
+_CLASSES = {
+    b"alnum": b"a-zA-Z0-9",
+    b"alpha": b"a-zA-Z",
+    b"blank": b" \\t",
+    b"cntrl": b"\\x00-\\x1f\\x7f",
+    b"digit": b"0-9",
+    b"graph": b"!-~",
+    b"lower": b"a-z",
+    b"print": b" -~",
+    b"punct": b"!-/:-@\\[-`{-~",
+    b"space": b" \\t-\\r",
+    b"upper": b"A-Z",
+    b"xdigit": b"0-9A-Fa-f",
+}
+
+
+class Rule:
+    """One line: `leaves_out` is false after a `!`; of several that match a path the last one counts."""
+
+    def __init__(self, line: bytes) -> None:
+        self.leaves_out = not line.startswith(b"!")
+        line = line if self.leaves_out else line[1:]
+        self._of_folders = line.endswith(b"/")
+        line = line[:-1] if self._of_folders else line
+        self._of_names = b"/" not in line
+        line = line[1:] if line.startswith(b"/") else line
+        self._pattern = _compiled(line)
+
+    def matches(self, path: bytes, name: bytes, is_folder: bool) -> bool:
+        """Whether a path below the rule's folder, with this last part, is one that it speaks of."""
+        if (self._of_folders and not is_folder) or self._pattern is None:
+            return False
+        return bool(self._pattern.match(name if self._of_names else path))
+
+
+def parse(text: bytes) -> list[Rule]:
+    """Give the rules of a .gitignore file, in order."""
+    lines = text[3:].split(b"\n") if text.startswith(b"\xef\xbb\xbf") else text.split(b"\n")
+    lines = [_without_spaces(line[:-1] if line.endswith(b"\r") else line) for line in lines]
+    return [Rule(line) for line in lines if line and not line.startswith(b"#")]
+
+
+class Rules:
+    """All that decides for one tree: `excludes` before the .gitignore files, the deepest of those before the others.
+
+    `texts` holds the .gitignore files by their folder below the root, `above` those of the folders over it up to the
+    top of its git work tree, each with the way from that folder to the root.
+    """
+
+    def __init__(self, excludes: list[bytes], use_gitignore: bool) -> None:
+        self.excludes, self.use_gitignore = excludes, use_gitignore
+        self.texts: dict[bytes, bytes] = {}
+        self.above: list[tuple[bytes, bytes]] = []
+        self._excludes = parse(b"\n".join(excludes))
+        self._parsed: dict[bytes, list[Rule]] = {}
+        self._parsed_above: list[tuple[bytes, list[Rule]]] = []
+
+    def read_above(self, root: bytes) -> None:
+        """Read the .gitignore files of the folders over the root, if that is inside a git work tree."""
+        folder, way = os.path.abspath(root), b""
+        found: list[tuple[bytes, bytes]] = []
+        while self.use_gitignore and not os.path.lexists(os.path.join(folder, b".git")):
+            parent, name = os.path.split(folder)
+            if parent == folder or not name:
+                return
+            folder, way = parent, name + b"/" + way
+            text = _read(os.path.join(folder, FILE))
+            if text:
+                found.append((way, text))
+        for way, text in found:
+            self._add_above(way, text)
+
+    def read(self, folder: bytes, path: bytes) -> None:
+        """Read the .gitignore file of a folder below the root, which is at `path`."""
+        if self.use_gitignore:
+            self._add(folder, _read(os.path.join(path, FILE)))
+
+    def leave_out(self, path: bytes, is_folder: bool) -> bool:
+        """Whether a path below the root is left out, if the folder that it is in is not."""
+        folder, _, name = path.rpartition(b"/")
+        found = _verdict(self._excludes, path, name, is_folder)
+        if found is not None or not self.use_gitignore:
+            return bool(found)
+        if name == b".git":
+            return True
+        while self._parsed:
+            rules = self._parsed.get(folder)
+            if rules:
+                found = _verdict(rules, path[len(folder) + 1 :] if folder else path, name, is_folder)
+                if found is not None:
+                    return found
+            if not folder:
+                break
+            folder = folder.rpartition(b"/")[0]
+        for way, rules in self._parsed_above:
+            found = _verdict(rules, way + path, name, is_folder)
+            if found is not None:
+                return found
+        return False
+
+    def pack(self) -> dict[str, Any]:
+        """Give what `unpack` at the other end makes the same rules of."""
+        return {
+            "excludes": [_text(line) for line in self.excludes],
+            "use_gitignore": self.use_gitignore,
+            "texts": [[_text(folder), _text(text)] for folder, text in self.texts.items()],
+            "above": [[_text(way), _text(text)] for way, text in self.above],
+        }
+
+    @classmethod
+    def unpack(cls, packed: dict[str, Any]) -> Rules:
+        """Make the rules that `pack` was called on."""
+        rules = cls([_bytes(line) for line in packed["excludes"]], packed["use_gitignore"])
+        for folder, text in packed["texts"]:
+            rules._add(_bytes(folder), _bytes(text))
+        for way, text in packed["above"]:
+            rules._add_above(_bytes(way), _bytes(text))
+        return rules
+
+    def _add(self, folder: bytes, text: bytes) -> None:
+        if text:
+            self.texts[folder], self._parsed[folder] = text, parse(text)
+
+    def _add_above(self, way: bytes, text: bytes) -> None:
+        self.above.append((way, text))
+        self._parsed_above.append((way, parse(text)))
+
+
+def _verdict(rules: list[Rule], path: bytes, name: bytes, is_folder: bool) -> bool | None:
+    for rule in reversed(rules):
+        if rule.matches(path, name, is_folder):
+            return rule.leaves_out
+    return None
+
+
+def _read(path: bytes) -> bytes:
+    """Give a file's text; empty where there is none, or what cannot be one. git reads no link here either."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    with os.fdopen(fd, "rb") as file:
+        try:
+            return file.read(_LARGEST)
+        except OSError:
+            return b""
+
+
+def _without_spaces(line: bytes) -> bytes:
+    """Leave out the spaces at the end that no backslash protects."""
+    at, keep = 0, 0
+    while at < len(line):
+        at += 2 if line[at : at + 1] == b"\\" else 1
+        if line[at - 1 : at] != b" " or line[max(at - 2, 0) : at - 1] == b"\\":
+            keep = at
+    return line[:keep]
+
+
+def _compiled(pattern: bytes) -> Pattern[bytes] | None:
+    if not pattern:
+        return None
+    # git compares what stands before the first wildcard as it is, and matches the rest as if it began there.
+    plain = re.match(rb"[^*?\[\\]*", pattern)
+    assert plain
+    rest = _expression(pattern[plain.end() :])
+    return None if rest is None else re.compile(re.escape(plain[0]) + rest + rb"\Z", re.DOTALL)
+
+
+def _expression(pattern: bytes) -> bytes | None:
+    """Put a wildmatch pattern into a regular expression; None for one that matches nothing."""
+    found, at = b"", 0
+    while at < len(pattern):
+        sign = pattern[at : at + 1]
+        if sign == b"*":
+            stars = at
+            while pattern[at : at + 1] == b"*":
+                at += 1
+            rest = pattern[at:]
+            is_whole = stars == 0 or pattern[stars - 1 : stars] == b"/"
+            if at - stars == 1 or not is_whole or (rest and not rest.startswith((b"/", b"\\/"))):
+                found += b"[^/]*"
+            elif rest.startswith(b"/"):
+                found, at = found + b"(?:.*/)?", at + 1
+            else:
+                found += b".*"
+            continue
+        if sign == b"?":
+            found += b"[^/]"
+        elif sign == b"[":
+            signs, at = _bracket(pattern, at + 1)
+            if signs is None:
+                return None
+            found += signs
+            continue
+        elif sign == b"\\":
+            at += 1
+            if at == len(pattern):
+                return None
+            found += re.escape(pattern[at : at + 1])
+        else:
+            found += re.escape(sign)
+        at += 1
+    return found
+
+
+def _bracket(pattern: bytes, at: int) -> tuple[bytes | None, int]:
+    """Put what follows a `[` into a regular expression; give it, None where it never ends, and where it ends."""
+    negated = pattern[at : at + 1] in (b"!", b"^") and pattern[at : at + 1] != b""
+    at += negated
+    found, before, first = b"", b"", True
+    while first or pattern[at : at + 1] != b"]":
+        first = False
+        sign = pattern[at : at + 1]
+        if sign == b"-" and before and pattern[at + 1 : at + 2] not in (b"", b"]"):
+            at += 2 if pattern[at + 1 : at + 2] == b"\\" else 1
+            last = pattern[at : at + 1]
+            if not last:
+                return None, at
+            if before <= last:
+                found += b"\\x%02x-\\x%02x" % (before[0], last[0])
+            sign = b""
+        elif sign == b"[" and pattern[at + 1 : at + 2] == b":":
+            end = pattern.find(b"]", at + 2)
+            if end < 0:
+                return None, at
+            if end > at + 2 and pattern[end - 1 : end] == b":":
+                if pattern[at + 2 : end - 1] not in _CLASSES:
+                    return None, at
+                found, at, sign = found + _CLASSES[pattern[at + 2 : end - 1]], end, b""
+            else:
+                found += b"\\["
+        else:
+            if sign == b"\\":
+                at += 1
+                sign = pattern[at : at + 1]
+            if not sign:
+                return None, at
+            found += b"\\x%02x" % sign[0]
+        before, at = sign, at + 1
+        if at >= len(pattern):
+            return None, at
+    if not found:
+        return (b"[^/]" if negated else b"(?!)"), at + 1
+    return (b"(?!/)[" + (b"^" if negated else b"") + found + b"]"), at + 1
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

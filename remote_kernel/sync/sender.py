@@ -1,0 +1,197 @@
+"""The end that has the source: list it, then send what the other end wants.
+
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from hashlib import blake2b
+from typing import NamedTuple
+
+from remote_kernel.sync import blocks, wire
+from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, list_folder
+from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, to_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_BATCH = 2000
+
+
+class Source(NamedTuple):
+    """What to send. `root` is the folder that the entries' paths start from; `name` is the last part of what was named,
+    empty where only what is inside a folder is meant.
+    """
+
+    root: bytes
+    name: bytes
+    is_folder: bool
+    listing: Listing
+    rules: Rules
+
+
+class Want(NamedTuple):
+    """A file that the other end lacks: its number, and the digests of the blocks that are there."""
+
+    number: int
+    digests: bytes
+
+
+def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
+    """List a file or folder; `folder/`, `.` and `..` stand for what is inside. A link is followed.
+
+    Raises SyncFailure where there is nothing of that name.
+    """
+    rules = Rules(excludes, use_gitignore)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if os.path.islink(path) or not isinstance(error, FileNotFoundError):
+            raise SyncFailure("SyncError", f"cannot read {shown(path)}: {error.strerror}") from error
+        hint = "check the spelling" if path.startswith(b"/") else f"it was looked for in {shown(os.getcwdb())}"
+        raise SyncFailure("NothingToSync", f"there is no {shown(path)} on {os.uname().nodename}", hint) from error
+    name = os.path.basename(path)
+    if stat.S_ISDIR(found.st_mode):
+        whole = name in (b"", b".", b"..")
+        root = os.path.realpath(path)
+        return Source(root, b"" if whole else name, True, list_folder(root, rules, with_digests), rules)
+    if not stat.S_ISREG(found.st_mode):
+        raise SyncFailure("SyncError", f"{shown(path)} is neither a file nor a folder")
+    return Source(
+        os.path.realpath(os.path.dirname(path) or b"."), name, False, list_file(path, name, with_digests), rules
+    )
+
+
+class Sender:
+    """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
+
+    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None]) -> None:
+        self._wire, self._source, self._moved = wire_, source, moved
+        self.wanted: list[Want] = []
+
+    def offer(self) -> Any:
+        """Tell what there is, and give the other end's plan. Raises Broken, SyncFailure."""
+        source, listing = self._source, self._source.listing
+        begin = {"name": to_text(source.name), "is_folder": source.is_folder, "root": to_text(source.root)}
+        self._wire.write_object(wire.BEGIN, {**begin, "rules": source.rules.pack()})
+        for first in range(0, len(listing.entries), _BATCH):
+            rows = [pack(entry) for entry in listing.entries[first : first + _BATCH]]
+            self._wire.write_object(wire.ENTRIES, rows)
+        left = [[to_text(path), reason] for path, reason in listing.left]
+        passed = [to_text(path) for path in listing.passed_over]
+        self._wire.write_object(wire.ENTRIED, {"left_out": listing.left_out, "left": left, "passed_over": passed})
+        self._wire.flush()
+        plan = self._wire.read_object(wire.PLAN)
+        self.wanted = list(self._read_wanted())
+        return plan
+
+    def deliver(self, by_other_means: frozenset[int] = frozenset(), *, dry_run: bool = False) -> Any:
+        """Send what is wanted, and give the summary. Files of these numbers have been brought there already."""
+        for want in () if dry_run else self.wanted:
+            if want.number in by_other_means:
+                self._wire.write(wire.MOVED, want.number)
+            else:
+                self._send(want)
+        self._wire.write(wire.SENT)
+        self._wire.flush()
+        return self._wire.read_object(wire.SUMMARY)
+
+    def entry(self, number: int) -> Entry:
+        """Give the entry with that number."""
+        return self._source.listing.entries[number]
+
+    def _read_wanted(self) -> Iterator[Want]:
+        while True:
+            kind, number, body = self._wire.read()
+            if kind == wire.WANTED:
+                return
+            if kind != wire.WANT or number >= len(self._source.listing.entries) or self.entry(number).kind != FILE:
+                raise wire.Broken
+            yield Want(number, body)
+
+    def _send(self, want: Want) -> None:
+        entry = self.entry(want.number)
+        path = os.path.join(self._source.root, entry.path)
+        if not self._source.is_folder:
+            path = os.path.realpath(path)
+        self._wire.write(wire.FILE, want.number)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                self._send_content(fd, entry, want.digests)
+            finally:
+                os.close(fd)
+            self._moved(0, 1)
+        except OSError as error:
+            self._wire.write(wire.FAILED, want.number, str(error.strerror or error).encode())
+
+    def _send_content(self, fd: int, entry: Entry, digests: bytes) -> None:
+        if not digests and not entry.is_sparse:
+            self._send_range(fd, 0, entry.size)
+            self._wire.write(wire.DONE)
+            return
+        block = blocks.block_size(entry.size)
+        whole = blake2b(digest_size=blocks.DIGEST)
+        covered = min(len(digests) // blocks.DIGEST * block, entry.size)
+        for start in range(0, covered, block):
+            data = _read(fd, start, min(block, entry.size - start))
+            whole.update(data)
+            at = start // block * blocks.DIGEST
+            if blocks.digest(data) == digests[at : at + blocks.DIGEST]:
+                self._wire.write(wire.SAME, start, LENGTH.pack(len(data)))
+            else:
+                self._wire.write(wire.DATA, start, data)
+            self._moved(len(data), 0)
+        for start, end in _extents(fd, covered, entry.size) if entry.is_sparse else [(covered, entry.size)]:
+            self._send_range(fd, start, end)
+        self._wire.write(wire.DONE, covered, whole.digest() if covered else b"")
+
+    def _send_range(self, fd: int, start: int, end: int) -> None:
+        while start < end:
+            data = _read(fd, start, min(wire.CHUNK, end - start))
+            self._wire.write(wire.DATA, start, data)
+            start += len(data)
+            self._moved(len(data), 0)
+
+
+def pack(entry: Entry) -> list[Any]:
+    """Give the entry for JSON."""
+    extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
+    return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
+
+
+def shown(path: bytes) -> str:
+    """Give a path for a message."""
+    return repr(path.decode("utf-8", "backslashreplace"))
+
+
+def _read(fd: int, start: int, count: int) -> bytes:
+    """Give exactly these bytes. A file that has grown since it was listed is sent as long as it was then."""
+    data = os.pread(fd, count, start)
+    while len(data) < count:
+        more = os.pread(fd, count - len(data), start + len(data))
+        if not more:
+            raise OSError(0, "it became shorter while it was read")
+        data += more
+    return data
+
+
+def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Give the ranges that hold data; all of it where the system cannot tell holes."""
+    while start < end:
+        try:
+            begin = os.lseek(fd, start, os.SEEK_DATA)
+            stop = min(os.lseek(fd, begin, os.SEEK_HOLE), end)
+        except OSError as error:
+            if error.errno == 6:  # ENXIO: nothing but a hole up to the end
+                return
+            begin, stop = start, end
+        if begin >= end:
+            return
+        yield begin, stop
+        start = stop

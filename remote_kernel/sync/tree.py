@@ -1,0 +1,127 @@
+"""List what is in a folder: every file, folder and symbolic link, with what makes it equal to another.
+
+Paths are bytes, relative, with `/`: a name may hold anything but that, whatever the locale is.
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from hashlib import blake2b
+from typing import NamedTuple
+
+from remote_kernel.sync.rules import Rules
+
+FILE, FOLDER, LINK = "f", "d", "l"
+PARTS = (b".remote_kernel-", b".part")
+_CHUNK = 1 << 20
+
+
+class Entry(NamedTuple):
+    """One thing to copy. `time` is its mtime in nanoseconds, `extra` a link's target, or a file's digest if asked for.
+
+    `is_sparse` says that it takes less room than its size.
+    """
+
+    path: bytes
+    kind: str
+    mode: int
+    size: int
+    time: int
+    extra: bytes
+    is_sparse: bool
+
+
+class Listing:
+    """What a folder holds. `left` are paths that were not read, each with the reason; `left_out` counts what the
+    rules leave out, and `passed_over` are sockets, pipes and devices.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.left: list[tuple[bytes, str]] = []
+        self.passed_over: list[bytes] = []
+        self.left_out = 0
+
+
+def list_folder(root: bytes, rules: Rules, with_digests: bool) -> Listing:
+    """List what is below a folder, each folder before what is in it; read its .gitignore files into `rules`."""
+    found = Listing()
+    rules.read_above(root)
+    waiting = [b""]
+    while waiting:
+        folder = waiting.pop()
+        path = os.path.join(root, folder) if folder else root
+        rules.read(folder, path)
+        try:
+            with os.scandir(path) as items:
+                inside = sorted(items, key=lambda item: item.name)
+        except OSError as error:
+            found.left.append((folder or b".", str(error.strerror)))
+            continue
+        folders = []
+        for item in inside:
+            below = folder + b"/" + item.name if folder else item.name
+            if is_part(item.name):
+                continue
+            is_folder = item.is_dir(follow_symlinks=False)
+            if rules.leave_out(below, is_folder):
+                found.left_out += 1
+                continue
+            _add(found, below, item.path, with_digests)
+            if is_folder:
+                folders.append(below)
+        waiting += reversed(folders)
+    return found
+
+
+def list_file(path: bytes, name: bytes, with_digests: bool) -> Listing:
+    """List one file under that name; a link is followed."""
+    found = Listing()
+    _add(found, name, os.path.realpath(path), with_digests)
+    return found
+
+
+def is_part(name: bytes) -> bool:
+    """Whether a file of this name is the unfinished copy of another."""
+    return name.startswith(PARTS[0]) and name.endswith(PARTS[1])
+
+
+def digest(path: bytes) -> bytes:
+    """Give what tells a file's content from others'. Raises OSError."""
+    found = blake2b(digest_size=16)
+    with open(path, "rb", buffering=0) as file:
+        buffer = bytearray(_CHUNK)
+        view = memoryview(buffer)
+        while True:
+            count = file.readinto(buffer)
+            if not count:
+                return found.digest()
+            found.update(view[:count])
+
+
+def describe(path: bytes, at: os.stat_result, with_digest: bool, where: bytes) -> Entry | None:
+    """Give the entry of one path; None for what is neither file, folder nor link. Raises OSError."""
+    mode = stat.S_IMODE(at.st_mode) & 0o777
+    if stat.S_ISDIR(at.st_mode):
+        return Entry(path, FOLDER, mode, 0, at.st_mtime_ns, b"", False)
+    if stat.S_ISLNK(at.st_mode):
+        return Entry(path, LINK, 0o777, 0, at.st_mtime_ns, os.readlink(where), False)
+    if not stat.S_ISREG(at.st_mode):
+        return None
+    is_sparse = at.st_blocks * 512 < at.st_size
+    extra = digest(where) if with_digest else b""
+    return Entry(path, FILE, mode, at.st_size, at.st_mtime_ns, extra, is_sparse)
+
+
+def _add(found: Listing, path: bytes, where: bytes, with_digests: bool) -> None:
+    try:
+        entry = describe(path, os.lstat(where), with_digests, where)
+    except OSError as error:
+        found.left.append((path, str(error.strerror)))
+        return
+    if entry is None:
+        found.passed_over.append(path)
+    else:
+        found.entries.append(entry)

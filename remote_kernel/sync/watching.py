@@ -1,0 +1,62 @@
+"""Keep a remote folder like one here: look at it once a second, and send what has changed, over one connection."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from remote_kernel.errors import RemoteKernelError
+from remote_kernel.options import LaunchOptions
+from remote_kernel.sync.again import persistently
+from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.place import Place
+from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.transfer import Manner, Outcome, Progress, Push, far_settings
+from remote_kernel.sync.tree import Entry, list_file, list_folder
+
+INTERVAL_SECONDS = 1.0
+
+
+def watch(
+    options: LaunchOptions,
+    source: Place,
+    target: Place,
+    manner: Manner,
+    progress: Progress,
+    done: Callable[[Outcome], None],
+    lost: Callable[[RemoteKernelError], None],
+) -> NoReturn:
+    """Copy now and after every change, until a signal ends it; `done` hears of each copy.
+
+    A connection that is lost is tried again for ever, and `lost` hears of that. Raises as `sync` does.
+    """
+
+    def stay() -> NoReturn:
+        with FarEnd(options, far_settings(options, "receive", target, manner)) as far:
+            push = Push(far, source, manner, progress)
+            while True:
+                seen = _look(source, manner)
+                done(push.run())
+                _wait_for_change(far, source, manner, seen)
+
+    persistently(stay, lost, math.inf)
+    raise AssertionError("watching ends by a signal or an error")
+
+
+def _wait_for_change(far: FarEnd, source: Place, manner: Manner, seen: list[Entry]) -> None:
+    while True:
+        time.sleep(INTERVAL_SECONDS)  # changes are looked for, on any file system, network ones too
+        far.check()
+        if _look(source, manner) != seen:
+            return
+
+
+def _look(source: Place, manner: Manner) -> list[Entry]:
+    """Give what is there. What changes while it is copied is seen the next time, for this was called before."""
+    if not os.path.isdir(source.path):
+        return list_file(source.path, b"", with_digests=False).entries
+    rules = Rules([os.fsencode(line) for line in manner.excludes], manner.gitignore)
+    return list_folder(source.path, rules, with_digests=False).entries

@@ -1,0 +1,137 @@
+"""Messages between the two ends of a sync: a kind, a number and a body, over a byte pipe.
+
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WANTED = b"B", b"E", b"e", b"P", b"W", b"w"
+FILE, DATA, SAME, DONE, FAILED, MOVED, SENT, SUMMARY, ABORT = b"F", b"D", b"=", b"Z", b"X", b"M", b"s", b"S", b"A"
+CHUNK = 256 << 10
+LENGTH = struct.Struct(">Q")
+_HEAD = struct.Struct(">cQI")
+_LONGEST = 1 << 30  # digests of a file of 4 TiB take 2 MiB; whatever is longer is not ours
+
+
+class Broken(Exception):
+    """The pipe ended in the middle."""
+
+
+class SyncFailure(Exception):
+    """Nothing more can be done. `name` is that of an error in remote_kernel.errors."""
+
+    def __init__(self, name: str, message: str, hint: str = "") -> None:
+        super().__init__(name, message, hint)
+        self.name, self.message, self.hint = name, message, hint
+
+
+class Wire:
+    """One end of the pipe. Owns neither descriptor; what is written waits for `flush`, or for a buffer to be full."""
+
+    def __init__(self, fd_in: int, fd_out: int) -> None:
+        self._in = io.BufferedReader(io.FileIO(fd_in, "rb", closefd=False), CHUNK)
+        self._raw = io.FileIO(fd_out, "wb", closefd=False)
+        self._out = bytearray()
+
+    def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
+        """Send one message. Raises Broken."""
+        self._out += _HEAD.pack(kind, number, len(body))
+        if len(body) >= CHUNK // 4:
+            self.flush()
+            self._write(body)
+            return
+        self._out += body
+        if len(self._out) >= CHUNK:
+            self.flush()
+
+    def write_object(self, kind: bytes, value: Any) -> None:
+        """Send what JSON can hold."""
+        self.write(kind, 0, zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 1))
+
+    def flush(self) -> None:
+        """Send what waits. Raises Broken."""
+        if self._out:
+            self._write(self._out)
+            self._out = bytearray()
+
+    def read(self) -> tuple[bytes, int, bytes]:
+        """Give the next message. Raises Broken at the end, SyncFailure if the other end gave up."""
+        kind, number, length = _HEAD.unpack(self._exactly(_HEAD.size))
+        if length > _LONGEST:
+            raise Broken
+        body = self._exactly(length)
+        if kind == ABORT:
+            raise SyncFailure(*decoded(body))
+        return kind, number, body
+
+    def read_object(self, kind: bytes) -> Any:
+        """Give the next message, which has to be of that kind."""
+        found, _, body = self.read()
+        if found != kind:
+            raise Broken
+        return decoded(body)
+
+    def read_empty(self, kind: bytes) -> None:
+        """Read the next message, which has to be of that kind and says no more."""
+        if self.read()[0] != kind:
+            raise Broken
+
+    def skip_to(self, marker: bytes, longest: int = 1 << 20) -> tuple[bytes, Any]:
+        """Read past what a login shell printed; give that, and what JSON follows the marker. Raises Broken."""
+        noise = b""
+        while len(noise) < longest:
+            line = self._in.readline(longest)
+            if line.startswith(marker + b" "):
+                return noise, json.loads(line[len(marker) + 1 :])
+            noise += line
+            if not line:
+                break
+        raise Broken(noise)
+
+    def at_end(self) -> bool:
+        """Wait for the other end's next message, or for it to close."""
+        return not self._in.peek(1)
+
+    def _exactly(self, count: int) -> bytes:
+        try:
+            found = self._in.read(count)
+        except OSError as error:
+            raise Broken from error
+        if len(found) < count:
+            raise Broken
+        return found
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._raw.write(view) :]
+        except OSError as error:
+            raise Broken from error
+
+
+def decoded(body: bytes) -> Any:
+    """Give what write_object sent. Raises Broken."""
+    try:
+        return json.loads(zlib.decompress(body))
+    except (ValueError, zlib.error) as error:
+        raise Broken from error
+
+
+def to_text(raw: bytes) -> str:
+    """Give a path for JSON, whatever bytes it is made of."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def to_bytes(text: str) -> bytes:
+    """Give the path that `to_text` was called with."""
+    return text.encode("utf-8", "surrogateescape")

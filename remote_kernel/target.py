@@ -1,0 +1,55 @@
+"""Find the remote kernel that a person means by one word: a kernelspec's slug or name, or a host."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import NoSuchKernelspec
+from remote_kernel.kernelspec import Kernelspec, find_kernelspec, list_kernelspecs
+from remote_kernel.options import LaunchOptions
+
+
+class Target(NamedTuple):
+    """The settings to use, and the kernelspecs that they may be of: one, or for a mere host none or several."""
+
+    options: LaunchOptions
+    kernelspecs: tuple[Kernelspec, ...]
+
+
+def find_target(name: str) -> Target:
+    """Give what a name stands for: a kernelspec's slug or display name, else a host, as `add` takes it.
+
+    A host with one kernelspec stands for that; one with several only for the way there. Raises UsageError.
+    """
+    try:
+        spec = find_kernelspec(name)
+    except NoSuchKernelspec:
+        if " " in name:  # no host, but a display name
+            raise
+        return _host(name)
+    if spec.options is None:
+        raise NoSuchKernelspec(f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "mend its kernel.json")
+    return Target(spec.options, (spec,))
+
+
+def _host(name: str) -> Target:
+    specs = _hosts(name)
+    if not specs:
+        return Target(LaunchOptions(Endpoint.parse(name)), ())
+    options = specs[0].options
+    assert options
+    if len(specs) > 1:
+        options = LaunchOptions(
+            options.endpoint, options.jumps, transport=options.transport, ssh_config=options.ssh_config
+        )
+    return Target(options, specs)
+
+
+def _hosts(name: str) -> tuple[Kernelspec, ...]:
+    """Give the kernelspecs of a host; those for a single running kernel are not meant."""
+    return tuple(
+        spec
+        for spec in list_kernelspecs()
+        if spec.options and not spec.options.resume and name in (str(spec.options.endpoint), spec.options.endpoint.host)
+    )

@@ -1,0 +1,37 @@
+"""Open a connection of one's own on the way that kernels take, for what is not a command: files, and ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import paramiko
+
+from remote_kernel.errors import ConnectionLost
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.paramiko_config import Config, Hop
+from remote_kernel.transport.paramiko_connection import connect
+from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.verdict import explain
+
+
+def hops_of(options: LaunchOptions) -> list[Hop]:
+    """Give the hops on the way, the target last. Raises Failure."""
+    return Config(options.ssh_config).way(options.endpoint, options.jumps or None)
+
+
+@contextmanager
+def connected(options: LaunchOptions) -> Iterator[paramiko.Transport]:
+    """Connect and log in, asking nobody anything, for as long as the block. Raises TransportError's kinds.
+
+    A connection that breaks inside the block is ConnectionLost.
+    """
+    with ExitStack() as undo:
+        try:
+            transport = connect(hops_of(options), undo)
+        except Failure as failure:
+            raise explain(options, str(failure), 255, b"") from None
+        try:
+            yield transport
+        except (paramiko.SSHException, EOFError) as error:
+            raise ConnectionLost(f"the connection to {options.endpoint} broke: {error}", "try again") from error

@@ -1,0 +1,91 @@
+"""How long `remote_kernel sync` takes for files, beside `rsync -a` and `scp -r` on the same data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.world import ROUND_TRIP_SECONDS, Row, World, medians, timed
+
+SMALL_FILES = 10_000
+LARGE_BYTES = 2 << 30
+_BLOCK = 1 << 20
+
+
+def rows(world: World, runs: int) -> Iterator[Row]:
+    """Measure many small files, one large one, and nothing to do; near, and small files at 50 ms."""
+    runs = min(runs, 3)
+    small, large = world.folder / "small", world.folder / "large"
+    make_small(small, SMALL_FILES)
+    make_large(large, LARGE_BYTES)
+    for title, data in ((f"{SMALL_FILES:,} small files", small), (f"{LARGE_BYTES >> 30} GiB in one file", large)):
+        ours, rsync, scp = medians(
+            runs,
+            lambda data=data: fresh(world, lambda: ours_seconds(world, "target", data)),
+            lambda data=data: fresh(world, lambda: rsync_seconds(world, "target", data)),
+            lambda data=data: fresh(world, lambda: scp_seconds(world, "target", data)),
+        )
+        yield Row(f"sync {title}, beside rsync -a", ours, rsync, rsync * 1.1, "s")
+        yield Row(f"sync {title}, beside scp -r", ours, scp, scp, "s")
+    ours_seconds(world, "target", small)
+    again, rsync_again = medians(
+        runs, lambda: ours_seconds(world, "target", small), lambda: rsync_seconds(world, "target", small)
+    )
+    yield Row(f"sync {SMALL_FILES:,} unchanged files, beside rsync -a", again, rsync_again, rsync_again + 0.5, "s")
+    far, near = medians(
+        runs,
+        lambda: fresh(world, lambda: ours_seconds(world, "far", small)),
+        lambda: fresh(world, lambda: ours_seconds(world, "target", small)),
+    )
+    trip = ROUND_TRIP_SECONDS
+    yield Row(f"sync {SMALL_FILES:,} small files at 50 ms, beside near", far, near, near + 30 * trip, "s")
+    for data in (small, large):
+        shutil.rmtree(data)
+    world.ssh("target", "rm -rf copy")
+
+
+def make_small(folder: Path, count: int) -> None:
+    """Fill a folder with small files, 100 to a folder."""
+    for number in range(count):
+        inner = folder / f"{number // 100:03}"
+        if number % 100 == 0:
+            inner.mkdir(parents=True)
+        (inner / f"file{number}.py").write_bytes(os.urandom(200 + number % 4000))
+
+
+def make_large(folder: Path, size: int) -> None:
+    """Put one file of random bytes into a folder."""
+    folder.mkdir()
+    with (folder / "data").open("wb") as file:
+        for _ in range(size // _BLOCK):
+            file.write(os.urandom(_BLOCK))
+
+
+def fresh(world: World, action: object) -> float:
+    """Time a copy to where nothing is."""
+    world.ssh("target", "rm -rf copy && mkdir copy")
+    return action()  # type: ignore[operator,no-any-return]
+
+
+def ours_seconds(world: World, host: str, data: Path) -> float:
+    """Time our command, the program's start and the login included."""
+    world.cool(host)
+    words = [sys.executable, "-m", "remote_kernel", "sync", host, str(data), "remote:copy", "--no-ignore"]
+    words += ["--ssh-config", str(world.ssh_config)]
+    return timed(lambda: subprocess.run(words, check=True, capture_output=True, timeout=600))
+
+
+def rsync_seconds(world: World, host: str, data: Path) -> float:
+    """Time `rsync -a`."""
+    words = ["rsync", "-a", "-e", f"ssh -F {world.ssh_config}", str(data), f"{host}:copy/"]
+    return timed(lambda: subprocess.run(words, check=True, capture_output=True, timeout=600))
+
+
+def scp_seconds(world: World, host: str, data: Path) -> float:
+    """Time `scp -r`."""
+    words = ["scp", "-q", "-r", "-p", "-F", str(world.ssh_config), str(data), f"{host}:copy/"]
+    return timed(lambda: subprocess.run(words, check=True, capture_output=True, timeout=600))

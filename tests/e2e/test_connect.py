@@ -1,0 +1,195 @@
+"""`remote_kernel connect` at a real terminal and off it: the kernel's folder, interpreter, variables; the keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from remote_kernel.cli.manager import main
+from remote_kernel.options import LaunchOptions, find_program
+from remote_kernel.transport import openssh
+from tests.support.kernels import options_for, write_kernelspec
+from tests.support.servers import Server, Servers, server_with_terminals
+
+OVER = pytest.mark.parametrize("over", ["openssh", "paramiko"])
+
+
+@pytest.fixture(autouse=True)
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a kernels folder of the test's own."""
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+@pytest.fixture(scope="module")
+def terminals(servers: Servers) -> Iterator[Path]:
+    """Give an ssh config whose `target` gives terminals."""
+    folder = Path(tempfile.mkdtemp(prefix="rk-terminals-", dir="/var/tmp"))
+    with server_with_terminals(servers, folder) as config:
+        yield config
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def options(target: Server, terminals: Path, bare_python: Path, remote_folder: Path) -> Iterator[LaunchOptions]:
+    """Give settings of a kernel with all that a shell has to follow; end the connection in the end."""
+    (remote_folder / "the work").mkdir()
+    found = options_for(
+        "target",
+        terminals,
+        bare_python,
+        workdir=str(remote_folder / "the work"),
+        env=(("COLOUR", "it's \\blue & 'öd'"), ("HISTFILE", "/dev/null")),
+        init='GREETING="from the init"; export GREETING',
+    )
+    yield found
+    openssh.end_master(found, openssh.master_mark(found))
+
+
+def connect(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
+    """Run the command off any terminal."""
+    program = find_program()
+    assert program
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [program, "connect", *words], capture_output=True, text=True, timeout=60, start_new_session=True, **more
+    )
+
+
+@contextmanager
+def terminal(*words: str, **variables: str) -> Iterator[pexpect.spawn]:
+    """Run the command at a terminal of 40 lines and 132 columns."""
+    program = find_program()
+    assert program
+    env = {**os.environ, "TERM": "dumb", **variables}
+    with_terminal = pexpect.spawn(
+        program, ["connect", *words], encoding="utf-8", timeout=20, dimensions=(40, 132), env=env
+    )
+    try:
+        with_terminal.expect("[$%>#] ")  # what is typed before, some shells throw away
+        yield with_terminal
+    finally:
+        with_terminal.close(force=True)
+
+
+def asked(shell: pexpect.spawn, line: str) -> str:
+    """Run a line in the remote shell; give what it printed."""
+    shell.sendline(f"echo be''gin; {line}; echo do''ne")
+    shell.expect(r"begin\r\n((?:.*\r\n)?)done\r\n")
+    assert shell.match
+    return str(shell.match[1]).strip()
+
+
+@OVER
+def test_shell_is_where_and_as_the_kernel_runs(kernels: Path, options: LaunchOptions, over: str) -> None:
+    write_kernelspec(kernels, "mine", options._replace(transport=over))
+    home = Path(options.workdir).parent.parent
+    (home / ".bashrc").write_text("PATH=/bin:$PATH; alias hello='echo from the rc file'; export VIRTUAL_ENV=/other\n")
+    try:
+        with terminal("mine") as shell:
+            assert asked(shell, "pwd") == options.workdir
+            assert asked(shell, "command -v python") == options.python
+            assert asked(shell, "echo $VIRTUAL_ENV") == str(Path(options.python).parent.parent)
+            assert asked(shell, 'echo "$COLOUR, $GREETING"') == "it's \\blue & 'öd', from the init"
+            assert asked(shell, "hello") == "from the rc file"
+            shell.sendline("exit 3")
+            shell.expect(pexpect.EOF)
+            shell.wait()
+            assert shell.exitstatus == 3
+    finally:
+        (home / ".bashrc").unlink()
+
+
+@OVER
+def test_ctrl_c_is_the_remote_commands_and_so_is_the_size(options: LaunchOptions, kernels: Path, over: str) -> None:
+    write_kernelspec(kernels, "mine", options._replace(transport=over))
+    with terminal("mine") as shell:
+        assert asked(shell, "stty size") == "40 132"
+        shell.setwinsize(24, 90)
+        shell.sendline("until [ \"$(stty size)\" = '24 90' ]; do sleep 0.05; done; echo resi''zed; sleep 100")
+        shell.expect("resized\r\n")
+        shell.sendintr()
+        assert asked(shell, "echo still here") == "still here"
+        shell.sendeof()
+        shell.expect(pexpect.EOF)
+
+
+@OVER
+def test_command_has_its_words_bytes_and_status(options: LaunchOptions, kernels: Path, over: str) -> None:
+    write_kernelspec(kernels, "mine", options._replace(transport=over))
+    code = "import json, os, sys; print(json.dumps([sys.argv[1:], os.getcwd(), sys.prefix, sys.stdin.read()]))"
+    words = ["two words", "$HOME", "it's", 'a "b"', "--env", "", "*"]
+    done = connect("mine", "--", "python", "-c", code, *words, input="from here\n")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [words, options.workdir, str(Path(options.python).parents[1]), "from here\n"]
+    assert connect("mine", "--", "sh", "-c", "kill -9 $$").returncode in (128 + signal.SIGKILL, 255)
+    assert connect("mine", "--", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_shell_off_a_terminal_reads_its_commands(options: LaunchOptions, kernels: Path) -> None:
+    write_kernelspec(kernels, "mine", options)
+    done = connect("mine", input="pwd\necho $COLOUR >&2\nexit 5\n")
+    assert (done.returncode, done.stdout, done.stderr) == (5, f"{options.workdir}\n", "it's \\blue & 'öd'\n")
+
+
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/tcsh", "/usr/bin/fish", "/bin/zsh"])
+def test_every_login_shell(options: LaunchOptions, kernels: Path, target: Server, shell: str) -> None:
+    write_kernelspec(kernels, "mine", options)
+    (target.home / ".zshrc").touch()  # else zsh asks a new user to write one
+    with target.login_shell(shell):
+        done = connect("mine", "--", "python", "-c", "import os, sys; print(os.getcwd(), sys.prefix)")
+        assert done.stdout.strip() == f"{options.workdir} {Path(options.python).parents[1]}", done.stderr
+        with terminal("mine") as spawned:
+            spawned.sendline("which python")
+            spawned.expect_exact(str(options.python))
+            spawned.sendline("exit")
+            spawned.expect(pexpect.EOF)
+    (target.home / ".zshrc").unlink()
+
+
+def test_missing_folder_and_interpreter(options: LaunchOptions, kernels: Path) -> None:
+    write_kernelspec(kernels, "folder", options._replace(workdir="~/no such"))
+    write_kernelspec(kernels, "python", options._replace(python="/opt/none/bin/python", init=""))
+    done = connect("folder", "--", "true")
+    assert done.returncode == 40
+    assert "no folder '~/no such'" in done.stderr
+    done = connect("python", "--", "true")
+    assert done.returncode == 41
+    assert "no interpreter '/opt/none/bin/python'" in done.stderr
+    with terminal("python") as shell:  # a person may mend it
+        assert "no interpreter '/opt/none/bin/python'" in shell.before
+        assert asked(shell, "pwd") == options.workdir
+
+
+def test_host_with_one_kernelspec_stands_for_it(options: LaunchOptions, kernels: Path, terminals: Path) -> None:
+    write_kernelspec(kernels, "one", options)
+    assert connect("target", "--", "pwd").stdout.strip() == options.workdir
+    write_kernelspec(kernels, "two", options)
+    done = connect("target", "--", "pwd")
+    assert done.stdout.strip() == str(Path(options.workdir).parents[1])
+    assert "several kernelspecs (one, two)" in done.stderr
+    given = connect("target", "--ssh-config", str(terminals), "--workdir", "/usr", "--", "pwd")
+    assert given.stdout.strip() == "/usr"
+
+
+def test_without_a_name_lists_kernelspecs_and_their_jump_hosts(
+    options: LaunchOptions, kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_kernelspec(kernels, "mine", options._replace(jumps=(options.endpoint._replace(host="gate"),)))
+    assert main(["connect"]) == 0
+    assert [line.split()[3:5] for line in capfd.readouterr().out.splitlines()][1] == ["target", "gate"]
+
+
+def test_host_that_cannot_be_reached_is_told_as_for_a_kernel() -> None:
+    done = connect("no-such-host.invalid", "--", "true")
+    assert done.returncode == 23
+    assert "no-such-host.invalid has no address" in done.stderr

@@ -1,0 +1,178 @@
+"""`remote_kernel add --discover` on a host with environments of every kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from remote_kernel.cli.manager import main
+from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.options import find_program
+from remote_kernel.probe import install_ipykernel
+from tests.support.interpreters import base_python
+from tests.support.kernels import options_for
+from tests.support.servers import Server
+
+
+@pytest.fixture(autouse=True)
+def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a kernels folder of the test's own."""
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def make_venv(folder: Path, *packages: str, cfg: str = "") -> Path:
+    """Make an environment without pip, and pretend that packages are installed; give its interpreter."""
+    subprocess.run([str(base_python()), "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    for package in packages:
+        name, version = package.split("==")
+        (site / f"{name}-{version}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (site / f"{name}-{version}.dist-info" / "METADATA").write_text(metadata)
+    with (folder / "pyvenv.cfg").open("a") as file:
+        file.write(cfg)
+    return folder / "bin" / "python"
+
+
+@pytest.fixture
+def environments(target: Server, remote_folder: Path, remote_python: Path) -> Iterator[dict[str, Path]]:
+    """Put one environment of each kind where its tool does; give their interpreters by what they are called."""
+    conda = target.home / "miniforge3"
+    made = {
+        "conda base": make_venv(conda),
+        "conda": make_venv(conda / "envs" / "vision", "torch==2.4.1"),
+        "venv": make_venv(remote_folder / "plain" / "venv", "jax==0.4.30"),
+        "uv": make_venv(remote_folder / "quick" / ".venv", cfg="uv = 0.4.18\n"),
+        "pixi": make_venv(remote_folder / "deep" / ".pixi" / "envs" / "default"),
+        "good": remote_folder / "good" / ".venv" / "bin" / "python",
+    }
+    for prefix in (conda, conda / "envs" / "vision", made["pixi"].parents[1]):
+        (prefix / "conda-meta").mkdir()
+    (remote_folder / "good").mkdir()
+    (remote_folder / "good" / ".venv").symlink_to(remote_python.parents[1])
+    broken = remote_folder / "broken" / "venv"
+    (broken / "bin").mkdir(parents=True)
+    (broken / "pyvenv.cfg").touch()
+    (broken / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    (broken / "bin" / "python").chmod(0o755)
+    made["broken"] = broken / "bin" / "python"
+    r = target.home / ".local/share/jupyter/kernels/ir"
+    r.mkdir(parents=True)
+    (r / "kernel.json").write_text(
+        json.dumps({"argv": ["R", "{connection_file}"], "display_name": "R", "language": "R"})
+    )
+    yield made
+    shutil.rmtree(conda)
+    shutil.rmtree(r)
+
+
+def found(ssh_config: Path, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Give what `--json` tells."""
+    capfd.readouterr()
+    assert main(["add", "--discover", "target", "--ssh-config", str(ssh_config), "--json"]) == 0
+    return dict(json.loads(capfd.readouterr().out))
+
+
+def test_every_kind_is_found_and_told_apart(
+    environments: dict[str, Path], ssh_config: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    everything = found(ssh_config, capfd)
+    assert time.monotonic() - began < 15  # 5 s where nothing else runs
+    by_path = {one["python"]: one for one in everything["environments"]}
+    kinds = {name: by_path[str(python)]["kind"] for name, python in environments.items() if name != "broken"}
+    names = {name: by_path[str(python)]["name"] for name, python in environments.items() if name != "broken"}
+    assert kinds == {
+        "conda base": "conda",
+        "conda": "conda",
+        "venv": "venv",
+        "uv": "uv",
+        "pixi": "pixi",
+        "good": "venv",
+    }
+    assert names == {
+        "conda base": "miniforge3 base",
+        "conda": "vision",
+        "venv": "plain",
+        "uv": "quick",
+        "pixi": "deep",
+        "good": "good",
+    }
+    assert by_path[str(environments["conda"])]["torch"] == "2.4.1"
+    assert by_path[str(environments["venv"])]["jax"] == "0.4.30"
+    assert int(by_path[str(environments["good"])]["ipykernel"].split(".")[0]) >= 7
+    assert by_path[str(environments["uv"])]["ipykernel"] is None
+    assert everything["silent"] == [str(environments["broken"])]
+    assert {"name": "ir", "display_name": "R", "language": "R"} in everything["kernelspecs"]
+    assert [one["kind"] for one in by_path.values()].count("system") >= 1
+    assert list_kernelspecs() == []
+
+
+def test_all_adds_what_can_run_a_kernel(
+    environments: dict[str, Path], ssh_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["add", "--discover", "target", "--ssh-config", str(ssh_config), "--all", "--no-check"]
+    assert main(words) == 0
+    said = capfd.readouterr()
+    specs = {spec.slug: spec.options for spec in list_kernelspecs()}
+    assert set(specs) == {"good_target", "r_target"}
+    assert specs["good_target"] and specs["good_target"].python == str(environments["good"])
+    assert specs["r_target"] and specs["r_target"].kernel == "ir"
+    assert f"{environments['uv']} has no ipykernel: give --install" in said.err
+    assert "system's own" in said.err
+    assert main(words) == 0  # once more adds nothing
+    assert f"{environments['good']} is here already, as good_target" in capfd.readouterr().err
+    assert len(list_kernelspecs()) == 2
+
+
+def test_chosen_at_the_terminal_is_tried_and_added(environments: dict[str, Path], ssh_config: Path) -> None:
+    program = find_program()
+    assert program
+    words = ["add", "--discover", "target", "--ssh-config", str(ssh_config)]
+    spawned = pexpect.spawn(program, words, encoding="utf-8", timeout=60, dimensions=(60, 250))
+    try:
+        spawned.expect(r"(\d+) +good +venv [^\n]*\n")
+        assert spawned.match
+        number = spawned.match[1]
+        spawned.expect("add which")
+        spawned.sendline("99")
+        spawned.expect("'99' is no choice")
+        spawned.expect("add which")
+        spawned.sendline(number)
+        spawned.expect("it answered after")
+        spawned.expect("added 'good .target.' as good_target")
+        spawned.expect(pexpect.EOF)
+    finally:
+        spawned.close(force=True)
+    assert [spec.slug for spec in list_kernelspecs()] == ["good_target"]
+
+
+@pytest.mark.parametrize(("kind", "tool"), [("conda", "miniforge3/bin/conda"), ("uv", ".local/bin/uv")])
+def test_install_uses_the_tool_of_the_environment(
+    environments: dict[str, Path], target: Server, ssh_config: Path, remote_folder: Path, kind: str, tool: str
+) -> None:
+    # A stand-in for the tool notes what it is asked for: the real ones would download half a gigabyte.
+    path = target.home / tool
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "$@" > {remote_folder}/asked\n')
+    path.chmod(0o755)
+    os.chown(remote_folder, target.account.uid, target.account.gid)
+    python = environments[kind]
+    try:
+        said = install_ipykernel(options_for("target", ssh_config, python))
+        asked = (remote_folder / "asked").read_text().split()
+        assert said.split() == [str(path), *asked]
+        expected = ["-p", str(python.parents[1])] if kind == "conda" else ["--python", str(python)]
+        assert set(expected) < set(asked) and "ipykernel" in asked
+    finally:
+        path.unlink()
