@@ -30,7 +30,7 @@ SHIPPED = {
     "install": ("kernel", "survey"),
     "sync": tuple(
         f"sync.{name}"
-        for name in ("rules", "tree", "wire", "blocks", "sender", "part", "plan", "contents", "receiver", "far")
+        for name in ("rules", "tree", "wire", "blocks", "tool", "sender", "part", "plan", "contents", "receiver", "far")
     ),
     "discover": ("kernel", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),

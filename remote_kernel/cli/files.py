@@ -19,6 +19,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.place import parse_places
 from remote_kernel.sync.receiver import Wishes
+from remote_kernel.sync.tool import ALL, NEVER
 from remote_kernel.sync.transfer import Manner, Outcome
 from remote_kernel.sync.transfer import sync as copy
 from remote_kernel.sync.watching import watch as watch_folder
@@ -30,7 +31,7 @@ Examples:
   remote_kernel sync remote_cuda remote:results ./
   remote_kernel sync gpu1 data/ remote:/scratch/data --delete --dry-run
   remote_kernel sync . remote:work --exclude '*.ckpt' --exclude /runs/ --watch
-  remote_kernel sync . remote:work --no-ignore --checksum --verbose
+  remote_kernel sync . remote:work --no-ignore --checksum --verbose --rsync
   remote_kernel sync me@gpu1:2222 model.py remote:work/ -J me@gate
 
 'remote:' marks the path on the host; if relative, it starts from the kernelspec's --workdir, else from the home. As
@@ -84,6 +85,13 @@ def sync(
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on, and copy what changes here: looks once a second, until Ctrl-C.")
     ] = False,
+    rsync: Annotated[
+        bool | None,
+        typer.Option(
+            "--rsync/--no-rsync",
+            help="Let rsync carry all files, or none; else, where both ends have it, large ones that have changed.",
+        ),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every path that is copied or deleted.")] = False,
     jump: settings.JumpOption = None,
     transport: settings.TransportOption = None,
@@ -103,6 +111,8 @@ def sync(
     given = Settings(None, jump, None, None, None, None, None, transport, None, None, None, ssh_config)
     options = _options(words[0] if len(words) == 3 else None, given)
     wishes = Wishes(delete=delete, dry_run=dry_run, checksum=checksum, names=dry_run or verbose)
+    if rsync is not None:
+        wishes = wishes._replace(rsync=ALL if rsync else NEVER)
     manner = Manner(wishes, tuple(exclude or ()), not no_ignore)
     with reporter(f"{source} to {target}") as report:
         if watch:

@@ -17,7 +17,9 @@ from remote_kernel.errors import (
 )
 
 PATIENCE_SECONDS = 120.0
+FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE = 10.0
+_LONG_SECONDS = 30.0
 _MAY_PASS = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed, ConnectionLost, TransportError}
 
 Result = TypeVar("Result")
@@ -28,19 +30,21 @@ def persistently(
     tell: Callable[[RemoteKernelError], None],
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> Result:
-    """Give what the action gives, called again for so long after it last lost a connection that had been up.
+    """Give what the action gives, called again for so long after it first lost a connection that had been up.
 
-    A host that was never reached is an error at once; `tell` hears of every other one.
+    One that had been up for a while counts as a first one again. A host that was never reached is an error at once;
+    `tell` hears of every other one.
     """
     deadline = 0.0
-    pause = 0.5
+    pause = FIRST_PAUSE_SECONDS
     while True:
+        begun = time.monotonic()
         try:
             return action()
         except RemoteKernelError as error:
             now = time.monotonic()
-            if isinstance(error, ConnectionLost):
-                deadline, pause = now + patience_seconds, 0.5
+            if isinstance(error, ConnectionLost) and (not deadline or now - begun > _LONG_SECONDS):
+                deadline, pause = now + patience_seconds, FIRST_PAUSE_SECONDS
             if type(error) not in _MAY_PASS or now >= deadline:
                 raise
             tell(error)

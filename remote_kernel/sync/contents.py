@@ -49,6 +49,17 @@ def basis(target: bytes, entry: Entry) -> bytes:
     return found
 
 
+def has_old_version(target: bytes, entry: Entry) -> bool:
+    """Whether a large file is to replace a large one, and nothing of it has come yet."""
+    if entry.size < blocks.LEAST or os.path.lexists(part_path(target)):
+        return False
+    try:
+        there = os.lstat(target)
+    except OSError:
+        return False
+    return stat.S_ISREG(there.st_mode) and there.st_size >= blocks.LEAST
+
+
 class Contents:
     """Receives files into `root`. `moved` is called with bytes and files that have been dealt with.
 
@@ -139,6 +150,7 @@ class Contents:
             return
         self.files += 1
         self.bytes += entry.size
+        self._moved(0, 1)
 
     def _fail(self, entry: Entry, error: OSError) -> None:
         if error.errno in _FULL:

@@ -11,6 +11,7 @@ import os
 from remote_kernel.sync import wire
 from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.sender import Sender, find_source, shown
+from remote_kernel.sync.tool import NEVER, has_rsync
 from remote_kernel.sync.wire import Broken, SyncFailure, Wire, to_bytes
 
 TYPE_CHECKING = False
@@ -62,9 +63,10 @@ def _send(pipe: Wire, settings: dict[str, Any]) -> None:
     path = os.path.expanduser(to_bytes(settings["path"])) or b"."
     excludes = [to_bytes(line) for line in settings["excludes"]]
     source = find_source(path, excludes, settings["gitignore"], settings["wishes"]["checksum"])
-    sender = Sender(pipe, source, lambda moved, files: None)
+    wishes = Wishes(**settings["wishes"])
+    sender = Sender(pipe, source, lambda moved, files: None, wishes.rsync != NEVER and has_rsync())
     sender.offer()
-    sender.deliver(dry_run=settings["wishes"]["dry_run"])
+    sender.deliver(wishes.dry_run)
 
 
 def _receive(pipe: Wire, settings: dict[str, Any]) -> None:

@@ -10,11 +10,12 @@ import stat
 from typing import NamedTuple
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.contents import Contents, basis
+from remote_kernel.sync.contents import Contents, basis, has_old_version
 from remote_kernel.sync.part import part_path, sweep
 from remote_kernel.sync.plan import Plan, below, check, compare, is_same_time
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import shown
+from remote_kernel.sync.tool import ALL, CHANGED, NEVER, has_rsync
 from remote_kernel.sync.tree import FILE, FOLDER, Entry
 from remote_kernel.sync.wire import Broken, SyncFailure, Wire, to_bytes, to_text
 
@@ -28,13 +29,15 @@ _MOST_NAMED = 100
 
 class Wishes(NamedTuple):
     """What is asked for besides the files: `delete` what the source lacks, `dry_run` changes nothing, `checksum`
-    compares contents where sizes are equal, `names` tells every path that is dealt with.
+    compares contents where sizes are equal, `names` tells every path that is dealt with, `rsync` is who carries files:
+    NEVER it, where both ends have it those CHANGED that are large, or ALL.
     """
 
     delete: bool = False
     dry_run: bool = False
     checksum: bool = False
     names: bool = False
+    rsync: str = CHANGED
 
 
 class Offer(NamedTuple):
@@ -44,6 +47,7 @@ class Offer(NamedTuple):
     is_folder: bool
     root: bytes
     rules: Rules
+    has_rsync: bool
     entries: list[Entry]
     notes: dict[str, Any]
 
@@ -53,9 +57,11 @@ class Receiver:
 
     def __init__(self, wire_: Wire, target: bytes, wishes: Wishes, moved: Callable[[int, int], None]) -> None:
         self._wire, self._target, self._wishes, self._moved = wire_, target, wishes, moved
-        self.offer = Offer(b"", False, b"", Rules([], False), [], {})
+        self.offer = Offer(b"", False, b"", Rules([], False), False, [], {})
         self.root = b""
         self.plan = Plan()
+        self.for_rsync: list[bytes] = []
+        self._rsync_is_here: bool | None = None
         self._failed: list[tuple[bytes, str]] = []
         self._deleted = 0
 
@@ -75,12 +81,18 @@ class Receiver:
         return self._described()
 
     def ask(self, plan: dict[str, Any]) -> None:
-        """Tell the plan, and what is wanted."""
+        """Tell the plan, make folders and links, and say which contents are wanted. Raises Broken, SyncFailure."""
         self._wire.write_object(wire.PLAN, plan)
+        if not self._wishes.dry_run:
+            self._make_way()
         for number in self.plan.wanted:
             entry = self.offer.entries[number]
-            known = b"" if self._wishes.dry_run else basis(os.path.join(self.root, entry.path), entry)
-            self._wire.write(wire.WANT, number, known)
+            path = os.path.join(self.root, entry.path)
+            if self._is_for_rsync(path, entry):
+                self.for_rsync.append(entry.path)
+                self._wire.write(wire.BY_RSYNC, number)
+            else:
+                self._wire.write(wire.WANT, number, b"" if self._wishes.dry_run else basis(path, entry))
         self._wire.write(wire.WANTED)
         self._wire.flush()
 
@@ -91,7 +103,6 @@ class Receiver:
             self._deleted = len(self.plan.doomed)
             self._wire.read_empty(wire.SENT)
         else:
-            self._make_way()
             contents.receive()
             self._failed += contents.failed
             self._delete()
@@ -100,6 +111,17 @@ class Receiver:
         self._wire.write_object(wire.SUMMARY, summary)
         self._wire.flush()
         return summary
+
+    def _is_for_rsync(self, path: bytes, entry: Entry) -> bool:
+        mode = self._wishes.rsync
+        if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(path, entry)):
+            return False
+        if self._rsync_is_here is None:
+            self._rsync_is_here = self.offer.has_rsync and has_rsync()
+        if mode == ALL and not self._rsync_is_here:
+            where = os.uname().nodename if self.offer.has_rsync else "the sending side"
+            raise SyncFailure("SyncError", f"there is no rsync 3.1 or later on {where}", "leave out --rsync")
+        return self._rsync_is_here
 
     def _make_way(self) -> None:
         """Remove what is in the way, make folders and links, and mend modes and times."""
@@ -199,6 +221,7 @@ class Receiver:
         plan, entries = self.plan, self.offer.entries
         found: dict[str, Any] = {
             "root": to_text(self.root),
+            "name": "" if self.offer.is_folder or not entries else to_text(entries[0].path),
             "files": len(plan.wanted),
             "bytes": sum(entries[number].size for number in plan.wanted),
         }
@@ -245,7 +268,8 @@ def find_target(target: bytes, offer: Offer) -> tuple[bytes, list[Entry]]:
                 )
         return os.path.realpath(root or b"."), offer.entries
     if not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b"..") or os.path.isdir(target):
-        if os.path.lexists(target or b".") and not os.path.isdir(target or b"."):
+        whole = target.rstrip(b"/")
+        if whole and os.path.lexists(whole) and not os.path.isdir(whole):
             raise SyncFailure("SyncError", f"{shown(target)} is no folder", "leave out the slash to replace it")
         return os.path.realpath(target or b"."), offer.entries
     folder, name = os.path.split(target)
@@ -277,4 +301,4 @@ def _read_offer(wire_: Wire) -> Offer:
     if b"/" in name or name in (b".", b"..") or b"\0" in name:
         raise Broken
     rules = Rules.unpack(begin["rules"])
-    return Offer(name, bool(begin["is_folder"]), to_bytes(begin["root"]), rules, entries, notes)
+    return Offer(name, bool(begin["is_folder"]), to_bytes(begin["root"]), rules, bool(begin["rsync"]), entries, notes)

@@ -36,10 +36,11 @@ class Source(NamedTuple):
 
 
 class Want(NamedTuple):
-    """A file that the other end lacks: its number, and the digests of the blocks that are there."""
+    """A file that the other end lacks: its number, the digests of the blocks that are there, and who is to carry it."""
 
     number: int
     digests: bytes
+    by_rsync: bool
 
 
 def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
@@ -70,15 +71,15 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None]) -> None:
-        self._wire, self._source, self._moved = wire_, source, moved
+    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], has_rsync: bool) -> None:
+        self._wire, self._source, self._moved, self._has_rsync = wire_, source, moved, has_rsync
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
         """Tell what there is, and give the other end's plan. Raises Broken, SyncFailure."""
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "root": to_text(source.root)}
-        self._wire.write_object(wire.BEGIN, {**begin, "rules": source.rules.pack()})
+        self._wire.write_object(wire.BEGIN, {**begin, "rsync": self._has_rsync, "rules": source.rules.pack()})
         for first in range(0, len(listing.entries), _BATCH):
             rows = [pack(entry) for entry in listing.entries[first : first + _BATCH]]
             self._wire.write_object(wire.ENTRIES, rows)
@@ -90,10 +91,10 @@ class Sender:
         self.wanted = list(self._read_wanted())
         return plan
 
-    def deliver(self, by_other_means: frozenset[int] = frozenset(), *, dry_run: bool = False) -> Any:
-        """Send what is wanted, and give the summary. Files of these numbers have been brought there already."""
+    def deliver(self, dry_run: bool) -> Any:
+        """Send what is wanted, and give the summary. What rsync is to carry has been brought there already."""
         for want in () if dry_run else self.wanted:
-            if want.number in by_other_means:
+            if want.by_rsync:
                 self._wire.write(wire.MOVED, want.number)
             else:
                 self._send(want)
@@ -110,9 +111,13 @@ class Sender:
             kind, number, body = self._wire.read()
             if kind == wire.WANTED:
                 return
-            if kind != wire.WANT or number >= len(self._source.listing.entries) or self.entry(number).kind != FILE:
+            if (
+                kind not in (wire.WANT, wire.BY_RSYNC)
+                or number >= len(self._source.listing.entries)
+                or self.entry(number).kind != FILE
+            ):
                 raise wire.Broken
-            yield Want(number, body)
+            yield Want(number, body, kind == wire.BY_RSYNC)
 
     def _send(self, want: Want) -> None:
         entry = self.entry(want.number)

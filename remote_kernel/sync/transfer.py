@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
-from remote_kernel.errors import RemoteKernelError, by_name
+from remote_kernel.errors import RemoteKernelError, UsageError, by_name
 from remote_kernel.options import LaunchOptions
+from remote_kernel.sync.by_rsync import Errand, carry
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.receiver import Receiver, Wishes
-from remote_kernel.sync.sender import Sender, find_source
-from remote_kernel.sync.wire import Broken, SyncFailure, to_text
+from remote_kernel.sync.sender import Sender, Source, find_source
+from remote_kernel.sync.tool import ALL, NEVER, has_rsync
+from remote_kernel.sync.wire import Broken, SyncFailure, to_bytes, to_text
+from remote_kernel.transport import choice
 
 
 class Manner(NamedTuple):
@@ -61,17 +65,31 @@ def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, p
 
     Raises NothingToSync, NoRoom, SyncError; ConnectionLost, after which the same call goes on; TransportError's kinds.
     """
+    manner = fitting(options, manner)
     if source.is_remote:
         return _fetch(options, source, target, manner, progress)
     with FarEnd(options, far_settings(options, "receive", target, manner)) as far:
-        return Push(far, source, manner, progress).run()
+        return Push(options, far, source, manner, progress).run()
+
+
+def fitting(options: LaunchOptions, manner: Manner) -> Manner:
+    """Leave rsync out where it has no way of its own to the host. Raises UsageError where it is asked for."""
+    wishes = manner.wishes
+    if wishes.rsync == ALL and not _has_rsync():
+        raise UsageError("there is no rsync 3.1 or later here", "leave out --rsync")
+    if choice.name(options) == "openssh" and _has_rsync():
+        return manner
+    if wishes.rsync == ALL:
+        raise UsageError("rsync goes over the ssh program, not over paramiko", "leave out --rsync or --transport")
+    return manner._replace(wishes=wishes._replace(rsync=NEVER))
 
 
 class Push:
     """Sends what is here to a far end that receives, as often as `run` is called."""
 
-    def __init__(self, far: FarEnd, source: Place, manner: Manner, progress: Progress) -> None:
-        self._far, self._source, self._manner, self._progress = far, source, manner, progress
+    def __init__(self, options: LaunchOptions, far: FarEnd, source: Place, manner: Manner, progress: Progress) -> None:
+        self._options, self._far, self._source, self._manner = options, far, source, manner
+        self._progress = progress
         self._is_greeted = False
 
     def run(self) -> Outcome:
@@ -85,13 +103,18 @@ class Push:
         if not self._is_greeted:
             self._far.greet()
             self._is_greeted = True
-        sender = Sender(self._far.wire, found, self._progress.moved)
-        return _told(self._far, lambda: self._converse(sender))
+        sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync != NEVER)
+        return _told(self._far, lambda: self._converse(sender, found))
 
-    def _converse(self, sender: Sender) -> Outcome:
+    def _converse(self, sender: Sender, found: Source) -> Outcome:
         plan = sender.offer()
         self._progress.planned(plan["bytes"], plan["files"])
-        return _outcome(plan, sender.deliver(dry_run=self._manner.wishes.dry_run))
+        numbers = [want.number for want in sender.wanted if want.by_rsync]
+        if numbers:
+            names = tuple(sender.entry(number).path for number in numbers)
+            errand = _errand(found.root, to_bytes(plan["root"]), names, to_bytes(plan["name"]), is_push=True)
+            carry(self._options, errand, self._progress.moved)
+        return _outcome(plan, sender.deliver(self._manner.wishes.dry_run))
 
 
 def _fetch(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Outcome:
@@ -103,9 +126,27 @@ def _fetch(options: LaunchOptions, source: Place, target: Place, manner: Manner,
             plan = receiver.consider()
             progress.planned(plan["bytes"], plan["files"])
             receiver.ask(plan)
+            if receiver.for_rsync:
+                offer, names = receiver.offer, tuple(receiver.for_rsync)
+                single = b"" if offer.is_folder else names[0]
+                source_names = names if offer.is_folder else (offer.name,)
+                errand = _errand(offer.root, receiver.root, source_names, single, is_push=False)
+                carry(options, errand, progress.moved)
             return _outcome(plan, receiver.receive())
 
         return _told(far, converse)
+
+
+def _errand(source: bytes, target: bytes, names: tuple[bytes, ...], single: bytes, *, is_push: bool) -> Errand:
+    """Give what rsync is to do; a `single` file gets that name."""
+    if not single:
+        return Errand(source, target, names, is_push)
+    return Errand(os.path.join(source, names[0]), os.path.join(target, single), (), is_push)
+
+
+@cache
+def _has_rsync() -> bool:
+    return has_rsync()
 
 
 def _told(far: FarEnd, converse: Callable[[], Outcome]) -> Outcome:

@@ -14,7 +14,7 @@ from remote_kernel.sync.again import persistently
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.transfer import Manner, Outcome, Progress, Push, far_settings
+from remote_kernel.sync.transfer import Manner, Outcome, Progress, Push, far_settings, fitting
 from remote_kernel.sync.tree import Entry, list_file, list_folder
 
 INTERVAL_SECONDS = 1.0
@@ -34,9 +34,11 @@ def watch(
     A connection that is lost is tried again for ever, and `lost` hears of that. Raises as `sync` does.
     """
 
+    manner = fitting(options, manner)
+
     def stay() -> NoReturn:
         with FarEnd(options, far_settings(options, "receive", target, manner)) as far:
-            push = Push(far, source, manner, progress)
+            push = Push(options, far, source, manner, progress)
             while True:
                 seen = _look(source, manner)
                 done(push.run())

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WANTED = b"B", b"E", b"e", b"P", b"W", b"w"
+BEGIN, ENTRIES, ENTRIED, PLAN, WANT, BY_RSYNC, WANTED = b"B", b"E", b"e", b"P", b"W", b"R", b"w"
 FILE, DATA, SAME, DONE, FAILED, MOVED, SENT, SUMMARY, ABORT = b"F", b"D", b"=", b"Z", b"X", b"M", b"s", b"S", b"A"
 CHUNK = 256 << 10
 LENGTH = struct.Struct(">Q")

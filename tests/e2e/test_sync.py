@@ -21,11 +21,21 @@ from remote_kernel.cli.manager import main
 from tests.support.relay import Relay
 from tests.support.servers import Server
 
-WAYS = ("openssh", "paramiko")
+WAYS = {
+    "openssh": ("--transport", "openssh", "--no-rsync"),
+    "paramiko": ("--transport", "paramiko", "--no-rsync"),
+    "rsync": ("--transport", "openssh", "--rsync"),
+}
+# What differs between the ways is how contents are carried: the other tests go over one of them, and all at night.
+ONE_WAY = pytest.mark.parametrize(
+    "way",
+    ["openssh", *(pytest.param(name, marks=pytest.mark.nightly) for name in WAYS if name != "openssh")],
+    indirect=True,
+)
 
 
 class Way(NamedTuple):
-    """A transport, and the folders at both ends: `here` belongs to the tests, `there` to the remote user."""
+    """What carries the files, and the folders at both ends: `here` belongs to the tests, `there` to the remote user."""
 
     name: str
     here: Path
@@ -35,8 +45,7 @@ class Way(NamedTuple):
 
     def run(self, *words: str, host: str = "", inside: str = "") -> int:
         """Run `sync`; relative remote paths start from `there`."""
-        options = ["--transport", self.name, "--ssh-config", str(self.config)]
-        return main(["sync", host or self.host, *words, *options])
+        return main(["sync", host or self.host, *words, *WAYS[self.name], "--ssh-config", str(self.config)])
 
     def push(self, source: str | Path, target: str = "", *more: str) -> int:
         return self.run(str(source), f"remote:{self.there}/{target}", *more)
@@ -134,6 +143,7 @@ def test_everything_arrives_there_and_back_the_same(way: Way, tmp_path: Path) ->
     assert (back / "sparse").stat().st_blocks * 512 < 1 << 20
 
 
+@ONE_WAY
 def test_second_run_copies_nothing_and_a_change_only_what_changed(way: Way, capfd: pytest.CaptureFixture[str]) -> None:
     make_tree(way.here)
     assert way.push(way.here, "") == 0
@@ -172,6 +182,7 @@ def test_large_file_that_changed_in_places_is_rewritten_whole(way: Way) -> None:
     assert file.stat().st_mtime == 1
 
 
+@ONE_WAY
 def test_delete_removes_what_the_source_lacks_but_not_what_is_left_out(way: Way, target: Server) -> None:
     (way.here / ".gitignore").write_text("*.log\n/cache/\n")
     (way.here / "kept").write_text("1")
@@ -191,6 +202,7 @@ def test_delete_removes_what_the_source_lacks_but_not_what_is_left_out(way: Way,
     assert {path.name for path in way.there.iterdir()} == {".gitignore", "kept"}
 
 
+@ONE_WAY
 def test_gitignore_files_count_at_whichever_end_the_source_is(way: Way, target: Server, tmp_path: Path) -> None:
     for root in (way.here, way.there):
         (root / ".gitignore").write_text("*.ckpt\nbuild/\n")
@@ -208,6 +220,7 @@ def test_gitignore_files_count_at_whichever_end_the_source_is(way: Way, target: 
     assert files_in(tmp_path / "all") == expected | {"a.ckpt", "build/x", "sub/b.ckpt"}
 
 
+@ONE_WAY
 def test_checksum_finds_what_size_and_time_hide(way: Way) -> None:
     (way.here / "a").write_text("one")
     (way.here / "b").write_text("two")
@@ -225,6 +238,7 @@ def test_checksum_finds_what_size_and_time_hide(way: Way) -> None:
     assert (way.there / "b").stat().st_ino == inode
 
 
+@ONE_WAY
 def test_names_follow_the_rules_of_rsync(way: Way) -> None:
     (way.here / "data").mkdir()
     (way.here / "data/x").write_text("x")
@@ -240,6 +254,7 @@ def test_names_follow_the_rules_of_rsync(way: Way) -> None:
     assert files_in(way.there) == {"1/data/x", "2/x", "3/x", "4", "5/x"}
 
 
+@ONE_WAY
 def test_what_is_of_another_kind_is_replaced_only_with_delete(way: Way, target: Server) -> None:
     (way.here / "a").mkdir()
     (way.here / "a/x").write_text("x")
@@ -259,6 +274,7 @@ def test_what_is_of_another_kind_is_replaced_only_with_delete(way: Way, target: 
     assert tree(way.there, times=False) == tree(way.here, times=False)
 
 
+@ONE_WAY
 def test_path_that_cannot_be_written_does_not_stop_the_others(
     way: Way, target: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,7 +286,8 @@ def test_path_that_cannot_be_written_does_not_stop_the_others(
     (way.there / "extra").write_text("stays")
     assert way.push(f"{way.here}/", "", "--delete") == 63
     said = capfd.readouterr().err
-    assert "1 path could not be copied: foreign/a: Permission denied" in said
+    reason = "No such file" if way.name == "rsync" else "Permission denied"
+    assert f"1 path could not be copied: foreign/a: {reason}" in said
     assert "nothing was deleted" in said
     assert (way.there / "b").read_text() == "b"
     assert (way.there / "extra").exists()
@@ -409,7 +426,7 @@ def cut_when_half_is_there(relay: Relay, folder: Path, size: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("way", WAYS, indirect=True)
+@ONE_WAY
 def test_killed_at_any_moment_leaves_whole_files(way: Way, target: Server) -> None:
     old, new = os.urandom(4 << 20), os.urandom(4 << 20)
     names = [f"file{number}" for number in range(5)]
@@ -418,22 +435,21 @@ def test_killed_at_any_moment_leaves_whole_files(way: Way, target: Server) -> No
         (way.here / name).write_bytes(new)
     own(target, way.there)
     words = [sys.executable, "-m", "remote_kernel", "sync", way.host, f"{way.here}/", f"remote:{way.there}"]
-    run = subprocess.Popen(
-        [*words, "--transport", way.name, "--ssh-config", str(way.config)], stdout=subprocess.DEVNULL
-    )
-    wait_for(lambda: any(way.there.glob(".remote_kernel-*.part")) or run.poll() is not None)
+    run = subprocess.Popen([*words, *WAYS[way.name], "--ssh-config", str(way.config)], stdout=subprocess.DEVNULL)
+    wait_for(lambda: any(way.there.glob(".*")) or run.poll() is not None)
     run.kill()
     run.wait()
-    wait_for(lambda: not any("-I" in process.cmdline() for process in target.processes()))
+    wait_for(lambda: not target.processes())
     assert all((way.there / name).read_bytes() in (old, new) for name in names)
     assert way.push(f"{way.here}/") == 0
     assert tree(way.there) == tree(way.here)
 
 
+@ONE_WAY
 def test_watch_pushes_what_changes_until_it_is_interrupted(way: Way) -> None:
     (way.here / "a").write_text("1")
     words = [sys.executable, "-m", "remote_kernel", "sync", way.host, f"{way.here}/", f"remote:{way.there}/", "--watch"]
-    words += ["--delete", "--transport", way.name, "--ssh-config", str(way.config)]
+    words += ["--delete", *WAYS[way.name], "--ssh-config", str(way.config)]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: files_in(way.there) == {"a"})
@@ -449,6 +465,48 @@ def test_watch_pushes_what_changes_until_it_is_interrupted(way: Way) -> None:
         run.wait()
     assert run.returncode == 130, err
     assert out.count("copied") >= 3
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", ["openssh", "paramiko"], indirect=True)
+def test_many_files_and_a_huge_one(way: Way, tmp_path: Path) -> None:
+    for number in range(10_000):
+        inner = way.here / f"{number // 100}"
+        inner.mkdir(exist_ok=True)
+        (inner / f"{number}").write_bytes(os.urandom(number % 3000))
+    assert way.push(f"{way.here}/", "many") == 0
+    assert tree(way.there / "many") == tree(way.here)
+    with (tmp_path / "huge").open("wb") as file:
+        for _ in range(2048):
+            file.write(os.urandom(1 << 20))
+    assert way.push(tmp_path / "huge") == 0
+    assert subprocess.run(["cmp", str(tmp_path / "huge"), str(way.there / "huge")], check=False).returncode == 0
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("way", ["openssh", "paramiko"], indirect=True)
+def test_killed_again_and_again_leaves_whole_files(way: Way, target: Server) -> None:
+    names = [f"file{number}" for number in range(5)]
+    contents = {name: os.urandom(8 << 20) for name in names}
+    for name in names:
+        (way.here / name).write_bytes(contents[name])
+    words = [sys.executable, "-m", "remote_kernel", "sync", way.host, f"{way.here}/", f"remote:{way.there}"]
+    for turn in range(30):
+        run = subprocess.Popen([*words, *WAYS[way.name], "--ssh-config", str(way.config)], stdout=subprocess.DEVNULL)
+        time.sleep(0.3 + turn * 0.03)  # a moment of its own for each turn
+        run.kill()
+        run.wait()
+        wait_for(lambda: not target.processes())
+        for name in names:
+            path = way.there / name
+            assert not path.exists() or path.read_bytes() == contents[name]
+        if turn % 10 == 9:
+            for path in way.there.iterdir():
+                path.unlink()
+    assert way.push(f"{way.here}/") == 0
+    assert tree(way.there) == tree(way.here)
 
 
 def wait_for(condition: Callable[[], object], timeout_seconds: float = 30.0) -> None:

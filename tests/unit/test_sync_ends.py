@@ -1,0 +1,179 @@
+"""The two ends of a sync without a network between: what is saved, refused and kept apart."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
+from remote_kernel.sync import again, blocks
+from remote_kernel.sync.again import persistently
+from remote_kernel.sync.part import Part, part_path, sweep
+from remote_kernel.sync.plan import check, is_same_time
+from remote_kernel.sync.receiver import Receiver, Wishes, unpack
+from remote_kernel.sync.sender import Sender, find_source, pack
+from remote_kernel.sync.tool import NEVER
+from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
+from remote_kernel.sync.wire import Broken, Wire
+
+
+def entry(path: bytes, kind: str = FILE) -> Entry:
+    return Entry(path, kind, 0o644, 0, 0, b"", False)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [entry(b"../x")],
+        [entry(b"/etc/passwd")],
+        [entry(b"..")],
+        [entry(b"")],
+        [entry(b"a/b")],
+        [entry(b"a", FOLDER), entry(b"a/../b")],
+        [entry(b"a", LINK), entry(b"a/b")],
+        [entry(b"a", FOLDER), entry(b"a", LINK)],
+        [entry(b".remote_kernel-0123.part")],
+        [entry(b"a", "b")],
+        [entry(b"a")._replace(mode=0o4755)],
+        [entry(b"a")._replace(size=-1)],
+    ],
+)
+def test_receiver_believes_no_path_that_leads_elsewhere(entries: list[Entry]) -> None:
+    with pytest.raises(Broken):
+        check(entries, is_folder=True)
+
+
+def test_single_file_is_no_folder_and_no_link() -> None:
+    check([entry(b"a")], is_folder=False)
+    for entries in ([entry(b"a"), entry(b"b")], [entry(b"a", LINK)], [entry(b"a", FOLDER)]):
+        with pytest.raises(Broken):
+            check(entries, is_folder=False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "same"),
+    [
+        (1_500_000_000_123_456_789, 1_500_000_000_123_456_789, True),
+        (1_500_000_000_123_456_789, 1_500_000_000_000_000_000, True),
+        (1_500_000_000_123_456_789, 1_500_000_000_123_456_000, True),
+        (1_500_000_000_123_456_789, 1_500_000_000_123_456_788, False),
+        (1_500_000_001_000_000_000, 1_500_000_000_000_000_000, False),
+    ],
+)
+def test_times_are_equal_as_far_as_the_file_system_can_tell(wanted: int, there: int, same: bool) -> None:
+    assert is_same_time(wanted, there) is same
+
+
+@pytest.mark.parametrize("raw", [b"plain", b"not utf-8 \xff", "ünï ☃\n".encode()])
+def test_entries_survive_the_journey(raw: bytes) -> None:
+    for kind in (FILE, LINK):
+        sent = Entry(raw, kind, 0o640, 5, 123, raw, True)
+        assert unpack(pack(sent)) == sent
+    with pytest.raises(Broken):
+        unpack(["a", FILE])
+
+
+def converse(source: Path, target: Path) -> int:
+    """Send a file from one folder to another; give how many bytes came over the wire as data."""
+    (to_receiver, from_sender), (to_sender, from_receiver) = os.pipe(), os.pipe()
+    receiver = Receiver(Wire(to_receiver, from_receiver), bytes(target) + b"/", Wishes(rsync=NEVER), lambda *_: None)
+
+    def receive() -> None:
+        receiver.ask(receiver.consider())
+        receiver.receive()
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    wire = CountingWire(to_sender, from_sender)
+    sender = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None, False)
+    sender.offer()
+    summary = sender.deliver(False)
+    thread.join(20)
+    for fd in (to_receiver, from_sender, to_sender, from_receiver):
+        os.close(fd)
+    assert summary["failed"] == []
+    return wire.sent
+
+
+class CountingWire(Wire):
+    sent = 0
+
+    def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
+        self.sent += len(body) if kind == b"D" else 0
+        super().write(kind, number, body)
+
+
+def test_unfinished_file_and_old_version_save_what_they_hold(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "there"
+    target.mkdir()
+    data = os.urandom(8 << 20)
+    source.write_bytes(data)
+    Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(data[: 5 << 20])
+    assert converse(source, target) == 3 << 20
+    assert (target / "data").read_bytes() == data
+    changed = data[: 2 << 20] + b"x" + data[(2 << 20) + 1 :] + b"end"
+    source.write_bytes(changed)
+    assert converse(source, target) == blocks.block_size(len(data)) + 3
+    assert (target / "data").read_bytes() == changed
+    os.utime(target / "data", (1, 1))
+    inode = (target / "data").stat().st_ino
+    assert converse(source, target) == 0
+    assert (target / "data").stat().st_ino == inode
+    # an unfinished file of something else altogether is not believed
+    Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(os.urandom(6 << 20))
+    source.write_bytes(data)
+    assert converse(source, target) == 6 << 20
+    assert (target / "data").read_bytes() == data
+    assert [path.name for path in target.iterdir()] == ["data"]
+
+
+def test_hole_takes_the_place_of_what_an_unfinished_file_had(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "there"
+    target.mkdir()
+    with source.open("wb") as file:
+        file.write(b"x" * (1 << 20))
+        file.truncate(6 << 20)
+    Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(b"y" * (4 << 20) + b"z" * 100)
+    converse(source, target)
+    assert (target / "data").read_bytes() == source.read_bytes()
+
+
+def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
+    first = Part(bytes(tmp_path / "a"))
+    second = Part(bytes(tmp_path / "a"))
+    assert first.path != second.path
+    sweep(bytes(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+    first.write(b"1", 0)
+    second.write(b"2", 0)
+    first.finish(1, 0o600, 0)
+    second.finish(1, 0o600, 0)
+    first.close()
+    second.close()
+    assert (tmp_path / "a").read_text() == "2"
+    Path(os.fsdecode(part_path(bytes(tmp_path / "b")))).touch()
+    sweep(bytes(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(again, "FIRST_PAUSE_SECONDS", 0.01)
+    errors: list[RemoteKernelError] = [ConnectionLost("lost"), ConnectTimeout("away"), ConnectTimeout("away")]
+    told: list[RemoteKernelError] = []
+
+    def action() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    assert persistently(action, told.append) == "done"
+    assert len(told) == 3
+    errors = [ConnectTimeout("never reached")]
+    with pytest.raises(ConnectTimeout):
+        persistently(action, told.append)
+    errors = [ConnectionLost("lost")] * 50
+    with pytest.raises(ConnectionLost):
+        persistently(action, told.append, patience_seconds=0.05)
