@@ -30,7 +30,7 @@ Examples:
   remote_kernel add gpu1 --python /opt/conda/bin/python --install --keep
   remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
   remote_kernel add gpu1 --name "Remote CUDA" --replace --no-check --user
-  remote_kernel add gpu1 --sys-prefix
+  remote_kernel add gpu1 --sys-prefix --forward 6006
   remote_kernel add --discover gpu1
   remote_kernel add --discover gpu1 --all --install
   remote_kernel add --discover gpu1 --json
@@ -54,6 +54,7 @@ def add(
     linger: settings.LingerOption = None,
     keep: settings.KeepOption = None,
     spool: settings.SpoolOption = None,
+    forward: settings.ForwardOption = None,
     ssh_config: settings.SshConfigOption = None,
     user: Annotated[
         bool, typer.Option("--user", help="Install into your own Jupyter data folder (the default).")
@@ -99,7 +100,9 @@ def add(
         problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
         raise UsageError(problem, "write for example 'remote_kernel add gpu1'")
     target = Endpoint.parse(host or endpoint or "")
-    given = Settings(None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
+    given = Settings(
+        None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config, forward
+    )
     options = given.applied_to(LaunchOptions(target))
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
     if discover:

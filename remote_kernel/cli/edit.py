@@ -61,6 +61,7 @@ def edit(
     linger: settings.LingerOption = None,
     keep: settings.KeepOption = None,
     spool: settings.SpoolOption = None,
+    forward: settings.ForwardOption = None,
     ssh_config: settings.SshConfigOption = None,
     no_check: settings.NoCheckOption = False,
     install: settings.InstallOption = False,
@@ -73,7 +74,9 @@ def edit(
     """
     spec = find_kernelspec(slug)
     require_added(spec)
-    given = Settings(endpoint, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
+    given = Settings(
+        endpoint, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config, forward
+    )
     if not given.any() and name is None and not unset_env:
         _edit_by_hand(spec)
         return
@@ -97,7 +100,7 @@ def edit(
 
 def _tried_before(options: LaunchOptions) -> LaunchOptions:
     """Leave out what needs no kernel to be tried."""
-    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False)
+    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False, forward=())
 
 
 def _without(options: LaunchOptions, names: list[str]) -> LaunchOptions:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import add, connect, demo, doctor, edit, files, kept, listing, login
+from remote_kernel.cli import add, connect, demo, doctor, edit, files, forward, kept, listing, login
 from remote_kernel.cli.edge import note, run
 from remote_kernel.kernelspec import find_kernelspec, list_kernelspecs, remove_kernelspec, require_added
 
@@ -81,6 +81,7 @@ app.command("logout", epilog=login.LOGOUT_EXAMPLES)(login.logout)
 app.command("sync", epilog=files.EXAMPLES)(files.sync)
 app.command("connect", epilog=connect.EXAMPLES)(connect.connect)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("forward", epilog=forward.EXAMPLES)(forward.forward)
 app.command("ps", epilog=kept.PS_EXAMPLES)(kept.ps)
 app.command("stop", epilog=kept.STOP_EXAMPLES)(kept.stop_)
 app.command("keep", epilog=kept.KEEP_EXAMPLES)(kept.keep)
