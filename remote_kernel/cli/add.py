@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import found_there, settings
+from remote_kernel.cli import completion, found_there, settings
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.settings import Settings
@@ -40,7 +40,11 @@ Examples:
 def add(
     host: Annotated[
         str | None,
-        typer.Argument(metavar="HOST", help="The remote host: an ssh config alias or [USER@]HOST[:PORT], e.g. gpu1."),
+        typer.Argument(
+            metavar="HOST",
+            help="The remote host: an ssh config alias or [USER@]HOST[:PORT], e.g. gpu1.",
+            autocompletion=completion.hosts,
+        ),
     ] = None,
     endpoint: settings.EndpointOption = None,
     name: settings.NameOption = None,

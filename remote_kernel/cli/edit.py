@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import settings
+from remote_kernel.cli import completion, settings
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.settings import Settings
@@ -43,7 +43,12 @@ Examples:
 
 def edit(
     slug: Annotated[
-        str, typer.Argument(metavar="SLUG", help="The kernelspec: its slug or its display name, e.g. remote_cuda.")
+        str,
+        typer.Argument(
+            metavar="SLUG",
+            help="The kernelspec: its slug or its display name, e.g. remote_cuda.",
+            autocompletion=completion.slugs,
+        ),
     ],
     endpoint: settings.EndpointOption = None,
     name: settings.NameOption = None,

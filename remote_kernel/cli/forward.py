@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import settings
+from remote_kernel.cli import completion, settings
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import Settings
@@ -29,7 +29,12 @@ Examples:
 
 def forward(
     name: Annotated[
-        str, typer.Argument(metavar="SLUG|HOST", help="A kernelspec by its slug or name, or a host, e.g. gpu1.")
+        str,
+        typer.Argument(
+            metavar="SLUG|HOST",
+            help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
+            autocompletion=completion.targets,
+        ),
     ],
     ports: Annotated[
         list[str],
