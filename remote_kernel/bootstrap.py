@@ -21,7 +21,7 @@ from remote_kernel.options import FOREVER, LaunchOptions
 _KERNEL = ("kernel", "ssh_session", "folder")
 SHIPPED = {
     "start": (
-        *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "zmtp", "signing", "iopub", "diary"),
+        *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub", "diary"),
         *("visitor", "logout", "agent"),
     ),
     "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
@@ -32,6 +32,7 @@ SHIPPED = {
         f"sync.{name}"
         for name in ("rules", "tree", "wire", "blocks", "tool", "sender", "part", "plan", "contents", "receiver", "far")
     ),
+    "tunnel": ("pace", "spool", "link", "reactor", "tunnel"),
     "discover": ("kernel", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
@@ -105,7 +106,7 @@ def start_settings(
 
 def fingerprint(options: LaunchOptions) -> str:
     """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
-    what = options._replace(keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0)
+    what = options._replace(forward=(), keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0)
     return f"{zlib.crc32(json.dumps(what.to_arguments()).encode()):08x}"
 
 

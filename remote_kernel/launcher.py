@@ -42,6 +42,7 @@ from remote_kernel.errors import (
     TransportError,
     by_name,
 )
+from remote_kernel.forward import Ports
 from remote_kernel.greeting import HeadStart
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
@@ -154,6 +155,7 @@ class Launcher:
         for number in (STDOUT, STDERR):
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
+        self._forwarded = Ports(reactor)
         self._undertaker = Undertaker(options, self._identity)
         self._greets_alike = True
         self._trip: Trip | None = None
@@ -189,6 +191,8 @@ class Launcher:
             self._begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
                 self._watch_port(channel, listener)
+            for forward in self._options.forward:
+                self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
             self._watch_clock()
             take_over_the_dead()
             self._reactor.run()
@@ -492,6 +496,7 @@ class Launcher:
         self._reactor.stop()
 
     def _clean_up(self) -> None:
+        self._forwarded.close()
         for listener in self._listeners.values():
             if listener.family == socket.AF_UNIX:
                 os.unlink(listener.getsockname())

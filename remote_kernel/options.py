@@ -23,6 +23,16 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
+class Forward(NamedTuple):
+    """A port of this machine's loopback that leads to a port of the remote host's."""
+
+    local: int
+    remote: int
+
+    def __str__(self) -> str:
+        return str(self.remote) if self.local == self.remote else f"{self.local}:{self.remote}"
+
+
 class LaunchOptions(NamedTuple):
     """The settings of one remote kernel.
 
@@ -32,8 +42,9 @@ class LaunchOptions(NamedTuple):
     folder; `init` is shell code run before the kernel, in a login shell; `linger_seconds` is how
     long a kernel outlives a lost connection, and `spool_bytes` how much of its output is kept
     meanwhile; `keep` lets it outlive its front end too. `resume` is the id of a running kernel to
-    attach to in place of starting one. `transport` is empty for the default. The connection file is
-    empty in a kernelspec that has not been filled in.
+    attach to in place of starting one. `forward` are ports here that lead to the remote host's while
+    the kernel lives. `transport` is empty for the default. The connection file is empty in a
+    kernelspec that has not been filled in.
     """
 
     endpoint: Endpoint
@@ -49,6 +60,7 @@ class LaunchOptions(NamedTuple):
     spool_bytes: int = DEFAULT_SPOOL_BYTES
     keep: bool = False
     resume: str = ""
+    forward: tuple[Forward, ...] = ()
     connection_file: str = ""
 
     def remote_python(self) -> str:
@@ -102,6 +114,8 @@ class LaunchOptions(NamedTuple):
             words += ["--spool", print_size(self.spool_bytes)]
         if self.keep:
             words.append("--keep")
+        for forward in self.forward:
+            words += ["--forward", str(forward)]
         words += ["-f", self.connection_file or "{connection_file}"]
         return words
 
@@ -119,6 +133,7 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
     for flag in ("--python", "--kernel", "--workdir", "--init", "--transport", "--ssh-config", "--resume"):
         parser.add_argument(flag, default="")
     parser.add_argument("--env", action="append", default=[])
+    parser.add_argument("--forward", action="append", default=[])
     parser.add_argument("--linger", default="")
     parser.add_argument("--spool", default="")
     parser.add_argument("--keep", action="store_true")
@@ -138,6 +153,7 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
         spool_bytes=parse_size(found.spool) if found.spool else DEFAULT_SPOOL_BYTES,
         keep=found.keep,
         resume=check_kernel_id(found.resume),
+        forward=parse_forwards(found.forward),
         connection_file=found.connection_file,
     )
 
@@ -185,6 +201,24 @@ def parse_variable(text: str) -> tuple[str, str]:
     if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise UsageError(f"'{text}' is not a variable", "write NAME=VALUE, for example --env CUDA_VISIBLE_DEVICES=0")
     return name, value
+
+
+def parse_forwards(texts: Sequence[str]) -> tuple[Forward, ...]:
+    """Read ports to forward, each `[LOCAL:]PORT`. Raises UsageError, also where two begin at one port."""
+    found = tuple(_forward(text) for text in texts if text)
+    for forward in found:
+        if [other.local for other in found].count(forward.local) > 1:
+            raise UsageError(f"port {forward.local} is to lead to two places", "write LOCAL:PORT with another LOCAL")
+    return found
+
+
+def _forward(text: str) -> Forward:
+    *where, last = text.split(":")
+    if len(where) > 1:
+        raise UsageError(f"'{text}' names an address to listen on", "write [LOCAL:]PORT: it listens on loopback only")
+    if not all(re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 65536 for port in (*where, last)):
+        raise UsageError(f"'{text}' is not a port to forward", "write [LOCAL:]PORT, for example 6006 or 16006:6006")
+    return Forward(int(where[0] if where else last), int(last))
 
 
 def parse_duration(text: str) -> float:

@@ -15,6 +15,7 @@ from remote_kernel.kernel import CHANNELS
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.reactor import Pipe, Reactor, SocketSink, Timer
 from remote_kernel.ssh_session import Session, to_null
+from remote_kernel.tunnel import CHANNEL, Tunnels
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Visitor:
         self._control = self.link.streams[CONTROL]
         self._control.sink = MessageSink(self._control, lambda message: owner.handle(self, message))
         self._sockets: dict[int, Sink] = {}
+        self._tunnels = Tunnels(reactor)
         self._ports: KernelPorts | None = None
         self._session: Session | None = None
         self._pipe: Pipe | None = None
@@ -117,6 +119,7 @@ class Visitor:
         self.let_go()
         for sink in list(self._sockets.values()):
             sink.finish()
+        self._tunnels.close()
         for stream in self.link.streams.values():
             stream.close()
             stream.spool.close()
@@ -159,6 +162,9 @@ class Visitor:
                 self._join(sink)
 
     def _opened(self, stream: Stream) -> None:
+        if stream.channel.startswith(CHANNEL) and not self._kernel_ended:
+            self._tunnels.opened(stream)
+            return
         if stream.channel not in CHANNELS or self._kernel_ended:
             stream.close()
             return
@@ -203,6 +209,7 @@ class Visitor:
     def kernel_ended(self, news: dict[str, object]) -> None:
         """Tell the launcher of the kernel's end once it has the kernel's last bytes; called once."""
         self._kernel_ended, self._news = True, news
+        self._tunnels.close()
         for number, sink in list(self._sockets.items()):
             if isinstance(sink, KernelSocket):
                 sink.stream.close()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import found_there, settings
+from remote_kernel.cli import completion, found_there, settings
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.settings import Settings
@@ -30,7 +30,7 @@ Examples:
   remote_kernel add gpu1 --python /opt/conda/bin/python --install --keep
   remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
   remote_kernel add gpu1 --name "Remote CUDA" --replace --no-check --user
-  remote_kernel add gpu1 --sys-prefix
+  remote_kernel add gpu1 --sys-prefix --forward 6006
   remote_kernel add --discover gpu1
   remote_kernel add --discover gpu1 --all --install
   remote_kernel add --discover gpu1 --json
@@ -40,7 +40,11 @@ Examples:
 def add(
     host: Annotated[
         str | None,
-        typer.Argument(metavar="HOST", help="The remote host: an ssh config alias or [USER@]HOST[:PORT], e.g. gpu1."),
+        typer.Argument(
+            metavar="HOST",
+            help="The remote host: an ssh config alias or [USER@]HOST[:PORT], e.g. gpu1.",
+            autocompletion=completion.hosts,
+        ),
     ] = None,
     endpoint: settings.EndpointOption = None,
     name: settings.NameOption = None,
@@ -54,6 +58,7 @@ def add(
     linger: settings.LingerOption = None,
     keep: settings.KeepOption = None,
     spool: settings.SpoolOption = None,
+    forward: settings.ForwardOption = None,
     ssh_config: settings.SshConfigOption = None,
     user: Annotated[
         bool, typer.Option("--user", help="Install into your own Jupyter data folder (the default).")
@@ -99,7 +104,9 @@ def add(
         problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
         raise UsageError(problem, "write for example 'remote_kernel add gpu1'")
     target = Endpoint.parse(host or endpoint or "")
-    given = Settings(None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
+    given = Settings(
+        None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config, forward
+    )
     options = given.applied_to(LaunchOptions(target))
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
     if discover:

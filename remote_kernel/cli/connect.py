@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import listing, settings
+from remote_kernel.cli import completion, listing, settings
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import Settings
@@ -37,6 +37,7 @@ def connect(
         typer.Argument(
             metavar="SLUG|HOST",
             help="A kernelspec by its slug or name, or a host, e.g. gpu1. Without one, list what there is.",
+            autocompletion=completion.targets,
         ),
     ] = None,
     command: Annotated[

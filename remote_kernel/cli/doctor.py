@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_kernel.cli import settings
+from remote_kernel.cli import completion, settings
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.settings import Settings
 from remote_kernel.doctor.examination import examine
@@ -51,6 +51,7 @@ def doctor(
         typer.Argument(
             metavar="SLUG|HOST",
             help="A kernelspec by its slug or name, or a host, e.g. gpu1. Without one, all kernelspecs.",
+            autocompletion=completion.targets,
         ),
     ] = None,
     jump: settings.JumpOption = None,

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import settings
+from remote_kernel.cli import completion, settings
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.settings import Settings
@@ -43,7 +43,12 @@ Examples:
 
 def edit(
     slug: Annotated[
-        str, typer.Argument(metavar="SLUG", help="The kernelspec: its slug or its display name, e.g. remote_cuda.")
+        str,
+        typer.Argument(
+            metavar="SLUG",
+            help="The kernelspec: its slug or its display name, e.g. remote_cuda.",
+            autocompletion=completion.slugs,
+        ),
     ],
     endpoint: settings.EndpointOption = None,
     name: settings.NameOption = None,
@@ -61,6 +66,7 @@ def edit(
     linger: settings.LingerOption = None,
     keep: settings.KeepOption = None,
     spool: settings.SpoolOption = None,
+    forward: settings.ForwardOption = None,
     ssh_config: settings.SshConfigOption = None,
     no_check: settings.NoCheckOption = False,
     install: settings.InstallOption = False,
@@ -73,7 +79,9 @@ def edit(
     """
     spec = find_kernelspec(slug)
     require_added(spec)
-    given = Settings(endpoint, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config)
+    given = Settings(
+        endpoint, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config, forward
+    )
     if not given.any() and name is None and not unset_env:
         _edit_by_hand(spec)
         return
@@ -97,7 +105,7 @@ def edit(
 
 def _tried_before(options: LaunchOptions) -> LaunchOptions:
     """Leave out what needs no kernel to be tried."""
-    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False)
+    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False, forward=())
 
 
 def _without(options: LaunchOptions, names: list[str]) -> LaunchOptions:

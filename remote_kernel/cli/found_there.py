@@ -11,7 +11,7 @@ import typer
 
 from remote_kernel.cli.check import ask_host, fitted, start_once
 from remote_kernel.cli.edge import complain, note
-from remote_kernel.cli.listing import print_rows
+from remote_kernel.cli.table import print_rows
 from remote_kernel.discovery import Discovery, Environment, discover
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import Draft, check_free, list_kernelspecs, write_kernelspec

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note
-from remote_kernel.cli.listing import print_rows
+from remote_kernel.cli.table import print_rows
 from remote_kernel.connection_file import runtime_folder
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
@@ -59,7 +60,11 @@ IdArgument = Annotated[
 ]
 HostsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[HOST|SLUG]...", help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1."),
+    typer.Argument(
+        metavar="[HOST|SLUG]...",
+        help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
+        autocompletion=completion.targets,
+    ),
 ]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from remote_kernel.cli.edge import note
+from remote_kernel.cli.table import print_rows
 from remote_kernel.endpoint import print_jumps
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.options import print_duration, print_size
@@ -22,8 +22,8 @@ Examples:
   remote_kernel list --json
 
 JSON is a list of objects with the keys slug, display_name, endpoint, jump_hosts, python, kernel, env, workdir, init,
-transport, ssh_config, linger, keep, spool, resume, language, folder, made_by_add, problem. Where kernel.json cannot
-be understood, problem says why and the settings are null.
+transport, ssh_config, linger, keep, spool, forward, resume, language, folder, made_by_add, problem. Where kernel.json
+cannot be understood, problem says why and the settings are null.
 """
 
 
@@ -45,14 +45,6 @@ def list_(
         elif not spec.was_added:
             reason = "is a symbolic link" if spec.is_link else "was not made by 'remote_kernel add'"
             note(f"note: {spec.slug} {reason}; edit and delete leave it alone")
-
-
-def print_rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print a table: fitted to a terminal, or plain for other programs."""
-    if sys.stdout.isatty():
-        _print_table(columns, rows)
-    else:
-        _print_plain(columns, rows)
 
 
 def _as_row(spec: Kernelspec) -> tuple[str, ...]:
@@ -89,29 +81,10 @@ def _as_object(spec: Kernelspec) -> dict[str, Any]:
         "linger": print_duration(options.linger_seconds) if options else None,
         "keep": options.keep if options else None,
         "spool": print_size(options.spool_bytes) if options else None,
+        "forward": [str(forward) for forward in options.forward] if options else None,
         "resume": options.resume if options else None,
         "language": spec.language,
         "folder": str(spec.folder),
         "made_by_add": spec.was_added,
         "problem": spec.problem,
     }
-
-
-def _print_plain(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    table = [columns, *rows]
-    widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
-    for row in table:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
-        table.add_row(*(Text(text) for text in row))
-    Console(highlight=False).print(table)

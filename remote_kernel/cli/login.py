@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import settings
+from remote_kernel.cli import completion, settings
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.settings import Settings
 from remote_kernel.endpoint import Endpoint
@@ -35,7 +35,11 @@ Example:
 
 HostArgument = Annotated[
     str,
-    typer.Argument(metavar="HOST|SLUG", help="The remote host as 'add' takes it, or a kernelspec's slug, e.g. gpu1."),
+    typer.Argument(
+        metavar="HOST|SLUG",
+        help="The remote host as 'add' takes it, or a kernelspec's slug, e.g. gpu1.",
+        autocompletion=completion.targets,
+    ),
 ]
 
 

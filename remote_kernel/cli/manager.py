@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import add, connect, demo, doctor, edit, files, kept, listing, login
+from remote_kernel.cli import add, completion, connect, demo, doctor, edit, files, forward, kept, listing, login
 from remote_kernel.cli.edge import note, run
-from remote_kernel.kernelspec import find_kernelspec, list_kernelspecs, remove_kernelspec, require_added
+from remote_kernel.kernelspec import find_kernelspec, remove_kernelspec, require_added
 
 EXAMPLES = """\b
 Examples:
@@ -68,11 +68,6 @@ def manage(
         typer.echo(context.get_help())
 
 
-def _slugs() -> list[str]:
-    """Complete slugs in the shell."""
-    return [spec.slug for spec in list_kernelspecs()]
-
-
 app.command("add", epilog=add.EXAMPLES)(add.add)
 app.command("list", epilog=listing.EXAMPLES)(listing.list_)
 app.command("edit", epilog=edit.EXAMPLES)(edit.edit)
@@ -81,6 +76,7 @@ app.command("logout", epilog=login.LOGOUT_EXAMPLES)(login.logout)
 app.command("sync", epilog=files.EXAMPLES)(files.sync)
 app.command("connect", epilog=connect.EXAMPLES)(connect.connect)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("forward", epilog=forward.EXAMPLES)(forward.forward)
 app.command("ps", epilog=kept.PS_EXAMPLES)(kept.ps)
 app.command("stop", epilog=kept.STOP_EXAMPLES)(kept.stop_)
 app.command("keep", epilog=kept.KEEP_EXAMPLES)(kept.keep)
@@ -95,7 +91,7 @@ def delete(
         typer.Argument(
             metavar="SLUG|NAME...",
             help="Kernelspecs, each by its slug or its display name, e.g. remote_cuda.",
-            autocompletion=_slugs,
+            autocompletion=completion.slugs,
         ),
     ],
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,

@@ -15,6 +15,7 @@ from remote_kernel.options import (
     check_kernel_name,
     check_transport,
     parse_duration,
+    parse_forwards,
     parse_size,
     parse_variable,
 )
@@ -110,6 +111,15 @@ SshConfigOption = Annotated[
         "--ssh-config", metavar="FILE", help="Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config."
     ),
 ]
+ForwardOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--forward",
+        metavar="[LOCAL:]PORT",
+        help="Let a port of this machine lead to one of the remote host while the kernel lives, e.g. 6006 or "
+        "16006:6006; may be repeated.",
+    ),
+]
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Do not connect, and do not start a kernel to see whether it works.")
 ]
@@ -134,6 +144,7 @@ class Settings:
     keep: bool | None
     spool: str | None
     ssh_config: str | None
+    forward: list[str] | None = None
 
     def any(self) -> bool:
         """Tell whether anything was given."""
@@ -161,6 +172,8 @@ class Settings:
             changes["keep"] = self.keep
         if self.spool is not None:
             changes["spool_bytes"] = parse_size(self.spool or "2G")
+        if self.forward:
+            changes["forward"] = parse_forwards(self.forward)
         if self.ssh_config is not None:
             changes["ssh_config"] = _config_file(self.ssh_config)
         return options._replace(**changes)  # type: ignore[arg-type]

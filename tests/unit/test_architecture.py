@@ -24,7 +24,7 @@ LAYERS = (
     {"reactor", "endpoint", "connection_file"},
     {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
     {"folder"},
-    {"channels", "logout", "iopub"},
+    {"channels", "logout", "iopub", "tunnel"},
     {"visitor", "diary"},
     {"agent", "attach", "survey", "environments", "transport"},
     {"checkup"},
@@ -41,7 +41,7 @@ REMOTE = {module for modules in SHIPPED.values() for module in modules} | {"stag
 REMOTE |= {module.rpartition(".")[0] for module in REMOTE if "." in module}  # empty packages there, so no more here
 
 # What runs as a process of its own, and so may print and exit; as may what has an `if __name__ == "__main__"`.
-PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "checkup", "environments", "stage"}
+PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "checkup", "environments", "tunnel", "stage"}
 
 # The launcher runs for every kernel's start; each of these would cost it a tenth of a second or so.
 SLOW = {"typer", "click", "rich", "paramiko", "sshtunnel", "jupyter_client", "zmq", "tornado"}

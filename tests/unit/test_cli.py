@@ -178,6 +178,9 @@ def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> 
         arguments.append("gpu1")
     if command == "sync" and flag:
         arguments += [".", "remote:work"]
+    if command == "forward":
+        before, behind = ([], ["6006"]) if parameter.name == "name" else (["gpu1"], ["6006"] if flag else [])
+        arguments = [*before, *arguments, *behind]
     with COMMANDS[command].make_context(command, arguments):
         pass
 

@@ -16,11 +16,13 @@ from remote_kernel.errors import UsageError
 from remote_kernel.options import (
     DEFAULT_LINGER_SECONDS,
     FOREVER,
+    Forward,
     LaunchOptions,
     check_kernel_name,
     check_transport,
     find_program,
     parse_duration,
+    parse_forwards,
     parse_launch,
     parse_variable,
     print_duration,
@@ -36,6 +38,8 @@ durations = (
     | st.builds(lambda number, unit: float(number * unit), st.integers(0, 1000), st.sampled_from([60, 3600, 86400]))
     | st.floats(0, allow_infinity=False, allow_nan=False)
 )
+ports = st.integers(1, 65535)
+forwards = st.lists(st.builds(Forward, ports, ports), max_size=3, unique_by=lambda forward: forward.local).map(tuple)
 launches = st.builds(
     LaunchOptions,
     endpoint=endpoints,
@@ -51,6 +55,7 @@ launches = st.builds(
     spool_bytes=st.integers(0, 10**14),
     keep=st.booleans(),
     resume=st.just("") | st.from_regex(r"[0-9a-f]{12}", fullmatch=True),
+    forward=forwards,
     connection_file=st.just("{connection_file}") | values.map(lambda name: f"/run/{name}.json"),
 )
 
@@ -238,3 +243,21 @@ def test_no_word_starts_with_the_home_sign() -> None:
     words = options.to_arguments()
     assert not [word for word in words if word.startswith("~")]
     assert parse_launch(words)._replace(connection_file="") == options
+
+
+def test_forwards_are_read_and_written_back() -> None:
+    words = ["--endpoint", "h", "--forward", "6006", "--forward", "16006:6006", "-f", "x"]
+    options = parse_launch(words)
+    assert options.forward == (Forward(6006, 6006), Forward(16006, 6006))
+    assert parse_launch(options.to_arguments()) == options
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "a", "1:2:3", "0.0.0.0:80", "0.0.0.0:80:80", "::1:80", "80:", "-1"])
+def test_forward_that_cannot_be_meant(text: str) -> None:
+    with pytest.raises(UsageError, match="PORT"):
+        parse_forwards([text])
+
+
+def test_one_port_leads_to_one_place() -> None:
+    with pytest.raises(UsageError, match="two places"):
+        parse_forwards(["80", "80:81"])

@@ -1,0 +1,72 @@
+"""`remote_kernel forward`: ports of the remote host, reachable here for as long as the command runs."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+from remote_kernel.cli import completion, settings
+from remote_kernel.cli.edge import note
+from remote_kernel.cli.login import person_here
+from remote_kernel.cli.settings import Settings
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.forward import Forwarder
+from remote_kernel.log import Log
+from remote_kernel.options import LaunchOptions, parse_forwards
+from remote_kernel.reactor import Reactor
+from remote_kernel.target import find_target
+from remote_kernel.transport import login as entry
+from remote_kernel.transport.openssh import MASTER_SECONDS
+
+EXAMPLES = """\b
+Examples:
+  remote_kernel forward remote_cuda 6006
+  remote_kernel forward gpu1 18787:8787 8265
+"""
+
+
+def forward(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="SLUG|HOST",
+            help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
+            autocompletion=completion.targets,
+        ),
+    ],
+    ports: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LOCAL:]PORT...",
+            help="A port of the remote host, and the one here that is to lead there, e.g. 6006 or 16006:6006.",
+        ),
+    ],
+    jump: settings.JumpOption = None,
+    transport: settings.TransportOption = None,
+    ssh_config: settings.SshConfigOption = None,
+) -> int:
+    """Make ports of the remote host reachable here.
+
+    For TensorBoard, Dask, Ray, debuggers and the like, until Ctrl-C. Listens on 127.0.0.1 only, and reaches what
+    listens on the remote host's loopback, over the connection that kernels share; also where the server forbids
+    forwarding. When the connection is lost it is made again. A kernelspec with --forward does so by itself while its
+    kernel lives.
+    """
+    forwards = parse_forwards(ports)
+    given = Settings(None, jump, None, None, None, None, None, transport, None, None, None, ssh_config)
+    options = given.applied_to(LaunchOptions(Endpoint.parse(name))) if given.any() else find_target(name).options
+    with person_here() as person:
+        entry.log_in(options, person, MASTER_SECONDS)
+
+    def tell() -> None:
+        for one in forwards:
+            note(f"127.0.0.1:{one.local} leads to port {one.remote} of {options.endpoint}; Ctrl-C ends it")
+
+    log = Log()
+    with Reactor() as reactor:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            reactor.on_signal(number, reactor.stop)
+        Forwarder(reactor, options, log, tell).run(forwards)
+    return 0

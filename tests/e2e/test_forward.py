@@ -1,0 +1,158 @@
+"""Ports of the remote host that are reachable here: with a kernel, through cuts, and without one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from remote_kernel import errors
+from remote_kernel.options import Forward, LaunchOptions, find_program
+from remote_kernel.transport import openssh
+from tests.support.kernels import options_for, run, running_kernel, wait_until
+from tests.support.relay import Relay
+from tests.support.servers import Server, free_port
+
+
+@contextmanager
+def echo_server() -> Iterator[int]:
+    """Listen on loopback, as TensorBoard would on the remote host, and send back what comes; give the port."""
+
+    def serve(connection: socket.socket) -> None:
+        with connection:
+            while data := connection.recv(1 << 16):
+                connection.sendall(data)
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def said_back(connection: socket.socket, text: bytes) -> bytes:
+    """Send through a connection, and give what comes back of that length."""
+    sender = threading.Thread(target=connection.sendall, args=(text,))
+    sender.start()
+    came = b""
+    while len(came) < len(text) and (data := connection.recv(1 << 16)):
+        came += data
+    sender.join(10)
+    return came
+
+
+def connected(port: int) -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", port), 10)
+    found.settimeout(40)
+    return found
+
+
+def test_kernels_forward_carries_bytes_through_a_cut(
+    tmp_path: Path, network: tuple[Relay, Path], remote_python: Path
+) -> None:
+    relay, config = network
+    local = free_port()
+    with echo_server() as port:
+        options = options_for("target", config, remote_python, forward=(Forward(local, port),))
+        with running_kernel(tmp_path, options) as (_, client):
+            with connected(local) as one, connected(local) as other:
+                assert said_back(one, b"hello") == b"hello"
+                relay.cut()
+                much = os.urandom(3 << 20)
+                assert said_back(one, much) == much
+                assert said_back(other, b"still here") == b"still here"
+            assert run(client, "6 * 7").result == "42"
+        with pytest.raises(ConnectionRefusedError):
+            connected(local)
+
+
+def test_port_where_nobody_listens_is_closed_and_one_in_use_here_is_told(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    local, free = free_port(), free_port()
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        mine = taken.getsockname()[1]
+        forward = (Forward(local, free), Forward(mine, 6006))
+        said = tmp_path / "said"
+        options = options_for("target", ssh_config, remote_python, forward=forward)
+        with said.open("wb") as stderr, running_kernel(tmp_path, options, stderr=stderr) as (_, client):
+            with connected(local) as nobody:
+                assert nobody.recv(10) == b""
+            assert run(client, "6 * 7").result == "42"
+            assert f"port {mine} of this machine is in use" in said.read_text()
+            taken.close()
+            assert wait_until(lambda: f"port {mine} here leads to port 6006 there now" in said.read_text(), 30)
+
+
+@pytest.fixture
+def forwarding(tmp_path: Path, network: tuple[Relay, Path]) -> Iterator[LaunchOptions]:
+    found = options_for("target", network[1], "python3")
+    yield found
+    openssh.end_master(found, openssh.master_mark(found))
+
+
+@contextmanager
+def command(options: LaunchOptions, *ports: str) -> Iterator[subprocess.Popen[str]]:
+    """Run `remote_kernel forward` until it says that the ports are there."""
+    program = find_program()
+    assert program
+    words = [program, "forward", str(options.endpoint), *ports, "--ssh-config", options.ssh_config]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(20)
+
+
+@pytest.mark.parametrize("over", ["openssh", "paramiko"])
+def test_forward_without_a_kernel_comes_back_after_a_cut(
+    forwarding: LaunchOptions, network: tuple[Relay, Path], over: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay, _ = network
+    monkeypatch.setenv("REMOTE_KERNEL_TRANSPORT", over)
+    local = free_port()
+    with echo_server() as port, command(forwarding, f"{local}:{port}") as process:
+        assert process.stderr
+        line = process.stderr.readline()
+        assert f"127.0.0.1:{local} leads to port {port} of target" in line, line
+        with connected(local) as one:
+            much = os.urandom(3 << 20)
+            assert said_back(one, much) == much
+            relay.cut()
+            assert one.recv(10) == b""
+        said = [process.stderr.readline()]
+        while "leads to port" not in said[-1]:
+            assert said[-1]
+            said.append(process.stderr.readline())
+        assert any("was lost" in line for line in said)
+        with connected(local) as again:
+            assert said_back(again, b"back") == b"back"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+def test_port_in_use_here_is_an_error(forwarding: LaunchOptions) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        with command(forwarding, str(port)) as process:
+            assert process.stderr
+            assert f"port {port} of this machine is in use" in process.stderr.read()
+            assert process.wait(20) == errors.PortInUse.exit_status

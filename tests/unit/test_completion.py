@@ -1,0 +1,87 @@
+"""Completion in the shell: the program is asked as bash asks it, and what it installs is loaded by a real bash."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from remote_kernel.options import find_program
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Give a user with two kernelspecs and an ssh config."""
+    tmp_path = tmp_path_factory.mktemp("home")
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")},
+        "HOME": str(tmp_path),
+        "LOCAL_KERNELS_DIR": str(tmp_path / "kernels"),
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
+    ssh = tmp_path / ".ssh"
+    (ssh / "more").mkdir(parents=True)
+    (ssh / "config").write_text("Include more/*\nHost gpu1 gpu2\n    User me\nHost *.example.org !x\nHost=gate\n")
+    (ssh / "more" / "lab").write_text("Host lab1\n")
+    for name in ("Mine", "Other"):
+        run(env, "add", "me@gpu9", "--name", name, "--no-check")
+    return env
+
+
+def run(env: dict[str, str], *words: str, **more: str) -> str:
+    program = find_program()
+    assert program
+    done = subprocess.run([program, *words], env={**env, **more}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def completed(env: dict[str, str], line: str) -> list[str]:
+    """Give what bash offers when tab is pressed at the end of this line."""
+    words = line.split(" ")
+    return run(
+        env, COMP_WORDS=line.strip(), COMP_CWORD=str(len(words) - 1), _REMOTE_KERNEL_COMPLETE="complete_bash"
+    ).split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("remote_kernel conn", ["connect"]),
+        ("remote_kernel delete m", ["mine"]),
+        ("remote_kernel edit ", ["mine", "other"]),
+        ("remote_kernel connect ", ["mine", "other", "me@gpu9", "lab1", "gpu1", "gpu2", "gate"]),
+        ("remote_kernel doctor gp", ["gpu1", "gpu2"]),
+        ("remote_kernel login la", ["lab1"]),
+        ("remote_kernel add me@gpu", ["me@gpu9", "me@gpu1", "me@gpu2"]),
+        ("remote_kernel ps ga", ["gate"]),
+        ("remote_kernel forward o", ["other"]),
+        ("remote_kernel add --disc", ["--discover"]),
+    ],
+)
+def test_words_are_offered(environment: dict[str, str], line: str, offered: list[str]) -> None:
+    assert completed(environment, line) == offered
+
+
+def test_installed_completion_works_in_bash(environment: dict[str, str]) -> None:
+    bash = shutil.which("bash")
+    assert bash
+    run(environment, "--install-completion", "bash")
+    script = (
+        '. ~/.bashrc; COMP_WORDS=(remote_kernel connect gp); COMP_CWORD=2; COMP_LINE="${COMP_WORDS[*]}"; '
+        'complete -p remote_kernel >&2; _remote_kernel_completion remote_kernel; echo "${COMPREPLY[@]}"'
+    )
+    program = find_program()
+    assert program
+    path = f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [bash, "--norc", "-c", script],
+        env={**environment, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout.split() == ["gpu1", "gpu2"], done.stderr
