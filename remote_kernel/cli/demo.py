@@ -55,6 +55,7 @@ def demo(
     try:
         tour.run(TerminalNarrator(), log.absolute(), server)
         typer.echo('\nNow with a host of yours: remote_kernel add HOST --name "Remote CUDA"')
+        typer.echo("Then from a terminal, a script or an agent: rkernel exec -k remote_cuda --code '6 * 7'")
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

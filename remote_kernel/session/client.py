@@ -70,7 +70,11 @@ class Running:
     """
 
     def __init__(self, connection: _Connection, next_byte: int = 0) -> None:
-        fields = connection.line(None)
+        try:
+            fields = connection.line(None)
+        except BaseException:
+            connection.close()
+            raise
         self.cell = str(fields["host"]["cell"])
         self.generation = int(fields["host"]["generation"])
         self.version = str(fields["host"]["version"])
@@ -185,7 +189,11 @@ class Session:
 
     def _ask(self, fields: dict[str, Any]) -> _Connection:
         connection = self._connect()
-        connection.send({"protocol": VERSION, **fields})
+        try:
+            connection.send({"protocol": VERSION, **fields})
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _connect(self) -> _Connection:

@@ -127,6 +127,7 @@ def start_host(place: Place) -> None:
         finally:
             os.close(read_end)
         if "answer" in fields:
+            _reap(host)
             return
         host.kill()
         host.wait()
@@ -138,6 +139,13 @@ def start_host(place: Place) -> None:
 
             raise problem_of(fields["problem"])
         raise RemoteKernelError(f"the host of session '{place.name}' did not start", f"see {place.host_log}")
+
+
+def _reap(host: subprocess.Popen[bytes]) -> None:
+    """Take the host's exit status when it ends: it may do so while the program that has started it goes on."""
+    import threading
+
+    threading.Thread(target=host.wait, name=f"reap {host.pid}", daemon=True).start()
 
 
 def _lock_for_host(place: Place) -> int:

@@ -166,7 +166,7 @@ def test_kernelspec_and_session_of_odd_names(tmp_path: Path) -> None:
         )
         assert (said.status, said.out) == (0, "a 'b' ü\n"), said
         assert rkernel.exec("1", "-k", "odd.name-1_X").out == "1\n"
-        assert json.loads((odd / "ü.ipynb").read_text())["cells"]
+        assert wait_until(lambda: json.loads((odd / "ü.ipynb").read_text())["cells"], 30)
         assert rkernel.exec("1", "-s", "no/slash").status == 2
 
 
