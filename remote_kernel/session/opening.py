@@ -68,8 +68,10 @@ def _identity() -> str:
 
 @contextlib.contextmanager
 def _making(place: Place) -> Iterator[None]:
-    """Let one client at a time make a session or start its host. The lock is beside the folder, which may go."""
-    os.makedirs(sessions_folder(), mode=0o700, exist_ok=True)
+    """Let one client at a time make a session or start its host. The lock is beside the folder, which may go.
+
+    With the last session goes the folder that holds them all.
+    """
     path = os.path.join(sessions_folder(), f".{place.name}.lock")
     deadline = time.monotonic() + _READY_SECONDS + 10
     while (lock := _lock(path)) < 0:
@@ -83,11 +85,17 @@ def _making(place: Place) -> Iterator[None]:
     finally:
         os.unlink(path)
         os.close(lock)
+        with contextlib.suppress(OSError):  # there are other sessions
+            os.rmdir(sessions_folder())
 
 
 def _lock(path: str) -> int:
     """Give a descriptor that holds the lock; -1 where somebody else has it, or has just removed the file."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # the last session has just been closed
+        return -1
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(lock).st_ino == os.stat(path).st_ino:

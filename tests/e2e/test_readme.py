@@ -79,6 +79,7 @@ os.execv({shutil.which("ssh")!r}, ["ssh", "-F", {str(config)!r}, *words])
     made = [home / ".venv", home / "project", home / ".bash_profile", home / ".local/share/jupyter/kernels/ir"]
     made[0].symlink_to(remote_python.parent.parent)
     made[1].mkdir()
+    os.chown(made[1], servers.account.uid, servers.account.gid)
     made[2].write_text("module() { :; }\n")
     made[3].mkdir(parents=True)
     argv = ["python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -111,6 +112,7 @@ def kept_kernel(environment: dict[str, str], name: str) -> str:
     return str(found[0]["id"])
 
 
+@pytest.mark.timeout(400)  # some forty commands, each a process of its own
 def test_commands_work(environment: dict[str, str], tmp_path: Path) -> None:
     if not os.access("/var/tmp", os.W_OK) or os.getuid() != 0:
         pytest.skip("the remote home is somebody's own, where the README's ~/.venv and ~/project may not be put")
