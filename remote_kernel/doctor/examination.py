@@ -144,8 +144,7 @@ def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Fi
 
 
 def _seen_by_vs_code(spec: Kernelspec) -> Finding:
-    reason = unseen_by_vs_code(spec)
+    reason, hint = unseen_by_vs_code(spec)
     if reason:
-        text = f"VS Code does not show this kernelspec: {reason}"
-        return warning("vs code", text, f"give it another name: remote_kernel edit {spec.slug} --name NAME")
+        return warning("vs code", f"VS Code does not show this kernelspec: {reason}", hint)
     return ok("vs code", f"shows '{spec.display_name}'; Select Kernel > Jupyter Kernel...")
