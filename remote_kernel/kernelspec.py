@@ -249,22 +249,26 @@ def check_free(display_name: str, kernels: Path, *, replace: bool) -> str:
     return slug
 
 
-def unseen_by_vs_code(spec: Kernelspec) -> str:
-    """Say why VS Code's kernel menu leaves this kernelspec out; empty where it shows it.
+def unseen_by_vs_code(spec: Kernelspec) -> tuple[str, str]:
+    """Say why VS Code's kernel menu leaves this kernelspec out, and what to do; two empty texts where it shows it.
 
     It shows one kernel per display name and program, and none that looks like a local interpreter's own.
     """
-    if _HIDDEN_FOLDER.match(spec.slug):
-        return f"it takes the folder name '{spec.slug}' for a local Python's"
+    rename = f"give it another name: remote_kernel edit {spec.slug} --name NAME"
+    if _HIDDEN_FOLDER.match(spec.slug):  # `edit` keeps the folder
+        hint = f"add it again with --name, then: remote_kernel delete {spec.slug}"
+        return f"it takes the folder name '{spec.slug}' for a local Python's", hint
     if _HIDDEN_NAME.fullmatch(spec.display_name):
-        return f"it hides kernels called '{spec.display_name}'"
+        return f"it hides kernels called '{spec.display_name}'", rename
     for other in list_kernelspecs():
         same = other.program == spec.program and _same_name(other.display_name, spec.display_name)
         if same and other.folder.resolve() != spec.folder.resolve():
-            return f"it shows one of two kernels called '{spec.display_name}', and '{other.slug}' is another"
-    if spec.folder.parent.resolve() not in [folder.resolve() for folder in jupyter_folders()]:
-        return f"Jupyter does not look into {spec.folder.parent}"
-    return ""
+            return f"it shows one of two kernels called '{spec.display_name}', and '{other.slug}' is another", rename
+    kernels = spec.folder.parent
+    if kernels.resolve() not in [folder.resolve() for folder in jupyter_folders()]:
+        hint = f"set JUPYTER_PATH={kernels.parent}" if kernels.name == "kernels" else "name the folder 'kernels'"
+        return f"Jupyter does not look into {kernels}", hint
+    return "", ""
 
 
 # Writing

@@ -12,7 +12,7 @@ from remote_kernel.cli import completion, settings
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.settings import Settings
 from remote_kernel.doctor.examination import examine
-from remote_kernel.doctor.finding import STEPS, Finding, State
+from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
@@ -74,14 +74,19 @@ def doctor(
     for title, options, spec in _patients(name, given):
         if not as_json:
             typer.echo(typer.style(title, bold=True))
+        unreached: list[str] = []
         breaker.clear(options)  # a person asks: what was refused a moment ago is tried again
         for finding in examine(options, spec, start=not no_start):
             if finding.error and not status:
                 status = finding.error.exit_status
             if as_json:
                 objects.append({"name": title, **_as_object(finding)})
+            elif finding.text == NOT_REACHED:
+                unreached.append(finding.step)
             else:
                 _show(finding)
+        if unreached:
+            typer.echo(f"? {NOT_REACHED}: {', '.join(unreached)}")
     if as_json:
         typer.echo(json.dumps(objects, indent=2, ensure_ascii=False))
     return status

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import remote_kernel.doctor.host as host
 import remote_kernel.doctor.way as way
 from remote_kernel import bootstrap
-from remote_kernel.doctor.finding import STEPS, Finding, State, failed, ok, unknown, warning
+from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed, ok, unknown, warning
 from remote_kernel.errors import (
     AuthenticationFailed,
     RemoteKernelError,
@@ -39,7 +39,7 @@ def examine(options: LaunchOptions, kernelspec: Kernelspec | None = None, *, sta
         yield finding
     for step in STEPS:
         if step not in seen:
-            yield unknown(step, "not reached")
+            yield unknown(step, NOT_REACHED)
 
 
 def _steps(options: LaunchOptions, kernelspec: Kernelspec | None, start: bool) -> Iterator[Finding]:
@@ -144,8 +144,7 @@ def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Fi
 
 
 def _seen_by_vs_code(spec: Kernelspec) -> Finding:
-    reason = unseen_by_vs_code(spec)
+    reason, hint = unseen_by_vs_code(spec)
     if reason:
-        text = f"VS Code does not show this kernelspec: {reason}"
-        return warning("vs code", text, f"give it another name: remote_kernel edit {spec.slug} --name NAME")
+        return warning("vs code", f"VS Code does not show this kernelspec: {reason}", hint)
     return ok("vs code", f"shows '{spec.display_name}'; Select Kernel > Jupyter Kernel...")

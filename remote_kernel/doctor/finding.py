@@ -14,6 +14,9 @@ STEPS = (
 )
 
 
+NOT_REACHED = "not reached"
+
+
 class State(Enum):
     """How a step is: a warning keeps no kernel from starting, and what is unknown could not be told."""
 
