@@ -203,8 +203,11 @@ class Receiver:
             path = os.path.join(self.root, entry.path)
             try:
                 there = os.lstat(path)
-                if not stat.S_ISDIR(there.st_mode):
-                    continue
+            except OSError:
+                continue  # it could not be made, which has been told
+            if not stat.S_ISDIR(there.st_mode):
+                continue
+            try:
                 if not self._failed:
                     sweep(path)
                     there = os.lstat(path)
@@ -215,7 +218,9 @@ class Receiver:
                 if not is_same_time(entry.time, there.st_mtime_ns):
                     os.utime(path, ns=(entry.time, entry.time))
             except OSError as error:
-                self._failed.append((entry.path, str(error.strerror)))
+                # A folder of somebody else's that is shared with us takes files, but no mode or time from us.
+                if not isinstance(error, PermissionError) or there.st_uid == os.geteuid():
+                    self._failed.append((entry.path, str(error.strerror)))
 
     def _described(self) -> dict[str, Any]:
         plan, entries = self.plan, self.offer.entries

@@ -84,6 +84,8 @@ os.execv({shutil.which("ssh")!r}, ["ssh", "-F", {str(config)!r}, *words])
     made[3].mkdir(parents=True)
     argv = ["python3", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     (made[3] / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "R", "language": "R"}))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "loss.csv").write_text("0.1\n")
     yield {
         **os.environ,
         "PATH": os.pathsep.join((str(programs), str(Path(sys.executable).parent), os.environ["PATH"])),
@@ -93,6 +95,7 @@ os.execv({shutil.which("ssh")!r}, ["ssh", "-F", {str(config)!r}, *words])
     }
     for path in made[:1] + made[2:3]:
         path.unlink()
+    shutil.rmtree(home / "work", ignore_errors=True)  # what `sync` made
     for path in (made[1], made[3]):
         shutil.rmtree(path)
 

@@ -283,6 +283,7 @@ def test_path_that_cannot_be_written_does_not_stop_the_others(
     for name in ("foreign/a", "b"):
         (way.here / name).parent.mkdir(exist_ok=True)
         (way.here / name).write_text(name)
+    os.utime(foreign, (1, 1))  # a folder of somebody else's: it keeps its time
     (way.there / "extra").write_text("stays")
     assert way.push(f"{way.here}/", "", "--delete") == 63
     said = capfd.readouterr().err

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from pathlib import Path
 
 import pytest
 
+from remote_kernel.cli import progress
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
 from remote_kernel.sync import again, blocks
 from remote_kernel.sync.again import persistently
@@ -177,3 +179,31 @@ def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkey
     errors = [ConnectionLost("lost")] * 50
     with pytest.raises(ConnectionLost):
         persistently(action, told.append, patience_seconds=0.05)
+
+
+def test_bar_shows_rate_and_time_left_on_a_terminal(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_FIRST_SECONDS", -1.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress.reporter("x") as report:
+        report.planned(2_000_000, 2)
+        report.moved(500_000, 1)
+        report.moved(1_500_000, 1)
+    said = capfd.readouterr().err
+    assert "2/2" in said
+    assert "MB" in said
+
+
+def test_lines_tell_now_and_then_elsewhere(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress.reporter("x") as report:
+        report.planned(2_000_000, 2)
+        report.moved(500_000, 1)
+    assert re.fullmatch(r"1 of 2 files, 500 kB of 2 MB, \S+ \w+/s, \S+( s)? left\n", capfd.readouterr().err)
+
+
+def test_names_that_could_steer_a_terminal_are_spelled_out() -> None:
+    assert progress.shown("a\n\x1b[2J\udcff ü") == "a\\n\\x1b[2J\\xff ü"
