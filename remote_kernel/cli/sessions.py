@@ -76,8 +76,10 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return 0
-    where = found["host"] or "this machine"
-    lines = [f"session {found['session']}: {_state(found)}, on {where}, kernel generation {found['generation']}"]
+    where = f"on {found['host'] or 'this machine'}"
+    if found["attached"]:
+        where = f"attached to {os.path.basename(found['connection_file'])}"
+    lines = [f"session {found['session']}: {_state(found)}, {where}, kernel generation {found['generation']}"]
     if found["connected"] is False:
         lines.append("away      the connection is lost; the kernel and what runs in it go on there")
     if found["running"]:
@@ -134,9 +136,14 @@ def add_attach(parser: argparse.ArgumentParser) -> None:
         "Make a session of a kernel that is already open on this machine, such as a notebook's in JupyterLab or VS "
         "Code. Without a file, the only candidate; where there are several they are listed."
     )
-    parser.epilog = "examples:\n  rkernel attach\n  rkernel attach kernel-5f0e.json -s shared\n"
+    parser.epilog = (
+        "examples:\n  rkernel attach\n  rkernel attach analysis.ipynb -s shared\n  rkernel attach kernel-5f0e.json\n"
+    )
     parser.add_argument(
-        "file", nargs="?", default="", help="the connection file, e.g. kernel-5f0e.json, or a part of its name"
+        "file",
+        nargs="?",
+        default="",
+        help="the open notebook, e.g. analysis.ipynb, or the connection file, or a part of either's name",
     )
     parser.add_argument("-s", "--session", metavar="NAME", default="attached", help="the session's name, e.g. 'shared'")
     parser.add_argument("--log", metavar="PATH", help="its notebook (default: rkernel-SESSION.ipynb)")

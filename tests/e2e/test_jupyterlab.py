@@ -19,6 +19,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from remote_kernel.cli.manager import main as manage
+from remote_kernel.session.candidates import list_candidates
 from remote_kernel.session.events import Done, Stream
 from remote_kernel.session.notebook import LogFacts, NotebookLog
 from tests.support.ends import ask_agents
@@ -297,6 +298,8 @@ def test_two_agents_and_a_person_share_a_kernel(notebook: Page, tmp_path: Path, 
     runtime = Path(os.environ["JUPYTER_RUNTIME_DIR"])
     over = threading.Event()
     with running_rkernel(tmp_path, session="shared", JUPYTER_RUNTIME_DIR=str(runtime)) as rkernel:
+        (candidate,) = list_candidates()
+        assert re.search(r"/test_two_agents\S*\.ipynb$", candidate.notebook)
         said = rkernel("attach", "-s", "shared")  # the notebook's kernel is the only one that is open
         assert said.status == 0, said
         agents = [Agent(rkernel, name, over) for name in ("ada", "bob")]
