@@ -31,6 +31,7 @@ from remote_kernel.session.wire import Message, Wire
 START_SECONDS = 90.0
 ANSWER_SECONDS = 15.0
 _ADOPT_SECONDS = 5.0
+_SUBSCRIBING = 10  # questions
 _IDLE_SECONDS = 5.0  # between a reply and the `idle` that belongs to it
 _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
@@ -91,6 +92,14 @@ class Engine:
             self._save(pid=0)  # there never was a kernel
             raise
 
+    async def _hears(self, seconds: float) -> bool:
+        """Wait until something has come on iopub."""
+        try:
+            await asyncio.wait_for(self._heard.wait(), seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            return False
+        return True
+
     async def adopt(self) -> None:
         """Find the kernel that an earlier host, or another program, has left. Sets `trouble` if it is gone."""
         if not self.record.is_attached:
@@ -101,8 +110,11 @@ class Engine:
                 return
         self._connect()
         try:
-            reply = await self.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
-            self.info = reply.content
+            for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works
+                reply = await self.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
+                self.info = reply.content
+                if await self._hears(0.2):
+                    break
         except RemoteKernelError as error:
             if self.record.is_attached and not await self._listens():
                 self._died("does not listen any longer")
@@ -146,11 +158,9 @@ class Engine:
             ending.cancel()
             if asking.done() and not asking.exception():
                 self.info = asking.result().content
-                try:
-                    await asyncio.wait_for(self._heard.wait(), 0.5)
+                if await self._hears(0.5):
                     return
-                except (asyncio.TimeoutError, TimeoutError):
-                    continue
+                continue
             asking.cancel()
             break
         status = process.status()

@@ -70,18 +70,21 @@ def test_cell_that_ended_while_there_was_no_host_is_not_waited_for(alone: Rkerne
     assert alone.exec("done").out == "True\n"
 
 
-def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel) -> None:
+def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
-    command = alone.start("exec", "-c", COUNT.format(20))
-    alone.wait_running("line 3\n")
+    stop = tmp_path / "stop"
+    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    command = alone.start("exec", "-c", wait + "print('the end')")
+    alone.wait_running("begun\n")
     kernel, host = alone.kernel(), alone.host()
     said = alone("refresh")
+    stop.touch()
     assert said.status == 0
     assert re.fullmatch(r"session work has a host of version \S+\n", said.out)
     assert not is_alive(host)
     said = finish(command)
     assert said.status == 0
-    assert said.out.splitlines()[-1] == "line 19"
+    assert said.out == "begun\nthe end\n"
     assert alone.kernel() == kernel
 
 
