@@ -169,9 +169,10 @@ def _without_spaces(line: bytes) -> bytes:
     """Leave out the spaces at the end that no backslash protects."""
     at, keep = 0, 0
     while at < len(line):
-        at += 2 if line[at : at + 1] == b"\\" else 1
-        if line[at - 1 : at] != b" " or line[max(at - 2, 0) : at - 1] == b"\\":
-            keep = at
+        is_protected = line[at : at + 1] == b"\\"
+        is_space = line[at : at + 1] == b" "
+        at += 2 if is_protected else 1
+        keep = keep if is_space else at
     return line[:keep]
 
 
