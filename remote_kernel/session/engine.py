@@ -100,6 +100,9 @@ class Engine:
             return False
         return True
 
+    async def _is_asked(self, seconds: float) -> bool:
+        return self._wire is not None and await self._wire.can_be_asked(seconds)
+
     async def adopt(self) -> None:
         """Find the kernel that an earlier host, or another program, has left. Sets `trouble` if it is gone."""
         if not self.record.is_attached:
@@ -113,7 +116,7 @@ class Engine:
             for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works
                 reply = await self.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
                 self.info = reply.content
-                if await self._hears(0.2):
+                if await self._hears(0.2) and await self._is_asked(0.2):
                     break
         except RemoteKernelError as error:
             if self.record.is_attached and not await self._listens():
@@ -158,7 +161,7 @@ class Engine:
             ending.cancel()
             if asking.done() and not asking.exception():
                 self.info = asking.result().content
-                if await self._hears(0.5):
+                if await self._hears(0.5) and await self._is_asked(1.0):
                     return
                 continue
             asking.cancel()

@@ -59,6 +59,8 @@ class Wire:
             else:
                 socket.setsockopt(zmq.IDENTITY, identity.encode())
             self._encrypt(socket, connection)
+            if channel == "stdin":
+                self._stdin = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
             socket.connect(connection.address(channel))
 
     @staticmethod
@@ -110,6 +112,10 @@ class Wire:
                     return _read(frames)
                 except (ValueError, KeyError, TypeError, AttributeError):
                     continue
+
+    async def can_be_asked(self, seconds: float) -> bool:
+        """Wait until the kernel knows stdin's identity; before, a request for input is dropped, and its cell hangs."""
+        return bool(await self._stdin.poll(int(seconds * 1000)))
 
     def monitor(self) -> zmq.asyncio.Socket:
         """Give a socket that tells when the connection on shell comes and goes, as long as `close` is not called."""

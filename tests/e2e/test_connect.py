@@ -115,7 +115,9 @@ def test_ctrl_c_is_the_remote_commands_and_so_is_the_size(options: LaunchOptions
     with terminal("mine") as shell:
         assert asked(shell, "stty size") == "40 132"
         shell.setwinsize(24, 90)
-        shell.sendline("until [ \"$(stty size)\" = '24 90' ]; do sleep 0.05; done; echo resi''zed; sleep 100")
+        shell.sendline(
+            "until [ \"$(stty size)\" = '24 90' ]; do sleep 0.05; done; sh -c \"echo resi''zed; exec sleep 100\""
+        )
         shell.expect("resized\r\n")
         shell.sendintr()
         assert asked(shell, "echo still here") == "still here"
