@@ -81,7 +81,7 @@ def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path
     stop.touch()
     assert said.status == 0
     assert re.fullmatch(r"session work has a host of version \S+\n", said.out)
-    assert not is_alive(host)
+    assert wait_until(lambda: not is_alive(host))
     said = finish(command)
     assert said.status == 0
     assert said.out == "begun\nthe end\n"

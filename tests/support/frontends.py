@@ -189,7 +189,8 @@ class RawKernel:
         """Shut down: SIGTERM to every descendant, up to a second for them to go, SIGTERM to the launcher."""
         below = self.descendants()
         for process in below:
-            process.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                process.terminate()
         psutil.wait_procs(below, timeout=1)
         self.launcher.terminate()
 
