@@ -192,10 +192,7 @@ def test_restart_of_a_resumed_kernel_gives_a_fresh_one_of_its_kind(
             fresh = only(manage)
             assert fresh["id"] != old and fresh["slug"] == "kept" and fresh["keep"]
     assert wait_until(lambda: only(manage)["state"] == "kept")
-    for note in isolation.runtime.glob(
-        "remote_kernel/restart-*"
-    ):  # left where the front end kills its launcher at once
-        note.unlink()
+    assert wait_until(lambda: not (isolation.runtime / "remote_kernel" / f"restart-{old}").exists())
 
 
 def test_killed_launcher_leaves_a_kept_kernel(manage: Manage, kernels: Path, kept: Kernelspec) -> None:
