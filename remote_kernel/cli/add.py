@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion, found_there, settings
+from remote_kernel.cli import completion, found_there
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import note
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import (
@@ -37,6 +38,7 @@ Examples:
 """
 
 
+@takes(*EVERY_SETTING)
 def add(
     host: Annotated[
         str | None,
@@ -46,20 +48,9 @@ def add(
             autocompletion=completion.hosts,
         ),
     ] = None,
-    endpoint: settings.EndpointOption = None,
-    name: settings.NameOption = None,
-    jump: settings.JumpOption = None,
-    python: settings.PythonOption = None,
-    kernel: settings.KernelOption = None,
-    env: settings.EnvOption = None,
-    workdir: settings.WorkdirOption = None,
-    init: settings.InitOption = None,
-    transport: settings.TransportOption = None,
-    linger: settings.LingerOption = None,
-    keep: settings.KeepOption = None,
-    spool: settings.SpoolOption = None,
-    forward: settings.ForwardOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    name: NameOption = None,
+    *,
+    given: Settings,
     user: Annotated[
         bool, typer.Option("--user", help="Install into your own Jupyter data folder (the default).")
     ] = False,
@@ -78,8 +69,8 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Overwrite the kernelspec of that name that 'add' made.")
     ] = False,
-    no_check: settings.NoCheckOption = False,
-    install: settings.InstallOption = False,
+    no_check: NoCheckOption = False,
+    install: InstallOption = False,
     discover: Annotated[
         bool,
         typer.Option("--discover", help="Look for environments on the host, show them, and add those that you choose."),
@@ -100,39 +91,46 @@ def add(
     With --discover it looks for interpreters, conda, venv, uv and pixi environments and for kernelspecs of other
     languages on the host, and tells which have ipykernel, torch and jax.
     """
-    if bool(host) == bool(endpoint):
-        problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
-        raise UsageError(problem, "write for example 'remote_kernel add gpu1'")
-    target = Endpoint.parse(host or endpoint or "")
-    given = Settings(
-        None, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config, forward
-    )
-    options = given.applied_to(LaunchOptions(target))
+    options = _options(host, given)
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
     if discover:
-        if python or kernel or name:
+        if given.python or given.kernel or name:
             raise UsageError("--discover looks for interpreters and kernels itself", "leave --python, --kernel, --name")
         return found_there.add_found(
             options, kernels, everything=everything, as_json=as_json, install=install, check=not no_check
         )
     if everything or as_json:
         raise UsageError("--all and --json go with --discover", "write 'remote_kernel add --discover HOST'")
-    title = f"{options.kernel or 'Remote Python'} ({target})" if name is None else name
+    _report(_added(options, name, kernels, replace=replace, install=install, check=not no_check))
+    return 0
+
+
+def _options(host: str | None, given: Settings) -> LaunchOptions:
+    if bool(host) == bool(given.endpoint):
+        problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
+        raise UsageError(problem, "write for example 'remote_kernel add gpu1'")
+    return given.applied_to(LaunchOptions(Endpoint.parse(host or given.endpoint or "")))
+
+
+def _added(
+    options: LaunchOptions, name: str | None, kernels: Path, *, replace: bool, install: bool, check: bool
+) -> Kernelspec:
+    """Install the kernelspec, tried before unless `check` is false; all that needs no connection is looked at first."""
+    title = f"{options.kernel or 'Remote Python'} ({options.endpoint})" if name is None else name
     draft = Draft(" ".join(title.split()), options)
     check_free(draft.display_name, kernels, replace=replace)
     draft.argv()
-    if not no_check:
+    if check:
         found = ask_host(options, install=install)
         note(describe(found))
         draft = fitted(draft, found)
         if found.kernelspec and name is None:
-            draft = dataclasses.replace(draft, display_name=f"{found.kernelspec.display_name} ({target})")
+            draft = dataclasses.replace(draft, display_name=f"{found.kernelspec.display_name} ({options.endpoint})")
             check_free(draft.display_name, kernels, replace=replace)
         start_once(draft)
     elif options.kernel:
         note("note: nobody asked the host for the kernel's language; the kernelspec says python")
-    _report(write_kernelspec(draft, kernels, replace=replace))
-    return 0
+    return write_kernelspec(draft, kernels, replace=replace)
 
 
 def _report(spec: Kernelspec) -> None:

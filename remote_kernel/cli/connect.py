@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion, listing, settings
+from remote_kernel.cli import completion, listing
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions
@@ -31,6 +31,7 @@ Examples:
 """
 
 
+@takes("jump", "python", "env", "workdir", "init", "transport", "ssh_config")
 def connect(
     name: Annotated[
         str | None,
@@ -47,13 +48,8 @@ def connect(
             help="A command to run in place of a shell, with its arguments, e.g. nvidia-smi.",
         ),
     ] = None,
-    jump: settings.JumpOption = None,
-    python: settings.PythonOption = None,
-    env: settings.EnvOption = None,
-    workdir: settings.WorkdirOption = None,
-    init: settings.InitOption = None,
-    transport: settings.TransportOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    *,
+    given: Settings,
 ) -> None:
     """Open a shell in a kernel's environment.
 
@@ -67,7 +63,6 @@ def connect(
             raise UsageError("a command needs a host", "write for example 'remote_kernel connect gpu1 -- nvidia-smi'")
         listing.list_()
         return
-    given = Settings(None, jump, python, None, env, workdir, init, transport, None, None, None, ssh_config)
     options = _options(name, given)
     with person_here() as person:
         entry.log_in(options, person, MASTER_SECONDS)

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_kernel.cli import completion, settings
+from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State
 from remote_kernel.endpoint import Endpoint
@@ -45,6 +45,7 @@ _SIGNS = {
 _WIDTH = max(map(len, STEPS))
 
 
+@takes("jump", "python", "kernel", "init", "transport", "ssh_config")
 def doctor(
     name: Annotated[
         str | None,
@@ -54,12 +55,8 @@ def doctor(
             autocompletion=completion.targets,
         ),
     ] = None,
-    jump: settings.JumpOption = None,
-    python: settings.PythonOption = None,
-    kernel: settings.KernelOption = None,
-    init: settings.InitOption = None,
-    transport: settings.TransportOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    *,
+    given: Settings,
     no_start: Annotated[bool, typer.Option("--no-start", help="Look only; do not start a kernel.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
 ) -> int:
@@ -68,7 +65,6 @@ def doctor(
     Looks at every step from here to a cell's result: the ssh program and its configuration, names and ports, host keys,
     the login, the remote shell, interpreter, ipykernel, folders, disks, logout, clocks, and then starts a kernel.
     """
-    given = Settings(None, jump, python, kernel, None, None, init, transport, None, None, None, ssh_config)
     objects: list[dict[str, Any]] = []
     status = 0
     for title, options, spec in _patients(name, given):

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion, settings
+from remote_kernel.cli import completion
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
 from remote_kernel.cli.edge import complain, note
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import (
     Draft,
@@ -41,6 +41,7 @@ Examples:
 """
 
 
+@takes(*EVERY_SETTING)
 def edit(
     slug: Annotated[
         str,
@@ -50,26 +51,15 @@ def edit(
             autocompletion=completion.slugs,
         ),
     ],
-    endpoint: settings.EndpointOption = None,
-    name: settings.NameOption = None,
-    jump: settings.JumpOption = None,
-    python: settings.PythonOption = None,
-    kernel: settings.KernelOption = None,
-    env: settings.EnvOption = None,
+    name: NameOption = None,
+    *,
+    given: Settings,
     unset_env: Annotated[
         list[str] | None,
         typer.Option("--unset-env", metavar="K", help="Forget a variable, e.g. DEBUG; may be repeated."),
     ] = None,
-    workdir: settings.WorkdirOption = None,
-    init: settings.InitOption = None,
-    transport: settings.TransportOption = None,
-    linger: settings.LingerOption = None,
-    keep: settings.KeepOption = None,
-    spool: settings.SpoolOption = None,
-    forward: settings.ForwardOption = None,
-    ssh_config: settings.SshConfigOption = None,
-    no_check: settings.NoCheckOption = False,
-    install: settings.InstallOption = False,
+    no_check: NoCheckOption = False,
+    install: InstallOption = False,
 ) -> None:
     """Change the settings of a kernelspec that 'add' made.
 
@@ -79,9 +69,6 @@ def edit(
     """
     spec = find_kernelspec(slug)
     require_added(spec)
-    given = Settings(
-        endpoint, jump, python, kernel, env, workdir, init, transport, linger, keep, spool, ssh_config, forward
-    )
     if not given.any() and name is None and not unset_env:
         _edit_by_hand(spec)
         return

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import settings
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.progress import counted, reporter, shown, size_text
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import WAY_THERE, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import NoSuchKernelspec, SyncIncomplete, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
@@ -48,6 +47,7 @@ def _complete(incomplete: str) -> list[str]:
     return [word for word in words if word.startswith(incomplete)] + paths
 
 
+@takes(*WAY_THERE)
 def sync(
     words: Annotated[
         list[str],
@@ -93,9 +93,8 @@ def sync(
         ),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every path that is copied or deleted.")] = False,
-    jump: settings.JumpOption = None,
-    transport: settings.TransportOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    *,
+    given: Settings,
 ) -> None:
     """Copy files to the remote host, or back.
 
@@ -108,7 +107,6 @@ def sync(
     source, target = parse_places(words[-2], words[-1])
     if watch and (source.is_remote or dry_run):
         raise UsageError("--watch copies from here, and not as a dry run", "leave it out")
-    given = Settings(None, jump, None, None, None, None, None, transport, None, None, None, ssh_config)
     options = _options(words[0] if len(words) == 3 else None, given)
     wishes = Wishes(delete=delete, dry_run=dry_run, checksum=checksum, names=dry_run or verbose)
     if rsync is not None:

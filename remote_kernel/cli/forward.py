@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion, settings
+from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import WAY_THERE, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.forward import Forwarder
 from remote_kernel.log import Log
@@ -27,6 +27,7 @@ Examples:
 """
 
 
+@takes(*WAY_THERE)
 def forward(
     name: Annotated[
         str,
@@ -43,9 +44,7 @@ def forward(
             help="A port of the remote host, and the one here that is to lead there, e.g. 6006 or 16006:6006.",
         ),
     ],
-    jump: settings.JumpOption = None,
-    transport: settings.TransportOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    given: Settings,
 ) -> int:
     """Make ports of the remote host reachable here.
 
@@ -55,7 +54,6 @@ def forward(
     kernel lives.
     """
     forwards = parse_forwards(ports)
-    given = Settings(None, jump, None, None, None, None, None, transport, None, None, None, ssh_config)
     options = given.applied_to(LaunchOptions(Endpoint.parse(name))) if given.any() else find_target(name).options
     with person_here() as person:
         entry.log_in(options, person, MASTER_SECONDS)

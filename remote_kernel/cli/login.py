@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion, settings
+from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import WAY_THERE, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions, parse_duration
@@ -43,11 +43,10 @@ HostArgument = Annotated[
 ]
 
 
+@takes(*WAY_THERE)
 def login(
     host: HostArgument,
-    jump: settings.JumpOption = None,
-    transport: settings.TransportOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    given: Settings,
     persist: Annotated[
         str,
         typer.Option(
@@ -70,7 +69,7 @@ def login(
     if not 0 < persist_seconds <= 30 * 86400:
         raise UsageError(f"a connection cannot wait for '{persist}'", "give --for a time of up to 30d")
     found = 0
-    for way in _ways(host, jump, transport, ssh_config):
+    for way in _ways(host, given):
         if show:
             status = entry.status(way)
             typer.echo(f"{way.endpoint}: {status.text}")
@@ -82,25 +81,23 @@ def login(
     return 1 if show and not found else 0
 
 
+@takes(*WAY_THERE)
 def logout(
     host: HostArgument,
-    jump: settings.JumpOption = None,
-    transport: settings.TransportOption = None,
-    ssh_config: settings.SshConfigOption = None,
+    given: Settings,
 ) -> None:
     """Undo what 'login' has left for kernels.
 
     Ends the connection that kernels share, and takes this host's secrets out of the keyring. Kernels that run over the
     connection lose it and go on; they come back when somebody logs in, or by themselves if they can.
     """
-    for way in _ways(host, jump, transport, ssh_config):
+    for way in _ways(host, given):
         said = entry.log_out(way)
         typer.echo(f"{way.endpoint}: {said or 'there was nothing to undo'}")
 
 
-def _ways(host: str, jump: list[str] | None, transport: str | None, ssh_config: str | None) -> list[LaunchOptions]:
+def _ways(host: str, given: Settings) -> list[LaunchOptions]:
     """Give the ways to log in on: those of the kernelspecs of that name, or the one that the options say."""
-    given = Settings(None, jump, None, None, None, None, None, transport, None, None, None, ssh_config)
     if given.any():
         return [given.applied_to(LaunchOptions(Endpoint.parse(host)))]
     unique = {way._replace(python=""): None for way in ways([host])}

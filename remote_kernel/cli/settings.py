@@ -1,10 +1,13 @@
-"""The options that `add` and `edit` share: what one remote kernel is started with."""
+"""The options that commands share: what one remote kernel is started with."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -20,105 +23,11 @@ from remote_kernel.options import (
     parse_variable,
 )
 
-EndpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint", metavar="[USER@]HOST[:PORT]", help="The remote host or its ssh config alias, e.g. me@gpu1:2222."
-    ),
-]
+Result = TypeVar("Result")
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY  # typer passes everything by name
+
 NameOption = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help='What kernel menus show, e.g. "Remote CUDA".')
-]
-JumpOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-J", "--jump", metavar="HOST,...", help="Jump hosts on the way, the nearest first, e.g. me@gate,inner:2222."
-    ),
-]
-PythonOption = Annotated[
-    str | None,
-    typer.Option(
-        "--python",
-        metavar="PATH",
-        help="The remote interpreter, e.g. /opt/conda/bin/python; else REMOTE_KERNEL_PYTHON, else python3.",
-    ),
-]
-KernelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--kernel", metavar="NAME", help="Start this kernelspec of the remote host, in any language, e.g. ir."
-    ),
-]
-EnvOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--env",
-        metavar="K=V",
-        help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
-        "on this machine can read it in the process list.",
-    ),
-]
-WorkdirOption = Annotated[
-    str | None,
-    typer.Option(
-        "--workdir",
-        metavar="DIR",
-        help="The remote folder to start in, e.g. '~/work', in quotes, or the local shell expands it.",
-    ),
-]
-InitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--init",
-        metavar="SHELL",
-        help="Shell code to run before the kernel, in a login shell, e.g. 'module load cuda'.",
-    ),
-]
-TransportOption = Annotated[
-    str | None,
-    typer.Option(
-        "--transport",
-        metavar="NAME",
-        help="How to speak SSH: with openssh, or in Python, e.g. paramiko; that is the default where there is no ssh.",
-    ),
-]
-LingerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--linger",
-        metavar="TIME",
-        help="How long the kernel waits for a lost connection to come back, e.g. 15m, 2d, forever; else 24h.",
-    ),
-]
-KeepOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--keep/--no-keep",
-        help="Let kernels outlive their front end: closing a notebook leaves them running, until 'stop' ends them.",
-    ),
-]
-SpoolOption = Annotated[
-    str | None,
-    typer.Option(
-        "--spool",
-        metavar="SIZE",
-        help="How much output waits on the remote host while the connection is lost, e.g. 64M; else 2G.",
-    ),
-]
-SshConfigOption = Annotated[
-    str | None,
-    typer.Option(
-        "--ssh-config", metavar="FILE", help="Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config."
-    ),
-]
-ForwardOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--forward",
-        metavar="[LOCAL:]PORT",
-        help="Let a port of this machine lead to one of the remote host while the kernel lives, e.g. 6006 or "
-        "16006:6006; may be repeated.",
-    ),
 ]
 NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Do not connect, and do not start a kernel to see whether it works.")
@@ -132,19 +41,111 @@ InstallOption = Annotated[
 class Settings:
     """What was given on the command line; None is not given, an empty text is the default asked for by name."""
 
-    endpoint: str | None
-    jump: list[str] | None
-    python: str | None
-    kernel: str | None
-    env: list[str] | None
-    workdir: str | None
-    init: str | None
-    transport: str | None
-    linger: str | None
-    keep: bool | None
-    spool: str | None
-    ssh_config: str | None
-    forward: list[str] | None = None
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="[USER@]HOST[:PORT]",
+            help="The remote host or its ssh config alias, e.g. me@gpu1:2222.",
+        ),
+    ] = None
+    jump: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-J",
+            "--jump",
+            metavar="HOST,...",
+            help="Jump hosts on the way, the nearest first, e.g. me@gate,inner:2222.",
+        ),
+    ] = None
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="The remote interpreter, e.g. /opt/conda/bin/python; else REMOTE_KERNEL_PYTHON, else python3.",
+        ),
+    ] = None
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            "--kernel", metavar="NAME", help="Start this kernelspec of the remote host, in any language, e.g. ir."
+        ),
+    ] = None
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env",
+            metavar="K=V",
+            help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
+            "on this machine can read it in the process list.",
+        ),
+    ] = None
+    workdir: Annotated[
+        str | None,
+        typer.Option(
+            "--workdir",
+            metavar="DIR",
+            help="The remote folder to start in, e.g. '~/work', in quotes, or the local shell expands it.",
+        ),
+    ] = None
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            metavar="SHELL",
+            help="Shell code to run before the kernel, in a login shell, e.g. 'module load cuda'.",
+        ),
+    ] = None
+    transport: Annotated[
+        str | None,
+        typer.Option(
+            "--transport",
+            metavar="NAME",
+            help="How to speak SSH: with openssh, or in Python, e.g. paramiko; that is the default where there is no "
+            "ssh.",
+        ),
+    ] = None
+    linger: Annotated[
+        str | None,
+        typer.Option(
+            "--linger",
+            metavar="TIME",
+            help="How long the kernel waits for a lost connection to come back, e.g. 15m, 2d, forever; else 24h.",
+        ),
+    ] = None
+    keep: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep/--no-keep",
+            help="Let kernels outlive their front end: closing a notebook leaves them running, until 'stop' ends them.",
+        ),
+    ] = None
+    spool: Annotated[
+        str | None,
+        typer.Option(
+            "--spool",
+            metavar="SIZE",
+            help="How much output waits on the remote host while the connection is lost, e.g. 64M; else 2G.",
+        ),
+    ] = None
+    forward: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--forward",
+            metavar="[LOCAL:]PORT",
+            help="Let a port of this machine lead to one of the remote host while the kernel lives, e.g. 6006 or "
+            "16006:6006; may be repeated.",
+        ),
+    ] = None
+    ssh_config: Annotated[
+        str | None,
+        typer.Option(
+            "--ssh-config",
+            metavar="FILE",
+            help="Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config.",
+        ),
+    ] = None
 
     def any(self) -> bool:
         """Tell whether anything was given."""
@@ -152,31 +153,14 @@ class Settings:
 
     def applied_to(self, options: LaunchOptions) -> LaunchOptions:
         """Give `options` with what was given put in. Raises UsageError; looks at nothing but the ssh config file."""
-        changes: dict[str, object] = {}
-        if self.endpoint is not None:
-            changes["endpoint"] = Endpoint.parse(self.endpoint)
-        if self.jump:
-            changes["jumps"] = parse_jumps(",".join(self.jump))
-        for field in ("python", "workdir", "init"):
-            if (text := getattr(self, field)) is not None:
-                changes[field] = text
-        if self.kernel is not None:
-            changes["kernel"] = check_kernel_name(self.kernel)
-        if self.env:
-            changes["env"] = tuple({**dict(options.env), **dict(map(parse_variable, self.env))}.items())
-        if self.transport is not None:
-            changes["transport"] = check_transport(self.transport)
-        if self.linger is not None:
-            changes["linger_seconds"] = parse_duration(self.linger or "24h")
-        if self.keep is not None:
-            changes["keep"] = self.keep
-        if self.spool is not None:
-            changes["spool_bytes"] = parse_size(self.spool or "2G")
-        if self.forward:
-            changes["forward"] = parse_forwards(self.forward)
-        if self.ssh_config is not None:
-            changes["ssh_config"] = _config_file(self.ssh_config)
-        return options._replace(**changes)  # type: ignore[arg-type]
+        changes: dict[str, Any] = {}
+        for name, (option, read) in _READ.items():
+            given = getattr(self, name)
+            if given is not None and given != []:
+                changes[option] = read(given)
+        if "env" in changes:  # one variable more leaves the others
+            changes["env"] = tuple({**dict(options.env), **dict(changes["env"])}.items())
+        return options._replace(**changes)
 
 
 def _config_file(text: str) -> str:
@@ -187,3 +171,53 @@ def _config_file(text: str) -> str:
     if not os.path.isfile(path):
         raise UsageError(f"there is no ssh config file {path}", "give the path of one that exists")
     return path
+
+
+# For each setting: what LaunchOptions calls it, and how it is read. Each reader raises UsageError.
+_READ: dict[str, tuple[str, Callable[[Any], object]]] = {
+    "endpoint": ("endpoint", Endpoint.parse),
+    "jump": ("jumps", lambda texts: parse_jumps(",".join(texts))),
+    "python": ("python", str),
+    "kernel": ("kernel", check_kernel_name),
+    "env": ("env", lambda texts: [parse_variable(text) for text in texts]),
+    "workdir": ("workdir", str),
+    "init": ("init", str),
+    "transport": ("transport", check_transport),
+    "linger": ("linger_seconds", lambda text: parse_duration(text or "24h")),
+    "keep": ("keep", bool),
+    "spool": ("spool_bytes", lambda text: parse_size(text or "2G")),
+    "forward": ("forward", parse_forwards),
+    "ssh_config": ("ssh_config", _config_file),
+}
+EVERY_SETTING = tuple(_READ)
+WAY_THERE = ("jump", "transport", "ssh_config")
+
+
+def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Give a command the options of these settings, in place of its parameter `given`, which gets what was given.
+
+    typer reads the signature, so that is what changes: an option is declared once, for every command that has it.
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+
+    def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
+        own = get_type_hints(command, include_extras=True)
+        kinds: list[tuple[str, Any, Any]] = []
+        for name, parameter in inspect.signature(command).parameters.items():
+            if name == "given":
+                kinds += [(setting, hints[setting], None) for setting in names]
+            else:
+                kinds.append((name, own[name], parameter.default))
+
+        @functools.wraps(command)
+        def run(**values: Any) -> Result:
+            given = Settings(**{name: values.pop(name) for name in names})
+            return command(given=given, **values)
+
+        run.__annotations__ = {name: hint for name, hint, _ in kinds}
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, _KEYWORD, default=default, annotation=hint) for name, hint, default in kinds]
+        )
+        return run
+
+    return decorate
