@@ -7,10 +7,10 @@ slow, as a kernel's own connections do. Listens on loopback only.
 from __future__ import annotations
 
 import errno
-import random
 import socket
 from collections.abc import Callable, Sequence
 
+from remote_kernel.contact import ANSWER_SECONDS, backoff, scattered
 from remote_kernel.errors import PortInUse, ProtocolMismatch, RemoteKernelError, SshConfigError, TransportError
 from remote_kernel.link import Link
 from remote_kernel.log import Log
@@ -20,8 +20,6 @@ from remote_kernel.trip import Trip
 from remote_kernel.tunnel import CHANNEL
 
 AGAIN_SECONDS = 2.0  # until a port is tried again that another program has, such as the launcher before this one
-ANSWER_SECONDS = 45.0
-BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
 class Ports:
@@ -149,6 +147,5 @@ class Forwarder:
             return
         if arrived:
             self._log.tell(f"{error.message}; trying to get back")
-        delay = BACKOFF_SECONDS[min(self._attempts, len(BACKOFF_SECONDS) - 1)]
         self._attempts += 1
-        self._reactor.call_later(delay * random.uniform(0.75, 1.25), self._go)
+        self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)

@@ -6,9 +6,7 @@
 3. Skip what the remote shell printed up to our marker; from there on stdout carries the Link's frames.
 4. Every connection on a port is a stream. SIGINT and other signals become control messages, SIGTERM and SIGHUP
    a `bye`, which ends the kernel unless it is kept.
-   In an outage that another launcher knows of, a start that fails is tried again for as long as a front end waits.
-5. When the connection is lost, keep the front end's sockets open and try to attach to the agent again: at once,
-   then less and less often, at once again when the machine wakes, until the lease is over.
+5. When the connection is lost, keep the front end's sockets open and try to attach to the agent again (see contact).
 6. When the kernel has ended, hand on its last bytes and exit with its status.
 
 Speaks through stderr, whose last line is one sentence when a start fails, and through a log file. Imports
@@ -19,27 +17,21 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from remote_kernel import bootstrap
 from remote_kernel.closing import Closing, ControlSocket
 from remote_kernel.connection_file import Connection, read_connection_file
+from remote_kernel.contact import ANSWER_SECONDS, Contact
 from remote_kernel.errors import (
-    AuthenticationFailed,
-    ConnectionLost,
     KernelDied,
     KernelGone,
     KernelNotInstalled,
-    KernelParted,
     PortInUse,
-    ProtocolMismatch,
     RemoteKernelError,
-    TransportError,
     by_name,
 )
 from remote_kernel.forward import Ports
@@ -47,20 +39,13 @@ from remote_kernel.greeting import HeadStart
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
-from remote_kernel.presence import tell_presence
-from remote_kernel.reactor import READ, Reactor, SocketSink, Timer
-from remote_kernel.transport import breaker, choice, openssh, outage
-from remote_kernel.trip import Trip
+from remote_kernel.reactor import READ, Reactor, SocketSink
+from remote_kernel.transport import breaker, openssh, outage
 from remote_kernel.undertaker import Undertaker, take_over_the_dead
 
-ANSWER_SECONDS = 45.0  # VS Code gives up after 60 without a word of why
-ATTACH_SECONDS = 20.0
 BYE_SECONDS = 5.0  # for the agent to end the kernel
 HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2.5 s after SIGTERM
 DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
-BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-REFUSED_SECONDS = (60.0, 120.0, 300.0, 600.0)  # servers ban an address after a few refused logins in ten minutes
-CLOCK_SECONDS = 5.0
 HIRE_SECONDS = 2.0  # most lost connections are back by then
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
@@ -158,16 +143,7 @@ class Launcher:
         self._forwarded = Ports(reactor)
         self._undertaker = Undertaker(options, self._identity)
         self._greets_alike = True
-        self._trip: Trip | None = None
-        self._give_up_at = time.monotonic() + ANSWER_SECONDS
-        self._master: tuple[int, int] | None = None
-        self._lost_at = 0.0  # when the connection was lost, 0.0 while it is up
-        self._attempts = self._refused = 0
-        self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
-        self._arrived = False
-        self._retry: Timer | None = None
-        self._stale = False
-        self._clock = 0.0
+        self._contact = Contact(reactor, self._link, log, options, self)
         self._leaving = False
         self._closing = Closing(reactor, self._say_bye)
         self._closing.kept = options.keep
@@ -188,12 +164,12 @@ class Launcher:
         try:
             breaker.check(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
-            self._begin(ANSWER_SECONDS)
+            self.begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
                 self._watch_port(channel, listener)
             for forward in self._options.forward:
                 self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
-            self._watch_clock()
+            self._contact.watch_clock()
             take_over_the_dead()
             self._reactor.run()
         finally:
@@ -205,29 +181,26 @@ class Launcher:
 
     # -- the connection
 
-    def _begin(self, seconds: float) -> None:
+    def begin(self, seconds: float) -> None:
         """Start a kernel. An attempt that failed may have left one there, which soon ends: this is another."""
         self._identity, self._link_id = os.urandom(6).hex(), os.urandom(8).hex()
         self._undertaker = Undertaker(self._options, self._identity)
         settings = bootstrap.start_settings(self._options, self._identity, self._link_id, self._connection.values)
-        self._go("start", settings, seconds)
+        self._contact.go("start", settings, seconds)
 
-    def _go(self, mode: str, settings: dict[str, object], seconds: float) -> None:
-        self._trip = Trip(self._reactor, self._link, self._log, self._options, self)
-        self._trip.start(mode, settings, seconds, avoid_master=self._stale)
+    def attach(self, seconds: float) -> None:
+        """Go on with the kernel after the connection was lost. Called by the Contact."""
+        self._contact.go("attach", self._attach_settings(), seconds)
+
+    def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
+        folder = bootstrap.remote_folder()
+        return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
 
     def arrived(self) -> None:
         """Take note that the agent answers. Called by the Trip."""
-        breaker.clear(self._options)
-        outage.end(self._options)
-        self._master = choice.master_mark(self._options)
-        self._arrived = True
-        tell_presence(connected=True)
-        if self._lost_at:
-            self._log.tell(f"connected to {self._options.endpoint} again after {time.time() - self._lost_at:.1f} s")
-            if not self._leaving:
-                self._undertaker.forget()
-        self._lost_at, self._attempts, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
+        was_lost = self._contact.made()
+        if was_lost and not self._leaving:
+            self._undertaker.forget()
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
         """Take note that the SSH session is over. Called by the Trip."""
@@ -236,119 +209,23 @@ class Launcher:
         elif self._ended and (self._leaving or isinstance(error, KernelGone)):
             self._finish()
         elif arrived:
-            self._lost(error, silent=silent)
-        elif self._lost_at:
-            self._still_lost(error)
+            if not self._closing.kept:
+                self._undertaker.remember()
+                self._reactor.call_later(HIRE_SECONDS, self._hire)
+            self._contact.lost(error, silent=silent)
+        elif self._contact.lost_at:
+            self._contact.not_back(error)
         else:
-            self._not_there(error)
-
-    def _not_there(self, error: RemoteKernelError) -> None:
-        """Fail, or in an outage that another launcher knows of try the start again, as long as a front end waits."""
-        seconds = self._give_up_at - time.monotonic()
-        if isinstance(error, AuthenticationFailed):
-            breaker.trip(self._options, error)
-        if self._leaving or seconds < 1 or not outage.explains(self._options, error):
-            self._stop(error)
-            return
-        self._note_once(error)
-        self._stale, self._master = True, choice.master_mark(self._options)
-        self._attempts += 1
-        delay = BACKOFF_SECONDS[min(self._attempts, len(BACKOFF_SECONDS) - 1)]
-        self._retry = self._reactor.call_later(min(delay, seconds - 1), self._begin_again)
-
-    def _begin_again(self) -> None:
-        self._retry = None
-        self._end_stale_master()
-        try:
-            self._begin(min(ATTACH_SECONDS, max(1.0, self._give_up_at - time.monotonic())))
-        except TransportError as error:
-            self._stop(error)
-
-    def _lost(self, error: RemoteKernelError, *, silent: bool) -> None:
-        self._lost_at, self._attempts, self._stale = time.time(), 0, silent
-        self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
-        tell_presence(connected=False, reason=error.message)
-        outage.begin(self._options)
-        if not self._closing.kept:
-            self._undertaker.remember()
-            self._reactor.call_later(HIRE_SECONDS, self._hire)
-        self._try_again()
+            self._contact.not_made(error, wanted=not self._leaving)
 
     def _hire(self) -> None:
-        if self._lost_at and not self._closing.kept:
+        if self._contact.lost_at and not self._closing.kept:
             self._undertaker.hire()
 
-    def _note_once(self, error: RemoteKernelError) -> None:
-        if type(error) is not self._reason:
-            self._reason = type(error)
-            self._log.note(f"not yet: {error}")
-
-    def _still_lost(self, error: RemoteKernelError) -> None:
-        if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
-            self._stop(error)
-            return
-        self._note_once(error)
-        if isinstance(error, AuthenticationFailed):
-            breaker.trip(self._options, error)
-            self._refused += 1
-        else:
-            self._refused = 0
-        self._stale = True
-        self._try_again()
-
-    def _try_again(self) -> None:
-        left = self._lost_at + self._options.linger_seconds - time.time()
-        if left < 0:
-            self._stop(
-                ConnectionLost(
-                    f"no way back to {self._options.endpoint} for as long as the kernel outlives its connection",
-                    "start a new kernel; give --linger for a longer time",
-                )
-            )
-            return
-        delays = REFUSED_SECONDS if self._refused else BACKOFF_SECONDS
-        delay = delays[min(self._refused - 1 if self._refused else self._attempts, len(delays) - 1)]
-        if not self._refused:  # a short lease must not end between two attempts
-            delay = min(delay, self._options.linger_seconds / 8)
-        # The last attempt is when the lease ends, and not a backoff later.
-        self._retry = self._reactor.call_later(min(delay * random.uniform(0.75, 1.25), left), self._attach)
-
-    def _attach(self) -> None:
-        self._retry = None
-        self._attempts += 1
-        if self._stale:
-            self._end_stale_master()
-        try:
-            self._go("attach", self._attach_settings(), ATTACH_SECONDS)
-        except TransportError as error:
-            self._still_lost(error)
-
-    def _end_stale_master(self) -> None:
-        if self._master is not None and choice.master_mark(self._options) == self._master:
-            self._log.note("ending the stale shared connection")
-            openssh.end_master(self._options, self._master)
-
-    def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
-        folder = bootstrap.remote_folder()
-        return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
-
-    def _attach_now(self) -> None:
-        if self._retry:
-            self._retry.cancel()
-            self._attempts = 0
-            (self._attach if self._arrived else self._begin_again)()
-
-    def _watch_clock(self) -> None:
-        """Notice that the machine has slept: the wall clock then runs ahead of the monotonic one."""
-        ahead = time.time() - time.monotonic()
-        if self._clock and ahead - self._clock > CLOCK_SECONDS:
-            self._log.note(f"the machine has slept for {ahead - self._clock:.0f} s")
-            self._link.doubt(time.monotonic())
-            self._attach_now()
-        elif self._refused and not breaker.is_tripped(self._options):  # somebody was let in since
-            self._attach_now()
-        self._clock = ahead
-        self._reactor.call_later(CLOCK_SECONDS, self._watch_clock)
+    def stop(self, error: RemoteKernelError) -> None:
+        """End with this error, unless there was one before. Called by the Contact too."""
+        self._error = self._error or error
+        self._reactor.stop()
 
     # -- the front end
 
@@ -399,13 +276,15 @@ class Launcher:
         if self._ended:
             self._finish()
             return
-        if self._retry and not self._arrived:  # there is no kernel that could be told
+        if self._contact.waits_to_start:  # there is no kernel that could be told
             self._leave(128 + signal.SIGTERM)
             return
         self._tell("bye")
-        if self._arrived and not self._closing.kept:  # in case this process is killed before the agent has heard
+        if (
+            self._contact.was_made and not self._closing.kept
+        ):  # in case this process is killed before the agent has heard
             self._undertaker.remember()
-        self._attach_now()
+        self._contact.hurry()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
         self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
 
@@ -432,7 +311,7 @@ class Launcher:
             self._log.tell(_loss(message, self._options.spool_bytes))
         elif event == "failed":
             self._tell("done")
-            self._stop(by_name(str(message["error"]), str(message["message"]), str(message["hint"])))
+            self.stop(by_name(str(message["error"]), str(message["message"]), str(message["hint"])))
         elif event == "ended" and self._ended is None:
             self._ended = message
             self._reactor.before_wait.append(self._drained)
@@ -452,7 +331,7 @@ class Launcher:
         """Finish once nothing has got through for DRAIN_SECONDS of an unbroken connection."""
 
         def look() -> None:
-            if self._lost_at or self._link.moved != moved:
+            if self._contact.lost_at or self._link.moved != moved:
                 self._finish_when_still(self._link.moved)
             else:
                 self._finish()
@@ -464,7 +343,7 @@ class Launcher:
         self._tell("done")
         status = int(self._ended["status"])
         if not self._ended["ready"] and not self._leaving:
-            self._stop(self._died(status, str(self._ended["stderr"])))
+            self.stop(self._died(status, str(self._ended["stderr"])))
             return
         if self._ended["why"] and not self._leaving:
             self._log.tell(f"the kernel was ended: {self._ended['why']}")
@@ -487,10 +366,6 @@ class Launcher:
 
     # -- the end
 
-    def _stop(self, error: RemoteKernelError) -> None:
-        self._error = self._error or error
-        self._reactor.stop()
-
     def _leave(self, status: int) -> None:
         self._status = status
         self._reactor.stop()
@@ -501,9 +376,8 @@ class Launcher:
             if listener.family == socket.AF_UNIX:
                 os.unlink(listener.getsockname())
             listener.close()
-        if self._trip:
-            self._trip.close()
-        if not self._arrived:
+        self._contact.close()
+        if not self._contact.was_made:
             return
         unheard = self._leaving and not self._ended and not self._error and len(self._control.spool) > 0
         if unheard:

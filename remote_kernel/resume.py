@@ -73,8 +73,9 @@ class ResumingLauncher(Launcher):
                 self._relay.stop()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _begin(self, seconds: float) -> None:
-        self._go("attach", self._attach_settings(resume=True), seconds)
+    def begin(self, seconds: float) -> None:
+        """Attach to the kernel, in place of starting one."""
+        self._contact.go("attach", self._attach_settings(resume=True), seconds)
 
     def _handle(self, message: dict[str, Any]) -> None:
         if message.get("event") == "started" and self._relay:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from remote_kernel import launcher as module
-from remote_kernel.connection_file import Connection
+from remote_kernel import contact as module
+from remote_kernel.contact import Contact
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import ConnectionLost
-from remote_kernel.launcher import Launcher
-from remote_kernel.link import HEADER, HELLO, PING, PROBE_SECONDS
+from remote_kernel.errors import ConnectionLost, RemoteKernelError
+from remote_kernel.link import HEADER, HELLO, PING, PROBE_SECONDS, Link
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import Reactor
@@ -38,61 +37,85 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     return fake
 
 
+class Keeper:
+    """Whose contact it is, and who only remembers what it was told to do."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.attempts: list[float] = []
+        self.error: RemoteKernelError | None = None
+
+    def begin(self, seconds: float) -> None:
+        raise AssertionError("there is a kernel")
+
+    def attach(self, seconds: float) -> None:
+        self.attempts.append(self._clock.time())
+
+    def arrived(self) -> None:
+        raise AssertionError("nobody went anywhere")
+
+    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
+        raise AssertionError("nobody went anywhere")
+
+    def stop(self, error: RemoteKernelError) -> None:
+        self.error = error
+
+
 @pytest.fixture
-def launcher(clock: FakeClock) -> Iterator[Launcher]:
+def keeper(clock: FakeClock) -> Keeper:
+    return Keeper(clock)
+
+
+@pytest.fixture
+def contact(clock: FakeClock, keeper: Keeper) -> Iterator[Contact]:
     with Reactor() as reactor:
-        options = LaunchOptions(Endpoint.parse("nowhere"))
-        yield Launcher(reactor, options, Connection("tcp", "127.0.0.1", {}, {}), Log())
+        options = LaunchOptions(Endpoint.parse("nowhere"), linger_seconds=3600.0)
+        yield Contact(reactor, Link(), Log(), options, keeper)
 
 
-def kinds(launcher: Launcher) -> list[int]:
+def kinds(contact: Contact) -> list[int]:
     found = []
-    while frame := bytes(launcher._link.next_frame()):
+    while frame := bytes(contact._link.next_frame()):
         found.append(HEADER.unpack_from(frame)[0])
     return found
 
 
-def test_a_wake_asks_the_other_end_for_a_sign_of_life(launcher: Launcher, clock: FakeClock) -> None:
-    launcher._link.connected(clock.monotonic())
-    launcher._watch_clock()
+def test_a_wake_asks_the_other_end_for_a_sign_of_life(contact: Contact, clock: FakeClock) -> None:
+    contact._link.connected(clock.monotonic())
+    contact.watch_clock()
     clock.awake += 5
     clock.asleep += 3600
-    launcher._watch_clock()
-    assert kinds(launcher) == [HELLO, PING]
-    assert launcher._link.tick(clock.monotonic() + PROBE_SECONDS - 0.1)
-    assert not launcher._link.tick(clock.monotonic() + PROBE_SECONDS + 0.1)
+    contact.watch_clock()
+    assert kinds(contact) == [HELLO, PING]
+    assert contact._link.tick(clock.monotonic() + PROBE_SECONDS - 0.1)
+    assert not contact._link.tick(clock.monotonic() + PROBE_SECONDS + 0.1)
 
 
-def test_a_clock_that_was_set_a_little_is_no_wake(launcher: Launcher, clock: FakeClock) -> None:
-    launcher._link.connected(clock.monotonic())
-    launcher._watch_clock()
+def test_a_clock_that_was_set_a_little_is_no_wake(contact: Contact, clock: FakeClock) -> None:
+    contact._link.connected(clock.monotonic())
+    contact.watch_clock()
     clock.awake += 5
     clock.asleep += 2
-    launcher._watch_clock()
-    assert kinds(launcher) == [HELLO]
+    contact.watch_clock()
+    assert kinds(contact) == [HELLO]
 
 
-def test_a_wake_tries_at_once_what_was_to_be_tried_later(
-    launcher: Launcher, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempts = []
-    monkeypatch.setattr(launcher, "_attach", lambda: attempts.append(clock.time()))
-    launcher._arrived, launcher._retry = True, launcher._reactor.call_later(30, lambda: None)
-    launcher._attempts = 7
-    launcher._watch_clock()
-    assert not attempts
+def test_a_wake_tries_at_once_what_was_to_be_tried_later(contact: Contact, keeper: Keeper, clock: FakeClock) -> None:
+    contact.was_made, contact._retry = True, contact._reactor.call_later(30, lambda: None)
+    contact._attempts = 7
+    contact.watch_clock()
+    assert not keeper.attempts
     clock.asleep += 60
-    launcher._watch_clock()
-    assert len(attempts) == 1
-    assert launcher._attempts == 0
+    contact.watch_clock()
+    assert len(keeper.attempts) == 1
+    assert contact._attempts == 1
 
 
-def test_the_last_attempt_is_at_the_end_of_the_lease(launcher: Launcher, clock: FakeClock) -> None:
-    launcher._options = launcher._options._replace(linger_seconds=3600.0)
-    launcher._lost_at, launcher._attempts = clock.time() - 3595.0, 7
-    launcher._try_again()
-    assert launcher._retry
-    assert launcher._retry.at <= time.monotonic() + 5.0
+def test_the_last_attempt_is_at_the_end_of_the_lease(contact: Contact, keeper: Keeper, clock: FakeClock) -> None:
+    contact.lost_at, contact._attempts = clock.time() - 3595.0, 7
+    contact._try_again()
+    assert contact._retry
+    assert contact._retry.at <= time.monotonic() + 5.0
     clock.awake += 5.1
-    launcher._try_again()
-    assert isinstance(launcher._error, ConnectionLost)
+    contact._try_again()
+    assert isinstance(keeper.error, ConnectionLost)
