@@ -1,4 +1,4 @@
-"""A program uses sessions through the Python interface, as its docstrings and the README say."""
+"""A program uses sessions through the Python interface, as its docstrings and docs/agents.md say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from remote_kernel.session.client import InputWanted, NoSuchSession, Request, Ru
 from remote_kernel.session.events import Display, Done, Error, Event, Queued, Started, Stream
 from tests.support.rkernel import Rkernel, running_rkernel
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_start_that_fails_raises_what_kept_it(rkernel: Rkernel) -> None:
     assert rkernel.ask("ls") == []
 
 
-def test_example_of_the_readme_works(rkernel: Rkernel, tmp_path: Path) -> None:
-    (source,) = re.findall(r"^## From Python$.*?^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+def test_example_of_the_page_works(rkernel: Rkernel, tmp_path: Path) -> None:
+    (source,) = re.findall(r"^## From Python$.*?^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     folder = tmp_path / "kernels" / "remote_cuda"
     folder.mkdir(parents=True)
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
