@@ -42,7 +42,7 @@ Sessions
   ls          every session on this machine
   attach      make a session of a kernel that is already open, in JupyterLab or VS Code on this machine
   restart     end the kernel and start a fresh one (state is lost, deliberately)
-  refresh     replace the session's host process after an update; the kernel stays
+  refresh     replace the session's host process, after an update or where it hangs; the kernel stays
   close       end sessions and their kernels; the notebooks stay
   skill       show or install the instructions for coding agents
 
