@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
+from remote_kernel.session.client import HostGone, HostHangs, NoSuchSession, Request, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
@@ -234,6 +234,9 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
         renderer.close()
         sys.stdout.flush()
         return still_running(session, still, away=away, waits=waits)
+    except HostHangs:
+        renderer.close()
+        raise
 
 
 def follow(session: Session, running: Running, options: argparse.Namespace) -> Generator[Event, None, None]:

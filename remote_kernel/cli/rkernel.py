@@ -42,7 +42,7 @@ Sessions
   ls          every session on this machine
   attach      make a session of a kernel that is already open, in JupyterLab or VS Code on this machine
   restart     end the kernel and start a fresh one (state is lost, deliberately)
-  refresh     replace the session's host process after an update; the kernel stays
+  refresh     replace the session's host process, after an update or where it hangs; the kernel stays
   close       end sessions and their kernels; the notebooks stay
   skill       show or install the instructions for coding agents
 
@@ -55,6 +55,8 @@ Exit status
   2  usage              6  connection lost: it may still run 130  interrupted
   3  no such session    10-53  the kernel cannot start: as for remote_kernel
 """
+
+_PIPE_BROKEN = 128 + 13  # as if SIGPIPE had ended it
 
 
 class Command(NamedTuple):
@@ -91,8 +93,21 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message, f"see '{self.prog} --help'")
 
 
-def main() -> int:
-    """Run the command line of this process, and give the exit status."""
+def main() -> NoReturn:
+    """Run the command line of this process, and end it with the exit status.
+
+    It ends at once: taking the interpreter apart would be a tenth of a short call.
+    """
+    status = _run_and_report()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        status = _PIPE_BROKEN
+    os._exit(status)
+
+
+def _run_and_report() -> int:
     try:
         return run(sys.argv[1:])
     except RemoteKernelError as error:
@@ -101,9 +116,8 @@ def main() -> int:
     except KeyboardInterrupt:
         sys.stderr.write("rkernel: interrupted\n")
         return 130
-    except BrokenPipeError:  # the reader of `rkernel ... | head` is gone; nothing more is flushed at the end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:  # the reader of `rkernel ... | head` is gone
+        return _PIPE_BROKEN
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -164,4 +178,4 @@ def make_parser(name: str, command: Command) -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

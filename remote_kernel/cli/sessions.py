@@ -15,6 +15,8 @@ from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.place import session_names
 
+_LIST_SECONDS = 5.0  # for a host to answer
+
 
 def add_ls(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `ls`."""
@@ -44,14 +46,19 @@ def ls(options: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows if found else []:
         sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
+    for one in found:
+        if one["state"] == "unknown":
+            sys.stderr.write(f"rkernel: {one['trouble']}\n")
     if not found:
         sys.stderr.write("rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n")
     return 0
 
 
 def _status_of(name: str) -> dict[str, Any]:
+    session = Session(name)
     try:
-        found: dict[str, Any] = Session(name).ask("status")
+        session.check(_LIST_SECONDS)
+        found: dict[str, Any] = session.ask("status")
         return found
     except RemoteKernelError as error:
         return {"session": name, "state": "unknown", "trouble": str(error)}
@@ -180,7 +187,9 @@ def restart(options: argparse.Namespace) -> int:
 
 def add_refresh(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `refresh`."""
-    parser.description = "Replace a session's host process, after an update say. The kernel and its variables stay."
+    parser.description = (
+        "Replace a session's host process, after an update say, or where it hangs. The kernel and its variables stay."
+    )
     parser.epilog = "examples:\n  rkernel refresh work\n"
     _add_name(parser)
 

@@ -14,19 +14,19 @@ Imports little, for `rkernel exec`: starting a host takes more, and is imported 
 
 from __future__ import annotations
 
-import _socket  # what the kernel of the socket module is; that itself takes 7 ms more, for what is not needed here
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
-from remote_kernel.errors import RemoteKernelError, by_name
+from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.connection import HANG_SECONDS, Connection, HostGone, HostHangs
 from remote_kernel.session.events import VERSION, Done, Event, InputWanted, Queued, from_fields
 from remote_kernel.session.place import Place
 
-_ANSWER_SECONDS = 120.0
-_PIECE = 1 << 18
+# For how long a host may be at what takes it longer than an answer: a kernel's start, its end, three interrupts.
+_WORK_SECONDS = {"restart": 180.0, "close": 40.0, "leave": 20.0, "interrupt": 40.0}
+_SILENCE_SECONDS = 15.0  # of a cell; after that it is seen to that the host is well
 _PAUSES = (0.05, 0.2, 1.0)
 _T = TypeVar("_T")
 
@@ -69,9 +69,10 @@ class Running:
     `cell` is its number, known from the start; `next` the byte of its journal to read on from after the last event.
     """
 
-    def __init__(self, connection: _Connection, next_byte: int = 0) -> None:
+    def __init__(self, connection: Connection, check: Callable[[], None], next_byte: int = 0) -> None:
+        """Made by `Session`; `check` raises HostHangs."""
         try:
-            fields = connection.line(None)
+            fields = connection.line()
         except BaseException:
             connection.close()
             raise
@@ -79,21 +80,24 @@ class Running:
         self.generation = int(fields["host"]["generation"])
         self.version = str(fields["host"]["version"])
         self.next = next_byte
-        self._connection = connection
-        self._deadline: float | None = None
+        self._connection, self._check = connection, check
+        self._deadline = float("inf")
 
     def limit(self, seconds: float | None) -> Running:
         """Let the iteration raise StillRunning when it has lasted that long from now; None for no limit."""
-        self._deadline = None if seconds is None else time.monotonic() + seconds
+        self._deadline = float("inf") if seconds is None else time.monotonic() + seconds
         return self
 
     def __iter__(self) -> Iterator[Event]:
-        """Give the events as they come. Raises StillRunning, and RemoteKernelError when the host is gone."""
+        """Give the events as they come. Raises StillRunning, HostGone and HostHangs."""
         try:
             while True:
-                raw = self._connection.raw_line(self._deadline)
-                if raw is None:
+                raw = self._connection.raw_line(min(self._deadline, time.monotonic() + _SILENCE_SECONDS))
+                if raw is None and time.monotonic() >= self._deadline:
                     raise StillRunning(self.cell, self.next)
+                if raw is None:
+                    self._check()
+                    continue
                 event = from_fields(json.loads(raw))
                 self.next += len(raw)
                 if event is not None:
@@ -141,18 +145,22 @@ class Session:
     def execute(self, request: Request | str) -> Running:
         """Have a cell run, and give what follows it. The cell runs whether or not anybody reads on."""
         wanted = Request(request) if isinstance(request, str) else request
-        return Running(self._ask({"do": "execute", **wanted._asdict()}))
+        return Running(self._ask({"do": "execute", **wanted._asdict()}), self.check)
 
     def follow(self, cell: str, since: int = 0) -> Running:
         """Follow a cell that was sent before, from a byte of its journal on; an ended one gives its events at once."""
-        return self._patiently(lambda: Running(self._ask({"do": "follow", "cell": cell, "since": since}), since))
+        request = {"do": "follow", "cell": cell, "since": since}
+        return self._patiently(lambda: Running(self._ask(request), self.check, since))
 
     def ask(self, do: str, **fields: object) -> Any:
-        """Ask the host something: `status`, `interrupt`, `restart`, `variables`, `inspect`, `complete`. See host.py."""
+        """Ask the host something: `status`, `interrupt`, `restart`, `variables`, `inspect`, `complete`. See host.py.
+
+        Raises HostHangs where it does not answer, and what it reports.
+        """
 
         def once() -> Any:
             with self._ask({"do": do, **fields}) as connection:
-                return connection.line(_ANSWER_SECONDS)["answer"]
+                return connection.line(_WORK_SECONDS.get(do, 0.0), self.check)["answer"]
 
         return once() if do == "restart" else self._patiently(once)
 
@@ -172,22 +180,34 @@ class Session:
         close_session(self)
 
     def refresh(self) -> None:
-        """Replace the host, after an update of remote_kernel say; the kernel and a running cell stay."""
-        self.tell_host("leave")
+        """Replace the host, after an update say, or where it hangs; the kernel and what runs in it stay."""
+        from remote_kernel.session.opening import end_host
 
-    def tell_host(self, do: str, seconds: float = _ANSWER_SECONDS) -> None:
-        """Have the host `close` or `leave`, if there is one, and wait until it has; none is started for it.
+        end_host(self)
 
-        Raises RemoteKernelError when it does not answer in time.
-        """
+    def check(self, seconds: float | None = None) -> None:
+        """See to it that the host is well, if there is one. Raises HostHangs."""
         try:
-            with _Connection(self.place.socket()) as connection:
-                connection.send({"protocol": VERSION, "do": do})
-                connection.line(seconds)
+            with Connection(self.place) as connection:
+                connection.send({"protocol": VERSION, "do": "status"})
+                if connection.raw_line(time.monotonic() + (seconds or HANG_SECONDS)) is None:
+                    raise connection.hangs()
         except (OSError, HostGone):
             pass
 
-    def _ask(self, fields: dict[str, Any]) -> _Connection:
+    def tell_host(self, do: str) -> None:
+        """Have the host `close` or `leave`, if there is one, and wait until it has; none is started for it.
+
+        Raises HostHangs when it does not answer.
+        """
+        try:
+            with Connection(self.place) as connection:
+                connection.send({"protocol": VERSION, "do": do})
+                connection.line(_WORK_SECONDS[do], self.check)
+        except (OSError, HostGone):
+            pass
+
+    def _ask(self, fields: dict[str, Any]) -> Connection:
         connection = self._connect()
         try:
             connection.send({"protocol": VERSION, **fields})
@@ -196,10 +216,9 @@ class Session:
             raise
         return connection
 
-    def _connect(self) -> _Connection:
-        path = self.place.socket()
+    def _connect(self) -> Connection:
         try:
-            return _Connection(path)
+            return Connection(self.place)
         except OSError:
             if not self.place.exists():
                 raise NoSuchSession(
@@ -208,94 +227,17 @@ class Session:
             from remote_kernel.session.opening import start_host
 
             start_host(self.place)
-            return _Connection(path)
+            return Connection(self.place)
 
 
-class _Connection:
-    """One connection to a host: lines of JSON both ways."""
-
-    def __init__(self, path: str) -> None:
-        self._socket = _socket.socket(_socket.AF_UNIX)
-        try:
-            self._socket.connect(path)
-        except OSError:
-            self._socket.close()
-            raise
-        self._pieces: list[bytes] = []
-        self._lines: list[bytes] = []
-
-    def send(self, fields: dict[str, Any]) -> None:
-        """Send one line. Raises RemoteKernelError when the host is gone."""
-        try:
-            self._socket.settimeout(None)
-            self._socket.sendall((json.dumps(fields) + "\n").encode())
-        except OSError as error:
-            raise _gone(error) from error
-
-    def line(self, seconds: float | None) -> dict[str, Any]:
-        """Give the next line's object. Raises what the host reports, and RemoteKernelError when it does not answer."""
-        raw = self.raw_line(None if seconds is None else time.monotonic() + seconds)
-        if raw is None:
-            raise RemoteKernelError("the session's host does not answer", "see 'rkernel ls'")
-        fields: dict[str, Any] = json.loads(raw)
-        if "problem" in fields:
-            raise problem_of(fields["problem"])
-        return fields
-
-    def raw_line(self, deadline: float | None) -> bytes | None:
-        """Give the next line with its end; None when the deadline, a monotonic time, has passed."""
-        while not self._lines:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return None
-            try:
-                self._socket.settimeout(left)
-                piece = self._socket.recv(_PIECE)
-            except TimeoutError:
-                return None
-            except OSError as error:
-                raise _gone(error) from error
-            if not piece:
-                raise _gone(None)
-            end = piece.find(b"\n") + 1
-            self._pieces.append(piece[:end] if end else piece)
-            if end:  # a long line is put together once, whatever follows it
-                first = b"".join(self._pieces)
-                *others, rest = piece[end:].split(b"\n")
-                self._lines = [*(line + b"\n" for line in reversed(others)), first]
-                self._pieces = [rest] if rest else []
-        return self._lines.pop()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> _Connection:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def problem_of(fields: dict[str, Any]) -> RemoteKernelError:
-    """Rebuild an error that a host has reported."""
-    error = by_name(str(fields["error"]), str(fields["message"]), str(fields["hint"]))
-    error.exit_status = int(fields["status"])
-    return error
-
-
-def _gone(error: OSError | None) -> RemoteKernelError:
-    why = f": {error}" if error else ""
-    return HostGone(
-        f"the session's host went away{why}", "the kernel lives on, with what runs in it; see 'rkernel status'"
-    )
-
-
-class HostGone(RemoteKernelError):
-    """The session's host ended or was killed while a client talked to it."""
-
-    exit_status = 6
-
-
-__all__ = ["HostGone", "InputWanted", "NoSuchSession", "Queued", "Request", "Running", "Session", "StillRunning"]
+__all__ = [
+    "HostGone",
+    "HostHangs",
+    "InputWanted",
+    "NoSuchSession",
+    "Queued",
+    "Request",
+    "Running",
+    "Session",
+    "StillRunning",
+]

@@ -25,6 +25,7 @@ from typing import Any
 
 from remote_kernel import __version__
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.process import birth
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import VERSION, Event
@@ -416,8 +417,7 @@ def main(arguments: list[str]) -> int:
     os.umask(0o077)
     os.set_inheritable(lock, False)
     with contextlib.suppress(OSError):  # the disk may be full
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        os.pwrite(lock, f"{os.getpid()} {birth(os.getpid())}".encode(), 0)
     place = Place(name)
 
     def ready() -> None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.process import is_alive
+from remote_kernel.session.connection import HostHangs, problem_of
 from remote_kernel.session.place import Place, sessions_folder
 from remote_kernel.session.record import Record, read_record, write_record
 
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
     from remote_kernel.session.client import Session
 
 _READY_SECONDS = 120.0
-_CLOSE_SECONDS = 40.0
-_LEAVE_SECONDS = 5.0
+_CHECK_SECONDS = 5.0  # for a host to show that it does not hang
+_LEAVE_SECONDS = 20.0  # for one that has said that it will end: it writes the notebook
+_KILLED_SECONDS = 5.0
 
 
 def make_session(place: Place, *, kernelspec: str, connection_file: str, log: str | None, cwd: str) -> None:
@@ -143,8 +146,6 @@ def start_host(place: Place) -> None:
         if not record.pid:
             _remove(place)
         if "problem" in fields:
-            from remote_kernel.session.client import problem_of
-
             raise problem_of(fields["problem"])
         raise RemoteKernelError(f"the host of session '{place.name}' did not start", f"see {place.host_log}")
 
@@ -171,6 +172,7 @@ def _lock_for_host(place: Place) -> int:
             raise NoSuchSession(f"the session '{place.name}' has just gone", "see 'rkernel ls'") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)  # the number in it is of a host that has ended
             return lock
         except BlockingIOError:
             os.close(lock)
@@ -211,9 +213,7 @@ def close_session(session: Session) -> None:
     if not os.path.isdir(place.folder):
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'")
     with _making(place):  # so that nobody starts another host meanwhile
-        with contextlib.suppress(RemoteKernelError):
-            session.tell_host("close", _CLOSE_SECONDS)
-        _end_host(place)
+        _dismiss_host(session, "close")
         with contextlib.suppress(RemoteKernelError, FileNotFoundError):
             record = read_record(place)
             if record.pid and not record.is_attached:
@@ -221,23 +221,48 @@ def close_session(session: Session) -> None:
         _remove(place)
 
 
-def _end_host(place: Place) -> None:
-    """Wait until no host holds its lock; one that does not end by itself, as it was stopped say, is killed."""
-    lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def end_host(session: Session) -> None:
+    """End the host, also one that hangs; the kernel lives on, and the next client starts the next host. Idempotent."""
+    with _making(session.place):
+        _dismiss_host(session, "leave")
+
+
+def _dismiss_host(session: Session, do: str) -> None:
+    """Have the host `close` or `leave`, and wait until it has ended; one that does not answer, or end, is killed."""
+    patience = _LEAVE_SECONDS
     try:
-        for seconds in (_LEAVE_SECONDS, 2.0):
-            deadline = time.monotonic() + seconds
-            while time.monotonic() < deadline:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    return
-                except BlockingIOError:
-                    time.sleep(0.02)
-            pid = os.pread(lock, 32, 0)
-            if pid.isdigit():
-                os.kill(int(pid), signal.SIGKILL)  # it holds the lock: it is no other process of that number
+        session.check(_CHECK_SECONDS)
+        session.tell_host(do)
+    except HostHangs:
+        patience = 0.0
+    except RemoteKernelError:
+        pass
+    lock = os.open(session.place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if _has_ended(lock, patience):
+            return
+        pid, _, born = os.pread(lock, 64, 0).decode().partition(" ")
+        if pid.isdigit() and is_alive(int(pid), born):
+            os.kill(int(pid), signal.SIGKILL)
+        if not _has_ended(lock, _KILLED_SECONDS):
+            raise RemoteKernelError(
+                f"the host of session '{session.name}' cannot be ended", f"see {session.place.host_log}"
+            )
     finally:
         os.close(lock)
+
+
+def _has_ended(lock: int, seconds: float) -> bool:
+    """Wait until no host holds its lock, and take it; false if one still does then."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
 
 
 def _end_kernel(place: Place, pid: int) -> None:

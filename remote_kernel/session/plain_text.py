@@ -287,8 +287,8 @@ class _Screen:
     def _up(self, steps: int) -> None:
         self._since_up = 0
         self._row -= steps
-        if self._row < 0:
-            self._rows[:0] = [None] * -self._row
+        if self._row < 0:  # no further than the window, as a terminal stops at its top
+            self._rows[:0] = [None] * min(-self._row, WINDOW - len(self._rows))
             self._row = 0
 
     def _erase(self, part: int) -> None:

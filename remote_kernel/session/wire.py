@@ -6,24 +6,29 @@ each host, which would be most of what it needs.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import zmq
 import zmq.asyncio
 
 from remote_kernel.connection_file import Connection
-from remote_kernel.signing import DELIMITER, Signer, delimiter_at
+from remote_kernel.session.long_text import LONG_BYTES, is_long, pieces
+from remote_kernel.signing import DELIMITER, Signer, delimiter_at, header_and_content
 
 _PROTOCOL = "5.4"
 _ROUTED = ("shell", "control", "stdin")
 
 
 class Message(NamedTuple):
-    """One message from a kernel. `parent` is the id of the request that it belongs to."""
+    """One message from a kernel, or a piece of one that is a long text.
+
+    `parent` is the id of the request that it belongs to.
+    """
 
     kind: str
     parent: str
@@ -49,6 +54,7 @@ class Wire:
         self._context = zmq.asyncio.Context()
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
         self._sent = 0
+        self._pieces: Iterator[Message] = iter(())  # of a long text on iopub
         for channel in (*_ROUTED, "iopub"):
             socket = self._context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
             self._sockets[channel] = socket
@@ -106,12 +112,18 @@ class Wire:
         """Wait for the next message on a channel; what is not rightly signed is passed over."""
         socket = self._sockets[channel]
         while True:
-            frames = await socket.recv_multipart()
-            if self._signer.accepts(frames):
-                try:
-                    return _read(frames)
-                except (ValueError, KeyError, TypeError, AttributeError):
+            try:
+                if channel == "iopub" and (piece := next(self._pieces, None)):
+                    await asyncio.sleep(0)  # readers get the pieces before it meanwhile
+                    return piece
+                frames = [_bytes(frame) for frame in await socket.recv_multipart(copy=False)]
+                if not self._signer.accepts(frames):
                     continue
+                if channel != "iopub" or not _is_long(frames):
+                    return _read(frames)
+                self._pieces = _read_in_pieces(frames)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
 
     async def can_be_asked(self, seconds: float) -> bool:
         """Wait until the kernel knows stdin's identity; before, a request for input is dropped, and its cell hangs."""
@@ -127,9 +139,29 @@ class Wire:
         self._context.destroy(0)
 
 
+def _bytes(frame: zmq.Frame) -> bytes:
+    """Give what is in a frame; 50 MB of text are not copied for it."""
+    return frame.bytes if len(frame) < LONG_BYTES else cast("bytes", frame.buffer)
+
+
 def _read(frames: Sequence[bytes]) -> Message:
+    raw = bytes(header_and_content(frames)[1])
+    return _message(frames, raw, json.loads(raw))
+
+
+def _is_long(frames: Sequence[bytes]) -> bool:
+    header, content = header_and_content(frames)
+    return is_long(content) and json.loads(header)["msg_type"] == "stream"
+
+
+def _read_in_pieces(frames: Sequence[bytes]) -> Iterator[Message]:
+    _, raw = header_and_content(frames)
+    return (_message(frames, piece, content) for piece, content in pieces(raw))
+
+
+def _message(frames: Sequence[bytes], raw: bytes, content: dict[str, Any]) -> Message:
     at = delimiter_at(frames) + 2
-    header, parent, _, content = (json.loads(frame) for frame in frames[at : at + 4])
+    header, parent = json.loads(frames[at]), json.loads(frames[at + 1])
     return Message(
         kind=str(header["msg_type"]),
         parent=str(parent.get("msg_id", "")),
@@ -137,6 +169,6 @@ def _read(frames: Sequence[bytes]) -> Message:
         parent_user=str(parent.get("username", "")),
         session=str(header.get("session", "")),
         content=content,
-        raw=frames[at + 3],
-        buffers=frames[at + 4 :],
+        raw=raw,
+        buffers=[bytes(frame) for frame in frames[at + 4 :]],
     )

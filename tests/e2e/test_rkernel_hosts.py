@@ -15,6 +15,10 @@ from tests.support.kernels import wait_until
 from tests.support.rkernel import Rkernel, finish, terminal
 from tests.support.servers import is_alive, wait_ended
 
+IMPATIENT = """\
+from remote_kernel.session import client, connection, opening
+connection.HANG_SECONDS = client.HANG_SECONDS = client._SILENCE_SECONDS = opening._CHECK_SECONDS = 1.0
+"""
 COUNT = """\
 import time
 for i in range({}):
@@ -153,10 +157,54 @@ def test_host_that_hangs_is_ended_by_close(alone: Rkernel) -> None:
     alone.open()
     host, kernel = alone.host(), alone.kernel()
     host.suspend()
-    impatient = _Patched(alone.folder, "from remote_kernel.session import opening; opening._CLOSE_SECONDS = 1.0")
+    impatient = _Patched(alone.folder, IMPATIENT)
     assert impatient("close", "work").status == 0
     assert not is_alive(host)
     assert not is_alive(kernel)
+
+
+@pytest.mark.parametrize("words", [("exec", "-c", "1"), ("status",), ("wait",), ("vars",), ("interrupt",)])
+def test_no_command_waits_for_a_host_that_hangs(shared: Rkernel, words: tuple[str, ...]) -> None:
+    shared.exec("1")
+    host = shared.host()
+    host.suspend()
+    try:
+        said = _Patched(shared.folder, IMPATIENT)(*words)
+    finally:
+        host.resume()
+    assert said.status == 6
+    assert re.fullmatch(r"rkernel: the host of session 'work' does not answer; 'rkernel refresh work' .+\n", said.err)
+
+
+def test_host_that_hangs_is_listed(shared: Rkernel) -> None:
+    host = shared.host()
+    host.suspend()
+    try:
+        said = _Patched(shared.folder, IMPATIENT)("ls")
+    finally:
+        host.resume()
+    assert said.status == 0
+    assert "unknown" in said.out
+    assert "'rkernel refresh work' replaces it" in said.err
+
+
+def test_refresh_replaces_a_host_that_hangs_under_a_running_cell(alone: Rkernel) -> None:
+    alone.open()
+    impatient = _Patched(alone.folder, IMPATIENT)
+    command = impatient.start("exec", "-c", "import time\nfor _ in range(600): time.sleep(.1)")
+    alone.wait_running()
+    kernel, host = alone.kernel(), alone.host()
+    host.suspend()
+    said = finish(command)
+    assert said.status == 6
+    assert "'rkernel refresh work' replaces it; the kernel lives on, with what runs in it" in said.err
+    assert impatient("refresh").status == 0
+    assert not is_alive(host)
+    assert alone.kernel() == kernel
+    assert alone.status()["running"]
+    alone("interrupt")
+    assert alone("wait").status == 130
+    assert alone.exec("6 * 7").out == "42\n"
 
 
 def test_dead_session_is_listed_and_closed(alone: Rkernel) -> None:

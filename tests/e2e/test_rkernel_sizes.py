@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,15 @@ import pytest
 
 from tests.support.kernels import wait_until
 from tests.support.rkernel import Rkernel, finish
+
+# A comm of 8 MB, as a widget makes, and a display with buffers.
+BUFFERS = """
+from ipykernel.comm import Comm
+Comm(target_name='nobody', data={}, buffers=[bytes(8_000_000)])
+kernel = get_ipython().kernel
+content = {'data': {'text/plain': 'with buffers'}, 'metadata': {}, 'transient': {}}
+kernel.session.send(kernel.iopub_socket, 'display_data', content, kernel.get_parent(), buffers=[bytes(8_000_000)]);
+"""
 
 
 @pytest.mark.parametrize(
@@ -36,20 +46,42 @@ def test_code_of_5_mb_runs(shared: Rkernel) -> None:
     assert (said.status, said.out) == (0, "5000000\n")
 
 
-def test_large_image_is_a_file(shared: Rkernel) -> None:
-    code = "import os\nfrom IPython.display import Image\ndata = b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom(4_000_000)"
+@pytest.mark.parametrize("size", [4_000_000, pytest.param(40_000_000, marks=pytest.mark.nightly)])
+def test_large_image_is_a_file(shared: Rkernel, size: int) -> None:
+    code = f"import os\nfrom IPython.display import Image\ndata = b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom({size})"
+    known = set(shared.place("files").glob("*.png"))
     said = shared.exec(f"{code}\nImage(data=data, format='png')")
     assert said.status == 0
-    (path,) = [path for path in shared.place("files").iterdir() if path.suffix == ".png"]
+    (path,) = set(shared.place("files").glob("*.png")) - known
     assert str(path) in said.out
-    assert path.stat().st_size == 4_000_008
+    assert path.stat().st_size == size + 8
 
 
-def test_many_updates_of_one_display_end_in_the_last(shared: Rkernel) -> None:
-    said = shared.exec("h = display(0, display_id=True)\nfor i in range(3000): h.update(i)")
+def test_binary_buffers_disturb_nobody(shared: Rkernel) -> None:
+    said = shared.exec(BUFFERS, "--jsonl")
+    assert said.status == 0, said
+    events = [json.loads(line) for line in said.out.splitlines()]
+    (shown,) = [event for event in events if event["event"] == "display"]
+    assert shown["data"]["text/plain"] == "with buffers"
+    assert Path(shown["data"]["application/vnd.remote-kernel.buffers+json"]["path"]).stat().st_size > 8_000_000
+    assert shared.exec("'usable'").out == "'usable'\n"
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(100_000, marks=pytest.mark.nightly)])
+def test_many_updates_of_one_display_end_in_the_last(shared: Rkernel, count: int) -> None:
+    said = shared.exec(f"h = display(0, display_id=True)\nfor i in range({count}): h.update(i)", seconds=300)
     assert said.status == 0
-    assert said.out.splitlines()[-1] == "2999"
-    assert len(said.out.splitlines()) < 3000
+    assert said.out.splitlines()[-1] == str(count - 1)
+    assert len(said.out.splitlines()) < count
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.nightly)])
+def test_progress_bar_is_its_last_state(shared: Rkernel, seconds: int) -> None:
+    bar = f"from tqdm import tqdm\nimport time\nfor _ in tqdm(range({100 * seconds}), mininterval=0): time.sleep(0.01)"
+    said = shared.exec(bar, seconds=60 + 3 * seconds)
+    assert (said.status, said.out) == (0, "")
+    (line,) = said.err.splitlines()
+    assert line.startswith("100%|") and f"{100 * seconds}/{100 * seconds}" in line
 
 
 def test_text_that_is_no_text_is_shown(shared: Rkernel) -> None:
@@ -57,6 +89,16 @@ def test_text_that_is_no_text_is_shown(shared: Rkernel) -> None:
     said = shared.exec(code)
     assert said.status == 0
     assert "|red|" in said.out
+    assert "\x1b" not in said.out
+
+
+@pytest.mark.parametrize("count", [20_000, pytest.param(2_000_000, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("flood", ["\\x1b[31m", "\\x1b[2Ka\\r", "\\x1b[A", "\\x1b]0;title\\a", "\\x1b"])
+def test_flood_of_control_sequences_leaves_the_text(shared: Rkernel, flood: str, count: int) -> None:
+    said = shared.exec(f"print('one\\n' + '{flood}' * {count} + '\\x1b[0m\\ntwo')", seconds=110)
+    assert said.status == 0
+    assert said.out.startswith("one\n")
+    assert said.out.endswith("two\n")
     assert "\x1b" not in said.out
 
 

@@ -117,3 +117,7 @@ def test_terminal_is_left_without_colours() -> None:
 
     assert text.finish() == "\x1b[0m"
     assert text.finish() == ""
+
+
+def test_cursor_that_goes_up_for_ever_costs_nothing() -> None:
+    assert plain("one\n", "\x1b[A" * 300_000, "\ntwo\n") == "one\n|two\n"
