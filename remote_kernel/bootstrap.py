@@ -28,9 +28,9 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
-    "sync": tuple(
-        f"sync.{name}"
-        for name in ("rules", "tree", "wire", "blocks", "tool", "sender", "part", "plan", "contents", "receiver", "far")
+    "sync": (
+        *("sync.rules", "sync.tree", "sync.wire", "sync.blocks", "sync.small", "sync.tool", "sync.sender"),
+        *("sync.part", "sync.plan", "sync.contents", "sync.receiver", "sync.far"),
     ),
     "tunnel": ("pace", "spool", "link", "reactor", "tunnel"),
     "discover": ("kernel", "environments"),

@@ -10,10 +10,10 @@ import os
 import stat
 from hashlib import blake2b
 
-from remote_kernel.sync import blocks, wire
+from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.part import Part, part_path
 from remote_kernel.sync.plan import is_same_time
-from remote_kernel.sync.tree import Entry
+from remote_kernel.sync.tree import FILE, Entry
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Wire
 
 TYPE_CHECKING = False
@@ -70,17 +70,21 @@ class Contents:
         self._wire, self._root, self._entries, self._moved = wire_, root, entries, moved
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
+        self._writer = small.Writer(root)
         self._is_inside = False  # whether more of a file is still to come
 
     def receive(self) -> None:
         """Take in files until the other end has sent all. Raises Broken, SyncFailure when nothing more fits."""
         while True:
-            kind, number, _ = self._wire.read()
+            kind, number, body = self._wire.read()
             if kind == wire.SENT:
                 return
-            if kind not in (wire.FILE, wire.MOVED) or number >= len(self._entries):
+            if kind not in (wire.SMALL, wire.FILE, wire.MOVED) or number >= len(self._entries):
                 raise Broken
             entry = self._entries[number]
+            if kind == wire.SMALL:
+                self._small(entry, body)
+                continue
             if kind == wire.MOVED:
                 self._take_over(entry)
                 continue
@@ -90,6 +94,30 @@ class Contents:
             except OSError as error:
                 self._fail(entry, error)
                 self._skip()
+
+    def _small(self, entry: Entry, data: bytes) -> None:
+        """Write a file that came in one piece."""
+        if len(data) != entry.size or entry.kind != FILE:
+            raise Broken
+        try:
+            if not self._writer.write(entry, data):
+                self._write_with_care(entry, data)
+        except OSError as error:
+            self._fail(entry, error)
+            return
+        self.files += 1
+        self.bytes += entry.size
+        self._moved(entry.size, 1)
+
+    def _write_with_care(self, entry: Entry, data: bytes) -> None:
+        target = os.path.join(self._root, entry.path)
+        part = self._part(target)
+        try:
+            incoming = _Incoming(part, target, entry)
+            incoming.data(0, data)
+            incoming.finish(0, b"")
+        finally:
+            part.close()
 
     def _file(self, entry: Entry) -> None:
         target = os.path.join(self._root, entry.path)

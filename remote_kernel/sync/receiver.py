@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MOST_NAMED = 100
+_BATCH = 10_000
 
 
 class Wishes(NamedTuple):
@@ -85,14 +86,19 @@ class Receiver:
         self._wire.write_object(wire.PLAN, plan)
         if not self._wishes.dry_run:
             self._make_way()
+        whole: list[int] = []
         for number in self.plan.wanted:
             entry = self.offer.entries[number]
             path = os.path.join(self.root, entry.path)
             if self._is_for_rsync(path, entry):
                 self.for_rsync.append(entry.path)
                 self._wire.write(wire.BY_RSYNC, number)
+            elif self._wishes.dry_run or not (digests := basis(path, entry)):
+                whole.append(number)
             else:
-                self._wire.write(wire.WANT, number, b"" if self._wishes.dry_run else basis(path, entry))
+                self._wire.write(wire.WANT, number, digests)
+        for first in range(0, len(whole), _BATCH):
+            self._wire.write(wire.WHOLE, 0, wire.packed(whole[first : first + _BATCH]))
         self._wire.write(wire.WANTED)
         self._wire.flush()
 

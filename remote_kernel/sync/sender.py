@@ -10,7 +10,7 @@ import stat
 from hashlib import blake2b
 from typing import NamedTuple
 
-from remote_kernel.sync import blocks, wire
+from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, list_folder
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, to_text
@@ -111,19 +111,28 @@ class Sender:
             kind, number, body = self._wire.read()
             if kind == wire.WANTED:
                 return
-            if (
-                kind not in (wire.WANT, wire.BY_RSYNC)
-                or number >= len(self._source.listing.entries)
-                or self.entry(number).kind != FILE
-            ):
+            if kind not in (wire.WANT, wire.WHOLE, wire.BY_RSYNC):
                 raise wire.Broken
-            yield Want(number, body, kind == wire.BY_RSYNC)
+            numbers = wire.numbers(body) if kind == wire.WHOLE else (number,)
+            digests = b"" if kind == wire.WHOLE else body
+            for number in numbers:
+                if number >= len(self._source.listing.entries) or self.entry(number).kind != FILE:
+                    raise wire.Broken
+                yield Want(number, digests, kind == wire.BY_RSYNC)
 
     def _send(self, want: Want) -> None:
         entry = self.entry(want.number)
         path = os.path.join(self._source.root, entry.path)
         if not self._source.is_folder:
             path = os.path.realpath(path)
+        try:
+            data = None if want.digests else small.read(path, entry)
+            if data is not None:
+                self._wire.write(wire.SMALL, want.number, data)
+                self._moved(entry.size, 1)
+                return
+        except OSError:
+            pass  # is told below
         self._wire.write(wire.FILE, want.number)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

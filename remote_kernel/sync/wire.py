@@ -14,8 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BEGIN, ENTRIES, ENTRIED, PLAN, WANT, BY_RSYNC, WANTED = b"B", b"E", b"e", b"P", b"W", b"R", b"w"
-FILE, DATA, SAME, DONE, FAILED, MOVED, SENT, SUMMARY, ABORT = b"F", b"D", b"=", b"Z", b"X", b"M", b"s", b"S", b"A"
+BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WHOLE, BY_RSYNC, WANTED = b"B", b"E", b"e", b"P", b"W", b"w", b"R", b"."
+FILE, DATA, SAME, DONE, SMALL = b"F", b"D", b"=", b"Z", b"f"
+FAILED, MOVED, SENT, SUMMARY, ABORT = b"X", b"M", b"s", b"S", b"A"
 CHUNK = 256 << 10
 LENGTH = struct.Struct(">Q")
 _HEAD = struct.Struct(">cQI")
@@ -125,6 +126,18 @@ def decoded(body: bytes) -> Any:
         return json.loads(zlib.decompress(body))
     except (ValueError, zlib.error) as error:
         raise Broken from error
+
+
+def packed(numbers: list[int]) -> bytes:
+    """Give numbers as bytes."""
+    return struct.pack(f">{len(numbers)}Q", *numbers)
+
+
+def numbers(body: bytes) -> tuple[int, ...]:
+    """Give what `packed` was called with. Raises Broken."""
+    if len(body) % LENGTH.size:
+        raise Broken
+    return struct.unpack(f">{len(body) // LENGTH.size}Q", body)
 
 
 def to_text(raw: bytes) -> str:

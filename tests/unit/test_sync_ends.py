@@ -11,7 +11,7 @@ import pytest
 
 from remote_kernel.cli import progress
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
-from remote_kernel.sync import again, blocks
+from remote_kernel.sync import again, blocks, small
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.part import Part, part_path, sweep
 from remote_kernel.sync.plan import check, is_same_time
@@ -141,6 +141,50 @@ def test_hole_takes_the_place_of_what_an_unfinished_file_had(tmp_path: Path) -> 
     Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(b"y" * (4 << 20) + b"z" * 100)
     converse(source, target)
     assert (target / "data").read_bytes() == source.read_bytes()
+
+
+def test_small_file_that_another_sync_sweeps_away_is_written_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "data", tmp_path / "there"
+    target.mkdir()
+    source.write_bytes(b"all of it")
+    source.chmod(0o640)
+    os.utime(source, ns=(1, 10**18 + 1))
+    rename, swept = os.rename, []
+
+    def sweep_first(old: bytes, new: bytes) -> None:
+        if not swept:
+            sweep(bytes(target))
+            swept.append(old)
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", sweep_first)
+    converse(source, target)
+    assert swept
+    about = (target / "data").stat()
+    assert (target / "data").read_bytes() == b"all of it"
+    assert (about.st_mode & 0o777, about.st_mtime_ns) == (0o640, 10**18 + 1)
+    assert [path.name for path in target.iterdir()] == ["data"]
+
+
+def test_small_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    small_file = entry(b"a")._replace(size=3)
+    assert not small.Writer(bytes(tmp_path)).write(small_file, b"new")  # a folder is in its place
+    assert not small.Writer(bytes(tmp_path / "b")).write(small_file, b"new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
+def test_small_file_with_a_hole_and_one_that_shrank_are_not_sent_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 100 + bytes(8192))
+    about = entry(b"a")._replace(size=8292)
+    assert small.read(bytes(path), about) == path.read_bytes()
+    assert small.read(bytes(path), about._replace(is_sparse=True)) is None
+    assert small.read(bytes(path), about._replace(size=small.MOST + 1)) is None
+    with pytest.raises(OSError, match="shorter"):
+        small.read(bytes(path), about._replace(size=9000))
 
 
 def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
