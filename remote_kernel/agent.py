@@ -406,6 +406,7 @@ class Agent(Owner):
             "ready": self._ready,
             "why": self._why,
             "stderr": self._outputs[1].tail.decode("utf-8", "replace"),
+            **self._kernel.memory_at_end(),
         }
         for visitor in list(self._visitors.values()):
             visitor.kernel_ended(news)

@@ -244,6 +244,7 @@ class KernelProcess:
                 "KernelDied", f"'{command.argv[0]}' on {hostname()} cannot be run: {error.strerror}"
             ) from error
         assert self._process.stdout and self._process.stderr
+        self._oom_kills = oom_kills()
         self.pid = self._process.pid
         self.stdout, self.stderr = self._process.stdout.fileno(), self._process.stderr.fileno()
 
@@ -259,11 +260,28 @@ class KernelProcess:
             except OSError:
                 pass
 
+    def memory_at_end(self) -> dict[str, Any]:
+        """Say of a kernel that has ended how much memory it held at most, and whether the system has killed for it."""
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+        return {"peak_bytes": peak, "out_of_memory": oom_kills() > self._oom_kills}
+
     def close(self) -> None:
         """Let go of its output."""
         for file in (self._process.stdout, self._process.stderr):
             if file:
                 file.close()
+
+
+def oom_kills() -> int:
+    """Give how many processes this system has killed for want of memory since its start; 0 where it does not say."""
+    try:
+        with open("/proc/vmstat", encoding="ascii") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+    except OSError:
+        return 0
 
 
 def kill_session(sid: int) -> None:

@@ -342,6 +342,11 @@ class Launcher:
         assert self._ended
         self._tell("done")
         status = int(self._ended["status"])
+        peak, is_oom = int(self._ended.get("peak_bytes", 0)), bool(self._ended.get("out_of_memory"))
+        tell_presence(connected=True, peak_bytes=peak, out_of_memory=is_oom)
+        if status == -signal.SIGKILL and is_oom:
+            used = f"it used up to {peak / 1e6:,.0f} MB"
+            self._log.tell(f"the kernel was killed, probably because its host ran out of memory; {used}")
         if not self._ended["ready"] and not self._leaving:
             self.stop(self._died(status, str(self._ended["stderr"])))
             return

@@ -16,21 +16,26 @@ VARIABLE = "REMOTE_KERNEL_STATE_FILE"
 
 
 class Presence(NamedTuple):
-    """Whether the host is connected, since when (Unix time, seconds), and if not, why."""
+    """Whether the host is connected, since when (Unix time, seconds), and if not, why.
+
+    Once the kernel has ended: how much memory it held at most, and whether its system has killed for want of it.
+    """
 
     connected: bool
     at: float
     reason: str = ""
+    peak_bytes: int = 0
+    out_of_memory: bool = False
 
 
-def tell_presence(*, connected: bool, reason: str = "") -> None:
+def tell_presence(*, connected: bool, reason: str = "", peak_bytes: int = 0, out_of_memory: bool = False) -> None:
     """Write the file, whole or not at all, if somebody has asked for it. Nothing that goes wrong stops a kernel."""
     path = os.environ.get(VARIABLE, "")
     if not path:
         return
     try:
         with open(f"{path}.new", "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(Presence(connected, time.time(), reason)._asdict(), file)
+            json.dump(Presence(connected, time.time(), reason, peak_bytes, out_of_memory)._asdict(), file)
         os.replace(f"{path}.new", path)
     except OSError:
         pass
@@ -41,6 +46,6 @@ def read_presence(path: str) -> Presence | None:
     try:
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-        return Presence(bool(fields["connected"]), float(fields["at"]), str(fields["reason"]))
+        return Presence(**{name: fields[name] for name in Presence._fields if name in fields})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -22,7 +22,7 @@ from remote_kernel.errors import KernelDied, RemoteKernelError, UsageError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.events import VERDICTS, Error, Event, Line
-from remote_kernel.session.kernel import KernelProcess, describe_end, make_connection_file
+from remote_kernel.session.kernel import KernelProcess, make_connection_file
 from remote_kernel.session.place import Place
 from remote_kernel.session.program import find_program
 from remote_kernel.session.record import Record, write_record
@@ -109,7 +109,7 @@ class Engine:
             self._process = KernelProcess(self._place, self.record.pid)
             status = self._process.status()
             if status is not None:
-                self._died(describe_end(status, 0, self._process.last_words()))
+                self._died(self._process.describe_end(status, 0))
                 return
         self._connect()
         try:
@@ -454,7 +454,7 @@ class Engine:
         await asyncio.sleep(0.3)  # for its last output
         if self._process is process:
             process.signal(signal.SIGKILL)  # whatever of its group outlives it
-            self._died(describe_end(status, self.memory_bytes, process.last_words()))
+            self._died(process.describe_end(status, self.memory_bytes))
 
     async def _watch_connection(self, wire: Wire) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one."""

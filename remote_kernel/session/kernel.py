@@ -12,11 +12,14 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from remote_kernel.connection_file import CHANNELS
+from remote_kernel.kernel import oom_kills
 from remote_kernel.presence import VARIABLE as STATE_FILE
+from remote_kernel.presence import read_presence
 from remote_kernel.session.place import Place
 from remote_kernel.transport.private import write_private
 
@@ -38,8 +41,10 @@ class KernelProcess:
     def __init__(self, place: Place, pid: int) -> None:
         """Take over a kernel that was started before; its exit status is in the file, should it have ended."""
         self.pid = pid
+        self.peak_bytes = 0  # what it held at most, known when it has ended and this host has started it
         self._place = place
         self._child: subprocess.Popen[bytes] | None = None
+        self._oom_kills = oom_kills()
 
     @classmethod
     def start(cls, place: Place, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> KernelProcess:
@@ -74,18 +79,37 @@ class KernelProcess:
                 text = file.read()
         except FileNotFoundError:
             return None if self._is_alive() else -1
-        if self._child:
-            self._child.poll()
+        self._reap()
         return int(text) if text.isdigit() else -1
 
     def _is_alive(self) -> bool:
         if self._child:
-            return self._child.poll() is None
+            return not self._reap()
         try:
             os.killpg(self.pid, 0)
         except OSError:
             return False
         return True
+
+    def _reap(self) -> bool:
+        """Whether the shell has ended; with its status comes what the kernel, which it has waited for, has used."""
+        if self._child and self._child.returncode is None:
+            pid, status, usage = os.wait4(self._child.pid, os.WNOHANG)
+            if pid:
+                self._child.returncode = os.waitstatus_to_exitcode(status)
+                self.peak_bytes = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return self._child is not None and self._child.returncode is not None
+
+    def describe_end(self, status: int, last_look_bytes: int) -> str:
+        """Say how it ended, for people; `last_look_bytes` is the memory that it held at the last look, 0 if unknown."""
+        self._reap()
+        there = read_presence(self._place.kernel_state)  # of a remote one, whose launcher knows
+        peak = there.peak_bytes if there else self.peak_bytes
+        is_oom = there.out_of_memory if there else oom_kills() > self._oom_kills
+        used = f"{last_look_bytes / 1e6:,.0f} MB of memory at the last look" if last_look_bytes else ""
+        if peak:
+            used = f"up to {peak / 1e6:,.0f} MB of memory"
+        return _describe(status, used and f"; it used {used}", self.last_words(), out_of_memory=is_oom)
 
     async def ended(self) -> int:
         """Wait until the kernel has ended, and give its status."""
@@ -157,11 +181,11 @@ def make_connection_file(place: Place) -> None:
     write_private(place.connection_file, json.dumps(values, indent=1))
 
 
-def describe_end(status: int, memory_bytes: int, last_words: str) -> str:
-    """Say how a kernel ended, for people; `memory_bytes` is what it used at the last look, 0 where unknown."""
-    used = f"; it used {memory_bytes / 1e6:,.0f} MB of memory at the last look" if memory_bytes else ""
+def _describe(status: int, used: str, last_words: str, *, out_of_memory: bool) -> str:
+    if status == 128 + signal.SIGKILL and out_of_memory:
+        return f"was killed (signal 9), probably because the system ran out of memory{used}"
     if status == 128 + signal.SIGKILL:
-        return f"was killed (SIGKILL), as the system does when memory runs out{used}"
+        return f"was killed (signal 9), by somebody or for want of memory{used}"
     if status > 128:
         return f"ended by signal {status - 128}{used}"
     if status < 0:

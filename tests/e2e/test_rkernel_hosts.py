@@ -215,7 +215,7 @@ def test_dead_session_is_listed_and_closed(alone: Rkernel) -> None:
     wait_ended([host, kernel])
     (listed,) = alone.ask("ls")
     assert listed["state"] == "dead"
-    assert "killed (SIGKILL)" in listed["trouble"]
+    assert "killed (signal 9)" in listed["trouble"]
     assert alone.exec("1").status == 4
 
 

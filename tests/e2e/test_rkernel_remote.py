@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
+from tests.support.memory import can_limit_memory, limited_memory
 from tests.support.relay import Relay
 from tests.support.rkernel import Rkernel, finish
 from tests.support.servers import Server, is_alive, wait_ended
@@ -88,8 +89,17 @@ def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
     kernel.kill()
     said = finish(command)
     assert said.status == 4
-    assert re.search(r"killed \(SIGKILL\).*it used \d+ MB", said.err), said.err
+    assert re.search(r"killed \(signal 9\), .*it used up to \d+ MB", said.err), said.err
     assert far.rkernel("restart").status == 0
+    if can_limit_memory():
+        (kernel,) = kernels_on(target)
+        with limited_memory(kernel.pid, 250_000_000):
+            said = far.rkernel.exec("x = b'x' * 500_000_000")
+        assert said.status == 4
+        assert re.search(r"probably because the system ran out of memory; it used up to [23]\d\d MB", said.err), (
+            said.err
+        )
+        assert far.rkernel("restart").status == 0
     assert far.rkernel.exec("1").status == 0
     far.rkernel.close()
     assert nothing_there(target)

@@ -12,8 +12,12 @@ import time
 import pytest
 
 from tests.support.kernels import wait_until
+from tests.support.memory import can_limit_memory, limited_memory
 from tests.support.rkernel import Rkernel, finish, terminal
 
+OUT_OF_MEMORY = re.compile(
+    r"the kernel was killed \(signal 9\), probably because the system ran out of memory; it used up to [23]\d\d MB"
+)
 SLEEPER = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
 
 
@@ -118,9 +122,9 @@ def test_kernel_that_is_killed_gives_4_to_the_running_and_the_queued_cell(alone:
     alone.kernel().kill()
     first, second = finish(running), finish(queued)
     assert first.status == 4
-    assert re.search(r"the kernel was killed \(SIGKILL\).*it used \d+ MB", first.err), first.err
+    assert re.search(r"the kernel was killed \(signal 9\), .*it used up to \d+ MB", first.err), first.err
     assert (second.status, second.out) == (4, "")
-    assert "killed (SIGKILL)" in second.err
+    assert "killed (signal 9)" in second.err
     later = alone.exec("1")
     assert later.status == 4
     assert "rkernel restart work" in later.err
@@ -128,6 +132,18 @@ def test_kernel_that_is_killed_gives_4_to_the_running_and_the_queued_cell(alone:
     assert alone("restart").status == 0
     assert alone.exec("'flag' in dir()", "--json").status == 0
     assert alone.status()["generation"] == 2
+
+
+@pytest.mark.skipif(not can_limit_memory(), reason="only root can make a control group here")
+def test_kernel_that_runs_out_of_memory_gives_4_with_what_it_used(alone: Rkernel) -> None:
+    alone.open()
+    with limited_memory(alone.kernel().pid, 250_000_000):
+        said = alone.exec("x = b'x' * 500_000_000")
+    assert said.status == 4
+    assert OUT_OF_MEMORY.search(said.err), said.err
+    said = alone.exec("x")
+    assert said.status == 4
+    assert OUT_OF_MEMORY.search(said.err), said.err
 
 
 @pytest.mark.parametrize(
