@@ -339,19 +339,14 @@ def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
 
 def renderer_for(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
     """Give what shows a cell's events as the options say."""
-    from remote_kernel.session.render import make_renderer
+    from remote_kernel.session.render import View, make_renderer
 
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
-    return make_renderer(
-        "json" if options.json else "jsonl" if options.jsonl else "text",
-        sys.stdout,
-        sys.stderr,
-        files=session.place.files,
-        output_file=os.path.join(session.place.cells, f"{running.cell}{part}.txt"),
-        budget=options.budget,
-        full_traceback=options.full_traceback,
-    )
+    output_file = os.path.join(session.place.cells, f"{running.cell}{part}.txt")
+    view = View(session.place.files, output_file, options.budget, options.full_traceback)
+    form = "json" if options.json else "jsonl" if options.jsonl else "text"
+    return make_renderer(form, sys.stdout, sys.stderr, view)
 
 
 COMMANDS = {

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from remote_kernel.presence import Presence
 from remote_kernel.session.events import (
+    Answered,
     Away,
     Back,
     Clear,
@@ -64,6 +65,7 @@ class Cell:
         self._recorders: list[Recorder] = []
         self._reply: dict[str, Any] | None = None
         self._idle = False
+        self._heard_at = 0.0  # when the last output came, monotonic
         self._is_away = False
 
     def record(self, recorder: Recorder) -> None:
@@ -91,7 +93,8 @@ class Cell:
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
-        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side))
+        answers = tuple(self.answers)
+        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side, answers))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
@@ -104,13 +107,9 @@ class Cell:
             self.execution_count = execution_count
             self.tell(Started(self.started_at, execution_count, self.generation))
 
-    @property
-    def has_reply(self) -> bool:
-        """Whether the kernel has answered the request."""
-        return self._reply is not None
-
     def take_output(self, message: Message) -> None:
         """Take a message of iopub whose parent is this cell's request."""
+        self._heard_at = time.monotonic()
         content = message.content
         if message.kind == "status":
             if content.get("execution_state") == "idle":
@@ -128,6 +127,7 @@ class Cell:
     def ask_input(self, prompt: str, password: bool) -> str | None:
         """Give the line that input() gets, or tell whoever follows the cell that it waits for one, and give None."""
         if self.answers:
+            self.tell(Answered(prompt))
             return self.answers.pop(0)
         self.wants_input = True
         self.tell(InputWanted(prompt, password))
@@ -139,9 +139,12 @@ class Cell:
         self.execution_count = self._reply.get("execution_count", self.execution_count)
         self._settle()
 
-    def settle_without_idle(self) -> None:
-        """End the cell on its reply alone: the kernel's `idle` got lost, as it does when iopub overflows."""
-        if self._reply is not None:
+    def settle_without_idle(self, silence_seconds: float) -> None:
+        """End the cell on its reply alone: the kernel's `idle` got lost, as it does when iopub overflows.
+
+        Not while its output still comes, which may take long after the reply.
+        """
+        if self._reply is not None and time.monotonic() - self._heard_at >= silence_seconds:
             self._idle = True
             self._settle()
 

@@ -8,50 +8,37 @@ kernel.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import zmq
-from zmq.utils.monitor import parse_monitor_message
-
 from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import KernelDied, RemoteKernelError, UsageError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import VERDICTS, Error, Event, Line
+from remote_kernel.session.events import VERDICTS
+from remote_kernel.session.foreign import Foreign
 from remote_kernel.session.kernel import KernelProcess, make_connection_file
 from remote_kernel.session.place import Place
 from remote_kernel.session.program import find_program
+from remote_kernel.session.questions import NoAnswer, Questions
 from remote_kernel.session.record import Record, write_record
+from remote_kernel.session.watch import comes_back, listens, see_end
 from remote_kernel.session.wire import Message, Wire
 
 START_SECONDS = 90.0
-ANSWER_SECONDS = 15.0
 _ADOPT_SECONDS = 5.0
 _SUBSCRIBING = 10  # questions
 _IDLE_SECONDS = 5.0  # between a reply and the `idle` that belongs to it
 _USAGE_SECONDS = 2.0
+_RESTART_SECONDS = 20.0  # for a kernel that listens again to answer
 _PRESENCE_SECONDS = 0.5
-_GONE_SECONDS = 10.0  # for a restarted kernel to listen again
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
 
 
-class _Outcome:
-    """A recorder that notices whether a foreign cell failed: its reply goes to somebody else."""
-
-    def __init__(self) -> None:
-        self.failed = False
-
-    def append(self, event: Event, line: Line | None = None) -> None:
-        """Take the next event."""
-        self.failed = self.failed or isinstance(event, Error)
-
-
 class Engine:
-    """One session's kernel. Made by the host; `foreign` is told of each cell that another front end runs."""
+    """One session's kernel. Made by the host."""
 
     def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
         self.record = record
@@ -59,14 +46,13 @@ class Engine:
         self.is_dead = True
         self.memory_bytes = 0
         self.info: dict[str, Any] = {}  # the kernel_info_reply's content
-        self.foreign: Callable[[Cell], None] = lambda cell: None
+        self.foreign = Foreign()
         self._place, self._note = place, note
         self._process: KernelProcess | None = None
         self._wire: Wire | None = None
+        self._questions: Questions | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._cells: dict[str, Cell] = {}
-        self._foreign: dict[str, tuple[Cell, _Outcome]] = {}
-        self._asked: dict[str, asyncio.Future[Message]] = {}
         self._kernel_session = ""
         self._subshell: str | None = None
         self._heard = asyncio.Event()  # something came on iopub: the subscription works
@@ -119,13 +105,14 @@ class Engine:
                 if await self._hears(0.2) and await self._is_asked(0.2):
                     break
         except RemoteKernelError as error:
-            if self.record.is_attached and not await self._listens():
+            if self.record.is_attached and not await listens(self.record.connection_file):
                 self._died("does not listen any longer")
                 raise
             self._note(f"the kernel has not answered on control: {error}")
 
     def _connect(self) -> None:
         self._wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
+        self._questions = Questions(self._wire)
         self.is_dead, self.trouble = False, ""
         self._kernel_session, self._subshell = "", None
         self._heard.clear()
@@ -204,10 +191,9 @@ class Engine:
         if self._wire:
             self._wire.close()
             self._wire = None
-        for question in self._asked.values():
-            if not question.done():
-                question.cancel()
-        self._asked.clear()
+        if self._questions:
+            self._questions.close(self._no_kernel())
+            self._questions = None
 
     def _save(self, **fields: Any) -> None:
         self.record = self.record._replace(**fields)
@@ -226,8 +212,7 @@ class Engine:
                 self.trouble = ""  # said once; the kernel is a new one, and works
             return
         self._look_at_presence()  # before this cell is among those that are told of a change
-        cell.request = f"{self.record.identity}-{cell.generation}-{cell.number}"
-        self._cells[cell.request] = cell
+        self.expect(cell)
         content = {
             "code": cell.code,
             "silent": False,
@@ -249,21 +234,19 @@ class Engine:
         await self.follow(cell)
 
     def expect(self, cell: Cell) -> None:
-        """Take what comes for a cell whose request is under way already; before `adopt`, so that nothing is missed."""
+        """Name a cell's request, and take what comes for it.
+
+        For one that an earlier host has sent call it before `adopt`, so that nothing is missed.
+        """
+        cell.request = f"{self.record.identity}-{cell.generation}-{cell.number}"
         self._cells[cell.request] = cell
 
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
-        self._cells[cell.request] = cell
         self._began.set()
         try:
-            while True:
-                waiting = {cell.done}
-                done, _ = await asyncio.wait(waiting, timeout=_IDLE_SECONDS)
-                if done:
-                    return
-                if cell.has_reply:
-                    cell.settle_without_idle()
+            while not (await asyncio.wait({cell.done}, timeout=_IDLE_SECONDS))[0]:
+                cell.settle_without_idle(_IDLE_SECONDS)
         finally:
             self._cells.pop(cell.request, None)
 
@@ -275,33 +258,11 @@ class Engine:
             raise self._no_kernel()
         return await self._wire.send(channel, kind, content, **more)
 
-    async def ask(
-        self,
-        kind: str,
-        content: dict[str, Any],
-        *,
-        channel: str = "shell",
-        subshell: str = "",
-        seconds: float = ANSWER_SECONDS,
-    ) -> Message:
-        """Send a request and give its reply. Raises KernelLost without a kernel, NoAnswer where none comes in time."""
-        if not self._wire:
+    async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
+        """Send a request and give its reply; see Questions.ask. Raises KernelLost without a kernel, NoAnswer."""
+        if not self._questions:
             raise self._no_kernel()
-        identity = self._wire.new_id()
-        answer = self._asked[identity] = asyncio.get_running_loop().create_future()
-        try:
-            await self._send(channel, kind, content, identity=identity, subshell=subshell)
-            return await asyncio.wait_for(answer, seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            raise NoAnswer(
-                f"the kernel did not answer a {kind} within {seconds:.0f} s", "see 'rkernel status', or ask again later"
-            ) from None
-        except asyncio.CancelledError:
-            if self._wire is None:
-                raise self._no_kernel() from None
-            raise
-        finally:
-            self._asked.pop(identity, None)
+        return await self._questions.ask(kind, content, **more)
 
     async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
         """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
@@ -319,12 +280,7 @@ class Engine:
     @property
     def is_busy(self) -> bool:
         """Whether a cell runs, ours or another front end's."""
-        return bool(self._cells or self._foreign)
-
-    @property
-    def foreign_cell(self) -> Cell | None:
-        """The cell that another front end runs now."""
-        return next((cell for cell, _ in self._foreign.values()), None)
+        return bool(self._cells or self.foreign.cells)
 
     async def _beside(self) -> tuple[str, str]:
         """Give the channel, and the subshell in it, that a busy kernel listens to.
@@ -356,7 +312,7 @@ class Engine:
         if cell and cell.side:
             raise UsageError("a cell that was run with --side cannot be interrupted", "it has to end by itself")
         main = [mine for mine in self._cells.values() if not mine.side]
-        running = [cell] if cell else [*main, *(other for other, _ in self._foreign.values())]
+        running = [cell] if cell else [*main, *self.foreign.cells]
         for each in running:
             each.interrupted = True
         for seconds in _INTERRUPT_SECONDS:
@@ -402,33 +358,15 @@ class Engine:
         cell = self._cells.get(message.parent)
         if cell:
             cell.take_output(message)
-        elif message.parent in self._foreign:
-            self._take_foreign(message)
-        elif message.kind == "execute_input" and message.parent_session != self.record.identity:
-            other = Cell(
-                "", str(message.content["code"]), author=message.parent_user, generation=self.record.generation
-            )
-            other.number = f"other-{message.parent[-16:]}"
-            outcome = _Outcome()
-            self._foreign[message.parent] = other, outcome
-            self.foreign(other)
-            other.record(outcome)
-            other.take_output(message)
-
-    def _take_foreign(self, message: Message) -> None:
-        other, outcome = self._foreign[message.parent]
-        other.take_output(message)
-        if message.kind == "status" and message.content.get("execution_state") == "idle":
-            other.finish("error" if outcome.failed else "ok")
-            del self._foreign[message.parent]
+        elif message.parent_session != self.record.identity:
+            self.foreign.take_output(message, self.record.generation)
 
     def _take_reply(self, message: Message) -> None:
         if message.kind == "usage_reply":
             self.memory_bytes = int(message.content.get("kernel_memory") or 0)
-        question = self._asked.get(message.parent)
-        if question and not question.done():
-            question.set_result(message)
-        elif message.kind == "execute_reply" and message.parent in self._cells:
+        if self._questions and self._questions.take_reply(message):
+            return
+        if message.kind == "execute_reply" and message.parent in self._cells:
             self._cells[message.parent].take_reply(message)
 
     def _take_input(self, message: Message) -> None:
@@ -450,47 +388,28 @@ class Engine:
     # -- what is watched
 
     async def _watch_process(self, process: KernelProcess) -> None:
-        status = await process.ended()
-        await asyncio.sleep(0.3)  # for its last output
+        how = await see_end(process, lambda: self.memory_bytes)
         if self._process is process:
-            process.signal(signal.SIGKILL)  # whatever of its group outlives it
-            self._died(process.describe_end(status, self.memory_bytes))
+            self._died(how)
 
     async def _watch_connection(self, wire: Wire) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one."""
-        monitor = wire.monitor()
-        while True:
-            event = parse_monitor_message(await monitor.recv_multipart())["event"]
-            if event == zmq.EVENT_DISCONNECTED and self.record.is_attached:
+        async for is_there in wire.connections():
+            if not is_there and self.record.is_attached:
                 self._spawn(self._look_for_it())
-            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._kernel_session:
+            elif is_there and self._kernel_session:
                 await self._send("control", "kernel_info_request", {})  # its answer shows whether it is the same
 
     async def _look_for_it(self) -> None:
-        deadline = time.monotonic() + _GONE_SECONDS
-        while time.monotonic() < deadline:
-            if await self._listens():
+        if await comes_back(self.record.connection_file):
+            try:
+                await self.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
                 return
-            await asyncio.sleep(0.5)
+            except NoAnswer:  # somebody else has got its port
+                pass
+            except KernelLost:
+                return
         self._died("does not listen any longer")
-
-    async def _listens(self) -> bool:
-        connection = read_connection_file(self.record.connection_file) if self._has_file() else None
-        if connection is None:
-            return False
-        try:
-            if connection.transport == "ipc":
-                path = f"{connection.ip}-{connection.ports['shell']}"
-                _, writer = await asyncio.open_unix_connection(path)
-            else:
-                _, writer = await asyncio.open_connection(connection.ip, connection.ports["shell"])
-        except OSError:
-            return False
-        writer.close()
-        return True
-
-    def _has_file(self) -> bool:
-        return os.path.exists(self.record.connection_file)
 
     async def _watch_cells(self) -> None:
         """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
@@ -529,9 +448,9 @@ class Engine:
         asyncio.get_running_loop().call_soon(self._disconnect)
 
     def _lose(self, message: str) -> None:
-        for cell in [*self._cells.values(), *(other for other, _ in self._foreign.values())]:
+        for cell in [*self._cells.values()]:
             cell.finish("lost", message)
-        self._foreign.clear()
+        self.foreign.lose(message)
         self.memory_bytes = 0
 
 
@@ -545,10 +464,6 @@ class ConnectionAway(RemoteKernelError):
     """The kernel's host cannot be reached at the moment."""
 
     exit_status = VERDICTS["away"]
-
-
-class NoAnswer(RemoteKernelError):
-    """The kernel did not answer in time: its code keeps every thread from running, or it hangs."""
 
 
 class _StartFailed(KernelDied):

@@ -33,7 +33,7 @@ class Queued(NamedTuple):
     """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere.
 
     `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
-    true for one that runs beside the others.
+    true for one that runs beside the others, and `answers` are what input() gets in it.
     """
 
     cell: str
@@ -43,6 +43,7 @@ class Queued(NamedTuple):
     author: str = ""
     key: str = ""
     side: bool = False
+    answers: Sequence[str] = ()
 
 
 class Sent(NamedTuple):
@@ -107,6 +108,12 @@ class InputWanted(NamedTuple):
     password: bool = False
 
 
+class Answered(NamedTuple):
+    """The cell has asked for a line of text, and got the next of those that came with it."""
+
+    prompt: str
+
+
 class Away(NamedTuple):
     """The connection to the kernel's host is lost; the cell goes on there."""
 
@@ -139,7 +146,7 @@ class Done(NamedTuple):
         return VERDICTS.get(self.verdict, 1)
 
 
-Event = Union[Queued, Sent, Started, Stream, Display, Update, Clear, Error, InputWanted, Away, Back, Done]  # noqa: UP007  at run time
+Event = Union[Queued, Sent, Started, Stream, Display, Update, Clear, Error, InputWanted, Answered, Away, Back, Done]  # noqa: UP007  at run time
 
 Line = Sequence[Union[bytes, memoryview]]  # noqa: UP007  an event's line of JSON, in parts
 
@@ -154,10 +161,12 @@ _KINDS: dict[str, Any] = {
     "clear": Clear,
     "error": Error,
     "input": InputWanted,
+    "answered": Answered,
     "away": Away,
     "back": Back,
     "done": Done,
 }
+_MISSING = object()
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
@@ -180,9 +189,11 @@ def from_fields(fields: dict[str, Any]) -> Event | None:
     kind = _KINDS.get(str(fields.get("event")))
     if kind is None:
         return None
-    known = {name: fields[name] for name in kind._fields if name in fields}
-    if kind is Error:
-        known["traceback"] = tuple(known.get("traceback", ()))
+    known = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in kind._fields
+        if (value := fields.get(name, _MISSING)) is not _MISSING
+    }
     try:
         event: Event = kind(**known)
     except TypeError as error:

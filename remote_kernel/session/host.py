@@ -28,13 +28,15 @@ from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.process import birth
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import Engine
-from remote_kernel.session.events import VERSION, Event
+from remote_kernel.session.events import VERSION, Answered, Event
+from remote_kernel.session.hindsight import can_tell, learn_end
 from remote_kernel.session.journal import Journal, is_place
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import read_record
 from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.variables import list_variables
+from remote_kernel.session.wire import Message
 
 _LINE_BYTES = 1 << 31
 _Fields = dict[str, Any]
@@ -48,7 +50,7 @@ class Host:
         self._engine = Engine(place, read_record(place), self._note)
         self._past = Past(place)
         self._notebook = Recording(place, self._engine.record, self._note)
-        self._engine.foreign = self._notebook.record
+        self._engine.foreign.tell = self._notebook.record
         self._queue: list[Cell] = []
         self._running: Cell | None = None
         self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
@@ -116,11 +118,12 @@ class Host:
             past = self._past.events(queued.cell)
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
             cell.side = queued.side
+            cell.answers = list(queued.answers[sum(isinstance(event, Answered) for event in past) :])
+            cell.allow_stdin = bool(queued.answers)
             if not left.was_sent and not cell.side:
                 self._queue.append(cell)
                 self._work.set()
                 continue
-            cell.request = self._request(cell.number)
             cell.missed = "the session's host ended while it ran: a part of its output may be missing"
             self._engine.expect(cell)
             sent.append(cell)
@@ -133,7 +136,10 @@ class Host:
         following = asyncio.ensure_future(self._engine.follow(cell))
         try:
             if not self._engine.is_dead and not cell.side:  # a side cell's own thread cannot be asked
-                await self._engine.ask("kernel_info_request", {}, seconds=10 * 365 * 86400.0)
+                if can_tell(self._engine.info):
+                    await learn_end(cell, self._ask_after_all)
+                else:
+                    await self._ask_after_all("kernel_info_request", {})
                 await asyncio.wait({following}, timeout=1.0)
         except RemoteKernelError:
             pass
@@ -142,6 +148,10 @@ class Host:
         )
         await following
         self._forget(cell)
+
+    async def _ask_after_all(self, kind: str, content: _Fields) -> Message:
+        """Ask the kernel's shell, which answers when what runs has ended, however long that takes."""
+        return await self._engine.ask(kind, content, seconds=10 * 365 * 86400.0)
 
     # -- cells
 
@@ -155,9 +165,6 @@ class Host:
         cell.record(journal)
         self._cells[number] = cell
         return cell
-
-    def _request(self, number: str) -> str:
-        return f"{self._engine.record.identity}-{self._engine.record.generation}-{number}"
 
     async def _run_cells(self) -> None:
         if self._left:
@@ -205,7 +212,7 @@ class Host:
         cell.asks = bool(fields.get("asks"))
         cell.allow_stdin = cell.asks or bool(cell.answers)
         cell.side = bool(fields.get("side"))
-        ahead = len(self._queue) + (self._running is not None) + (self._engine.foreign_cell is not None)
+        ahead = len(self._queue) + (self._running is not None) + bool(self._engine.foreign.cells)
         cell.queue(0 if cell.side else ahead)
         if wanted and int(wanted) != self._engine.record.generation:
             cell.finish("lost", f"this is kernel {self._engine.record.generation} of the session, not kernel {wanted}")
@@ -326,7 +333,7 @@ class Host:
             "trouble": engine.trouble,
             "generation": record.generation,
             "memory_bytes": memory,
-            "running": _describe(self._running or engine.foreign_cell),
+            "running": _describe(self._running or next(iter(engine.foreign.cells), None)),
             "queued": [cell.number for cell in self._queue],
             "log": record.log,
             "connection_file": record.connection_file,

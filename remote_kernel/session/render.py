@@ -7,7 +7,7 @@ file whose reader has gone away raises BrokenPipeError, which the caller handles
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
@@ -42,66 +42,52 @@ class Renderer(Protocol):
         """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
 
 
-def make_renderer(
-    form: str,
-    out: Writer,
-    err: Writer,
-    *,
-    files: str,
-    output_file: str,
-    budget: int | None = None,
-    full_traceback: bool = False,
-) -> Renderer:
-    """Give the renderer of a form, `text`, `json` or `jsonl`, for one cell.
+class View(NamedTuple):
+    """How much of one cell's output is shown, and where the rest goes.
 
     `files` is the folder for images and large data; `output_file` the path for the whole of an output that is longer
     than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
     of a cell's output (what came since some place) needs an `output_file` of its own.
     """
-    if form == "text" and not budget and out.isatty() and err.isatty():
+
+    files: str
+    output_file: str
+    budget: int | None = None
+    full_traceback: bool = False
+
+
+def make_renderer(form: str, out: Writer, err: Writer, view: View) -> Renderer:
+    """Give the renderer of a form, `text`, `json` or `jsonl`, for one cell."""
+    if form == "text" and not view.budget and out.isatty() and err.isatty():
         from remote_kernel.session.terminal import Terminal
 
-        return Terminal(out, err, files=files, output_file=output_file, full_traceback=full_traceback)
+        return Terminal(out, err, view)
     if form == "text":
-        return Text(out, err, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
+        return Text(out, err, view)
     from remote_kernel.session import report
 
-    if form == "jsonl":
-        return report.Lines(out, files=files)
-    return report.Report(out, files=files, output_file=output_file, budget=budget, full_traceback=full_traceback)
+    return report.Lines(out, files=view.files) if form == "jsonl" else report.Report(out, view)
 
 
 class Text:
     """A cell's output for a reader: stdout and results on `out`; stderr, tracebacks and notes on `err`.
 
     A terminal gets text as it comes, with colours. Anything else gets settled lines without control sequences, at most
-    `budget` characters of them (0 for all), of which the rest is in `output_file`; the end of a traceback comes on top.
+    the view's budget of them, of which the rest is in its file; the end of a traceback comes on top.
     """
 
-    def __init__(
-        self,
-        out: Writer,
-        err: Writer,
-        *,
-        files: str,
-        output_file: str,
-        budget: int | None = None,
-        full_traceback: bool = False,
-    ) -> None:
-        """Make it for one cell.
-
-        `files` is the folder for images; `budget` None means DEFAULT, or no bound where `out` is a terminal.
-        """
+    def __init__(self, out: Writer, err: Writer, view: View) -> None:
+        """Make it for one cell. Without a budget the bound is DEFAULT, or none where `out` is a terminal."""
         self._pipes = {"stdout": Pipe(out), "stderr": Pipe(err)}
         self._texts: dict[str, PlainText | TerminalText] = {
             name: _text_for(file.isatty()) for name, file in (("stdout", out), ("stderr", err))
         }
-        limit = budget if budget is not None else 0 if out.isatty() else DEFAULT
+        limit = view.budget if view.budget is not None else 0 if out.isatty() else DEFAULT
         self._colours = err.isatty()
-        self._file = OutputFile(output_file)
+        self._file = OutputFile(view.output_file)
         self._budget = Budget(self._pass_on, limit, self._file)
-        self._files = files
-        self._full_traceback = full_traceback
+        self._files = view.files
+        self._full_traceback = view.full_traceback
         self._shown: dict[str, str] = {}  # the text of each display that has an id
         self._updates: dict[str, Update] = {}  # the last of each id
         self._error: Error | None = None  # held, as the last one is shown whatever the budget

@@ -30,6 +30,7 @@ from remote_kernel.session.events import (
 from remote_kernel.session.frames import trim
 from remote_kernel.session.pipe import Pipe, Writer
 from remote_kernel.session.plain_text import PlainText, strip
+from remote_kernel.session.render import View
 
 _FIRST_DISPLAYS, _LAST_DISPLAYS = 20, 80  # of more, those between are left out of the document
 _LONGEST_INLINE = 20_000  # characters of a representation that a line holds; a longer one is a file
@@ -60,25 +61,17 @@ class _Field:
 class Report:
     """One JSON document on `out`, at the cell's end or where nobody waits for it any longer.
 
-    Each text is bounded to `budget` characters, 0 for no bound; `truncated` names those that were cut, and
-    `output_file` is then the path of everything, in order.
+    Each text is bounded to the view's budget; `truncated` names those that were cut, and `output_file` is then the path
+    of everything, in order.
     """
 
-    def __init__(
-        self,
-        out: Writer,
-        *,
-        files: str,
-        output_file: str,
-        budget: int | None = None,
-        full_traceback: bool = False,
-    ) -> None:
-        """Make it for one cell; `files` is the folder for images; `budget` None means DEFAULT."""
+    def __init__(self, out: Writer, view: View) -> None:
+        """Make it for one cell. Without a budget each text's bound is DEFAULT."""
         self._out = Pipe(out)
-        self._limit = DEFAULT if budget is None else budget
-        self._files = files
-        self._full_traceback = full_traceback
-        self._file = OutputFile(output_file)
+        self._limit = DEFAULT if view.budget is None else view.budget
+        self._files = view.files
+        self._full_traceback = view.full_traceback
+        self._file = OutputFile(view.output_file)
         self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
         self._queued = Queued("", 0.0)
         self._started = Started(0.0)

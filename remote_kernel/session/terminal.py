@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.pipe import Writer, ends_line
 from remote_kernel.session.plain_text import SEQUENCE
-from remote_kernel.session.render import Text
+from remote_kernel.session.render import Text, View
 
 _MEDIA = ("image/", "audio/", "video/", "application/")
 _MOVES = ("\x1b[A", "\x1b[1A", "\x1b[F", "\x1b[H", "\x1b[2J")
@@ -63,9 +62,9 @@ class Rows:
 class Terminal(Text):
     """A cell's output where both files are terminals, and nothing bounds it."""
 
-    def __init__(self, out: Writer, err: Writer, *, size: tuple[int, int] | None = None, **options: Any) -> None:
+    def __init__(self, out: Writer, err: Writer, view: View, size: tuple[int, int] | None = None) -> None:
         """Take what Text takes; `size` is the terminal's columns and lines, else it is asked for."""
-        super().__init__(out, err, **options)
+        super().__init__(out, err, view)
         self._rows = Rows(*(size or _size(out)))
         self._last_id = ""  # the display that nothing has followed
         self._last_row = 0

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, cast
 
 import zmq
 import zmq.asyncio
+from zmq.utils.monitor import parse_monitor_message
 
 from remote_kernel.connection_file import Connection
 from remote_kernel.session.long_text import LONG_BYTES, is_long, pieces
@@ -129,9 +130,14 @@ class Wire:
         """Wait until the kernel knows stdin's identity; before, a request for input is dropped, and its cell hangs."""
         return bool(await self._stdin.poll(int(seconds * 1000)))
 
-    def monitor(self) -> zmq.asyncio.Socket:
-        """Give a socket that tells when the connection on shell comes and goes, as long as `close` is not called."""
-        return self._sockets["shell"].get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    async def connections(self) -> AsyncIterator[bool]:
+        """Tell when the connection on shell comes (true) and goes, until `close` is called."""
+        watched = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        monitor = self._sockets["shell"].get_monitor_socket(watched)
+        while True:
+            event = parse_monitor_message(await monitor.recv_multipart())["event"]
+            if event & watched:
+                yield event == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
     def close(self) -> None:
         """Close the sockets, the monitor's too. Idempotent."""

@@ -84,7 +84,7 @@ def test_restart_by_the_owner_gives_4_once_and_its_end_gives_4(alone: Rkernel, o
     assert alone.exec("'x' in globals()").out == "False\n"
     assert alone.status()["generation"] == 2
     owner.manager.shutdown_kernel(now=True)
-    assert wait_until(lambda: alone.status()["state"] == "dead", 30)
+    assert wait_until(lambda: alone.status()["state"] == "dead", 60)
     said = alone.exec("1")
     assert said.status == 4
     assert "'rkernel close work' removes the session" in said.err

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.frontends import other_front_end
 from tests.support.kernels import wait_until
 from tests.support.rkernel import Rkernel, finish, terminal
 from tests.support.servers import is_alive, wait_ended
@@ -62,16 +63,59 @@ def test_running_cell_outlives_its_host(alone: Rkernel) -> None:
     assert (after.status, after.out) == (0, "after 29\n")
 
 
-def test_cell_that_ended_while_there_was_no_host_is_not_waited_for(alone: Rkernel) -> None:
+@pytest.mark.parametrize(
+    ("end", "status", "words"),
+    [("done = True", 0, ""), ("1 / 0", 1, "ZeroDivisionError: division by zero")],
+    ids=["well", "with an error"],
+)
+def test_cell_that_ended_while_there_was_no_host_ends_as_it_did(
+    alone: Rkernel, end: str, status: int, words: str
+) -> None:
     alone.open()
-    number = _detached(alone, "import time\ntime.sleep(1)\ndone = True")
+    number = _detached(alone, f"import time\ntime.sleep(1)\n{end}")
     alone.wait_running()
     alone.host().kill()
     time.sleep(1.5)
     said = alone("wait", number, seconds=30)
+    assert said.status == status
+    assert words in said.err
+    assert "a part of its output may be missing" in said.err
+    assert json.loads(alone.exec("0", "--json").out)["execution_count"] == 3  # what was asked does not count
+
+
+def test_cell_that_ended_unseen_and_is_not_the_last_is_not_known(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop = tmp_path / "stop"
+    number = _detached(alone, f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)")
+    alone.wait_running()
+    alone.host().kill()
+    stop.touch()
+    with other_front_end(alone.record()["connection_file"]) as client:
+        client.execute("1", reply=True, timeout=30)
+    said = alone("wait", number, seconds=30)
     assert said.status == 4
     assert "it is not known how it ended" in said.err
-    assert alone.exec("done").out == "True\n"
+    assert alone.exec("6 * 7").out == "42\n"
+
+
+def test_answers_go_to_the_next_host(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop = tmp_path / "stop"
+    first = _detached(
+        alone,
+        f"import os, time\na = input()\nprint(a, flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)"
+        "\nprint(input())",
+        *("--answer", "one", "--answer", "two"),
+    )
+    alone.wait_running("one\n")
+    queued = alone.exec("print(input() + '!')", "--detach", "--answer", "three")
+    assert queued.status == 124
+    alone.host().kill()
+    assert alone.status()["queued"]
+    stop.touch()
+    said = alone("wait", first)
+    assert (said.status, said.out) == (0, "one\ntwo\n"), said
+    assert alone("wait").out == "three!\n"
 
 
 def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path: Path) -> None:
@@ -257,8 +301,8 @@ class _Patched(Rkernel):
         return [sys.executable, "-c", code]
 
 
-def _detached(rkernel: Rkernel, code: str) -> str:
-    said = rkernel.exec(code, "--detach")
+def _detached(rkernel: Rkernel, code: str, *words: str) -> str:
+    said = rkernel.exec(code, "--detach", *words)
     found = re.search(r"cell (\d+) is running", said.err)
     assert found, said
     return found[1]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.frontends import other_front_end
 from tests.support.interpreters import KERNEL_6, environment
 from tests.support.isolation import Isolation
 from tests.support.kernels import wait_until
@@ -87,6 +88,15 @@ def test_interrupt_all_stops_what_runs_and_what_waits(shared: Rkernel) -> None:
     assert shared("interrupt", "--all").status == 0
     assert [finish(one).status for one in (running, *queued)] == [130, 5, 5]
     assert shared.exec("'free'").out == "'free'\n"
+
+
+def test_cell_that_another_front_end_s_failure_aborts_runs_all_the_same(shared: Rkernel) -> None:
+    with other_front_end(shared.record()["connection_file"]) as client:
+        for _ in range(2):  # with stop_on_error, as every front end sends its cells
+            client.execute("import time; print('theirs', flush=True); time.sleep(1); 1 / 0")
+        assert wait_until(lambda: (shared.status()["running"] or {}).get("author") not in (None, "rkernel"))
+        commands = [shared.start("exec", "-c", f"print('mine', {i})") for i in range(3)]
+        assert [finish(command)[:2] for command in commands] == [(0, f"mine {i}\n") for i in range(3)]
 
 
 def test_key_runs_once_however_often_it_is_sent(shared: Rkernel) -> None:

@@ -110,6 +110,20 @@ def listens(connection_file: dict[str, object]) -> list[str]:
 
 
 @contextlib.contextmanager
+def other_front_end(connection_file: str) -> Iterator[BlockingKernelClient]:
+    """Give a client of a kernel that somebody else has started, as a front end that joins it has."""
+    client = BlockingKernelClient(connection_file=connection_file)
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        yield client
+    finally:
+        client.stop_channels()
+        client.context.term()
+
+
+@contextlib.contextmanager
 def kernel_of(manager: KernelManager) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
     """Start a manager's kernel, wait until it answers, and leave its end to the block."""
     manager.start_kernel()

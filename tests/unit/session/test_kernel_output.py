@@ -13,7 +13,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Stream, Update
-from remote_kernel.session.render import make_renderer
+from remote_kernel.session.render import View, make_renderer
 
 SECONDS = 60
 
@@ -47,7 +47,7 @@ def run(kernel: BlockingKernelClient, tmp_path: Path) -> Callable[..., tuple[str
     def run(code: str, **options: Any) -> tuple[str, str]:
         out, err = io.StringIO(), io.StringIO()
         files, path = str(tmp_path / "files"), str(tmp_path / "output.txt")
-        renderer = make_renderer("text", out, err, files=files, output_file=path, **options)
+        renderer = make_renderer("text", out, err, View(files=files, output_file=path, **options))
         sent = kernel.execute(code)
         deadline = time.monotonic() + SECONDS
         while True:

@@ -11,6 +11,7 @@ import pytest
 
 from remote_kernel.session import events
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Queued, Started, Stream, Update
+from remote_kernel.session.render import View
 from remote_kernel.session.report import Lines, Report
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAYAAAC56t6BAAAAC0lEQVR4nGNgwAQAABUAAeW3kQQAAAAASUVORK5CYII="
@@ -20,7 +21,7 @@ OK = Done("ok", 2.0, seconds=1.0, execution_count=3, generation=2)
 
 def report(folder: Path, *given: Event, **options: Any) -> dict[str, Any]:
     out = io.StringIO()
-    made = Report(out, files=str(folder / "files"), output_file=str(folder / "output.txt"), **options)
+    made = Report(out, View(files=str(folder / "files"), output_file=str(folder / "output.txt"), **options))
     for event in [*BEGIN, *given]:
         made.feed(event)
     made.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Stream, Update
+from remote_kernel.session.render import View
 from remote_kernel.session.terminal import Terminal
 
 COLUMNS, LINES = 20, 6
@@ -50,7 +51,7 @@ class Screen(io.StringIO):
 def screen(folder: Path, *events: Event) -> list[str]:
     shown = Screen()
     files, path = str(folder / "files"), str(folder / "output.txt")
-    terminal = Terminal(shown, shown, size=(COLUMNS, LINES), files=files, output_file=path)
+    terminal = Terminal(shown, shown, View(files, path), size=(COLUMNS, LINES))
     for event in [*events, OK]:
         terminal.feed(event)
     assert shown.rows[-1] == "", "the prompt of the shell begins a line"

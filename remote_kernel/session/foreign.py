@@ -1,0 +1,59 @@
+"""Follow the cells that other front ends run in the same kernel: their requests are not seen, what they give is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.events import Error, Event, Line
+from remote_kernel.session.wire import Message
+
+
+class Foreign:
+    """The foreign cells that run. `tell` gets each when it begins, and may have its events recorded."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[Cell], None] = lambda cell: None
+        self._cells: dict[str, tuple[Cell, _Outcome]] = {}
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those that run now."""
+        return [cell for cell, _ in self._cells.values()]
+
+    def take_output(self, message: Message, generation: int) -> None:
+        """Take a message of iopub that belongs to no cell of ours."""
+        known = self._cells.get(message.parent)
+        if known:
+            self._go_on(message, *known)
+        elif message.kind == "execute_input":
+            cell = Cell("", str(message.content["code"]), author=message.parent_user, generation=generation)
+            cell.number = f"other-{message.parent[-16:]}"
+            outcome = _Outcome()
+            self._cells[message.parent] = cell, outcome
+            self.tell(cell)
+            cell.record(outcome)
+            cell.take_output(message)
+
+    def _go_on(self, message: Message, cell: Cell, outcome: _Outcome) -> None:
+        cell.take_output(message)
+        if message.kind == "status" and message.content.get("execution_state") == "idle":
+            cell.finish("error" if outcome.failed else "ok")
+            del self._cells[message.parent]
+
+    def lose(self, message: str) -> None:
+        """End them all: the kernel is gone."""
+        for cell in self.cells:
+            cell.finish("lost", message)
+        self._cells.clear()
+
+
+class _Outcome:
+    """A recorder that notices whether a cell failed: its reply goes to somebody else."""
+
+    def __init__(self) -> None:
+        self.failed = False
+
+    def append(self, event: Event, line: Line | None = None) -> None:
+        """Take the next event."""
+        self.failed = self.failed or isinstance(event, Error)

@@ -1,0 +1,59 @@
+"""Learn from an IPython kernel how its last cell ended, when nobody was there to see it.
+
+IPython keeps the result of what it ran last, until it runs something else. A request that is silent replaces it as any
+other does, but its own code still finds it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.events import Error
+from remote_kernel.session.wire import Message
+
+_KEEP = "setattr(get_ipython(), '_remote_kernel_last', get_ipython().last_execution_result)"
+_DESCRIBE = """\
+def describe(last):
+    import json
+    error = last.error_before_exec or last.error_in_exec
+    found = [type(error).__name__, str(error)] if error else []
+    return json.dumps([last.execution_count, last.info.raw_cell, *found])
+"""
+_EXPRESSION = (
+    "(lambda ns: (exec({source!r}, ns), ns['describe'](get_ipython().__dict__.pop('_remote_kernel_last')))[1])({{}})"
+)
+
+
+def can_tell(info: dict[str, Any]) -> bool:
+    """Tell whether a kernel with this kernel_info_reply can be asked."""
+    return info.get("implementation") == "ipython"
+
+
+async def learn_end(cell: Cell, ask: Callable[[str, dict[str, Any]], Awaitable[Message]]) -> None:
+    """End a cell as it has ended, if it is the last that the kernel ran; else do nothing.
+
+    `ask` sends a request on shell, whose reply comes once the cell is over.
+    """
+    content = {
+        "code": _KEEP,
+        "silent": True,
+        "store_history": False,
+        "user_expressions": {"end": _EXPRESSION.format(source=_DESCRIBE)},
+        "allow_stdin": False,
+        "stop_on_error": False,
+    }
+    reply = (await ask("execute_request", content)).content
+    try:
+        text = reply["user_expressions"]["end"]["data"]["text/plain"]
+        count, code, *error = json.loads(ast.literal_eval(text))
+    except (KeyError, TypeError, ValueError, SyntaxError):  # dropped, or not what IPython says
+        return
+    if cell.done.done() or count is None or count != cell.execution_count or code != cell.code:
+        return
+    if error:
+        cell.tell(Error(*error))
+    cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
