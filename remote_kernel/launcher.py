@@ -39,6 +39,7 @@ from remote_kernel.greeting import HeadStart
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
+from remote_kernel.presence import tell_presence
 from remote_kernel.reactor import READ, Reactor, SocketSink
 from remote_kernel.transport import breaker, openssh, outage
 from remote_kernel.undertaker import Undertaker, take_over_the_dead

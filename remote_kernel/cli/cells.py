@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.rkernel import Command
@@ -51,11 +51,17 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--jsonl", action="store_true", help="one JSON line for each event, as it comes")
     group.add_argument(
         "--budget",
-        type=int,
+        type=_characters,
         metavar="N",
         help="at most N characters, head and tail, the rest in a file; 0: all (default: 8000; a terminal: all)",
     )
     group.add_argument("--full-traceback", action="store_true", help="also the frames inside libraries")
+
+
+def _characters(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of characters")
+    return int(text)
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +86,9 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
     parser.add_argument("-k", "--kernel", default="", help="a kernelspec for a new session, e.g. 'remote_cuda'")
-    parser.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
-    parser.add_argument("--no-log", action="store_true", help="no notebook for a new session")
+    log = parser.add_mutually_exclusive_group()
+    log.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
+    log.add_argument("--no-log", action="store_true", help="no notebook for a new session")
     add_timeout(parser)
     parser.add_argument("--detach", action="store_true", help="send the cell and do not wait: exit status 124")
     parser.add_argument(
@@ -95,6 +102,9 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stdin", action="store_true", help="let input() ask in this terminal")
     parser.add_argument(
         "--answer", action="append", default=[], metavar="TEXT", help="what input() gets, e.g. 'yes'; once for each"
+    )
+    parser.add_argument(
+        "--answer-file", metavar="PATH", help="the same from a file, a line each; '-' for stdin. For what is secret"
     )
     notebook = parser.add_argument_group("notebooks")
     notebook.add_argument(
@@ -114,6 +124,10 @@ def exec_(options: argparse.Namespace) -> int:
     if options.stdin and not sys.stdin.isatty():
         raise UsageError("--stdin needs a terminal", "give the answers with --answer")
     path = options.file or options.path or ""
+    if options.answer_file:
+        if options.answer_file == "-" and options.code is None and path in ("", "-"):
+            raise UsageError("stdin cannot be both the code and the answers", "give the code with --code or --file")
+        options.answer += _read(options.answer_file).splitlines()
     if path.endswith(".ipynb"):
         from remote_kernel.cli.notebooks import run_notebook
 
@@ -124,7 +138,11 @@ def exec_(options: argparse.Namespace) -> int:
     session = session_for(options)
     running = session.execute(request_for(code, options))
     if options.detach:
+        renderer = renderer_for(session, running, options)
+        renderer.feed(next(iter(running)))  # that it was taken, which --json tells
         running.close()
+        renderer.close()
+        sys.stdout.flush()
         return _detached(session, running.cell, "running in the background")
     return show(session, running, options)
 
@@ -154,6 +172,13 @@ def _read_code(options: argparse.Namespace) -> str:
     if path is None or path == "-":
         if path is None and sys.stdin.isatty():
             raise UsageError("there is no code", "give --code, --file, or the code on stdin; see 'rkernel exec --help'")
+        path = "-"
+    return _read(path)
+
+
+def _read(path: str) -> str:
+    """Read a text file, or stdin for '-'. Raises UsageError."""
+    if path == "-":
         return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
@@ -192,7 +217,14 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
     add_session(parser)
     parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
     add_output(parser)
-    parser.set_defaults(timeout="0.2")
+    parser.set_defaults(timeout="")
+
+
+def tail(options: argparse.Namespace) -> int:
+    """Run the command."""
+    session = find_session(options.session)
+    running = session.follow(options.cell or _newest(session), options.since)
+    return show(session, running.so_far(), options)
 
 
 def _newest(session: Session) -> str:
@@ -213,23 +245,18 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
     """Show a cell until it is done, or the time is up, and give the exit status."""
     renderer = renderer_for(session, running, options)
     away = waits = False
-    events = follow(session, running, options)
+    status = 0
+    events = shown(renderer, follow(session, running, options, deadline_of(options)))
     try:
-        event = next(events)
-        while True:
-            try:
-                renderer.feed(event)
-            except KeyboardInterrupt as pressed:  # while something is being shown; it means the cell all the same
-                event = events.throw(pressed)
-                continue
+        for event in events:
             if isinstance(event, (Away, Back)):
                 away = isinstance(event, Away)
             elif isinstance(event, (Queued, Started)):
                 waits = isinstance(event, Queued)
             elif isinstance(event, Done):
-                sys.stdout.flush()
-                return event.status
-            event = next(events)
+                status = event.status
+        sys.stdout.flush()
+        return status
     except StillRunning as still:
         renderer.close()
         sys.stdout.flush()
@@ -239,12 +266,13 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
         raise
 
 
-def follow(session: Session, running: Running, options: argparse.Namespace) -> Generator[Event, None, None]:
+def follow(
+    session: Session, running: Running, options: argparse.Namespace, deadline: float | None
+) -> Generator[Event, None, None]:
     """Give a cell's events, the last of them Done, and answer its questions.
 
-    Ctrl-C interrupts the cell, and the second one ends the command. Raises StillRunning when time is up.
+    Ctrl-C interrupts the cell, and the second one ends the command. Raises StillRunning at the deadline.
     """
-    deadline = _deadline(options)
     events = iter(running.limit(_left(deadline)))
     interrupted = False
     while True:
@@ -268,7 +296,23 @@ def follow(session: Session, running: Running, options: argparse.Namespace) -> G
             events = iter(running)
 
 
-def _deadline(options: argparse.Namespace) -> float | None:
+def shown(renderer: Renderer, events: Generator[Event, None, None]) -> Iterator[Event]:
+    """Show each event, and then give it. A Ctrl-C while something is being shown means the cell all the same."""
+    event = next(events)
+    while True:
+        try:
+            renderer.feed(event)
+        except KeyboardInterrupt as pressed:
+            event = events.throw(pressed)
+            continue
+        yield event
+        if isinstance(event, Done):
+            return
+        event = next(events)
+
+
+def deadline_of(options: argparse.Namespace) -> float | None:
+    """Give the monotonic time at which a command stops waiting; None for never."""
     if not options.timeout:
         return None
     from remote_kernel.options import parse_duration
@@ -352,5 +396,5 @@ def renderer_for(session: Session, running: Running, options: argparse.Namespace
 COMMANDS = {
     "exec": Command(add_exec, exec_),
     "wait": Command(add_wait, wait),
-    "tail": Command(add_tail, wait),
+    "tail": Command(add_tail, tail),
 }

@@ -118,6 +118,12 @@ def _run_and_report() -> int:
         return 130
     except BrokenPipeError:  # the reader of `rkernel ... | head` is gone
         return _PIPE_BROKEN
+    except OSError as error:  # a full disk, a working folder that is gone
+        where = f" {error.filename}" if error.filename else ""
+        sys.stderr.write(
+            f"rkernel: cannot use this machine's files{where}: {error.strerror}; see to that, and repeat\n"
+        )
+        return UsageError.exit_status
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -100,6 +100,8 @@ def status(options: argparse.Namespace) -> int:
     if found["memory_bytes"]:
         lines.append(f"memory    {found['memory_bytes'] / 1e6:,.0f} MB")
     lines.append(f"log       {found['log'] or 'none'}")
+    if found.get("log_trouble"):
+        lines.append(f"log       {found['log_trouble']}")
     if found["trouble"]:
         lines.append(f"trouble   {found['trouble']}")
     sys.stdout.write("\n".join(lines) + "\n")
@@ -220,10 +222,15 @@ def close(options: argparse.Namespace) -> int:
     for name in names:
         if not os.path.isdir(Session(name).place.folder):
             raise NoSuchSession(f"there is no session '{name}'", "see 'rkernel ls'")
+    status = 0
     for name in names:
-        Session(name).close()
-        sys.stdout.write(f"closed {name}\n")
-    return 0
+        try:
+            Session(name).close()
+            sys.stdout.write(f"closed {name}\n")
+        except RemoteKernelError as error:  # the others are closed all the same
+            sys.stderr.write(f"rkernel: {name}: {error}\n")
+            status = error.exit_status
+    return status
 
 
 def _add_name(parser: argparse.ArgumentParser) -> None:

@@ -48,14 +48,11 @@ def find_or_make(name: str, kernelspec: str, log: str | None) -> Session:
     if not name and not kernelspec:
         names = session_names()
         if len(names) == 1:
-            return Session(names[0])
+            return _existing(names[0], "", log)
         if names:
             raise UsageError("there are several sessions", f"give one with -s: {', '.join(names)}")
     if name and Place(name).exists():
-        session = Session(name)
-        if kernelspec:
-            _check_same(session, kernelspec)
-        return session
+        return _existing(name, kernelspec, log)
     if not kernelspec:
         from remote_kernel.session.program import default_kernelspec
 
@@ -65,7 +62,7 @@ def find_or_make(name: str, kernelspec: str, log: str | None) -> Session:
 
         name = find_program(kernelspec).kernelspec
         if Place(name).exists():
-            return Session(name)
+            return _existing(name, kernelspec, log)
     session = Session.open(name, kernelspec=kernelspec, log=log)
     _announce(session)
     return session
@@ -81,12 +78,22 @@ def _announce(session: Session) -> None:
     sys.stderr.write(f"rkernel: made session '{session.name}' with a kernel of {record.kernelspec}{where}{log}\n")
 
 
-def _check_same(session: Session, kernelspec: str) -> None:
+def _existing(name: str, kernelspec: str, log: str | None) -> Session:
+    """Give a session that there is, and see that it is what the options ask for, where they say. Raises UsageError."""
+    session = Session(name)
+    if not kernelspec and log is None:
+        return session
     from remote_kernel.session.record import read_record
 
     record = read_record(session.place)
-    if kernelspec.lower() not in (record.kernelspec.lower(), record.display_name.lower()):
+    if kernelspec and kernelspec.lower() not in (record.kernelspec.lower(), record.display_name.lower()):
         raise UsageError(
-            f"the session '{session.name}' has a kernel of '{record.kernelspec or record.connection_file}'",
+            f"the session '{name}' has a kernel of '{record.kernelspec or record.connection_file}'",
             "leave out -k, or give another name with -s",
         )
+    if log is not None and (log and os.path.abspath(log)) != record.log:
+        raise UsageError(
+            f"the session '{name}' logs to {record.log or 'no notebook'}",
+            "leave out --log and --no-log, or give another name with -s",
+        )
+    return session

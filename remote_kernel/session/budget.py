@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 DEFAULT = 8000  # characters, head and tail together
 _HEAD_SHARE = 3 / 8  # the end is what is asked for more often
@@ -46,6 +47,7 @@ class OutputFile:
             return
         self.is_open = True
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        _remove_those_of_the_dead(self.path)
         try:
             os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
             self._descriptor = os.open(self._partial, flags, 0o600)
@@ -85,6 +87,26 @@ class OutputFile:
             os.close(self._descriptor)
             self._descriptor = -1
             os.replace(self._partial, self.path)
+
+
+def _remove_those_of_the_dead(path: str) -> None:
+    """Remove what clients that were killed have left of this file."""
+    folder, name = os.path.split(path)
+    with suppress(OSError):
+        for entry in os.listdir(folder or "."):
+            pid = entry.removeprefix(f"{name}.").removesuffix(".partial")
+            if entry == f"{name}.{pid}.partial" and pid.isdigit() and not _lives(int(pid)):
+                os.unlink(os.path.join(folder, entry))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 class Budget:

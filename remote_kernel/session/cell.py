@@ -204,10 +204,10 @@ def read_output(message: Message) -> Event | None:
         return Stream(str(content["name"]), str(content["text"]))
     if kind in ("display_data", "execute_result"):
         identity = str((content.get("transient") or {}).get("display_id") or "")
-        return Display(_data(message), content.get("metadata") or {}, identity, kind == "execute_result")
+        return Display(_data(message), dict(content.get("metadata") or {}), identity, kind == "execute_result")
     if kind == "update_display_data":
         identity = str((content.get("transient") or {}).get("display_id") or "")
-        return Update(identity, _data(message), content.get("metadata") or {})
+        return Update(identity, _data(message), dict(content.get("metadata") or {}))
     if kind == "clear_output":
         return Clear(bool(content.get("wait")))
     if kind == "error":

@@ -15,12 +15,14 @@ Imports little, for `rkernel exec`: starting a host takes more, and is imported 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.connection import HANG_SECONDS, Connection, HostGone, HostHangs
+from remote_kernel.session.ending import read_done
 from remote_kernel.session.events import VERSION, Done, Event, InputWanted, Queued, from_fields
 from remote_kernel.session.place import Place
 
@@ -69,8 +71,8 @@ class Running:
     `cell` is its number, known from the start; `next` the byte of its journal to read on from after the last event.
     """
 
-    def __init__(self, connection: Connection, check: Callable[[], None], next_byte: int = 0) -> None:
-        """Made by `Session`; `check` raises HostHangs."""
+    def __init__(self, connection: Connection, session: Session, next_byte: int = 0) -> None:
+        """Made by `Session`."""
         try:
             fields = connection.line()
         except BaseException:
@@ -80,23 +82,40 @@ class Running:
         self.generation = int(fields["host"]["generation"])
         self.version = str(fields["host"]["version"])
         self.next = next_byte
-        self._connection, self._check = connection, check
-        self._deadline = float("inf")
+        self._connection, self._session = connection, session
+        self._deadline = self._end = float("inf")
 
     def limit(self, seconds: float | None) -> Running:
-        """Let the iteration raise StillRunning when it has lasted that long from now; None for no limit."""
+        """Let the iteration raise StillRunning when it has lasted that long from now; None for no limit.
+
+        A cell that has ended by then gives all its events, however long that takes.
+        """
         self._deadline = float("inf") if seconds is None else time.monotonic() + seconds
         return self
+
+    def so_far(self) -> Running:
+        """Let the iteration give what is in the journal now, however long that takes, and then raise StillRunning."""
+        self._end = os.path.getsize(self._session.place.journal(self.cell))
+        return self
+
+    def _has_ended(self) -> bool:
+        try:
+            return read_done(self._session.place.journal(self.cell)) is not None
+        except OSError:  # the session was closed, or the disk is full
+            return False
 
     def __iter__(self) -> Iterator[Event]:
         """Give the events as they come. Raises StillRunning, HostGone and HostHangs."""
         try:
-            while True:
+            while self.next < self._end:
                 raw = self._connection.raw_line(min(self._deadline, time.monotonic() + _SILENCE_SECONDS))
                 if raw is None and time.monotonic() >= self._deadline:
-                    raise StillRunning(self.cell, self.next)
+                    if not self._has_ended():
+                        raise StillRunning(self.cell, self.next)
+                    self._deadline = float("inf")
+                    continue
                 if raw is None:
-                    self._check()
+                    self._session.check()
                     continue
                 event = from_fields(json.loads(raw))
                 self.next += len(raw)
@@ -104,6 +123,7 @@ class Running:
                     yield event
                 if isinstance(event, Done):
                     return
+            raise StillRunning(self.cell, self.next)
         finally:
             self._connection.close()
 
@@ -145,12 +165,12 @@ class Session:
     def execute(self, request: Request | str) -> Running:
         """Have a cell run, and give what follows it. The cell runs whether or not anybody reads on."""
         wanted = Request(request) if isinstance(request, str) else request
-        return Running(self._ask({"do": "execute", **wanted._asdict()}), self.check)
+        return Running(self._ask({"do": "execute", **wanted._asdict()}), self)
 
     def follow(self, cell: str, since: int = 0) -> Running:
         """Follow a cell that was sent before, from a byte of its journal on; an ended one gives its events at once."""
         request = {"do": "follow", "cell": cell, "since": since}
-        return self._patiently(lambda: Running(self._ask(request), self.check, since))
+        return self._patiently(lambda: Running(self._ask(request), self, since))
 
     def ask(self, do: str, **fields: object) -> Any:
         """Ask the host something: `status`, `interrupt`, `restart`, `variables`, `inspect`, `complete`. See host.py.
@@ -195,17 +215,18 @@ class Session:
         except (OSError, HostGone):
             pass
 
-    def tell_host(self, do: str) -> None:
+    def tell_host(self, do: str) -> dict[str, Any]:
         """Have the host `close` or `leave`, if there is one, and wait until it has; none is started for it.
 
-        Raises HostHangs when it does not answer.
+        Gives its answer, empty where there is no host. Raises HostHangs when it does not answer.
         """
         try:
             with Connection(self.place) as connection:
                 connection.send({"protocol": VERSION, "do": do})
-                connection.line(_WORK_SECONDS[do], self.check)
+                answer: dict[str, Any] = connection.line(_WORK_SECONDS[do], self.check)["answer"]
+                return answer
         except (OSError, HostGone):
-            pass
+            return {}
 
     def _ask(self, fields: dict[str, Any]) -> Connection:
         connection = self._connect()

@@ -66,16 +66,19 @@ class Engine:
         make_connection_file(self._place)
         argv = program.command(self._place.connection_file)
         try:
-            self._process = KernelProcess.start(self._place, argv, program.env, self.record.cwd)
+            self._process = KernelProcess.start(
+                self._place, argv, program.env, self.record.cwd, is_remote=bool(program.host)
+            )
         except OSError as error:
             raise KernelDied(f"cannot start '{self.record.kernelspec}': {error}", "see 'remote_kernel list'") from error
-        self._save(pid=self._process.pid, connection_file=self._place.connection_file)
+        self._save(pid=self._process.pid, born=self._process.born, connection_file=self._place.connection_file)
+        self._process.go()
         self._connect()
         try:
             await self._wait_ready(self._process)
         except BaseException:
             await self.end()
-            self._save(pid=0)  # there never was a kernel
+            self._save(pid=0, born="")  # there never was a kernel
             raise
 
     async def _hears(self, seconds: float) -> bool:
@@ -92,7 +95,9 @@ class Engine:
     async def adopt(self) -> None:
         """Find the kernel that an earlier host, or another program, has left. Sets `trouble` if it is gone."""
         if not self.record.is_attached:
-            self._process = KernelProcess(self._place, self.record.pid)
+            self._process = KernelProcess(
+                self._place, self.record.pid, self.record.born, is_remote=bool(self.record.host)
+            )
             status = self._process.status()
             if status is not None:
                 self._died(self._process.describe_end(status, 0))
@@ -157,7 +162,11 @@ class Engine:
         words = process.last_words()
         if status is None:
             raise KernelDied(f"the kernel did not answer within {START_SECONDS:.0f} s", f"see {self._place.kernel_log}")
-        raise _StartFailed(status, words or f"the kernel ended with status {status} before it was ready")
+        raise _StartFailed(
+            status,
+            words or f"the kernel ended with status {status} before it was ready",
+            is_remote=bool(self.record.host),
+        )
 
     async def restart(self) -> None:
         """End the kernel and start the next one. Its cells end as lost. Raises RemoteKernelError."""
@@ -469,7 +478,7 @@ class ConnectionAway(RemoteKernelError):
 class _StartFailed(KernelDied):
     """The launcher gave up, and its own exit status says why."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, is_remote: bool) -> None:
         super().__init__(message)
-        if status in range(10, 60):
+        if status in range(10, 60) and is_remote:
             self.exit_status = status

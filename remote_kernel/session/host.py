@@ -27,6 +27,7 @@ from remote_kernel import __version__
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.process import birth
 from remote_kernel.session.cell import Cell
+from remote_kernel.session.document import NotebookError
 from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import VERSION, Answered, Event
 from remote_kernel.session.hindsight import can_tell, learn_end
@@ -72,8 +73,9 @@ class Host:
         }
 
     def _note(self, text: str) -> None:
-        """Write a line to host.log, which is this process's stderr."""
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        """Write a line to host.log, which is this process's stderr. Its disk may be full: nothing depends on it."""
+        with contextlib.suppress(OSError, ValueError):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until `close`; call `ready` when clients may come. Raises RemoteKernelError where no kernel starts."""
@@ -81,13 +83,15 @@ class Host:
         path = self._place.socket()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        self._notebook.open()
+        try:
+            self._notebook.open()
+        except NotebookError as error:
+            if self._past.is_empty:
+                raise
+            self._notebook.give_up(str(error))
         self._notebook.catch_up(self._past)
         left = self._take_up()
-        if engine.record.is_attached or engine.record.pid:
-            await engine.adopt()
-        else:
-            await engine.start()
+        await self._find_kernel()
         self._notebook.describe(engine.record, engine.info)
         self._left = [self._spawn(self._see_to_its_end(cell)) for cell in left]
         server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
@@ -106,6 +110,26 @@ class Host:
                 os.unlink(path)
             await asyncio.sleep(0.05)  # for the last answers to go out
             await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
+
+    async def _find_kernel(self) -> None:
+        """Find the kernel, or start the session's first. Raises RemoteKernelError in a session that has run nothing.
+
+        Any other is served without a kernel too: what its cells gave is still there to be looked at.
+        """
+        engine = self._engine
+        try:
+            if engine.record.is_attached or engine.record.pid:
+                await engine.adopt()
+            elif engine.record.generation == 1 and self._past.is_empty:
+                await engine.start()
+            else:
+                engine.trouble = (
+                    "there is no kernel: it did not start again when it was restarted; "
+                    f"'rkernel restart {self._place.name}' tries once more"
+                )
+        except RemoteKernelError:
+            if self._past.is_empty:
+                raise
 
     def _take_up(self) -> list[Cell]:
         """Take up the cells that an earlier host has left without an end, and give those that the kernel has got.
@@ -201,7 +225,7 @@ class Host:
     def _take(self, fields: _Fields) -> str:
         """Take a client's cell and give its number; a key that was used before gives that cell's number."""
         key = str(fields.get("key") or "")
-        if key and (number := self._past.with_key(key)):
+        if key and (number := self._past.with_key(key, str(fields["code"]))):
             return number
         wanted = fields.get("generation")
         if self._engine.is_dead and not self._engine.trouble:
@@ -242,7 +266,7 @@ class Host:
         except (ValueError, KeyError, TypeError) as error:
             _send(writer, problem=_problem(UsageError(f"the host does not understand the request: {error!r}")))
         except (ConnectionError, asyncio.CancelledError):
-            pass
+            writer.transport.abort()  # a client that is stopped would never take the rest
         except Exception as error:  # the top of a task
             self._note(f"unexpected {error!r}")
             _send(writer, problem=_problem(RemoteKernelError(f"unexpected {error!r}", f"see {self._place.host_log}")))
@@ -336,6 +360,7 @@ class Host:
             "running": _describe(self._running or next(iter(engine.foreign.cells), None)),
             "queued": [cell.number for cell in self._queue],
             "log": record.log,
+            "log_trouble": self._notebook.trouble,
             "connection_file": record.connection_file,
             "since": self._since,
             "pid": os.getpid(),
@@ -377,8 +402,9 @@ class Host:
         await self._engine.end()
         for cell in list(self._cells.values()):
             cell.finish("lost", "the session was closed")
+        is_complete = await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
         self._leave.set()
-        return {}
+        return {"log_trouble": "" if is_complete else self._notebook.trouble or "it took too long"}
 
     async def _retire(self, _: _Fields) -> object:
         self._engine.release()
@@ -421,7 +447,6 @@ def _problem(error: RemoteKernelError) -> dict[str, object]:
 def main(arguments: list[str]) -> int:
     """Be the host of the session named first; then come descriptors: to report to when ready, and host.lock, locked."""
     name, report, lock = arguments[0], int(arguments[1]), int(arguments[2])
-    os.umask(0o077)
     os.set_inheritable(lock, False)
     with contextlib.suppress(OSError):  # the disk may be full
         os.pwrite(lock, f"{os.getpid()} {birth(os.getpid())}".encode(), 0)

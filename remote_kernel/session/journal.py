@@ -11,48 +11,73 @@ import contextlib
 import io
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import BinaryIO
 
-from remote_kernel.session.events import Done, Event, Line, from_fields, to_line
+from remote_kernel.session.events import Display, Done, Event, Line, Stream, Update, from_fields, to_line
 
 HELD_BYTES = 64 << 20
+KEPT_BYTES = 2 << 30  # as much as the agent's spool: a cell that prints for ever must not fill the home's disk
 _CHUNK = 1 << 18
+_RETRY_SECONDS = 1.0
+_BULK = (Stream, Display, Update)
 
 
 class Journal:
-    """One cell's journal, written by its host. On a full disk its end stays in memory, up to HELD_BYTES."""
+    """One cell's journal, written by its host. On a full disk its end stays in memory, up to HELD_BYTES.
+
+    Of what a cell prints and shows KEPT_BYTES are kept; Done says how much is lost beyond either.
+    """
 
     def __init__(self, path: str) -> None:
         """Open the file (0600) to append to it; where the disk has no room for it, all of it is held."""
         self.path = path
         self.is_done = False
         self.lost_bytes = 0  # of events that neither the disk nor the memory had room for
+        self.left_out_bytes = 0  # of what came when KEPT_BYTES were there
         self._fd = -1
         self._size = 0
         with contextlib.suppress(OSError):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._size = os.fstat(self._fd).st_size
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._size = _cut_half_line(self._fd)
         self._held = bytearray()
+        self._retry_at = 0.0
         self._grown = asyncio.Event()
 
     def append(self, event: Event, line: Line | None = None) -> None:
         """Write the event, and let those know who wait for it; `line` is its line where that is known already."""
-        if isinstance(event, Done) and self.lost_bytes:
-            lost = f"{self.lost_bytes} bytes of what it gave are lost: the disk of {self.path} is full"
-            event = event._replace(message="; ".join(filter(None, (event.message, lost))))
+        if isinstance(event, Done):
+            event = event._replace(message="; ".join(filter(None, (event.message, self._losses()))))
         parts = line or (to_line(event),)
         self.is_done = self.is_done or isinstance(event, Done)
         size = sum(map(len, parts))
+        if self._size + len(self._held) + size > KEPT_BYTES and isinstance(event, _BULK):
+            self.left_out_bytes += size
+            return
         if not self._held and self._write(parts):
             pass
-        elif len(self._held) + size <= HELD_BYTES or self.is_done:
+        elif len(self._held) + size <= HELD_BYTES or not isinstance(event, _BULK):
             self._held += b"".join(parts)
-            if self._write((bytes(self._held),)):
-                self._held.clear()
         else:
             self.lost_bytes += size
+        self._write_held()
         self._grown.set()
+
+    def _write_held(self) -> None:
+        """Write what the disk had no room for, once in a while: the disk may have been tidied up meanwhile."""
+        if self._held and (self.is_done or time.monotonic() >= self._retry_at):
+            if self._write((bytes(self._held),)):
+                self._held.clear()
+            self._retry_at = time.monotonic() + _RETRY_SECONDS
+
+    def _losses(self) -> str:
+        lost = left_out = ""
+        if self.lost_bytes:
+            lost = f"{self.lost_bytes} bytes of what it gave are lost: the disk of {self.path} is full"
+        if self.left_out_bytes:
+            left_out = f"{self.left_out_bytes} bytes of what it gave are left out: {KEPT_BYTES} of a cell are kept"
+        return "; ".join(filter(None, (lost, left_out)))
 
     @property
     def is_held(self) -> bool:
@@ -104,6 +129,20 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _cut_half_line(fd: int) -> int:
+    """Cut off the line in the middle of which an earlier host was killed, and give the size."""
+    size = end = os.fstat(fd).st_size
+    while end:
+        start = max(0, end - _CHUNK)
+        newline = os.pread(fd, end - start, start).rfind(b"\n")
+        end = start + newline + 1
+        if newline >= 0:
+            break
+    if end < size:
+        os.ftruncate(fd, end)
+    return end
 
 
 def is_place(path: str, place: int) -> bool:

@@ -14,52 +14,65 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from remote_kernel.connection_file import CHANNELS
 from remote_kernel.kernel import oom_kills
 from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.presence import read_presence
+from remote_kernel.process import birth, is_alive
 from remote_kernel.session.place import Place
 from remote_kernel.transport.private import write_private
 
-# The traps keep the shell alive through signals for its group; its child gets the default handling back.
+# The traps keep the shell alive through signals for its group; its child gets the default handling back. Should the
+# shell be killed all the same, and no host be there to see it, ipykernel ends by itself: its parent is gone.
 _KEEPER = """
 trap : INT TERM HUP QUIT
 exit_file=$1; shift
-"$@"
+read -r _ || exit 1
+JPY_PARENT_PID=$$; export JPY_PARENT_PID
+"$@" < /dev/null
 printf %s "$?" > "$exit_file.new" && mv "$exit_file.new" "$exit_file"
 """
 _LOOK_SECONDS = 0.5
 _LAST_WORDS_BYTES = 4096
-_NOT_FOR_KERNELS = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
+_NOT_FOR_KERNELS = ("JPY_PARENT_PID", "JPY_SESSION_NAME", STATE_FILE)  # of a kernel whose cell has started us
 
 
 class KernelProcess:
     """The process group of a session's kernel; `pid` is its leader, the shell."""
 
-    def __init__(self, place: Place, pid: int) -> None:
-        """Take over a kernel that was started before; its exit status is in the file, should it have ended."""
-        self.pid = pid
+    def __init__(self, place: Place, pid: int, born: str, *, is_remote: bool) -> None:
+        """Take over a kernel that was started before; its exit status is in the file, should it have ended.
+
+        `is_remote` is true where the process is our launcher.
+        """
+        self._is_remote = is_remote
+        self.pid, self.born = pid, born
         self.peak_bytes = 0  # what it held at most, known when it has ended and this host has started it
         self._place = place
         self._child: subprocess.Popen[bytes] | None = None
         self._oom_kills = oom_kills()
 
     @classmethod
-    def start(cls, place: Place, argv: Sequence[str], env: Mapping[str, str], cwd: str) -> KernelProcess:
-        """Start `argv` with its output in the kernel's log. Raises OSError where folder or log cannot be used."""
+    def start(
+        cls, place: Place, argv: Sequence[str], env: Mapping[str, str], cwd: str, *, is_remote: bool
+    ) -> KernelProcess:
+        """Start `argv` with its output in the kernel's log. Raises OSError where folder or log cannot be used.
+
+        Nothing runs before `go`: a host that is killed before it has written down which process it is leaves none.
+        """
         for path in (place.kernel_exit, place.kernel_state):
             if os.path.exists(path):
                 os.unlink(path)
-        environment = {**os.environ, **env, STATE_FILE: place.kernel_state}
-        for name in _NOT_FOR_KERNELS:
-            environment.pop(name, None)
+        environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_KERNELS} | dict(env)
+        if is_remote:  # the launcher says there whether its host is connected; a local kernel may start one for itself
+            environment[STATE_FILE] = place.kernel_state
         log = os.open(place.kernel_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         try:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", _KEEPER, "rkernel", place.kernel_exit, *argv],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd=cwd,
@@ -68,9 +81,16 @@ class KernelProcess:
             )
         finally:
             os.close(log)
-        process = cls(place, child.pid)
+        process = cls(place, child.pid, birth(child.pid), is_remote=is_remote)
         process._child = child
         return process
+
+    def go(self) -> None:
+        """Let what was started begin. Called once."""
+        if self._child and self._child.stdin:
+            with suppress(BrokenPipeError):  # it was killed meanwhile
+                self._child.stdin.write(b"\n")
+                self._child.stdin.close()
 
     def status(self) -> int | None:
         """Give the exit status, 128 + N for signal N, or -1 where nobody knows it; None while the kernel lives."""
@@ -85,11 +105,7 @@ class KernelProcess:
     def _is_alive(self) -> bool:
         if self._child:
             return not self._reap()
-        try:
-            os.killpg(self.pid, 0)
-        except OSError:
-            return False
-        return True
+        return is_alive(self.pid, self.born)
 
     def _reap(self) -> bool:
         """Whether the shell has ended; with its status comes what the kernel, which it has waited for, has used."""
@@ -109,7 +125,8 @@ class KernelProcess:
         used = f"{last_look_bytes / 1e6:,.0f} MB of memory at the last look" if last_look_bytes else ""
         if peak:
             used = f"up to {peak / 1e6:,.0f} MB of memory"
-        return _describe(status, used and f"; it used {used}", self.last_words(), out_of_memory=is_oom)
+        launchers_words = self.last_words() if self._is_remote else ""
+        return _describe(status, used and f"; it used {used}", launchers_words, out_of_memory=is_oom)
 
     async def ended(self) -> int:
         """Wait until the kernel has ended, and give its status."""
@@ -181,7 +198,7 @@ def make_connection_file(place: Place) -> None:
     write_private(place.connection_file, json.dumps(values, indent=1))
 
 
-def _describe(status: int, used: str, last_words: str, *, out_of_memory: bool) -> str:
+def _describe(status: int, used: str, launchers_words: str, *, out_of_memory: bool) -> str:
     if status == 128 + signal.SIGKILL and out_of_memory:
         return f"was killed (signal 9), probably because the system ran out of memory{used}"
     if status == 128 + signal.SIGKILL:
@@ -190,6 +207,6 @@ def _describe(status: int, used: str, last_words: str, *, out_of_memory: bool) -
         return f"ended by signal {status - 128}{used}"
     if status < 0:
         return "is gone, nobody saw how"
-    if status in range(10, 60) and last_words:  # a launcher's own end; see errors.py
-        return f"is gone: {last_words}"
+    if status in range(10, 60) and launchers_words:  # its own end, and not the kernel's; see errors.py
+        return f"is gone: {launchers_words}"
     return f"ended by itself with exit status {status}"

@@ -51,7 +51,7 @@ class LogWriter:
         self._ended = self._pause = 0.0  # when the last write or look was over, and ten times what the write took
         self._failures = self._looks = 0  # in a row
         self._give_up_at = float("inf")
-        self._trouble = ""
+        self.trouble = ""  # why what is in the file is not all, empty when it is
         self._doubt: tuple[Stamp, float] | None = None
         self.found: dict[str, bool] = {}  # this session's cells when it was opened, and whether each had an end
         self.found_at = 0.0  # when that was written, Unix time in seconds; 0.0 where there was nothing
@@ -123,8 +123,8 @@ class LogWriter:
             self._changed.notify_all()
 
     def _say(self, sentence: str) -> None:
-        if sentence != self._trouble:
-            self._trouble = sentence
+        if sentence != self.trouble:
+            self.trouble = sentence
             self._tell(sentence)
 
     def _wait(self) -> bool:
@@ -196,8 +196,8 @@ class LogWriter:
         except OSError as error:
             self._say(f"the notebook {self.path} cannot be written: {error.strerror}; it will be tried again")
             return False
-        if written and self._trouble:
-            self._trouble = ""
+        if written and self.trouble:
+            self.trouble = ""
             self._tell(f"the notebook {self.path} is written again, and complete")
         return written
 

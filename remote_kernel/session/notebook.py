@@ -139,6 +139,11 @@ class NotebookLog:
             self._facts = facts._replace(session=self._facts.session)
             self._writer.touch()
 
+    @property
+    def trouble(self) -> str:
+        """Why the file lacks something at the moment, in a sentence; empty where it does not."""
+        return self._writer.trouble
+
     def flush(self, timeout_seconds: float = 10.0) -> bool:
         """Wait until all that was told before is in the file; false if it is not by then."""
         return self._writer.flush(timeout_seconds)

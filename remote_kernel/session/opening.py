@@ -13,10 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_kernel.connection_file import read_connection_file
-from remote_kernel.errors import RemoteKernelError
+from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
 from remote_kernel.session.place import Place, sessions_folder
@@ -37,6 +37,8 @@ def make_session(place: Place, *, kernelspec: str, connection_file: str, log: st
 
     where = os.path.abspath(cwd or os.getcwd())
     notebook = os.path.join(where, f"rkernel-{place.name}.ipynb") if log is None else log and os.path.join(where, log)
+    if notebook and os.path.isdir(os.path.dirname(notebook)) and not os.access(os.path.dirname(notebook), os.W_OK):
+        raise UsageError(f"cannot log to {notebook}: its folder cannot be written to", "give --log PATH, or --no-log")
     if connection_file:
         path = os.path.abspath(connection_file)
         values = read_connection_file(path).values
@@ -59,10 +61,15 @@ def make_session(place: Place, *, kernelspec: str, connection_file: str, log: st
         )
     else:
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'; give -k to make one")
-    place.make()
-    with _making(place):
+    try:
+        place.make()
+        with _making(place):
+            if not place.exists():
+                write_record(place, record)
+    except OSError:
         if not place.exists():
-            write_record(place, record)
+            _remove(place)
+        raise
 
 
 def _identity() -> str:
@@ -142,12 +149,27 @@ def start_host(place: Place) -> None:
             return
         host.kill()
         host.wait()
-        record = read_record(place)
-        if not record.pid:
+        what_it_said = _last_line(place.host_log)
+        if _has_run_nothing(place):
             _remove(place)
         if "problem" in fields:
             raise problem_of(fields["problem"])
-        raise RemoteKernelError(f"the host of session '{place.name}' did not start", f"see {place.host_log}")
+        raise RemoteKernelError(
+            f"the host of session '{place.name}' did not start: {what_it_said}",
+            f"it has {_READY_SECONDS:.0f} s for it; its log, if it is there, is {place.host_log}",
+        )
+
+
+def _has_run_nothing(place: Place) -> bool:
+    """Whether nothing is lost with the session: its first kernel did not start, and no cell was ever sent."""
+    record = read_record(place)
+    return not record.pid and record.generation == 1 and not os.listdir(place.cells)
+
+
+def _last_line(path: str) -> str:
+    with open(path, "rb") as file:
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
 
 
 def _reap(host: subprocess.Popen[bytes]) -> None:
@@ -213,12 +235,21 @@ def close_session(session: Session) -> None:
     if not os.path.isdir(place.folder):
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'")
     with _making(place):  # so that nobody starts another host meanwhile
-        _dismiss_host(session, "close")
+        answer = _dismiss_host(session, "close")
         with contextlib.suppress(RemoteKernelError, FileNotFoundError):
             record = read_record(place)
-            if record.pid and not record.is_attached:
-                _end_kernel(place, record.pid)
+            if not record.is_attached and is_alive(record.pid, record.born):
+                _end_kernel(record.pid)
+        if answer.get("log_trouble"):
+            raise LogIncomplete(
+                f"the kernel has ended, but not all is in the notebook: {answer['log_trouble']}",
+                f"what the cells gave is in {place.cells}; 'rkernel close {place.name}', once more, removes it",
+            )
         _remove(place)
+
+
+class LogIncomplete(RemoteKernelError):
+    """A session was closed, and its notebook could not be written to the end."""
 
 
 def end_host(session: Session) -> None:
@@ -227,12 +258,16 @@ def end_host(session: Session) -> None:
         _dismiss_host(session, "leave")
 
 
-def _dismiss_host(session: Session, do: str) -> None:
-    """Have the host `close` or `leave`, and wait until it has ended; one that does not answer, or end, is killed."""
+def _dismiss_host(session: Session, do: str) -> dict[str, Any]:
+    """Have the host `close` or `leave`, and wait until it has ended; one that does not answer, or end, is killed.
+
+    Gives its answer, empty where there is none.
+    """
     patience = _LEAVE_SECONDS
+    answer: dict[str, Any] = {}
     try:
         session.check(_CHECK_SECONDS)
-        session.tell_host(do)
+        answer = session.tell_host(do)
     except HostHangs:
         patience = 0.0
     except RemoteKernelError:
@@ -240,7 +275,7 @@ def _dismiss_host(session: Session, do: str) -> None:
     lock = os.open(session.place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if _has_ended(lock, patience):
-            return
+            return answer
         pid, _, born = os.pread(lock, 64, 0).decode().partition(" ")
         if pid.isdigit() and is_alive(int(pid), born):
             os.kill(int(pid), signal.SIGKILL)
@@ -248,6 +283,7 @@ def _dismiss_host(session: Session, do: str) -> None:
             raise RemoteKernelError(
                 f"the host of session '{session.name}' cannot be ended", f"see {session.place.host_log}"
             )
+        return answer
     finally:
         os.close(lock)
 
@@ -265,10 +301,8 @@ def _has_ended(lock: int, seconds: float) -> bool:
             time.sleep(0.02)
 
 
-def _end_kernel(place: Place, pid: int) -> None:
+def _end_kernel(pid: int) -> None:
     """End a kernel whose host is gone."""
-    if os.path.exists(place.kernel_exit):
-        return
     for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
         deadline = time.monotonic() + seconds
         try:

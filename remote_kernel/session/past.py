@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from remote_kernel.session.events import Event, Queued, Sent, Started, from_fields
+from remote_kernel.errors import UsageError
+from remote_kernel.session.ending import read_done
+from remote_kernel.session.events import Done, Event, Queued, Sent, Started
 from remote_kernel.session.journal import read_journal
 from remote_kernel.session.place import Place
-
-_TAIL_BYTES = 1 << 16
 
 
 class Left(NamedTuple):
@@ -36,20 +35,25 @@ class Past:
             self._look_at(number)
 
     def _look_at(self, number: str) -> None:
-        first, is_done = _ends(self._place.journal(number))
+        first, done = _ends(self._place.journal(number))
         queued = next((event for event in first if isinstance(event, Queued)), None)
         if queued and queued.key:
             self._keys[queued.key] = number
-        if queued and not is_done:
+        if queued and not done:
             self._unfinished.append(Left(queued, any(isinstance(event, (Sent, Started)) for event in first)))
 
     def unfinished(self) -> list[Left]:
         """Give the cells whose end no host has seen, the oldest first."""
         return self._unfinished
 
-    def events(self, number: str) -> list[Event]:
-        """Give what a cell's journal holds; nothing where there is no such cell."""
-        return list(read_journal(self._place.journal(number))) if self.knows(number) else []
+    @property
+    def is_empty(self) -> bool:
+        """Whether no cell was ever sent."""
+        return not self._known
+
+    def events(self, number: str) -> Iterator[Event]:
+        """Give what a cell's journal holds, as it is read; nothing where there is no such cell."""
+        return read_journal(self._place.journal(number)) if self.knows(number) else iter(())
 
     def newest_first(self) -> list[str]:
         """Give the numbers of all cells, the newest first."""
@@ -59,9 +63,21 @@ class Past:
         """Whether there is, or was, a cell of this number."""
         return number in self._known
 
-    def with_key(self, key: str) -> str:
-        """Give the number of the cell that came with this key; empty where there is none."""
-        return self._keys.get(key, "")
+    def with_key(self, key: str, code: str) -> str:
+        """Give the number of the cell that came with this key; empty where there is none, or none that ever ran.
+
+        Raises UsageError where that cell has other code: one of the two would be taken for the other.
+        """
+        number = self._keys.get(key, "")
+        if not number:
+            return ""
+        try:
+            first, done = _ends(self._place.journal(number))
+        except OSError:  # the disk is full, and it is in memory
+            return number
+        if any(isinstance(event, Queued) and event.code != code for event in first):
+            raise UsageError(f"the key '{key}' is that of cell {number}, which has other code", "give another --key")
+        return "" if done and _never_ran(first, done) else number
 
     def next_number(self, key: str) -> str:
         """Give the next cell's number, and remember its key."""
@@ -73,16 +89,13 @@ class Past:
         return number
 
 
-def _ends(path: str) -> tuple[list[Event], bool]:
-    """Give a journal's first events, up to Started, and whether its last is Done."""
-    first: list[Event] = []
-    with open(path, "rb") as file:
-        for line in islice(file, 3):
-            with suppress(ValueError):
-                event = from_fields(json.loads(line))
-                if event:
-                    first.append(event)
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - _TAIL_BYTES))
-        last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
-    return first, last.startswith(b'{"event": "done"')
+def _never_ran(first: list[Event], done: Done) -> bool:
+    """Whether a cell surely did not run: the kernel dropped it, or never got it."""
+    begun = any(isinstance(event, Started) for event in first)
+    sent = any(isinstance(event, Sent) for event in first)
+    return not begun and (done.verdict == "aborted" or (done.verdict == "lost" and not sent))
+
+
+def _ends(path: str) -> tuple[list[Event], Done | None]:
+    """Give a journal's first events, up to Started, and its last if that is Done. Raises OSError."""
+    return list(islice(read_journal(path), 3)), read_done(path)

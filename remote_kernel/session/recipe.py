@@ -24,8 +24,6 @@ from remote_kernel.session.events import Done, Event, Started, Update
 from remote_kernel.session.notebook_file import NotebookFile
 from remote_kernel.session.outputs import Outputs
 
-Execute = Callable[[str], Iterable[Event]]
-
 
 class Step(NamedTuple):
     """A code cell to run. `number` is its place among all cells of the notebook, text too, from 1."""
@@ -33,6 +31,9 @@ class Step(NamedTuple):
     number: int
     source: str
     may_fail: bool = False
+
+
+Execute = Callable[[Step], Iterable[Event]]
 
 
 class Recipe:
@@ -71,7 +72,7 @@ class Recipe:
     ) -> Generator[tuple[Step, Event], None, None]:
         """Run the cells and give each event as it comes; the last of a cell is Done. Stops at the first that fails.
 
-        `execute` runs one source and gives its events. `output` is where the copy goes, empty for nowhere; what is
+        `execute` runs a step's source and gives its events. `output` is where the copy goes, empty for nowhere; what is
         there is overwritten. Close the iterator to stop in the middle of a cell: what that gave so far is kept. Raises
         NotebookError where the copy cannot be written; what was written before stays.
         """
@@ -99,7 +100,7 @@ class Recipe:
         started = None
         verdict = "lost"
         try:
-            for event in execute(step.source):
+            for event in execute(step):
                 if isinstance(event, Started):
                     started = event.at
                 elif isinstance(event, Done):

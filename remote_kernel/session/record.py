@@ -16,7 +16,8 @@ class Record(NamedTuple):
     `kernelspec` is empty for a kernel that somebody else started, and `connection_file` then theirs. `log` is the
     notebook's path, empty for none; `cwd` the folder in which the kernel, or its launcher, was started. `identity`
     names this session's sockets to the kernel: a reply finds the next host too. `generation` counts the kernels, from
-    1; `pid` is the process group of the present one, 0 when there is none of ours. `created` is Unix time in seconds.
+    1; `pid` is the process group of the present one, 0 when there is none of ours, and `born` when its leader began
+    (see process.birth): after a reboot the number may be another's. `created` is Unix time in seconds.
     """
 
     kernelspec: str
@@ -31,6 +32,7 @@ class Record(NamedTuple):
     host: str = ""
     generation: int = 1
     pid: int = 0
+    born: str = ""
 
     @property
     def is_attached(self) -> bool:

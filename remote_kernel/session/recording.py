@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from remote_kernel.session.cell import Cell
@@ -22,6 +22,7 @@ class Recording:
     def __init__(self, place: Place, record: Record, tell: Callable[[str], None]) -> None:
         self._place = place
         self._stamp = f"{int(record.created):x}"
+        self._given_up = ""
         self._log = NotebookLog(record.log, LogFacts(place.name), tell) if record.log else None
 
     def open(self) -> None:
@@ -40,25 +41,27 @@ class Recording:
         """Write what an earlier host has seen, and was killed before it could write: ends, and whole cells.
 
         A cell that the notebook lacks and that is older than its last version was removed by somebody, and stays so.
-        Call it after `open`.
+        Cells without an end are left to whoever takes them up. Call it after `open`.
         """
         if not self._log:
             return
         found, written_at = self._log.found()
         numbers = {identity.removeprefix(f"{self._stamp}-") for identity, has_end in found.items() if not has_end}
         for number in past.newest_first():
-            events = past.events(number)
-            if not events or not isinstance(events[0], Queued) or events[0].at < written_at - _SEEN_SECONDS:
+            queued = next(past.events(number), None)
+            if not isinstance(queued, Queued) or queued.at < written_at - _SEEN_SECONDS:
                 break
             if f"{self._stamp}-{number}" not in found:
                 numbers.add(number)
+        numbers -= {left.queued.cell for left in past.unfinished()}
         for number in sorted(filter(str.isdigit, numbers), key=int):
             self._replay(number, past.events(number))
 
-    def _replay(self, number: str, events: list[Event]) -> None:
-        if self._log and events and isinstance(events[0], Queued):
+    def _replay(self, number: str, events: Iterator[Event]) -> None:
+        queued = next(events, None)
+        if self._log and isinstance(queued, Queued):
             identity = f"{self._stamp}-{number}"
-            recorder = _CellRecorder(self._log, identity, number, events[0].code, events[0].author, self._place)
+            recorder = _CellRecorder(self._log, identity, number, queued.code, queued.author, self._place)
             for event in events:
                 recorder.append(event)
 
@@ -68,10 +71,18 @@ class Recording:
             identity = f"{self._stamp}-{cell.number}"
             cell.record(_CellRecorder(self._log, identity, cell.number, cell.code, cell.author, self._place))
 
-    def close(self) -> None:
-        """Write what is left; takes up to ten seconds where the disk is slow. Idempotent."""
-        if self._log:
-            self._log.close()
+    def close(self) -> bool:
+        """Write what is left; false where not all could be, after up to ten seconds. Idempotent."""
+        return not self._given_up and (self._log is None or self._log.close())
+
+    def give_up(self, why: str) -> None:
+        """Write nothing: the notebook is gone, say, and the session must be of use all the same."""
+        self._log, self._given_up = None, why
+
+    @property
+    def trouble(self) -> str:
+        """Why the notebook lacks something at the moment; empty where it does not."""
+        return self._log.trouble if self._log else self._given_up
 
 
 class _CellRecorder:

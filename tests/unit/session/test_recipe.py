@@ -26,8 +26,9 @@ def path(tmp_path: Path) -> str:
     return str(found)
 
 
-def execute(source: str) -> Iterator[Event]:
+def execute(step: Step) -> Iterator[Event]:
     """Give what a kernel would: each cell prints its source; `bad` fails."""
+    source = step.source
     yield Started(1.0, execution_count=ord(source[0]) - 96)
     yield Stream("stdout", source)
     yield Done("error" if "bad" in source else "ok", 2.0)
@@ -113,11 +114,11 @@ def test_run_that_is_left_in_the_middle_keeps_what_there_is(path: str) -> None:
 
 
 def test_update_reaches_the_cell_that_displayed(path: str) -> None:
-    def events(source: str) -> Iterator[Event]:
-        if source == "a":
+    def events(step: Step) -> Iterator[Event]:
+        if step.source == "a":
             yield Display({"text/plain": "old"}, {}, "d")
         else:
-            yield Update("d", {"text/plain": source}, {})
+            yield Update("d", {"text/plain": step.source}, {})
         yield Done("ok", 2.0)
 
     recipe = Recipe.read(path)
