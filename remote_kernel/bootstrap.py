@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from remote_kernel.options import FOREVER, LaunchOptions
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
-_KERNEL = ("kernel", "ssh_session", "folder")
+_KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
 SHIPPED = {
     "start": (
         *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub", "diary"),

@@ -23,6 +23,7 @@ LAYERS = (
     {"link"},
     {"reactor", "endpoint", "connection_file"},
     {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
+    {"claim"},
     {"folder"},
     {"channels", "logout", "iopub", "tunnel"},
     {"visitor", "diary"},
