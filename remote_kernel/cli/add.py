@@ -10,7 +10,7 @@ import typer
 
 from remote_kernel.cli import completion, found_there
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
-from remote_kernel.cli.edge import note
+from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
@@ -134,7 +134,7 @@ def _added(
 
 
 def _report(spec: Kernelspec) -> None:
-    typer.echo(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
+    say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
     kernels = spec.folder.parent
     if kernels not in jupyter_folders():
         hint = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import typer
 
 from remote_kernel.cli.check import ask_host, fitted, start_once
-from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.discovery import Discovery, Environment, discover
 from remote_kernel.errors import RemoteKernelError, UsageError
@@ -39,7 +38,7 @@ def add_found(
     found = discover(options)
     offers = _offers(found, options)
     if as_json:
-        typer.echo(json.dumps(_as_object(found, offers), indent=2, ensure_ascii=False))
+        say_json(_as_object(found, offers))
         return 0
     if not offers:
         note(f"there is no Python and no kernel on {found.host}")
@@ -136,7 +135,7 @@ def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:
         draft = fitted(draft, ask_host(draft.options, install=install))
         start_once(draft)
     spec = write_kernelspec(draft, kernels)
-    typer.echo(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
+    say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
 
 
 def _as_object(found: Discovery, offers: list[Offer]) -> dict[str, Any]:
