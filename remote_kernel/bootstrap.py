@@ -33,7 +33,7 @@ SHIPPED = {
         *("sync.part", "sync.plan", "sync.contents", "sync.receiver", "sync.far"),
     ),
     "tunnel": ("pace", "spool", "link", "reactor", "tunnel"),
-    "discover": ("kernel", "environments"),
+    "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")

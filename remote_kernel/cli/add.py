@@ -89,7 +89,8 @@ def add(
     data folder, or right in the folder LOCAL_KERNELS_DIR where that is set.
 
     With --discover it looks for interpreters, conda, venv, uv and pixi environments and for kernelspecs of other
-    languages on the host, and tells which have ipykernel, torch and jax.
+    languages on the host, and tells which have ipykernel, torch and jax. One that is neither in PATH nor in the home
+    is only named where others can change it, and not run.
     """
     options = _options(host, given)
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)

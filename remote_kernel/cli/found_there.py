@@ -47,6 +47,8 @@ def add_found(
     note(f"GPUs of {found.host}: {', '.join(found.gpus)}" if found.gpus else f"no GPU is seen on {found.host}")
     for path in found.silent:
         note(f"note: {path} does not answer, or not soon enough")
+    for path in found.foreign:
+        note(f"note: {path} was not run: others can change it; if you trust it, give it as --python")
     status = 0
     for offer in _chosen(offers, everything=everything, install=install):
         try:
@@ -152,4 +154,5 @@ def _as_object(found: Discovery, offers: list[Offer]) -> dict[str, Any]:
         "environments": [as_object(*pair) for pair in zip(found.environments, offers, strict=False)],
         "kernelspecs": [spec._asdict() for spec in found.kernelspecs],
         "silent": found.silent,
+        "foreign": found.foreign,
     }

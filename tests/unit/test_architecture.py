@@ -19,7 +19,7 @@ ROOT = Path(remote_kernel.__file__).parent
 
 # Who may import whom: only what is lower, or beside it. What is not named here stands with launcher.
 LAYERS = (
-    {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process", "harmless"},
+    {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process", "harmless", "ownership"},
     {"link"},
     {"reactor", "endpoint", "connection_file"},
     {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
