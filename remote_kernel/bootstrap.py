@@ -21,8 +21,8 @@ from remote_kernel.options import FOREVER, LaunchOptions
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
 SHIPPED = {
     "start": (
-        *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub", "diary"),
-        *("visitor", "logout", "agent"),
+        *("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub"),
+        *("diary", "visitor", "logout", "agent"),
     ),
     "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
@@ -32,7 +32,7 @@ SHIPPED = {
         *("sync.rules", "sync.tree", "sync.wire", "sync.blocks", "sync.small", "sync.tool", "sync.sender"),
         *("sync.part", "sync.plan", "sync.contents", "sync.receiver", "sync.far"),
     ),
-    "tunnel": ("pace", "spool", "link", "reactor", "tunnel"),
+    "tunnel": ("pace", "spool", "link", "reactor", "sockets", "tunnel"),
     "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }

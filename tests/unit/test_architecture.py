@@ -21,7 +21,7 @@ ROOT = Path(remote_kernel.__file__).parent
 LAYERS = (
     {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process", "harmless", "ownership"},
     {"link"},
-    {"reactor", "endpoint", "connection_file"},
+    {"reactor", "sockets", "endpoint", "connection_file"},
     {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
     {"claim"},
     {"folder"},
