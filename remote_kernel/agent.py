@@ -47,7 +47,8 @@ from remote_kernel.folder import (
 from remote_kernel.kernel import Command, KernelProcess, Settings, StartError, hostname, kill_session
 from remote_kernel.link import PROTOCOL_VERSION, STDERR, STDOUT
 from remote_kernel.logout import outlive_logout
-from remote_kernel.reactor import READ, Reactor
+from remote_kernel.reactor import Reactor
+from remote_kernel.sockets import serve
 from remote_kernel.spool import MEMORY_BYTES
 from remote_kernel.ssh_session import Session, session_server, to_null
 from remote_kernel.visitor import POLL_SECONDS, Owner, Visitor
@@ -274,15 +275,10 @@ class Agent(Owner):
         self._listener.bind(os.path.join(self._folder, AGENT_SOCKET))
         self._listener.listen(16)
         self._listener.setblocking(False)
-        self._reactor.watch(self._listener.fileno(), READ, self._accept)
+        serve(self._reactor, self._listener, self._accepted)
 
-    def _accept(self, _: int) -> None:
+    def _accepted(self, connection: socket.socket) -> None:
         """Answer one request: a JSON object in one piece, with the descriptors of an SSH session for `attach`."""
-        assert self._listener
-        try:
-            connection, _address = self._listener.accept()
-        except OSError:
-            return
         connection.settimeout(2.0)
         fds = array.array("i")
         try:

@@ -9,8 +9,10 @@ import array
 import json
 import os
 import socket
+import time
 
-from remote_kernel.folder import AGENT_SOCKET, bases, remove_folder
+from remote_kernel.claim import Claim, claimant, look_at_claim
+from remote_kernel.folder import AGENT_SOCKET, find_folders, remove_folder
 from remote_kernel.kernel import hostname
 from remote_kernel.link import PROTOCOL_VERSION
 from remote_kernel.ssh_session import session_server
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ASK_SECONDS = 5.0
+_LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 
 def main(marker: str, parameters: dict[str, Any]) -> None:
@@ -46,13 +49,15 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
         "resume": settings["resume"],
         "server": session_server(),
     }
-    for folder in find(settings["folder"], settings["id"]):
-        connection = _connect(folder)
+    folders = find_folders(settings["folder"], settings["id"])
+    for folder in folders:
+        connection = _connect(folder, _LISTEN_SECONDS)
         if connection is None:
             continue
         fds = array.array("i", [0, 1, 2])
-        connection.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())])
-        answer = _receive(connection)
+        with connection:
+            connection.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())])
+            answer = _receive(connection)
         if not answer:
             return None
         told: dict[str, object] = json.loads(answer)
@@ -64,20 +69,39 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
             "message": f"the kernel's agent on {hostname()} speaks protocol {version}, this version {PROTOCOL_VERSION}",
             "hint": f"end it with 'remote_kernel stop {settings['id']}' or use the version that started it",
         }
+    return _missing(settings["id"], folders)
+
+
+def _missing(identity: str, folders: list[str]) -> dict[str, object]:
+    """Say why no agent of that id answers. Only KernelGone is the last word on it."""
+    here = hostname()
+    for folder in folders:
+        claim = look_at_claim(folder)
+        if claim is Claim.HELD:
+            message = f"the agent of kernel {identity} on {here} does not answer"
+            return {"error": "RemoteError", "message": message, "hint": "try again"}
+        if claim is Claim.ELSEWHERE:
+            there = claimant(folder)
+            return {
+                "error": "RemoteError",
+                "message": f"the kernel {identity} is on {there}, and this is {here}, which shares its folder",
+                "hint": f"give {there} as the host, so that every connection leads there",
+            }
     return {
         "error": "KernelGone",
-        "message": f"the kernel {settings['id']} is no longer on {hostname()}",
+        "message": f"the kernel {identity} is no longer on {here}",
         "hint": "start a new one",
     }
 
 
 def ask(settings: dict[str, Any]) -> dict[str, object]:
-    """Ask every agent of this user, or the one named, and give their answers; clean up after dead ones."""
+    """Ask every agent of this user on this host, or the one named, and give their answers; clean up after dead ones."""
     answers: list[dict[str, Any]] = []
-    for folder in find(settings["folder"], settings["id"]):
-        connection = _connect(folder)
+    for folder in find_folders(settings["folder"], settings["id"]):
+        connection = _connect(folder, _LISTEN_SECONDS if settings["id"] else 0.0)
         if connection is None:
-            remove_folder(folder)  # its agent and its guard were killed together, or the host was restarted
+            if look_at_claim(folder) is Claim.ABANDONED:
+                remove_folder(folder)  # its agent and its guard were killed together, or the host was restarted
             continue
         try:
             connection.settimeout(_ASK_SECONDS)
@@ -103,23 +127,16 @@ def _receive(connection: socket.socket) -> bytes:
         answer += data
 
 
-def find(chosen: str, identity: str) -> list[str]:
-    """Name the folders of this user's agents, or of the one with that id."""
-    found = []
-    for base in bases(chosen):
+def _connect(folder: str, seconds: float) -> socket.socket | None:
+    """Connect to the folder's agent; one that lives and does not listen (yet) has so many seconds for it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
         try:
-            if os.lstat(base).st_uid == os.getuid():
-                found += [os.path.join(base, name) for name in sorted(os.listdir(base)) if identity in ("", name)]
+            connection.connect(os.path.join(folder, AGENT_SOCKET))
+            return connection
         except OSError:
-            continue
-    return found
-
-
-def _connect(folder: str) -> socket.socket | None:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(os.path.join(folder, AGENT_SOCKET))
-    except OSError:
-        connection.close()
-        return None
-    return connection
+            connection.close()
+        if time.monotonic() >= deadline or look_at_claim(folder) is not Claim.HELD:
+            return None
+        time.sleep(0.05)

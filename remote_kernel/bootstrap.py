@@ -18,11 +18,11 @@ from importlib.util import find_spec
 from remote_kernel.options import FOREVER, LaunchOptions
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
-_KERNEL = ("kernel", "ssh_session", "folder")
+_KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
 SHIPPED = {
     "start": (
-        *("pace", "spool", "link", "reactor", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub", "diary"),
-        *("visitor", "logout", "agent"),
+        *("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub"),
+        *("diary", "visitor", "logout", "agent"),
     ),
     "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
@@ -32,8 +32,8 @@ SHIPPED = {
         *("sync.rules", "sync.tree", "sync.wire", "sync.blocks", "sync.small", "sync.tool", "sync.sender"),
         *("sync.part", "sync.plan", "sync.contents", "sync.receiver", "sync.far"),
     ),
-    "tunnel": ("pace", "spool", "link", "reactor", "tunnel"),
-    "discover": ("kernel", "environments"),
+    "tunnel": ("pace", "spool", "link", "reactor", "sockets", "tunnel"),
+    "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")

@@ -13,7 +13,8 @@ import time
 from remote_kernel.folder import KERNEL_SOCKET
 from remote_kernel.kernel import CHANNELS
 from remote_kernel.link import Sink, Stream
-from remote_kernel.reactor import READ, Reactor, connect_socket
+from remote_kernel.reactor import READ, Reactor
+from remote_kernel.sockets import connect_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -39,13 +39,14 @@ class HostKernelspec(NamedTuple):
 
 
 class Discovery(NamedTuple):
-    """What a host has; `silent` are interpreters that did not answer in time."""
+    """What a host has; `silent` are interpreters that did not answer in time, `foreign` those that are not ours."""
 
     host: str
     gpus: list[str]
     environments: list[Environment]
     kernelspecs: list[HostKernelspec]
     silent: list[str]
+    foreign: list[str]
 
 
 def discover(options: LaunchOptions, timeout_seconds: float = 30.0) -> Discovery:
@@ -58,4 +59,5 @@ def discover(options: LaunchOptions, timeout_seconds: float = 30.0) -> Discovery
         environments=[environment for environment in environments if environment.is_usable],
         kernelspecs=[HostKernelspec(**values) for values in found["kernelspecs"]],
         silent=found["silent"],
+        foreign=found["foreign"],
     )

@@ -1,7 +1,8 @@
 """Find what could run a kernel on the remote host: interpreters, environments of every kind, kernelspecs, GPUs.
 
 Runs there in place of the agent for `remote_kernel add --discover`. Looks into the places where conda, venv, uv, pixi
-and pyenv put things, and asks each interpreter what it has installed; imports none of that. Python 3.8, standard
+and pyenv put things, and asks each interpreter what it has installed; imports none of that. An interpreter that is
+neither in PATH nor in the home may be anybody's: it is run only if nobody else can change it. Python 3.8, standard
 library: this file is shipped to the remote host.
 """
 
@@ -12,11 +13,13 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
 
 from remote_kernel.kernel import Settings, hostname, kernelspecs, which
+from remote_kernel.ownership import Owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,18 +57,27 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
 def find(settings: Settings) -> dict[str, Any]:
     """Give everything that was found. Takes ASK_SECONDS and a little more at most."""
     paths = list(_unique(_candidates()))[:MOST]
-    answers = _ask(paths)
+    owners = Owners(*_conda_roots())
+    foreign = [path for path in paths if not (_is_chosen(path) or owners.have(path))]
+    answers = _ask([path for path in paths if path not in foreign])
     return {
         "host": hostname(),
         "gpus": _gpus(),
         "environments": [_environment(path, answers[path]) for path in paths if path in answers],
-        "silent": [path for path in paths if path not in answers],
+        "silent": [path for path in paths if path not in answers and path not in foreign],
+        "foreign": foreign,
         "kernelspecs": [
             {"name": spec.name, "display_name": spec.display_name, "language": spec.language}
             for spec in kernelspecs("").values()
             if not spec.is_ipykernel
         ],
     }
+
+
+def _is_chosen(path: str) -> bool:
+    """Whether the user would run it anyway, having put it in PATH or into the home."""
+    folder = os.path.dirname(path)
+    return folder in _path_folders() or path.startswith(os.path.join(os.path.expanduser("~"), ""))
 
 
 # -- where they are
@@ -75,20 +87,28 @@ def _candidates() -> Iterator[str]:
     """Name paths that may be interpreters, each environment's own before the system's."""
     for prefix in _prefixes():
         yield os.path.join(prefix, "bin", "python")
-    for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/local/bin", "/usr/bin"]:
+    for folder in [*_path_folders(), "/usr/local/bin", "/usr/bin"]:
         for name in sorted(_listed(folder)):
             if _PYTHON.match(name):
                 yield os.path.join(folder, name)
     yield from glob.glob("/opt/*/bin/python3")
 
 
+def _path_folders() -> list[str]:
+    return os.environ.get("PATH", os.defpath).split(os.pathsep)
+
+
+def _conda_roots() -> list[str]:
+    """Name the conda and mamba that the user has set up; one that a site offers may be its administrator's."""
+    conda = os.environ.get("CONDA_EXE", "") or which("conda") or ""
+    root = os.path.dirname(os.path.dirname(os.path.realpath(conda))) if conda else ""
+    return [path for path in (os.environ.get("MAMBA_ROOT_PREFIX", ""), root) if path]
+
+
 def _prefixes() -> Iterator[str]:
     home = os.path.expanduser("~")
     roots = [os.path.join(place, name) for place in (home, "/opt", "/usr/local") for name in _CONDA_NAMES]
-    roots += [os.environ.get("MAMBA_ROOT_PREFIX", ""), os.path.join(home, ".local/share/mamba")]
-    conda = os.environ.get("CONDA_EXE", "") or which("conda") or ""
-    roots.append(os.path.dirname(os.path.dirname(os.path.realpath(conda))) if conda else "")
-    for root in filter(None, roots):
+    for root in [*roots, os.path.join(home, ".local/share/mamba"), *_conda_roots()]:
         yield root
         yield from (os.path.join(root, "envs", name) for name in sorted(_listed(os.path.join(root, "envs"))))
     try:
@@ -170,6 +190,7 @@ def _ask(paths: list[str]) -> dict[str, dict[str, Any]]:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
+                    start_new_session=True,
                 )
             except OSError:
                 continue
@@ -188,13 +209,19 @@ def _ask(paths: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """Give what a process printed, which ends now or is killed."""
+    """Give what a process printed, which ends now or is killed, with all that it has started."""
     try:
         return process.communicate(timeout=seconds)[0]
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return b""
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(1)
+    except (OSError, subprocess.TimeoutExpired):
+        pass  # it waits for a disk that does not answer
+    if process.stdout:
+        process.stdout.close()
+    return b""
 
 
 def _environment(path: str, answer: dict[str, Any]) -> dict[str, Any]:

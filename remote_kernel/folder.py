@@ -1,17 +1,20 @@
 """Keep one kernel's folder on the remote host, and see that nothing of it is left.
 
-The folder (0700) is `/tmp/remote_kernel-UID/ID` or the first of a few places that can be written. It holds the
-connection file (0600), the kernel's sockets and the agent's own. Python 3.8, standard library: this file is
-shipped to the remote host.
+The folder (0700) is `/tmp/remote_kernel-UID/ID`, or is in `remote_kernel-UID` in the folder that the user has chosen
+or the first of a few places that can be written. It holds the connection file (0600), the kernel's sockets, the
+agent's own, and the note of whose it is. Whatever has another name is not ours, there and in `remote_kernel-UID`, and
+is left alone. Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 
+from remote_kernel.claim import NOTE, make_claim
 from remote_kernel.kernel import StartError, hostname, kill_session
 from remote_kernel.ssh_session import to_null
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 AGENT_SOCKET = "a"
 CONNECTION_FILE = "kernel.json"
 KERNEL_SOCKET = "k"
+_TRIAL_SOCKET = "t"
+_OUR_FOLDERS = re.compile(r"[0-9a-f]{12}|doctor-\d+")
+_OUR_FILES = re.compile(rf"{AGENT_SOCKET}|{CONNECTION_FILE}|{KERNEL_SOCKET}-\d|{_TRIAL_SOCKET}|{NOTE}")
 _SOCKET_PATH_BYTES = 100  # a Unix socket's path has 103 (macOS) to 107 (Linux)
 
 
@@ -30,9 +36,9 @@ def bases(chosen: str) -> list[str]:
 
     Not XDG_RUNTIME_DIR: it goes when the user logs out, and the kernel is to stay.
     """
-    if chosen:
-        return [os.path.expanduser(chosen)]
     places = ["/tmp", os.environ.get("TMPDIR", ""), "/var/tmp", "/dev/shm", os.path.expanduser("~/.cache")]
+    if chosen:
+        places = [os.path.abspath(os.path.expanduser(chosen))]
     return list(dict.fromkeys(os.path.join(p, f"remote_kernel-{os.getuid()}") for p in places if p))
 
 
@@ -42,15 +48,15 @@ def make_folder(chosen: str, identity: str, connection: dict[str, Any]) -> str:
     for base in bases(chosen):
         folder = os.path.join(base, identity)
         try:
-            _make_private(base)
             if len(os.fsencode(folder)) > _SOCKET_PATH_BYTES - len("/k-5"):
                 raise OSError("the path is too long for a Unix socket")
-            os.mkdir(folder, 0o700)
+            _make_private(base, folder)
             try:
+                make_claim(folder)
                 write_connection_file(folder, connection)
                 with socket.socket(socket.AF_UNIX) as trial:
-                    trial.bind(os.path.join(folder, "t"))
-                os.unlink(os.path.join(folder, "t"))
+                    trial.bind(os.path.join(folder, _TRIAL_SOCKET))
+                os.unlink(os.path.join(folder, _TRIAL_SOCKET))
             except OSError:
                 remove_folder(folder)
                 raise
@@ -65,16 +71,50 @@ def make_folder(chosen: str, identity: str, connection: dict[str, Any]) -> str:
     )
 
 
-def _make_private(base: str) -> None:
-    try:
-        os.makedirs(base, 0o700)
-    except FileExistsError:
-        pass
+def _make_private(base: str, folder: str) -> None:
+    """Make a kernel's folder, and the common one where it is missing. Raises OSError."""
+    for last in (False, False, True):
+        try:
+            os.makedirs(base, 0o700)
+        except FileExistsError:
+            pass
+        _check_private(base)
+        try:
+            os.mkdir(folder, 0o700)
+            return
+        except FileNotFoundError:  # the last kernel has just ended, and taken the common folder along
+            if last:
+                raise
+
+
+def _check_private(base: str) -> None:
     found = os.lstat(base)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError("it is no folder")
+    if found.st_uid != os.getuid():
         raise OSError("it belongs to somebody else")
     if stat.S_IMODE(found.st_mode) & 0o077:
         os.chmod(base, 0o700)
+
+
+def find_folders(chosen: str, identity: str) -> list[str]:
+    """Name the folders of this user's kernels, or of the one with that id."""
+    found = []
+    for base in bases(chosen):
+        try:
+            if _is_our_folder(base):
+                found += [os.path.join(base, name) for name in sorted(os.listdir(base)) if identity in ("", name)]
+        except OSError:
+            continue
+    return [path for path in found if _OUR_FOLDERS.fullmatch(os.path.basename(path)) and _is_our_folder(path)]
+
+
+def _is_our_folder(path: str) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 def write_connection_file(folder: str, connection: dict[str, Any]) -> str:
@@ -89,9 +129,12 @@ def write_connection_file(folder: str, connection: dict[str, Any]) -> str:
 
 
 def remove_folder(folder: str) -> None:
-    """Remove a kernel's folder, and the agents' common one when it was the last. Idempotent."""
+    """Remove a kernel's folder, and the agents' common one when it was the last. Idempotent.
+
+    A folder that holds anything else than our files stays, and so does what is in it.
+    """
     try:
-        for name in os.listdir(folder):
+        for name in filter(_OUR_FILES.fullmatch, os.listdir(folder)):
             os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
         os.rmdir(os.path.dirname(folder))

@@ -15,7 +15,8 @@ from remote_kernel.errors import PortInUse, ProtocolMismatch, RemoteKernelError,
 from remote_kernel.link import Link
 from remote_kernel.log import Log
 from remote_kernel.options import Forward, LaunchOptions
-from remote_kernel.reactor import READ, Reactor, SocketSink, Timer
+from remote_kernel.reactor import Reactor, SocketSink, Timer
+from remote_kernel.sockets import serve
 from remote_kernel.trip import Trip
 from remote_kernel.tunnel import CHANNEL
 
@@ -29,13 +30,13 @@ class Ports:
         self._reactor = reactor
         self._listeners: list[socket.socket] = []
         self._sockets: set[SocketSink] = set()
-        self._waiting: list[Timer] = []
+        self._waiting: dict[Forward, Timer] = {}
 
     def listen(self, forward: Forward, link: Callable[[], Link]) -> None:
         """Open a stream of the Link for every connection to the port. Raises PortInUse."""
         listener = _listening(forward.local)
         self._listeners.append(listener)
-        self._reactor.watch(listener.fileno(), READ, lambda _: self._accept(listener, forward, link))
+        serve(self._reactor, listener, lambda connection: self._accepted(connection, forward, link))
 
     def listen_sometime(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
         """Do so when the port is free, and tell about it if that is not now: a kernel need not wait for that."""
@@ -54,14 +55,9 @@ class Ports:
             else:
                 tell(f"port {forward.local} here leads to port {forward.remote} there now")
 
-        self._waiting.append(self._reactor.call_later(AGAIN_SECONDS, again))
+        self._waiting[forward] = self._reactor.call_later(AGAIN_SECONDS, again)
 
-    def _accept(self, listener: socket.socket, forward: Forward, link: Callable[[], Link]) -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _accepted(self, connection: socket.socket, forward: Forward, link: Callable[[], Link]) -> None:
         stream = link().open(f"{CHANNEL}{forward.remote}")
         self._sockets.add(SocketSink(self._reactor, stream, connection, self._sockets.discard))
 
@@ -72,7 +68,7 @@ class Ports:
 
     def close(self) -> None:
         """Close everything. Idempotent."""
-        for timer in self._waiting:
+        for timer in self._waiting.values():
             timer.cancel()
         self.drop()
         for listener in self._listeners:

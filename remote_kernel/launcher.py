@@ -40,7 +40,8 @@ from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink,
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
 from remote_kernel.presence import tell_presence
-from remote_kernel.reactor import READ, Reactor, SocketSink
+from remote_kernel.reactor import Reactor, SocketSink
+from remote_kernel.sockets import serve
 from remote_kernel.transport import breaker, openssh, outage
 from remote_kernel.undertaker import Undertaker, take_over_the_dead
 
@@ -231,15 +232,9 @@ class Launcher:
     # -- the front end
 
     def _watch_port(self, channel: str, listener: socket.socket) -> None:
-        self._reactor.watch(listener.fileno(), READ, lambda _: self._accept(channel, listener))
+        serve(self._reactor, listener, lambda connection: self._accepted(channel, connection))
 
-    def _accept(self, channel: str, listener: socket.socket) -> None:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        if listener.family != socket.AF_UNIX:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _accepted(self, channel: str, connection: socket.socket) -> None:
         stream = self._link.open(channel)
         if channel == "control":
             sink: SocketSink = ControlSocket(

@@ -7,6 +7,7 @@ import select
 import time
 
 from remote_kernel.connection_file import runtime_folder
+from remote_kernel.harmless import harmless
 
 LOG_LIMIT = 32 << 20
 LOGS_KEPT = 20
@@ -37,7 +38,7 @@ class Log:
 
     def tell(self, text: str) -> None:
         """Write a line of ours to stderr and the file."""
-        self.say(f"remote_kernel: {text}\n".encode())
+        self.say(f"remote_kernel: {harmless(text)}\n".encode())
 
     def say(self, data: bytes) -> None:
         """Write to stderr and the file. A front end that does not read its kernel's stderr does not stop us."""

@@ -7,7 +7,6 @@ standard library: this file is shipped to the remote host.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import heapq
 import itertools
@@ -373,18 +372,3 @@ class SocketSink(Sink):
         self._fd = -1
         self._socket.close()
         self._closed(self)
-
-
-def connect_socket(address: object, family: int) -> socket.socket | None:
-    """Connect to a local socket that a kernel may not have made yet; None when there is none so far."""
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.connect(address)  # type: ignore[arg-type]
-    except OSError as error:
-        connection.close()
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN):
-            return None
-        raise
-    if family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection

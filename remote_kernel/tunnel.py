@@ -13,6 +13,7 @@ import socket
 
 from remote_kernel.link import Link, Stream
 from remote_kernel.reactor import Pipe, Reactor, SocketSink
+from remote_kernel.sockets import without_delay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _connected(port: int) -> socket.socket | None:
             connection = socket.create_connection((host, port), CONNECT_SECONDS)
         except OSError:
             continue
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        without_delay(connection)
         return connection
     return None
 

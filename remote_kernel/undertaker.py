@@ -27,6 +27,14 @@ _REFUSED_WAIT_SECONDS = 300.0
 _DEATH_SECONDS = 5.0
 _NOBODY = 0
 _PROGRAM = "remote_kernel.undertaker"
+_FIELDS = {
+    "arguments",
+    "folder",
+    "launcher",
+    "born",
+    "boot",
+    "until",
+}  # a note that lacks one was not written by this version
 
 
 class Undertaker:
@@ -46,7 +54,7 @@ class Undertaker:
             "folder": os.environ.get("REMOTE_CONN_DIR", ""),
             "launcher": launcher,
             "born": born,
-            "boot": _boot(),
+            "boot": process.boot(),
             "until": time.time() + min(self._options.linger_seconds, 10 * 365 * 86400),
         }
         write_private(_note(self._identity), json.dumps(note))
@@ -101,7 +109,7 @@ def take_over_the_dead() -> None:
             continue
         identity = entry.name.removeprefix("away-")
         note = _read(identity)
-        if note is None or note["boot"] != _boot():
+        if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
             _forget(identity)
         elif not _has_launcher(note):
             _start(identity, subprocess.DEVNULL)
@@ -149,7 +157,7 @@ def serve(stdin: int) -> int:
 
 def _has_launcher(note: dict[str, object]) -> bool:
     pid = int(str(note["launcher"]))
-    return pid != _NOBODY and process.is_alive(pid, str(note.get("born", "")))
+    return pid != _NOBODY and process.is_alive(pid, str(note["born"]))
 
 
 def _claim(identity: str, note: dict[str, object]) -> bool:
@@ -169,10 +177,10 @@ def _note(identity: str) -> str:
 def _read(identity: str) -> dict[str, object] | None:
     try:
         with open(_note(identity), encoding="utf-8") as file:
-            note: dict[str, object] = json.load(file)
+            note = json.load(file)
     except (OSError, ValueError):
         return None
-    return note
+    return note if isinstance(note, dict) and note.keys() >= _FIELDS else None
 
 
 def _forget(identity: str) -> None:
@@ -180,15 +188,6 @@ def _forget(identity: str) -> None:
         os.unlink(_note(identity))
     except OSError:
         pass
-
-
-def _boot() -> str:
-    """Tell one start of this machine from the next."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return str(round((time.time() - time.monotonic()) / 60))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import typer
 
 from remote_kernel.cli import completion, found_there
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
-from remote_kernel.cli.edge import note
+from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
@@ -89,7 +89,8 @@ def add(
     data folder, or right in the folder LOCAL_KERNELS_DIR where that is set.
 
     With --discover it looks for interpreters, conda, venv, uv and pixi environments and for kernelspecs of other
-    languages on the host, and tells which have ipykernel, torch and jax.
+    languages on the host, and tells which have ipykernel, torch and jax. One that is neither in PATH nor in the home
+    is only named where others can change it, and not run.
     """
     options = _options(host, given)
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
@@ -134,7 +135,7 @@ def _added(
 
 
 def _report(spec: Kernelspec) -> None:
-    typer.echo(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
+    say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
     kernels = spec.folder.parent
     if kernels not in jupyter_folders():
         hint = (

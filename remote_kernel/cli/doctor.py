@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.edge import note
+from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
+from remote_kernel.harmless import harmless
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.options import LaunchOptions
 from remote_kernel.target import find_target
@@ -84,7 +84,7 @@ def doctor(
         if unreached:
             typer.echo(f"? {NOT_REACHED}: {', '.join(unreached)}")
     if as_json:
-        typer.echo(json.dumps(objects, indent=2, ensure_ascii=False))
+        say_json(objects)
     return status
 
 
@@ -110,11 +110,10 @@ def _show(finding: Finding) -> None:
     """Print a finding as soon as there is one."""
     sign, colour = _SIGNS[finding.state]
     took = f" ({finding.seconds:.2f} s)" if finding.seconds >= 0.005 else ""
-    text = "".join(letter if letter.isprintable() else "?" for letter in finding.text)
     mark = typer.style(sign, fg=colour) if colour else sign
-    typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {text}{took}")
+    typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {harmless(finding.text)}{took}")
     if finding.hint:
-        typer.echo(f"  {'':<{_WIDTH}}  {finding.hint}")
+        typer.echo(f"  {'':<{_WIDTH}}  {harmless(finding.hint)}")
 
 
 def _as_object(finding: Finding) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 import typer
 
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.harmless import harmless, harmless_json
 
 # What typer raises for a wrong command line. Its base is public nowhere: older versions take it
 # from click, newer ones bring a copy of their own.
@@ -50,12 +52,22 @@ def run(app: typer.Typer, program: str, arguments: list[str]) -> int:
 def complain(program: str, text: str) -> None:
     """Print one line on stderr, whatever line ends and control characters the text holds."""
     line = " ".join(filter(None, map(str.strip, text.splitlines())))
-    typer.echo(f"{program}: " + "".join(sign if sign.isprintable() else "?" for sign in line), err=True)
+    typer.echo(f"{program}: {harmless(line)}", err=True)
+
+
+def say(text: str) -> None:
+    """Print a result on stdout. Whoever wrote what is in it cannot steer the terminal."""
+    typer.echo(harmless(text))
+
+
+def say_json(value: object) -> None:
+    """Print a result on stdout as JSON."""
+    typer.echo(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def note(text: str) -> None:
-    """Print progress or an aside on stderr, where it does not mix with a result."""
-    typer.echo(text, err=True)
+    """Print progress or an aside on stderr, where it does not mix with a result. As harmless as `say`."""
+    typer.echo(harmless(text), err=True)
 
 
 def _refuse(program: str, error: Exception) -> int:

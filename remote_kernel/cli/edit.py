@@ -15,7 +15,7 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.check import ask_host, describe, fitted, start_once
-from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.edge import complain, note, say
 from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import (
@@ -87,7 +87,7 @@ def edit(
     elif not options.kernel and spec.options.kernel:
         draft = dataclasses.replace(draft, language="python", interrupt_mode="signal")
     changed = rewrite_kernelspec(spec, draft)
-    typer.echo(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
+    say(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
 
 
 def _tried_before(options: LaunchOptions) -> LaunchOptions:
@@ -112,7 +112,7 @@ def _edit_by_hand(spec: Kernelspec) -> None:
             _run_editor(copy)
             after = copy.read_text(encoding="utf-8", errors="replace")
             if after == before:
-                typer.echo(f"nothing changed in '{spec.slug}'")
+                say(f"nothing changed in '{spec.slug}'")
                 return
             try:
                 changed = replace_document(spec, after)
@@ -123,7 +123,7 @@ def _edit_by_hand(spec: Kernelspec) -> None:
                 if not typer.confirm("edit it again?", default=True, err=True):
                     raise typer.Exit(error.exit_status) from error
                 continue
-            typer.echo(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
+            say(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
             return
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import typer
 
 from remote_kernel.cli.check import ask_host, fitted, start_once
-from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.discovery import Discovery, Environment, discover
 from remote_kernel.errors import RemoteKernelError, UsageError
@@ -39,7 +38,7 @@ def add_found(
     found = discover(options)
     offers = _offers(found, options)
     if as_json:
-        typer.echo(json.dumps(_as_object(found, offers), indent=2, ensure_ascii=False))
+        say_json(_as_object(found, offers))
         return 0
     if not offers:
         note(f"there is no Python and no kernel on {found.host}")
@@ -48,6 +47,8 @@ def add_found(
     note(f"GPUs of {found.host}: {', '.join(found.gpus)}" if found.gpus else f"no GPU is seen on {found.host}")
     for path in found.silent:
         note(f"note: {path} does not answer, or not soon enough")
+    for path in found.foreign:
+        note(f"note: {path} was not run: others can change it; if you trust it, give it as --python")
     status = 0
     for offer in _chosen(offers, everything=everything, install=install):
         try:
@@ -136,7 +137,7 @@ def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:
         draft = fitted(draft, ask_host(draft.options, install=install))
         start_once(draft)
     spec = write_kernelspec(draft, kernels)
-    typer.echo(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
+    say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
 
 
 def _as_object(found: Discovery, offers: list[Offer]) -> dict[str, Any]:
@@ -153,4 +154,5 @@ def _as_object(found: Discovery, offers: list[Offer]) -> dict[str, Any]:
         "environments": [as_object(*pair) for pair in zip(found.environments, offers, strict=False)],
         "kernelspecs": [spec._asdict() for spec in found.kernelspecs],
         "silent": found.silent,
+        "foreign": found.foreign,
     }

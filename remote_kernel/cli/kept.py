@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.edge import complain, note
+from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.connection_file import runtime_folder
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
@@ -79,7 +78,7 @@ def ps(
     """
     roster = _roster(hosts or [])
     if as_json:
-        typer.echo(json.dumps([_as_object(kernel) for kernel in roster.kernels], indent=2, ensure_ascii=False))
+        say_json([_as_object(kernel) for kernel in roster.kernels])
     elif roster.kernels:
         print_rows(COLUMNS, [_as_row(kernel) for kernel in roster.kernels])
     elif not roster.silent:
@@ -124,12 +123,12 @@ def stop_(
         try:
             stop(kernel)
         except NoSuchKernel:
-            typer.echo(f"{kernel.id} on {kernel.host} had ended already")
+            say(f"{kernel.id} on {kernel.host} had ended already")
         except RemoteKernelError as error:  # the others are still to be ended
             complain("remote_kernel", str(error))
             status = error.exit_status
         else:
-            typer.echo(f"ended {kernel.id} on {kernel.host}")
+            say(f"ended {kernel.id} on {kernel.host}")
     return status or (roster.silent[0][1].exit_status if everything and roster.silent else 0)
 
 
@@ -140,7 +139,7 @@ def keep(identity: IdArgument) -> None:
     """
     kernel = _roster([]).find(identity)
     tell_one(kernel, "keep")
-    typer.echo(f"{kernel.id} on {kernel.host} is kept; 'remote_kernel resume {kernel.id}' attaches to it")
+    say(f"{kernel.id} on {kernel.host} is kept; 'remote_kernel resume {kernel.id}' attaches to it")
 
 
 def logs(
@@ -159,16 +158,25 @@ def logs(
     kernel = _roster([]).find(identity)
     state = tell_one(kernel, "logs")
     for name, text in zip(("stdout", "stderr"), state["logs"], strict=True):
-        typer.echo(f"==> {name} of {kernel.id} on {kernel.host} <==")
-        for line in str(text).splitlines()[-lines:]:
-            typer.echo(line)
+        say(f"==> {name} of {kernel.id} on {kernel.host} <==")
+        _show_end(str(text), lines)
     if state.get("diary"):
-        typer.echo(f"==> cells of {kernel.id} while no front end was attached <==")
-        for line in str(state["diary"]).splitlines()[-lines:]:
-            typer.echo(line)
+        say(f"==> cells of {kernel.id} while no front end was attached <==")
+        _show_end(str(state["diary"]), lines)
     for path in sorted(Path(runtime_folder()).glob("remote_kernel-*.log")):
         if f"/{kernel.id}" in path.read_text(encoding="utf-8", errors="replace"):
             note(f"the launcher's log: {path}")
+
+
+def _show_end(text: str, lines: int) -> None:
+    """Show the last lines of what a kernel printed: with its colours on a terminal, as plain text elsewhere."""
+    from remote_kernel.session.plain_text import PlainText
+    from remote_kernel.session.terminal_text import TerminalText
+
+    fit = TerminalText() if sys.stdout.isatty() else PlainText()
+    shown = (fit.feed(text) + fit.finish()).rstrip("\n")
+    for line in shown.split("\n")[-lines:] if shown else ():
+        typer.echo(line)
 
 
 def resume(
@@ -189,7 +197,7 @@ def resume(
         raise NoSuchKernel(f"the kernel {kernel.id} on {kernel.host} cannot be resumed: {kernel.state}", "see 'ps'")
     for spec in list_kernelspecs():
         if spec.options and spec.options.resume == kernel.id and name is None:
-            typer.echo(f"'{spec.display_name}' ({spec.slug}) is there already")
+            say(f"'{spec.display_name}' ({spec.slug}) is there already")
             return
     title = name or f"{kernel.display_name or f'{kernel.kernel or kernel.language} on {kernel.host}'} ({kernel.id[:6]})"
     draft = Draft(
@@ -206,7 +214,7 @@ def resume(
     spec = write_kernelspec(draft, folder)
     if tell_one(kernel, "logs").get("diary"):
         note(f"its cells printed something while no front end was attached: remote_kernel logs {kernel.id}")
-    typer.echo(f"added '{spec.display_name}' as {spec.slug}: pick it for a notebook to go on in kernel {kernel.id}")
+    say(f"added '{spec.display_name}' as {spec.slug}: pick it for a notebook to go on in kernel {kernel.id}")
 
 
 def _roster(hosts: list[str], *, complete: bool = False) -> Roster:

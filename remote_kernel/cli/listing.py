@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from remote_kernel.cli.edge import note
+from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.endpoint import print_jumps
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
@@ -33,7 +32,7 @@ def list_(
     """List the kernelspecs that run on remote hosts."""
     specs = list_kernelspecs()
     if as_json:
-        typer.echo(json.dumps([_as_object(spec) for spec in specs], indent=2, ensure_ascii=False))
+        say_json([_as_object(spec) for spec in specs])
         return
     if not specs:
         note("there are no remote kernelspecs yet; add one with 'remote_kernel add HOST'")

@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.edge import note
+from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import WAY_THERE, Settings, takes
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
+from remote_kernel.harmless import harmless
 from remote_kernel.options import LaunchOptions, parse_duration
 from remote_kernel.roster import ways
 from remote_kernel.transport import login as entry
@@ -72,12 +73,12 @@ def login(
     for way in _ways(host, given):
         if show:
             status = entry.status(way)
-            typer.echo(f"{way.endpoint}: {status.text}")
+            say(f"{way.endpoint}: {status.text}")
             found += status.is_there
             continue
         with person_here() as person:
             said = entry.log_in(way, person, persist_seconds)
-        typer.echo(f"logged in to {way.endpoint}: {said}")
+        say(f"logged in to {way.endpoint}: {said}")
     return 1 if show and not found else 0
 
 
@@ -93,7 +94,7 @@ def logout(
     """
     for way in _ways(host, given):
         said = entry.log_out(way)
-        typer.echo(f"{way.endpoint}: {said or 'there was nothing to undo'}")
+        say(f"{way.endpoint}: {said or 'there was nothing to undo'}")
 
 
 def _ways(host: str, given: Settings) -> list[LaunchOptions]:
@@ -110,8 +111,8 @@ class Terminal:
     def answers(self, prompt: str, *, echo: bool) -> str:
         """Show a prompt and give the answer."""
         if not echo:
-            return getpass.getpass(prompt)
-        typer.echo(prompt, nl=False, err=True)
+            return getpass.getpass(harmless(prompt))
+        typer.echo(harmless(prompt), nl=False, err=True)
         return self._line()
 
     def confirms(self, facts: str, question: str) -> bool:
@@ -119,7 +120,7 @@ class Terminal:
         if facts:
             self.hears(facts)
         while True:
-            typer.echo(question, nl=False, err=True)
+            typer.echo(harmless(question), nl=False, err=True)
             answer = self._line().strip().lower()
             if answer in ("yes", "no", ""):
                 return answer == "yes"
@@ -127,7 +128,7 @@ class Terminal:
 
     def hears(self, text: str) -> None:
         """Show something, without what could steer the terminal: it may come from a server that nobody trusts yet."""
-        note("".join(sign if sign.isprintable() or sign in "\n\t" else "?" for sign in text))
+        note(text)
 
     def _line(self) -> str:
         line = sys.stdin.readline()

@@ -8,6 +8,7 @@ import sys
 
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_session
+from remote_kernel.harmless import harmless
 
 VARS_EXAMPLES = """\
 examples:
@@ -44,7 +45,7 @@ def vars_(options: argparse.Namespace) -> int:
         size = variable.get("shape") or variable.get("length")
         parts = [variable["type"], str(size or ""), variable.get("dtype", ""), variable.get("device", "")]
         value = variable.get("value", "")
-        sys.stdout.write("  ".join(filter(None, (variable["name"], *parts, value))) + "\n")
+        sys.stdout.write(harmless("  ".join(filter(None, (variable["name"], *parts, value)))) + "\n")
     return 0
 
 
@@ -65,7 +66,7 @@ def inspect(options: argparse.Namespace) -> int:
     if not found.get("found"):
         sys.stderr.write(f"rkernel: the kernel knows nothing of '{options.name}'\n")
         return 1
-    sys.stdout.write(strip(found["data"].get("text/plain", "")).rstrip() + "\n")
+    sys.stdout.write(harmless(strip(found["data"].get("text/plain", "")).rstrip()) + "\n")
     return 0
 
 
@@ -84,7 +85,7 @@ def complete(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(found)
     else:
-        sys.stdout.write("".join(f"{text}\n" for text in found.get("matches", ())))
+        sys.stdout.write("".join(f"{harmless(text)}\n" for text in found.get("matches", ())))
     return 0
 
 

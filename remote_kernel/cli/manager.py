@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import add, completion, connect, demo, doctor, edit, files, forward, kept, listing, login
-from remote_kernel.cli.edge import note, run
+from remote_kernel.cli.edge import note, run, say
 from remote_kernel.kernelspec import find_kernelspec, remove_kernelspec, require_added
 
 EXAMPLES = """\b
@@ -107,13 +107,13 @@ def delete(
     if not yes and sys.stdin.isatty():
         for spec in specs:
             where = spec.options.endpoint if spec.options else "?"
-            typer.echo(f"{spec.slug}  '{spec.display_name}'  {where}  {spec.folder}", err=True)
+            note(f"{spec.slug}  '{spec.display_name}'  {where}  {spec.folder}")
         if not typer.confirm("delete?" if len(specs) == 1 else f"delete these {len(specs)}?", err=True):
             note("nothing was deleted")
             raise typer.Exit(1)
     for spec in specs:
         remove_kernelspec(spec)
-        typer.echo(f"deleted '{spec.display_name}' ({spec.slug})")
+        say(f"deleted '{spec.display_name}' ({spec.slug})")
 
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import typer
+from remote_kernel.cli.edge import say
+from remote_kernel.harmless import harmless
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -20,7 +21,7 @@ def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = [columns, *rows]
     widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
     for row in table:
-        typer.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -32,5 +33,5 @@ def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        table.add_row(*(Text(text) for text in row))
+        table.add_row(*(Text(harmless(text)) for text in row))
     Console(highlight=False).print(table)

@@ -54,37 +54,49 @@ def remember(path: str, name: str, kind: str, blob: bytes) -> None:
         file.write(start + f"{name} {kind} {base64.b64encode(blob).decode()}\n".encode())
 
 
-def forget(path: str, line: int) -> str:
-    """Take a line out of a file and give it; the file is replaced whole, with the mode that it had. Raises OSError.
-
-    Raises ValueError when there is no such line (any more).
-    """
-    target = os.path.realpath(path)
-    with open(target, encoding="utf-8", errors="surrogateescape") as file:
-        lines = file.readlines()
+def line_at(path: str, line: int) -> bytes:
+    """Give a line of a file, for `forget`. Raises OSError; ValueError when there is no such line."""
+    lines = _read_lines(path)
     if not 0 < line <= len(lines):
         raise ValueError(f"{path} has no line {line}")
-    gone = lines.pop(line - 1)
+    return lines[line - 1]
+
+
+def forget(path: str, line: int, text: bytes) -> None:
+    """Take a line out of a file, if it still is the one with this text; the file is replaced whole, with its mode.
+
+    Raises OSError, and ValueError when the file has changed since the line was looked at.
+    """
+    target = os.path.realpath(path)
+    lines = _read_lines(target)
+    if not 0 < line <= len(lines) or lines[line - 1] != text:
+        raise ValueError(f"it has changed meanwhile, and line {line} is another one")
     fd, copy = tempfile.mkstemp(prefix=".known_hosts-", dir=os.path.dirname(target))
     try:
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.writelines(lines)
+        with os.fdopen(fd, "wb") as file:
+            file.write(b"\n".join(lines[: line - 1] + lines[line:]))
         shutil.copymode(target, copy)
+        if _read_lines(target) != lines:  # nobody locks these files: what another ssh has just added is not to be lost
+            raise ValueError("it has changed just now")
         os.replace(copy, target)
     except BaseException:
         os.unlink(copy)
         raise
-    return gone.strip()
+
+
+def _read_lines(path: str) -> list[bytes]:
+    """Give a file's lines as ssh counts them: other line ends than its own are signs like any other."""
+    with open(path, "rb") as file:
+        return file.read().split(b"\n")
 
 
 def _keys_in(path: str, name: str) -> Iterator[KnownKey]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
+        lines = _read_lines(path)
     except OSError:
         return
     for number, line in enumerate(lines, 1):
-        words = line.split()
+        words = [word.decode("utf-8", "replace") for word in line.split()]
         marker = words.pop(0) if words and words[0].startswith("@") else ""
         if len(words) < 3 or words[0].startswith("#") or marker == "@cert-authority":
             continue  # paramiko cannot verify a certificate of a host
@@ -92,7 +104,7 @@ def _keys_in(path: str, name: str) -> Iterator[KnownKey]:
             continue
         try:
             blob = base64.b64decode(words[2], validate=True)
-        except binascii.Error:
+        except ValueError:
             continue
         yield KnownKey(words[1], blob, marker == "@revoked", path, number)
 

@@ -157,6 +157,10 @@ def _forgets_old_key(stderr: str, message: str, person: Person) -> bool:
     if not found:
         return False
     file, line = found[1], int(found[2])
+    try:
+        old = known_hosts.line_at(file, line)
+    except (OSError, ValueError):
+        return False
     facts = (
         f"{message[:1].upper()}{message[1:]}.\n"
         "If nobody has reinstalled the server, somebody may be between you and it: ask who runs it.\n"
@@ -165,7 +169,7 @@ def _forgets_old_key(stderr: str, message: str, person: Person) -> bool:
     if not person.confirms(facts, "Remove the old key, and look at the new one? (yes/no) "):
         return False
     try:
-        known_hosts.forget(file, line)
+        known_hosts.forget(file, line, old)
     except (OSError, ValueError) as error:
         raise TransportError(f"cannot change {file}: {error}", "have that line removed, then log in again") from error
     return True

@@ -44,6 +44,8 @@ def verify(hop: Hop, key: paramiko.PKey, person: Person | None = None) -> None:
                 _WARNING.format(kind=kind, fingerprint=fingerprint(blob), file=other.file, line=other.line, name=name)
             )
     without_port = known_keys(hop.known_hosts, hop.host) if name != hop.host and not hop.alias else []
+    if any(other.blob == blob and other.revoked for other in without_port):
+        raise Failure(f"WARNING: REVOKED HOST KEY DETECTED for {hop.host}\nHost key verification failed.")
     if any(other.blob == blob and not other.revoked for other in without_port):
         return
     doubt = f"The authenticity of host '{name}' can't be established: {kind} key fingerprint is {fingerprint(blob)}."

@@ -227,7 +227,7 @@ def test_kernels_use_the_connection_of_a_login(
     asking: Path, remote_python: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     options = options_for("asking", asking, remote_python, transport="openssh", env=(("IPYTHONDIR", str(tmp_path)),))
-    failed = launch(options, write_connection_file(tmp_path / "kernel-1.json"), env=environment(tmp_path))
+    failed = launch(options, write_connection_file(tmp_path / "kernel-1.json"), env=environment())
     assert failed.returncode == errors.AuthenticationFailed.exit_status
     assert f"; run '{options.login_command()}' in a terminal" in failed.stderr.splitlines()[-1]
     assert quietly("login", options, "--status").returncode == 1
@@ -236,7 +236,7 @@ def test_kernels_use_the_connection_of_a_login(
     assert "keeps the connection for kernels for 12h" in said
     assert quietly("login", options, "--status").returncode == 0
     assert "already" in answered(options)
-    with running_kernel(tmp_path, options, env=environment(tmp_path)) as (_, client):  # no refused login holds it back
+    with running_kernel(tmp_path, options, env=environment()) as (_, client):  # no refused login holds it back
         assert run(client, "1 + 1").result == "2"
 
     assert "ended ssh" in quietly("logout", options).stdout
@@ -252,7 +252,7 @@ def test_kernel_that_lost_its_connection_goes_on_after_the_next_login(
 ) -> None:
     options = options_for("asking", asking, remote_python, transport="openssh", env=(("IPYTHONDIR", str(tmp_path)),))
     answered(options, ("code: ", CODE))
-    with running_kernel(tmp_path, options, env=environment(tmp_path)) as (manager, client):
+    with running_kernel(tmp_path, options, env=environment()) as (manager, client):
         run(client, "x = 41")
         psutil.Process(openssh.master_pid(options)).kill()
         assert wait_until(lambda: f"run '{options.login_command()}' in a terminal" in log_of(manager))
@@ -261,9 +261,9 @@ def test_kernel_that_lost_its_connection_goes_on_after_the_next_login(
     quietly("logout", options)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Give an environment that keeps the agent's folder out of the real home: the server runs as this user."""
-    return {**os.environ, "REMOTE_CONN_DIR": str(folder / "agents")}
+def environment() -> dict[str, str]:
+    """Give an environment that keeps the agent's folder out of the real /tmp: the server runs as this user."""
+    return {**os.environ, "REMOTE_CONN_DIR": os.environ["XDG_RUNTIME_DIR"]}  # the tests' own, and short
 
 
 @pytest.mark.parametrize("asking", ["password", "interactive password"], indirect=True)

@@ -19,10 +19,11 @@ ROOT = Path(remote_kernel.__file__).parent
 
 # Who may import whom: only what is lower, or beside it. What is not named here stands with launcher.
 LAYERS = (
-    {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process"},
+    {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process", "harmless", "ownership"},
     {"link"},
-    {"reactor", "endpoint", "connection_file"},
+    {"reactor", "sockets", "endpoint", "connection_file"},
     {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
+    {"claim"},
     {"folder"},
     {"channels", "logout", "iopub", "tunnel"},
     {"visitor", "diary"},

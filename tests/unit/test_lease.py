@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +102,7 @@ class LocalAgent:
         """Ask the agent, or tell it something; nothing when there is none."""
         with socket.socket(socket.AF_UNIX) as asking:
             try:
-                asking.connect(str(self.folder / "agents" / IDENTITY / "a"))
+                asking.connect(str(self.folder / "agents" / f"remote_kernel-{os.getuid()}" / IDENTITY / "a"))
                 asking.sendall(json.dumps({"do": do}).encode())
                 found: dict[str, Any] = json.loads(asking.recv(1 << 16))
             except OSError:
@@ -140,11 +141,12 @@ FLOOD = [sys.executable, "-c", "import time\nwhile True:\n    print('x' * 10000,
 
 
 @pytest.fixture
-def agent(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LocalAgent]:
+def agent(request: pytest.FixtureRequest) -> Iterator[LocalAgent]:
     program, more = getattr(request, "param", (SLEEP, {}))
-    running = LocalAgent(tmp_path, program, **more)
-    yield running
-    running.close()
+    with tempfile.TemporaryDirectory(prefix="rkl-", dir="/tmp") as folder:  # a socket's path is to be short
+        running = LocalAgent(Path(folder), program, **more)
+        yield running
+        running.close()
 
 
 def away(agent: LocalAgent) -> str:

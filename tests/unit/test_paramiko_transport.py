@@ -156,6 +156,17 @@ def test_host_key_is_trusted_only_if_its_line_says_so(
         verify(hop_to("gpu1", 22, tmp_path / "known", strict), key)
 
 
+@pytest.mark.parametrize("strict", ["yes", "accept-new"])
+@pytest.mark.parametrize("port", [22, 2222])
+def test_a_key_that_is_revoked_for_the_host_is_refused_on_every_port(
+    tmp_path: Path, key: paramiko.PKey, port: int, strict: str
+) -> None:
+    words = f"{key.get_name()} {key.get_base64()}"
+    (tmp_path / "known").write_text(f"@revoked gpu1 {words}\ngpu1 {words}\n")
+    with pytest.raises(Failure, match="REVOKED HOST KEY"):
+        verify(hop_to("gpu1", port, tmp_path / "known", strict), key)
+
+
 def test_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path, key: paramiko.PKey) -> None:
     said = subprocess.run(["ssh-keygen", "-lf", str(tmp_path / "key")], capture_output=True, text=True, check=True)
     assert said.stdout.split()[1] == fingerprint(key.asbytes())

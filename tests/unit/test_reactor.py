@@ -13,7 +13,8 @@ from unittest import TestCase
 
 from remote_kernel import link as link_module
 from remote_kernel.link import Link, Sink
-from remote_kernel.reactor import READ, Pipe, Reactor, SocketSink, connect_socket
+from remote_kernel.reactor import READ, Pipe, Reactor, SocketSink
+from remote_kernel.sockets import connect_socket
 from tests.unit.far.two_links import frame, sizes
 
 raises = TestCase().assertRaises

@@ -60,6 +60,13 @@ def test_a_note_of_an_earlier_boot_is_dropped(started: list[str], note: Path) ->
     assert not started and not note.exists()
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"launcher": 0}'])
+def test_a_note_that_cannot_be_used_is_dropped(started: list[str], note: Path, text: str) -> None:
+    note.write_text(text)
+    take_over_the_dead()
+    assert not started and not note.exists()
+
+
 def test_an_undertaker_that_is_not_needed_ends_with_the_note() -> None:
     one = Undertaker(OPTIONS, "0123456789ab")
     one.remember()

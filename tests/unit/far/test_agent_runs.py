@@ -31,6 +31,8 @@ from tests.support.kernels import wait_until
 
 FOUND = interpreters()
 MARKER = "remote_kernel-test"
+IDENTITY = "0123456789ab"
+AGENTS = f"agents/remote_kernel-{os.getuid()}"
 VALUE = "two\nlines, 'quotes\" $HOME `id` \\n \U0001f642 é"
 
 
@@ -110,7 +112,7 @@ class Near:
             Endpoint.parse("here"), python=str(self.python), kernel=kernel, env=(("RK_VALUE", VALUE),)
         )
         connection = {"key": "k" * 32, "signature_scheme": "hmac-sha256", "kernel_name": "x", "future": [1, {"a": 2}]}
-        asked = bootstrap.start_settings(options, "abc123", "link1", connection)
+        asked = bootstrap.start_settings(options, IDENTITY, "link1", connection)
         return self.session("start", {**asked, "folder": str(self.folder / "agents"), **settings})
 
     def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
@@ -194,7 +196,7 @@ def test_agent_lives_a_kernels_life_under(version: tuple[int, int], transport: s
         assert about["value"] == VALUE
         assert kernel.environ()["JPY_PARENT_PID"] == str(agent.pid)
         assert "JPY_SESSION_NAME" not in kernel.environ()
-        _check_private(folder / "agents" / "abc123", transport)
+        _check_private(folder / AGENTS / IDENTITY, transport)
 
         for channel in ("shell", "iopub", "stdin", "control", "hb"):
             here.echo(channel, b"hello " + channel.encode())
@@ -211,7 +213,7 @@ def test_agent_lives_a_kernels_life_under(version: tuple[int, int], transport: s
         psutil.wait_procs([agent, kernel], timeout=10)
         assert not agent.is_running()
         assert not kernel.is_running()
-        assert wait_until(lambda: not (folder / "agents").exists())
+        assert wait_until(lambda: not (folder / AGENTS).exists())
         assert (folder / "session-stderr").read_text() == ""
 
 
@@ -237,13 +239,13 @@ def test_attach_goes_on_under(version: tuple[int, int], folder: Path) -> None:
         stream.write(b" and after")
         assert first.wait(10) == 0
         second = here.session(
-            "attach", {"id": "abc123", "link": "link1", "resume": False, "folder": str(folder / "agents")}
+            "attach", {"id": IDENTITY, "link": "link1", "resume": False, "folder": str(folder / "agents")}
         )
         here.until(lambda: sink.data == b"before and after")
         here.tell("bye")
         here.event("ended")
         here.leave(second)
-        assert wait_until(lambda: not (folder / "agents").exists())
+        assert wait_until(lambda: not (folder / AGENTS).exists())
 
 
 @pytest.mark.parametrize("version", FOUND, ids=lambda version: "{}.{}".format(*version))
@@ -259,7 +261,7 @@ def test_failures_are_told_under(version: tuple[int, int], folder: Path) -> None
         ended = here.event("ended")
         assert (ended["status"], ended["ready"], ended["stderr"]) == (9, False, "words on stderr\n")
         here.leave(session)
-    assert wait_until(lambda: not (folder / "agents").exists())
+    assert wait_until(lambda: not (folder / AGENTS).exists())
 
 
 @pytest.mark.parametrize("version", FOUND, ids=lambda version: "{}.{}".format(*version))
@@ -274,7 +276,7 @@ def test_killed_agent_leaves_nothing_under(version: tuple[int, int], folder: Pat
         session.wait(10)
         psutil.wait_procs([kernel], timeout=10)
         assert not kernel.is_running()
-        assert wait_until(lambda: not (folder / "agents").exists())
+        assert wait_until(lambda: not (folder / AGENTS).exists())
 
 
 def test_kernel_that_loses_its_port_gets_another(folder: Path) -> None:
