@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 import time
 
 from remote_kernel.folder import bases, make_folder, remove_folder
-from remote_kernel.kernel import Command, Settings, StartError
+from remote_kernel.kernel import Command, Settings, StartError, with_init
 from remote_kernel.logout import in_session_scope, kills_at_logout, lingers
 from remote_kernel.survey import run_program, survey
 
@@ -20,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_TRIAL_BYTES = 64 << 10
 _CURVE = "import zmq; print('curve' if zmq.has('curve') else 'no')"
 
 
@@ -31,30 +33,75 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
 
 def check_up(settings: Settings) -> dict[str, Any]:
     """Look at everything; `errors` holds what went wrong, by the step in which it did."""
-    found: dict[str, Any] = {"clock": time.time(), "errors": {}}
-    try:
-        found["survey"] = survey(settings)
-    except StartError as error:
-        step = "kernelspec" if error.name == "RemoteKernelspecNotFound" else "python"
-        found["errors"][step] = _told(error)
-    else:
-        _, said, _ = run_program([found["survey"]["python"], "-c", _CURVE], 20)
-        found["curve"] = said.strip() if not settings.init and not settings.kernel else ""
+    found: dict[str, Any] = {"clock": time.time(), "errors": {}, "seconds": {}}
+    began = time.monotonic()
+    for step, look in _LOOKS.items():
+        begun = time.monotonic()
         try:
-            Command(settings, "kernel.json")
+            found.update(look(settings, found))
         except StartError as error:
-            found["errors"]["folder"] = _told(error)
-    try:
-        folder = make_folder(settings.folder, f"doctor-{os.getpid()}", {})
-    except StartError as error:
-        found["errors"]["sockets"] = _told(error)
-    else:
-        found["folder"] = folder
-        remove_folder(folder)
-    found["disks"] = [(place, free) for place in _places(settings) if (free := _free(place)) is not None]
-    found["scope"], found["kills"], found["lingers"] = in_session_scope(), kills_at_logout(), lingers()
-    found["systemd"] = os.path.isdir("/run/systemd/system")
+            named = "kernelspec" if error.name == "RemoteKernelspecNotFound" else step
+            found["errors"][named] = _told(error)
+        found["seconds"][step] = round(time.monotonic() - begun, 4)
+    found["seconds"]["all"] = time.monotonic() - began
     return found
+
+
+def _look_at_init(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+    """Run the code of --init by itself: behind it a kernel starts whether or not it has worked."""
+    if not settings.init:
+        return {}
+    status, _said, errors = run_program([with_init(settings.init, [])[0], "-lc", settings.init], 30)
+    return {"init": (status, (errors.strip().splitlines() or [""])[-1].strip())}
+
+
+def _look_at_python(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+    return {"survey": survey(settings)}
+
+
+def _look_at_curve(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
+    if "survey" not in found or settings.init or settings.kernel:
+        return {"curve": ""}
+    return {"curve": run_program([found["survey"]["python"], "-c", _CURVE], 20)[1].strip()}
+
+
+def _look_at_workdir(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
+    if "survey" in found:
+        Command(settings, "kernel.json")
+    return {}
+
+
+def _look_at_sockets(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+    folder = make_folder(settings.folder, f"doctor-{os.getpid()}", {})
+    remove_folder(folder)
+    return {"folder": folder}
+
+
+def _look_at_disks(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+    places = _places(settings)
+    refused = {place: reason for place in places if (reason := _refuses(place))}
+    return {"disks": [(place, free) for place in places if (free := _free(place)) is not None], "refused": refused}
+
+
+def _look_at_logout(_: Settings, __: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "scope": in_session_scope(),
+        "kills": kills_at_logout(),
+        "lingers": lingers(),
+        "systemd": os.path.isdir("/run/systemd/system"),
+    }
+
+
+# By the doctor's steps, each with what it learns; a later one sees what the ones before have found.
+_LOOKS = {
+    "init": _look_at_init,
+    "python": _look_at_python,
+    "curve": _look_at_curve,
+    "folder": _look_at_workdir,
+    "sockets": _look_at_sockets,
+    "disk": _look_at_disks,
+    "logout": _look_at_logout,
+}
 
 
 def _told(error: StartError) -> tuple[str, str, str]:
@@ -74,3 +121,15 @@ def _free(place: str) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
+
+
+def _refuses(place: str) -> str:
+    """Say why nothing can be written there, which free space does not tell: a quota, a read-only disk; else nothing."""
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(_TRIAL_BYTES))
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return ""

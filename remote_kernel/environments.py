@@ -33,8 +33,9 @@ MOST = 200  # interpreters that are asked, and folders of the home that are look
 _CONDA_NAMES = ("miniconda3", "miniforge3", "anaconda3", "mambaforge", "miniconda", "anaconda", "micromamba", "conda")
 _PYTHON = re.compile(r"python3(\.\d+)?\Z")
 _LOOK = """
-import json, platform, sys
+import json, os, platform, sys, sysconfig
 found = {"version": platform.python_version(), "prefix": sys.prefix, "own": sys.prefix != sys.base_prefix}
+found["managed"] = os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))
 try:
     from importlib.metadata import version
     for name in ("ipykernel", "torch", "jax"):
@@ -248,7 +249,7 @@ def _kind(path: str, prefix: str, answer: dict[str, Any]) -> str:
             return "uv" if re.search(r"^uv\s*=", file.read(), re.MULTILINE) else "venv"
     except OSError:
         pass
-    is_the_systems = not answer["own"] and answer["prefix"] in ("/usr", "/usr/local")
+    is_the_systems = not answer["own"] and (answer["managed"] or answer["prefix"] in ("/usr", "/usr/local"))
     return "system" if is_the_systems else "python"
 
 
@@ -268,10 +269,13 @@ def _name(path: str, prefix: str, kind: str) -> str:
     return name
 
 
-def _gpus() -> list[str]:
-    """Name the host's GPUs, without running anything; a driver that names none counts as one."""
+def _gpus(root: str = "/") -> list[str]:
+    """Name the host's GPUs, without running anything; a driver that names none counts as one.
+
+    Not with nvidia-smi: where the driver is unwell it hangs. `root` is where the host's files are.
+    """
     found = []
-    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
+    for path in sorted(glob.glob(os.path.join(glob.escape(root), "proc/driver/nvidia/gpus/*/information"))):
         try:
             with open(path, encoding="utf-8", errors="replace") as file:
                 model = re.search(r"^Model:\s*(.+)$", file.read(), re.MULTILINE)
@@ -280,6 +284,6 @@ def _gpus() -> list[str]:
         found.append(model[1].strip() if model else "NVIDIA GPU")
     if not found and which("nvidia-smi"):
         found.append("NVIDIA GPU")
-    if not found and os.path.exists("/dev/kfd"):
+    if not found and os.path.exists(os.path.join(root, "dev/kfd")):
         found.append("AMD GPU")
     return found

@@ -34,7 +34,7 @@ class Ports:
 
     def listen(self, forward: Forward, link: Callable[[], Link]) -> None:
         """Open a stream of the Link for every connection to the port. Raises PortInUse."""
-        listener = _listening(forward.local)
+        listener = listening(forward.local)
         self._listeners.append(listener)
         serve(self._reactor, listener, lambda connection: self._accepted(connection, forward, link))
 
@@ -77,7 +77,8 @@ class Ports:
         self._listeners.clear()
 
 
-def _listening(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
+    """Give a socket that listens on a port of this machine's loopback. Raises PortInUse."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

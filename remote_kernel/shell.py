@@ -2,8 +2,8 @@
 
 The terminal is the remote command's stdin there, so no program can be shipped through it as the bootstrap does: all is
 a script for /bin/sh. It does what `kernel.Command` does for a kernel: the folder, `--env`, `--init` in a login shell.
-Then it puts the interpreter's folder first in PATH, also after the rc files of bash and fish, which may have put
-another one there.
+Then it puts the interpreter's folder first in PATH, and again after the shell's rc files, which may have put another
+one there.
 """
 
 from __future__ import annotations
@@ -51,6 +51,20 @@ _TAKE_PLACE_IN_FISH = (
     "set -gx CONDA_DEFAULT_ENV (basename $RK_PREFIX); end; set -e RK_BIN; set -e RK_PREFIX"
 )
 
+_TAKE_PLACE_IN_CSH = """\
+setenv PATH "${RK_BIN}:${PATH}"
+unsetenv VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV
+if ( -f "$RK_PREFIX/pyvenv.cfg" ) then
+  setenv VIRTUAL_ENV "$RK_PREFIX"
+else if ( -d "$RK_PREFIX/conda-meta" ) then
+  setenv CONDA_PREFIX "$RK_PREFIX"
+  setenv CONDA_DEFAULT_ENV "$RK_PREFIX:t"
+endif
+"""
+
+# rc files run last, so each shell reads ours, which reads the person's and then takes the place again. bash, fish and
+# those that read $ENV take it without a file. zsh and csh look for theirs in a folder: a private one of ours, which
+# the first thing in it removes.
 _SHELL = f"""\
 shell=${{SHELL:-/bin/sh}}
 case "${{RK_BIN:+${{shell##*/}}}}" in
@@ -61,6 +75,44 @@ exec 9<&-
 end of rc
 ;;
 fish) exec "$shell" -i -C {quote(_TAKE_PLACE_IN_FISH)} ;;
+sh|dash|ash|ksh|ksh93|mksh) RK_ENV=${{ENV-}} ENV=/dev/fd/9; export RK_ENV ENV; exec "$shell" -i 9<<'end of rc'
+unset ENV
+if [ -n "$RK_ENV" ]; then export ENV="$RK_ENV"; eval "[ ! -f \\"$ENV\\" ] || . \\"$ENV\\""; fi
+{_TAKE_PLACE}; unset RK_BIN RK_PREFIX RK_ENV
+exec 9<&-
+end of rc
+;;
+zsh) if RK_RC=$(mktemp -d); then
+cat > "$RK_RC/.zshenv" <<'end of rc'
+if [ -n "$RK_ZDOTDIR" ]; then ZDOTDIR=$RK_ZDOTDIR; else unset ZDOTDIR; fi
+[ -f "${{ZDOTDIR:-$HOME}}/.zshenv" ] && . "${{ZDOTDIR:-$HOME}}/.zshenv"
+RK_ZDOTDIR=${{ZDOTDIR-}} ZDOTDIR=$RK_RC
+end of rc
+cat > "$RK_RC/.zshrc" <<'end of rc'
+rm -rf -- "$RK_RC"
+if [ -n "$RK_ZDOTDIR" ]; then ZDOTDIR=$RK_ZDOTDIR; else unset ZDOTDIR; fi
+case "${{HISTFILE-}}" in "$RK_RC"/*) HISTFILE=${{ZDOTDIR:-$HOME}}/${{HISTFILE##*/}};; esac
+[ -f "${{ZDOTDIR:-$HOME}}/.zshrc" ] && . "${{ZDOTDIR:-$HOME}}/.zshrc"
+{_TAKE_PLACE}; unset RK_BIN RK_PREFIX RK_RC RK_ZDOTDIR
+end of rc
+RK_ZDOTDIR=${{ZDOTDIR-}} ZDOTDIR=$RK_RC; export RK_RC RK_ZDOTDIR ZDOTDIR
+fi
+exec "$shell" -i ;;
+tcsh|csh) if RK_RC=$(mktemp -d); then
+cat > "$RK_RC/.cshrc" <<'end of rc'
+setenv HOME "$RK_HOME"
+set home = "$RK_HOME"
+rm -rf "$RK_RC"
+if ( $?tcsh && -f ~/.tcshrc ) then
+  source ~/.tcshrc
+else if ( -f ~/.cshrc ) then
+  source ~/.cshrc
+endif
+{_TAKE_PLACE_IN_CSH}unsetenv RK_BIN RK_PREFIX RK_RC RK_HOME
+end of rc
+RK_HOME=$HOME HOME=$RK_RC; export RK_RC RK_HOME HOME
+fi
+exec "$shell" -i ;;
 *) unset RK_BIN RK_PREFIX; exec "$shell" -i ;;
 esac
 """

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from typing import Any
 
 _VERSIONS = """
-import platform, sys
+import os, platform, sys, sysconfig
 print("remote_kernel", platform.python_version())
 try:
     from importlib.metadata import version
     print("remote_kernel", version("ipykernel"))
 except Exception:
     print("remote_kernel")
-print("remote_kernel", "system" if sys.prefix == sys.base_prefix and sys.prefix in ("/usr", "/usr/local") else "own")
+managed = os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))  # PEP 668
+system = sys.prefix == sys.base_prefix and (managed or sys.prefix in ("/usr", "/usr/local"))
+print("remote_kernel", "system" if system else "own")
 """
 
 

@@ -7,9 +7,51 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import typer
+
+from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import list_kernelspecs
 
+FLAGS = ("--install-completion", "--show-completion")
+SHELLS = ("bash", "zsh", "fish")
+_PROGRAM, _VARIABLE = "remote_kernel", "_REMOTE_KERNEL_COMPLETE"
+_CALL_AT_ONCE = """
+if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
+  _remote_kernel_completion "$@"
+fi
+"""
 _DEEPEST = 4
+
+
+def set_up(flag: str, shell: str = "") -> int:
+    """Install the completion for a shell, the one that this runs in by default, or show it. Raises UsageError.
+
+    typer has both flags too, but passes over a shell's name, and in zsh its first tab only loads the function.
+    """
+    from typer.completion import get_completion_script, install  # type: ignore[attr-defined]
+
+    shell = shell or _own_shell()
+    if shell not in SHELLS:
+        raise UsageError(f"there is no completion for '{shell}'", f"name one of {', '.join(SHELLS)}")
+    if flag == "--show-completion":
+        typer.echo(get_completion_script(prog_name=_PROGRAM, complete_var=_VARIABLE, shell=shell))
+        return 0
+    path = Path(install(shell=shell, prog_name=_PROGRAM, complete_var=_VARIABLE)[1])
+    if shell == "zsh":
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_CALL_AT_ONCE)
+    typer.echo(f"{shell} completion installed in {path}; it begins with the next {shell}")
+    return 0
+
+
+def _own_shell() -> str:
+    """Name the shell that has started this program, else the login shell."""
+    import shellingham  # type: ignore[import-untyped]
+
+    try:
+        return str(shellingham.detect_shell()[0])
+    except shellingham.ShellDetectionFailure:
+        return os.path.basename(os.environ.get("SHELL", ""))
 
 
 def slugs(incomplete: str) -> list[str]:

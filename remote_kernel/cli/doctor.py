@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +14,7 @@ from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
-from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State
+from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.harmless import harmless
@@ -42,6 +45,7 @@ _SIGNS = {
     State.WARNING: ("!", "yellow"),
     State.UNKNOWN: ("?", ""),
 }
+_NARROWEST = 20  # a text in narrower lines is harder to read than one that the terminal breaks
 _WIDTH = max(map(len, STEPS))
 
 
@@ -71,8 +75,7 @@ def doctor(
         if not as_json:
             typer.echo(typer.style(title, bold=True))
         unreached: list[str] = []
-        breaker.clear(options)  # a person asks: what was refused a moment ago is tried again
-        for finding in examine(options, spec, start=not no_start):
+        for finding in _findings(options, spec, start=not no_start):
             if finding.error and not status:
                 status = finding.error.exit_status
             if as_json:
@@ -88,32 +91,52 @@ def doctor(
     return status
 
 
-def _patients(name: str | None, given: Settings) -> Iterable[tuple[str, LaunchOptions, Kernelspec | None]]:
+def _findings(options: LaunchOptions | None, spec: Kernelspec | None, *, start: bool) -> Iterator[Finding]:
+    if options is not None:
+        breaker.clear(options)  # a person asks: what was refused a moment ago is tried again
+        yield from examine(options, spec, start=start)
+    elif spec is not None:
+        hint = f"mend {spec.folder / 'kernel.json'}, or add it again with --replace"
+        yield failed("config", UsageError(f"its settings cannot be read: {spec.problem}", hint))
+
+
+def _patients(name: str | None, given: Settings) -> Iterable[tuple[str, LaunchOptions | None, Kernelspec | None]]:
     """Give what is to be examined: a title, the settings, and the kernelspec that they are of."""
     if name is None:
         if given.any():
             raise UsageError("options need a host", "write for example 'remote_kernel doctor gpu1'")
-        specs = [spec for spec in list_kernelspecs() if spec.options and not spec.options.resume]
+        specs = [spec for spec in list_kernelspecs() if not (spec.options and spec.options.resume)]
         if not specs:
             note("there are no remote kernelspecs yet; examine a host with 'remote_kernel doctor HOST'")
-        return [(spec.slug, spec.options, spec) for spec in specs if spec.options]
+        return [(spec.slug, spec.options, spec) for spec in specs]
     if given.jump or given.transport or given.ssh_config:
         return [(name, given.applied_to(LaunchOptions(Endpoint.parse(name))), None)]
+    for spec in list_kernelspecs():
+        if spec.options is None and spec.slug == name.lower():
+            return [(spec.slug, None, spec)]
     target = find_target(name)
     if len(target.kernelspecs) > 1 and not given.any():
         return [(spec.slug, spec.options, spec) for spec in target.kernelspecs if spec.options]
-    spec = target.kernelspecs[0] if len(target.kernelspecs) == 1 else None
-    return [(spec.slug if spec else name, given.applied_to(target.options), spec)]
+    only = target.kernelspecs[0] if len(target.kernelspecs) == 1 else None
+    return [(only.slug if only else name, given.applied_to(target.options), only)]
 
 
 def _show(finding: Finding) -> None:
     """Print a finding as soon as there is one."""
     sign, colour = _SIGNS[finding.state]
-    took = f" ({finding.seconds:.2f} s)" if finding.seconds >= 0.005 else ""
+    first, *more = _lines(f"{harmless(finding.text)} ({finding.seconds or 0.0:.2f} s)")
     mark = typer.style(sign, fg=colour) if colour else sign
-    typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {harmless(finding.text)}{took}")
-    if finding.hint:
-        typer.echo(f"  {'':<{_WIDTH}}  {harmless(finding.hint)}")
+    typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {first}")
+    for line in [*more, *(_lines(harmless(finding.hint)) if finding.hint else ())]:
+        typer.echo(f"  {'':<{_WIDTH}}  {line}")
+
+
+def _lines(text: str) -> list[str]:
+    """Give the text in lines that fit behind a step's name, on a terminal; one line elsewhere."""
+    width = shutil.get_terminal_size().columns - _WIDTH - 4
+    if not sys.stdout.isatty() or width < _NARROWEST:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _as_object(finding: Finding) -> dict[str, Any]:
@@ -122,7 +145,7 @@ def _as_object(finding: Finding) -> dict[str, Any]:
         "state": finding.state.value,
         "text": finding.text,
         "hint": finding.hint,
-        "seconds": round(finding.seconds, 4),
+        "seconds": round(finding.seconds or 0.0, 4),
         "error": finding.error.__name__ if finding.error else None,
         "exit_status": finding.error.exit_status if finding.error else 0,
     }

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import add, completion, connect, demo, doctor, edit, files, forward, kept, listing, login
-from remote_kernel.cli.edge import note, run, say
+from remote_kernel.cli.edge import complain, note, run, say
+from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import find_kernelspec, remove_kernelspec, require_added
 
 EXAMPLES = """\b
@@ -38,6 +39,12 @@ app = typer.Typer(
 
 def main(arguments: list[str]) -> int:
     """Run the manager with these arguments, the program's name left out, and give the exit status."""
+    if len(arguments) in (1, 2) and arguments[0] in completion.FLAGS:
+        try:
+            return completion.set_up(*arguments)
+        except UsageError as error:
+            complain("remote_kernel", str(error))
+            return error.exit_status
     return run(app, "remote_kernel", arguments)
 
 

@@ -7,18 +7,21 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import remote_kernel.doctor.entry as entry
 import remote_kernel.doctor.host as host
 import remote_kernel.doctor.way as way
 from remote_kernel import bootstrap
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed, ok, unknown, warning
 from remote_kernel.errors import (
     AuthenticationFailed,
+    PortInUse,
     RemoteKernelError,
     RemoteShellNoise,
     SshConfigError,
     SshNotFound,
     by_name,
 )
+from remote_kernel.forward import listening
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import hear
@@ -34,9 +37,12 @@ def examine(options: LaunchOptions, kernelspec: Kernelspec | None = None, *, sta
     `start` starts a kernel and runs a cell. Raises nothing but bugs: what goes wrong is a finding.
     """
     seen: dict[str, State] = {}
+    began = time.monotonic()
     for finding in _steps(options, kernelspec, start):
         seen[finding.step] = finding.state
-        yield finding
+        took = time.monotonic() - began
+        yield finding._replace(seconds=took) if finding.seconds is None else finding
+        began = time.monotonic()
     for step in STEPS:
         if step not in seen:
             yield unknown(step, NOT_REACHED)
@@ -61,18 +67,23 @@ def _there(options: LaunchOptions) -> Iterator[Finding]:
     """Go to the host and look around there."""
     try:
         yield _program(options)
-        began = time.monotonic()
         hops = way.hops(options)
     except RemoteKernelError as error:
         yield failed("config" if isinstance(error, SshConfigError) else "ssh", error)
         return
     shown = " -> ".join(f"{hop.host}:{hop.port}" for hop in hops)
-    yield ok("config", f"{shown}{f' ({options.ssh_config})' if options.ssh_config else ''}", time.monotonic() - began)
-    for finding in way.first_hop(hops):
-        yield finding
-        if finding.state is State.FAILED:
-            return
+    yield ok("config", f"{shown}{f' ({options.ssh_config})' if options.ssh_config else ''}")
+    found = way.addresses(hops)
+    yield found
+    if found.state is State.FAILED:
+        return
     chatter: list[str] = []
+    try:
+        said = way.reach(options, hops, chatter)
+    except RemoteKernelError as error:
+        yield from _not_there(options, error, chatter, hops[0].name)
+        return
+    yield ok("reach", "; ".join(said))
     asked, began = time.time(), time.monotonic()
     try:
         settings = bootstrap.start_settings(options, "", "", {})
@@ -80,25 +91,43 @@ def _there(options: LaunchOptions) -> Iterator[Finding]:
         if "error" in answer.found:
             raise by_name(answer.found["error"], answer.found["message"], answer.found["hint"])
     except RemoteKernelError as error:
-        yield from _not_there(options, error, chatter, time.monotonic() - began)
+        yield from _not_there(options, error, chatter)
         return
     answered = time.time()
-    yield from way.entry(chatter, options, time.monotonic() - began)
+    yield from _entered(options, chatter, time.monotonic() - began - float(answer.found["seconds"]["all"]))
     yield from host.look(options, answer.found, answer.noise, asked, answered)
     yield way.sessions(options)
+    yield _forwards(options)
+
+
+def _entered(options: LaunchOptions, chatter: list[str], seconds: float) -> Iterator[Finding]:
+    doors = entry.doors(chatter)
+    if doors and all(door.method for door in doors):
+        yield entry.host_keys(doors)
+        yield entry.logins(doors, seconds)
+    elif choice.name(options) == "openssh" and (pid := openssh.master_pid(options)):
+        yield from entry.shared(options, pid)
+    else:
+        yield from entry.unsaid("ssh does not say")
 
 
 def _not_there(
-    options: LaunchOptions, error: RemoteKernelError, chatter: list[str], seconds: float
+    options: LaunchOptions, error: RemoteKernelError, chatter: list[str], reached: str = ""
 ) -> Iterator[Finding]:
-    step = way.step_of(error)
-    if step in ("shell", "python"):
-        yield from way.entry(chatter, options, seconds)
-    if isinstance(error, AuthenticationFailed) and chatter:
-        error = AuthenticationFailed(error.message + way.tried(chatter), error.hint)
+    """Give the step that failed, and those before it; `reached` names the first server where that was not told yet."""
+    step, doors = way.step_of(error), entry.doors(chatter)
+    behind = STEPS.index(step)
+    if reached and behind > STEPS.index("reach"):
+        yield ok("reach", f"{reached} answers")
+    if behind > STEPS.index("login"):
+        yield from _entered(options, chatter, 0.0)
+    elif step == "login" and doors and doors[-1].key:
+        yield entry.host_keys(doors)
+    if isinstance(error, AuthenticationFailed):
+        error = AuthenticationFailed(error.message + entry.refused(doors), error.hint)
     if step == "shell" and isinstance(error, RemoteShellNoise):
         yield unknown("python", "nothing of ours ran")
-    yield failed(step, error, seconds)
+    yield failed(step, error)
 
 
 def _program(options: LaunchOptions) -> Finding:
@@ -118,6 +147,18 @@ def _program(options: LaunchOptions) -> Finding:
         ) from error
     version_text = (done.stderr or done.stdout).strip().partition(",")[0]
     return ok("ssh", f"{version_text or 'does not say its version'} ({found})")
+
+
+def _forwards(options: LaunchOptions) -> Finding:
+    """See whether the ports here that are to lead there are free."""
+    for forward in options.forward:
+        try:
+            listening(forward.local).close()
+        except PortInUse as error:
+            hint = "nothing is forwarded from it until it is free; --forward LOCAL:PORT takes another"
+            return warning("forward", f"{error.message}, by a kernel of this kernelspec or by something else", hint)
+    ports = ", ".join(str(forward.local) for forward in options.forward)
+    return ok("forward", f"free here: {ports}" if ports else "no port is to be forwarded")
 
 
 def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Finding]:

@@ -9,8 +9,21 @@ from remote_kernel.errors import RemoteKernelError
 
 # Every step, in the order in which a kernel's start comes to it.
 STEPS = (
-    *("ssh", "config", "name", "reach", "host key", "login", "shell", "python", "ipykernel", "folder", "sockets"),
-    *("disk", "logout", "clock", "sessions", "curve", "kernel", "cell", "vs code"),
+    *(
+        "ssh",
+        "config",
+        "name",
+        "reach",
+        "host key",
+        "login",
+        "shell",
+        "init",
+        "python",
+        "ipykernel",
+        "folder",
+        "sockets",
+    ),
+    *("disk", "logout", "clock", "sessions", "curve", "forward", "kernel", "cell", "vs code"),
 )
 
 
@@ -27,7 +40,7 @@ class State(Enum):
 
 
 class Finding(NamedTuple):
-    """One step: what was seen, what to do about it, and the seconds that it took.
+    """One step: what was seen, what to do about it, and the seconds that it took; None is for whoever sees it end.
 
     `error` is the kind of a step that failed, in the tree of remote_kernel.errors.
     """
@@ -36,16 +49,16 @@ class Finding(NamedTuple):
     state: State
     text: str
     hint: str = ""
-    seconds: float = 0.0
+    seconds: float | None = None
     error: type[RemoteKernelError] | None = None
 
 
-def failed(step: str, error: RemoteKernelError, seconds: float = 0.0) -> Finding:
+def failed(step: str, error: RemoteKernelError, seconds: float | None = None) -> Finding:
     """Give the finding for a step that raised this."""
     return Finding(step, State.FAILED, error.message, error.hint, seconds, type(error))
 
 
-def ok(step: str, text: str, seconds: float = 0.0) -> Finding:
+def ok(step: str, text: str, seconds: float | None = None) -> Finding:
     """Give the finding for a step that is as it should be."""
     return Finding(step, State.OK, text, "", seconds)
 

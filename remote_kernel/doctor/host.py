@@ -19,9 +19,16 @@ _FIRST_WITH_CURVE = (7, 3)
 
 def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
     """Give the findings of everything that `checkup` tells; `asked` and `answered` are the wall clock's here."""
+    took: dict[str, float] = {**found["seconds"], "ipykernel": found["seconds"].get("python", 0.0)}
+    for finding in _all(options, found, noise, asked, answered):
+        yield finding._replace(seconds=took.get(finding.step, 0.0))
+
+
+def _all(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
     errors = {step: by_name(*told) for step, told in found["errors"].items()}
     shown = noise.strip().splitlines()[:1]
     yield ok("shell", f"it prints text when it starts ('{shown[0][:60]}'), which is skipped" if shown else "quiet")
+    yield _init(options, found.get("init"))
     if "python" in errors:
         yield failed("python", errors["python"])
     else:
@@ -34,9 +41,21 @@ def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float
         yield failed("sockets", errors["sockets"])
     else:
         yield ok("sockets", f"{found['folder'].rpartition('/')[0]} takes the connection file and Unix sockets (ipc)")
-    yield _disk(found["disks"])
+    yield _disk(found["disks"], found.get("refused", {}))
     yield _logout(found)
     yield _clock(float(found["clock"]), asked, answered)
+
+
+def _init(options: LaunchOptions, ended: tuple[int, str] | None) -> Finding:
+    if ended is None:
+        return ok("init", "there is no --init")
+    status, last = ended
+    if status == 0:
+        return ok("init", f"'{options.init}' runs")
+    text = f"'{options.init}' ended with status {status}{': ' + last if last else ''}"
+    return warning(
+        "init", text, "try it there in a login shell, and mend --init: a kernel starts all the same behind it"
+    )
 
 
 def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any]) -> Iterator[Finding]:
@@ -76,7 +95,10 @@ def _curve(version: str, has: str) -> Finding:
     return ok("curve", "ipykernel there can encrypt its sockets where a front end asks for it; ssh does in any case")
 
 
-def _disk(disks: list[tuple[str, int]]) -> Finding:
+def _disk(disks: list[tuple[str, int]], refused: dict[str, str]) -> Finding:
+    if refused:
+        shown = "; ".join(f"{place}: {reason}" for place, reason in refused.items())
+        return warning("disk", f"nothing can be written to {shown}", "make room there; 'df' and 'quota' show more")
     if not disks:
         return unknown("disk", "none of the usual folders is there")
     shown = ", ".join(f"{place} {_size(free)}" for place, free in disks)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from remote_kernel.doctor.entry import look_behind
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.endpoint import parse_jumps
 from remote_kernel.errors import (
@@ -51,13 +52,14 @@ _STEP_OF = {
 
 
 class Hop(NamedTuple):
-    """One server on the way; `command` is the ProxyCommand that leads to it, empty for none."""
+    """One server on the way; `command` is the ProxyCommand that leads to it, empty for none, and `way` leads there."""
 
     name: str
     host: str
     port: int
     command: str
     connect_seconds: float
+    way: LaunchOptions
 
 
 def step_of(error: RemoteKernelError) -> str:
@@ -78,7 +80,7 @@ def hops(options: LaunchOptions) -> list[Hop]:
         found = hops_of(options)
     except Failure as failure:
         raise explain(options, str(failure), 255, b"") from None
-    return [Hop(hop.host, hop.host, hop.port, hop.proxy_command, hop.connect_seconds) for hop in found]
+    return [Hop(hop.host, hop.host, hop.port, hop.proxy_command, hop.connect_seconds, options) for hop in found]
 
 
 def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:
@@ -87,7 +89,7 @@ def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:
     before: list[Hop] = []
     if jumps != "none" and depth < _DEEPEST:
         for at, jump in enumerate(parse_jumps(jumps)):
-            way = LaunchOptions(jump, ssh_config=options.ssh_config)
+            way = LaunchOptions(jump, parse_jumps(jumps)[:at], ssh_config=options.ssh_config)
             found = _hops_of_ssh(way, depth + 1)
             before += found if at == 0 else found[-1:]  # those behind the first are reached from the one before
     command = config.get("proxycommand", "none")
@@ -98,35 +100,42 @@ def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:
         port=int(config.get("port", "22")),
         command="" if command == "none" else command,
         connect_seconds=float(seconds) if seconds not in ("none", "0") else openssh.CONNECT_SECONDS,
+        way=options,
     )
     return [*before, last]
 
 
-def first_hop(way: Sequence[Hop]) -> Iterator[Finding]:
-    """Look up the first server's name, and see that an SSH server answers on its port."""
+def addresses(way: Sequence[Hop]) -> Finding:
+    """Look up the first server's name; the others' are looked up by the one before."""
     hop = way[0]
     if hop.command:
-        text = f"{hop.name} is reached by the ProxyCommand '{hop.command}', which is not looked into"
-        yield unknown("name", text)
-        yield unknown("reach", text)
-        return
-    began = time.monotonic()
+        return unknown("name", f"{hop.name} is reached by the ProxyCommand '{hop.command}'")
     try:
         found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
         error = UnknownHost(f"the name {hop.host} has no address", "check the spelling, the network and the VPN")
-        yield failed("name", _at_a_jump_host(error, way), time.monotonic() - began)
-        return
-    addresses = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
-    yield ok("name", f"{hop.host} is {addresses}", time.monotonic() - began)
-    began = time.monotonic()
+        return failed("name", _at_a_jump_host(error, way))
+    return ok("name", f"{hop.host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}")
+
+
+def reach(options: LaunchOptions, way: Sequence[Hop], chatter: list[str]) -> list[str]:
+    """See that an SSH server answers at every hop, and give what each says; `chatter` is for what ssh says meanwhile.
+
+    Those behind a jump host are asked through it where nothing else will tell of them. Raises TransportError's kinds.
+    """
+    hop = way[0]
     try:
-        version = _banner(hop)
+        said = [f"{hop.name} by its ProxyCommand" if hop.command else f"{hop.host} port {hop.port}: {_banner(hop)}"]
     except TransportError as error:
-        yield failed("reach", _at_a_jump_host(error, way), time.monotonic() - began)
-        return
-    behind = "".join(f"; {after.name} lies behind it" for after in way[1:])
-    yield ok("reach", f"{hop.host} port {hop.port} answers: {version}{behind}", time.monotonic() - began)
+        raise _at_a_jump_host(error, way) from error
+    for before, after in itertools.pairwise(way):
+        where = f"{after.host} port {after.port}"
+        if choice.name(options) == "openssh" and not openssh.master_pid(options):
+            version = look_behind(options, before.way, after.host, after.port, chatter)
+            said.append(f"{where}, through {before.name}: {version}")
+        else:
+            said.append(f"{where}, through {before.name}")
+    return said
 
 
 def _at_a_jump_host(error: TransportError, way: Sequence[Hop]) -> TransportError:
@@ -163,38 +172,6 @@ def _banner(hop: Hop) -> str:
 def _no_ssh(where: str) -> TransportError:
     hint = "check that an SSH server runs there and accepts connections from here"
     return TransportError(f"{where} closed the connection before the login", hint)
-
-
-def entry(chatter: Sequence[str], options: LaunchOptions, seconds: float) -> Iterator[Finding]:
-    """Tell from what ssh said of its work how the host key and the login were."""
-    said = "\n".join(chatter)
-    if choice.name(options) != "openssh":
-        yield ok("host key", "every server on the way showed the key on record")
-        yield ok("login", "logged in, in Python", seconds)
-        return
-    how = re.search(r'^Authenticated to (\S+) .*using "([^"]+)"', said, re.MULTILINE)
-    if not how:
-        pid = openssh.master_pid(options)
-        text = f"the shared connection was up already (process {pid})" if pid else "ssh does not say"
-        yield unknown("host key", f"not looked at: {text}", f"run 'remote_kernel logout {options.endpoint}' to see it")
-        yield ok("login", text, seconds) if pid else unknown("login", text)
-        return
-    key = re.search(r"Server host key: (\S+) (\S+)", said)
-    yield ok("host key", f"{key[1]} {key[2]} is the one on record" if key else "it is the one on record")
-    yield ok("login", f"let in by {how[2]}{_methods(said)}", seconds)
-
-
-def tried(chatter: Sequence[str]) -> str:
-    """Give what the server offered to log in with and what was tried; empty where ssh does not say."""
-    said = "\n".join(chatter)
-    keys = re.findall(r"Offering public key: (\S+)", said)
-    keys += re.findall(r"Trying private key: (\S+)", said)
-    return _methods(said) + (f", tried: {', '.join(dict.fromkeys(keys))}" if keys else ", no key was tried")
-
-
-def _methods(said: str) -> str:
-    offered = re.findall(r"Authentications that can continue: (\S+)", said)
-    return f"; the server offers {offered[0]}" if offered else ""
 
 
 def sessions(options: LaunchOptions) -> Finding:

@@ -42,9 +42,12 @@ def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: b
 
 
 def talkative(options: LaunchOptions, argv: list[str]) -> list[str]:
-    """Give a carrier's command with which it tells on stderr what it does, where it can."""
+    """Give a carrier's command with which it tells on stderr what it does."""
     # Not -v: with that a master in the background would hold on to stderr.
-    return [argv[0], "-oLogLevel=DEBUG1", *argv[1:]] if name(options) == "openssh" else argv
+    if name(options) == "openssh":
+        return [argv[0], "-oLogLevel=DEBUG1", *argv[1:]]
+    program = argv.index(PROGRAM) + 1
+    return [*argv[:program], "-v", *argv[program:]]
 
 
 def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool) -> list[str]:

@@ -15,7 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from remote_kernel.errors import HostKeyChanged, TransportError, UsageError
+from remote_kernel.errors import (
+    AuthenticationFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
+    RemoteKernelError,
+    TransportError,
+    UsageError,
+)
 from remote_kernel.options import LaunchOptions, print_duration
 from remote_kernel.transport import breaker, choice, known_hosts, openssh
 from remote_kernel.transport.paramiko_failure import Failure
@@ -44,9 +51,21 @@ def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float
                 and _forgets_old_key(str(failure), error.message, person)
             )
             if not is_agreed:
-                raise error from None
+                raise (_told_in_person(options, error) if person else error) from None
     breaker.clear(options)
     return said
+
+
+def _told_in_person(options: LaunchOptions, error: RemoteKernelError) -> RemoteKernelError:
+    """Give the error without the advice to log in: that is what the person has just tried."""
+    hints = {
+        AuthenticationFailed: "check the user name and what you typed; who runs the server knows how it lets you in",
+        HostKeyUnknown: "ask who runs the server for its fingerprint, and log in again",
+    }
+    for kind, hint in hints.items():
+        if isinstance(error, kind) and options.login_command() in error.hint:
+            return kind(error.message, hint)
+    return error
 
 
 class Status(NamedTuple):

@@ -173,6 +173,15 @@ def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool 
     return [ssh_program(), *words, *where(options), remote_command]
 
 
+def reach_argv(options: LaunchOptions, host: str, port: int) -> list[str]:
+    """Give the command that carries bytes from that server to a port that it can reach; over no shared connection.
+
+    Raises SshNotFound, SshConfigError.
+    """
+    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", *_plain_connection(effective_config(options))]
+    return [ssh_program(), *words, "-W", f"[{host}]:{port}", *where(options)]
+
+
 def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool) -> list[str]:
     """Give the command that runs `remote_command` there for a person, at a terminal of its own if `terminal`.
 
@@ -245,4 +254,4 @@ def _with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return stderr
-    return done.stderr.decode("utf-8", "replace") if done.returncode == 255 else stderr
+    return done.stderr.decode("utf-8", "replace") or stderr if done.returncode == 255 else stderr

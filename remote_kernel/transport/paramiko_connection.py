@@ -23,9 +23,9 @@ from typing import Any
 import paramiko
 import sshtunnel
 
-from remote_kernel.transport.known_hosts import known_keys
+from remote_kernel.transport.known_hosts import fingerprint, known_keys
 from remote_kernel.transport.paramiko_config import Hop
-from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
+from remote_kernel.transport.paramiko_failure import CHATTER, Failure, at_a_jump_host
 from remote_kernel.transport.paramiko_hosts import name_of, verify
 from remote_kernel.transport.paramiko_login import log_in
 from remote_kernel.transport.paramiko_secrets import Secrets
@@ -228,6 +228,9 @@ def _shake_hands(opened: socket.socket, hop: Hop, undo: ExitStack, secrets: Secr
         if isinstance(error, paramiko.IncompatiblePeer):
             raise Failure(f"Unable to negotiate with {hop.host} port {hop.port}: {error}") from error
         raise Failure(f"Connection closed by {hop.host} port {hop.port}") from error
+    CHATTER.debug("debug1: Remote protocol version 2.0, remote software version %s", transport.remote_version[8:])
+    CHATTER.debug("debug1: Authenticating to %s:%s as '%s'", hop.host, hop.port, hop.user)
+    CHATTER.debug("debug1: Server host key: %s %s", key.get_name(), fingerprint(key.asbytes()))
     verify(hop, key, secrets.person)
     log_in(transport, hop, secrets)
     return transport

@@ -1,7 +1,14 @@
-"""Say what went wrong in the words that OpenSSH uses: one table tells the causes of both transports apart."""
+"""Say what goes on, and what went wrong, in the words that OpenSSH uses: who reads them need not know which spoke."""
 
 from __future__ import annotations
 
+import logging
+import sys
+
+CHATTER = logging.getLogger("remote_kernel.ssh")
+"""What the connection does, in the words of OpenSSH's LogLevel DEBUG1."""
+CHATTER.propagate = False
+CHATTER.addHandler(logging.NullHandler())
 ENDED_BEFORE_THE_TARGET = (
     "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535"
 )
@@ -15,3 +22,9 @@ def at_a_jump_host(failure: Failure) -> Failure:
     """Give the failure of a jump host as the ssh behind it tells it."""
     text = str(failure)
     return failure if ENDED_BEFORE_THE_TARGET in text else Failure(f"{text}\n{ENDED_BEFORE_THE_TARGET}")
+
+
+def be_talkative() -> None:
+    """Let the chatter go to stderr."""
+    CHATTER.addHandler(logging.StreamHandler(sys.stderr))
+    CHATTER.setLevel(logging.DEBUG)

@@ -10,7 +10,7 @@ import paramiko
 
 from remote_kernel.transport.known_hosts import fingerprint, known_keys, known_name, remember
 from remote_kernel.transport.paramiko_config import Hop
-from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.paramiko_failure import CHATTER, Failure
 from remote_kernel.transport.person import Person
 
 _WARNING = """\
@@ -37,6 +37,7 @@ def verify(hop: Hop, key: paramiko.PKey, person: Person | None = None) -> None:
         raise Failure(f"WARNING: REVOKED HOST KEY DETECTED for {name}\nHost key verification failed.")
     known = [other for other in known if not other.revoked]
     if any(other.blob == blob for other in known):
+        CHATTER.debug("debug1: Host '%s' is known and matches the %s host key.", name, kind)
         return
     for other in known:
         if other.kind == key.get_name():
@@ -47,6 +48,7 @@ def verify(hop: Hop, key: paramiko.PKey, person: Person | None = None) -> None:
     if any(other.blob == blob and other.revoked for other in without_port):
         raise Failure(f"WARNING: REVOKED HOST KEY DETECTED for {hop.host}\nHost key verification failed.")
     if any(other.blob == blob and not other.revoked for other in without_port):
+        CHATTER.debug("debug1: Host '%s' is known and matches the %s host key.", hop.host, kind)
         return
     doubt = f"The authenticity of host '{name}' can't be established: {kind} key fingerprint is {fingerprint(blob)}."
     if not known and hop.strict in ("accept-new", "no", "off"):

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 import paramiko
 
 from remote_kernel.transport import vault
+from remote_kernel.transport.known_hosts import fingerprint
 from remote_kernel.transport.paramiko_config import Hop
-from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.paramiko_failure import CHATTER, Failure
 from remote_kernel.transport.paramiko_secrets import ATTEMPTS, Secrets
 
 _PASSWORD_PROMPT = re.compile(r"passw|kennwort|mot de passe|contraseña", re.IGNORECASE)
@@ -44,15 +45,18 @@ class _Login:
             "keyboard-interactive": self._interactive,
             "password": self._password,
         }
-        partly = False
+        partly, last = False, "none"
         while allowed:
+            CHATTER.debug("debug1: Authentications that can continue: %s", ",".join(allowed))
             for method, attempt in tries.items():
                 further = attempt() if method in allowed else None
                 if further is not None:
-                    allowed, partly = further, True
+                    allowed, partly, last = further, True, method
                     break
             else:
                 raise self._refusal(allowed, partly)
+        where = f"{self._hop.host} ([{self._hop.host}]:{self._hop.port})"
+        CHATTER.debug('Authenticated to %s using "%s".', where, last)
 
     def _first_answer(self) -> list[str]:
         try:
@@ -84,10 +88,12 @@ class _Login:
             raise Failure(many if self._offered > 1 else f"Connection closed by {where}") from error
 
     def _publickey(self) -> list[str] | None:
-        for key in self._keys:  # a server that wants two keys gets those that are left
+        for path, key in self._keys:  # a server that wants two keys gets those that are left
             self._offered += 1
+            CHATTER.debug("debug1: Offering public key: %s %s", path, fingerprint(key.asbytes()))
             further = self._try(self._transport.auth_publickey, key)
             if further is not None:
+                CHATTER.debug("debug1: Server accepts key: %s", path)
                 return further
         return None
 
@@ -143,8 +149,8 @@ class _Login:
             self._secrets.person.hears(text)
 
 
-def _keys(hop: Hop, secrets: Secrets, locked: list[str]) -> Iterator[paramiko.PKey]:
-    """Give the keys to offer, in OpenSSH's order; add the files that need a passphrase to `locked`."""
+def _keys(hop: Hop, secrets: Secrets, locked: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Give the keys to offer and their paths, in OpenSSH's order; add the files that need a passphrase to `locked`."""
     in_agent = {key.asbytes(): key for key in _agent_keys()}
     files = []
     for path in hop.keys:
@@ -154,7 +160,7 @@ def _keys(hop: Hop, secrets: Secrets, locked: list[str]) -> Iterator[paramiko.PK
         else:
             yield from _with_certificates(key, path, hop)
     if not hop.only_these_keys:
-        yield from in_agent.values()
+        yield from (("the agent's", key) for key in in_agent.values())
     for path in files:
         key = _load(path, secrets, locked)
         if key is not None:
@@ -202,7 +208,7 @@ def _unlock(path: str, secrets: Secrets, locked: list[str]) -> paramiko.PKey | N
     return None
 
 
-def _with_certificates(key: paramiko.PKey, path: str, hop: Hop) -> Iterator[paramiko.PKey]:
+def _with_certificates(key: paramiko.PKey, path: str, hop: Hop) -> Iterator[tuple[str, paramiko.PKey]]:
     """Give the key with each certificate that may be its own, and then alone."""
     for certificate in (*hop.certificates, f"{path}-cert.pub"):
         try:
@@ -210,6 +216,6 @@ def _with_certificates(key: paramiko.PKey, path: str, hop: Hop) -> Iterator[para
             key.load_certificate(certificate)
         except (OSError, ValueError, AttributeError, paramiko.SSHException):
             continue  # absent, or of another type of key
-        yield key
+        yield certificate, key
     key.public_blob = None
-    yield key
+    yield path, key

@@ -1,4 +1,4 @@
-"""Be ssh, for those who have none: `python -m … [-t] [-F FILE] [-J HOPS] [-l USER] [-p PORT] HOST COMMAND`.
+"""Be ssh, for those who have none: `python -m … [-t] [-v] [-F FILE] [-J HOPS] [-l USER] [-p PORT] HOST COMMAND`.
 
 The contract is ssh's: stdin and stdout are the remote command's bytes, stderr is for people, the exit status is the
 command's, or 255 when there is no connection. The end of stdin is passed on and ends nothing by itself. Asks
@@ -22,7 +22,7 @@ from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_connection import PACKET_BYTES, WINDOW_BYTES, connect
-from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.paramiko_failure import Failure, be_talkative
 from remote_kernel.transport.paramiko_terminal import lend, put_back
 
 FAILED = 255
@@ -122,6 +122,7 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     """Connect, run the command, carry its bytes; give its exit status. Raises Failure."""
     parser = argparse.ArgumentParser(prog="ssh", allow_abbrev=False)
     parser.add_argument("-t", dest="terminal", action="store_true")
+    parser.add_argument("-v", dest="talkative", action="store_true")
     parser.add_argument("-F", dest="config", default="")
     parser.add_argument("-J", dest="jumps", default="")
     parser.add_argument("-l", dest="user", default=None)
@@ -129,6 +130,8 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     parser.add_argument("host")
     parser.add_argument("command")
     found = parser.parse_args(arguments)
+    if found.talkative:
+        be_talkative()
     config = Config(found.config)
     jumps = parse_jumps(found.jumps) or None
     hops = config.way(Endpoint(found.host, found.user, found.port), jumps)

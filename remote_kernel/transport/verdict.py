@@ -34,8 +34,9 @@ _OF_THE_NETWORK = (UnknownHost, ConnectionRefused, ConnectTimeout, TransportErro
 class _Cause(NamedTuple):
     """What ssh prints, the error it means, what is wrong and what to do.
 
-    In the message {0} is the hop, {1} the first group and {print} the host key's fingerprint, where that is told; in
-    the hint {login} is the command that logs in with a person, and asks about host keys on the way.
+    In the message {0} is the hop, {1} the first group, {print} the host key's fingerprint and {said} what others than
+    ssh said before, where there is such; in the hint {login} is the command that logs in with a person, and asks about
+    host keys on the way.
     """
 
     pattern: str
@@ -113,9 +114,15 @@ _CAUSES = (
         "mend the file that it names",
     ),
     _Cause(
-        r"(?:kex_exchange_identification|Connection (?:closed|reset) by|Connection closed)",
+        r"Unable to negotiate with [^\n]*?: ([^\n]+)",
         TransportError,
-        "{0} closed the connection before the login",
+        "{0} and this machine do not agree on how to encrypt: {1}",
+        "name what it offers in the ssh config, with Ciphers, MACs, KexAlgorithms or HostKeyAlgorithms",
+    ),
+    _Cause(
+        r"(?:kex_exchange_identification|banner exchange: |Connection (?:closed|reset) by|Connection closed)",
+        TransportError,
+        "{0} closed the connection before the login{said}",
         "check that an SSH server runs there and accepts connections from here",
     ),
 )
@@ -159,7 +166,7 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
         texts = (_who(options, stderr, through), *found.groups())
-        message = cause.message.format(*texts, print=_fingerprint(stderr))
+        message = cause.message.format(*texts, print=_fingerprint(stderr), said=_before(cause.pattern, stderr))
         return cause.kind(message, cause.hint.format(login=_login(options)))
     return None
 
@@ -240,6 +247,12 @@ def _last_line(text: str) -> str:
 
 def _first_line(text: str) -> str:
     return next(iter(_lines(text)), "no reason given")
+
+
+def _before(pattern: str, stderr: str) -> str:
+    """Give what was said ahead of ssh's own words, by a ProxyCommand for example, as it belongs into a message."""
+    first = _first_line(stderr)
+    return "" if re.search(pattern, first) else f": {first}"
 
 
 def _lines(text: str) -> list[str]:

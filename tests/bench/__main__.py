@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import copying, footprint, recovery, resending, sessions, starting, traffic, transports
+from tests.bench import contact, copying, footprint, recovery, resending, sessions, starting, traffic, transports
 from tests.bench.world import Row, world
 
 GROUPS = {
@@ -20,6 +20,7 @@ GROUPS = {
     "footprint": footprint.rows,
     "transports": transports.rows,
     "copying": copying.rows,
+    "contact": contact.rows,
     "sessions": sessions.rows,
 }
 

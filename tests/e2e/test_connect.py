@@ -146,7 +146,6 @@ def test_shell_off_a_terminal_reads_its_commands(options: LaunchOptions, kernels
 @pytest.mark.parametrize("shell", ["/bin/dash", "/bin/tcsh", "/usr/bin/fish", "/bin/zsh"])
 def test_every_login_shell(options: LaunchOptions, kernels: Path, target: Server, shell: str) -> None:
     write_kernelspec(kernels, "mine", options)
-    (target.home / ".zshrc").touch()  # else zsh asks a new user to write one
     with target.login_shell(shell):
         done = connect("mine", "--", "python", "-c", "import os, sys; print(os.getcwd(), sys.prefix)")
         assert done.stdout.strip() == f"{options.workdir} {Path(options.python).parents[1]}", done.stderr
@@ -155,7 +154,63 @@ def test_every_login_shell(options: LaunchOptions, kernels: Path, target: Server
             spawned.expect_exact(str(options.python))
             spawned.sendline("exit")
             spawned.expect(pexpect.EOF)
-    (target.home / ".zshrc").unlink()
+
+
+RC = {
+    "bash": ("/bin/bash", {".bashrc": "PATH=/usr/bin:$PATH; export VIRTUAL_ENV=/other; alias hello='echo rc'"}),
+    "dash": ("/bin/dash", {}),
+    "fish": ("/usr/bin/fish", {".config/fish/config.fish": "set -gx PATH /usr/bin $PATH; alias hello 'echo rc'"}),
+    "tcsh": ("/bin/tcsh", {".tcshrc": "setenv PATH /usr/bin:$PATH; setenv VIRTUAL_ENV /other; alias hello echo rc"}),
+    "csh": ("/bin/tcsh", {".cshrc": "setenv PATH /usr/bin:$PATH; alias hello echo rc"}),
+    "zsh": ("/bin/zsh", {".zshrc": "path=(/usr/bin $path); export VIRTUAL_ENV=/other; alias hello='echo rc'"}),
+    "zsh elsewhere": (
+        "/bin/zsh",
+        {".zshenv": "export ZDOTDIR=$HOME/dots", "dots/.zshrc": "PATH=/usr/bin:$PATH; alias hello='echo rc'"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RC)
+def test_rc_files_do_not_put_another_python_first(
+    options: LaunchOptions, kernels: Path, target: Server, case: str
+) -> None:
+    shell, files = RC[case]
+    write_kernelspec(kernels, "mine", options)
+    before = set(os.listdir("/tmp"))
+    made = [target.home / name for name in files]
+    for path, text in zip(made, files.values(), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    try:
+        with target.login_shell(shell), terminal("mine") as spawned:
+            spawned.sendline("which python3")
+            spawned.expect_exact(str(Path(options.python).parent / "python3"))
+            spawned.sendline("echo $VIRTUAL_ENV at $HOME")
+            spawned.expect_exact(f"{Path(options.python).parents[1]} at {target.home}\r\n")
+            if files:
+                spawned.sendline("hello")
+                spawned.expect(r"rc\r\n")
+            spawned.sendline("env")
+            spawned.sendline("echo the e''nd")
+            spawned.expect("the end")
+            assert "RK_" not in (spawned.before or "").replace("RK_TEST_REMOTE", "")
+            spawned.sendline("exit 4")
+            spawned.expect(pexpect.EOF)
+            spawned.wait()
+            assert spawned.exitstatus == 4
+    finally:
+        for path in made:
+            path.unlink()
+        shutil.rmtree(target.home / "dots", ignore_errors=True)
+    left = [name for name in set(os.listdir("/tmp")) - before if _owner(f"/tmp/{name}") == target.account.uid]
+    assert not [name for name in left if name.startswith("tmp.")]
+
+
+def _owner(path: str) -> int:
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return -1
 
 
 def test_missing_folder_and_interpreter(options: LaunchOptions, kernels: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pexpect
 import pytest
 
 from remote_kernel.cli.manager import main
+from remote_kernel.errors import KernelNotInstalled
 from remote_kernel.kernelspec import list_kernelspecs
 from remote_kernel.options import find_program
 from remote_kernel.probe import install_ipykernel
-from tests.support.interpreters import base_python
+from tests.support.interpreters import UV, base_python, environment
 from tests.support.kernels import options_for
 from tests.support.servers import Server
 
@@ -176,3 +178,67 @@ def test_install_uses_the_tool_of_the_environment(
         assert set(expected) < set(asked) and "ipykernel" in asked
     finally:
         path.unlink()
+
+
+@pytest.fixture
+def uv(target: Server, remote_folder: Path) -> Iterator[Path]:
+    """Give the real uv, where its installer puts it; it takes packages from a folder, which has a small ipykernel."""
+    wheel = remote_folder / "wheels" / "ipykernel-7.99.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    info = "ipykernel-7.99.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: ipykernel\nVersion: 7.99.0\n")
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+    config = target.home / ".config" / "uv" / "uv.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f'find-links = ["{wheel.parent}"]\nno-index = true\n')
+    program = target.home / ".local" / "bin" / "uv"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(environment(*UV).parent / "uv", program)
+    yield program
+    program.unlink()
+    shutil.rmtree(config.parent)
+    shutil.rmtree(target.home / ".cache" / "uv", ignore_errors=True)
+
+
+def test_environment_of_the_real_uv_is_found_and_gets_ipykernel_from_uv(
+    uv: Path, target: Server, ssh_config: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    project = remote_folder / "quick"
+    made = f"{uv} venv --quiet --python {base_python()} {project}/.venv"
+    subprocess.run(["ssh", "-F", str(ssh_config), "target", made], check=True, timeout=60, stdin=subprocess.DEVNULL)
+    python = project / ".venv" / "bin" / "python"
+
+    before = {one["python"]: one for one in found(ssh_config, capfd)["environments"]}[str(python)]
+    assert (before["kind"], before["name"], before["ipykernel"]) == ("uv", "quick", None)
+    assert not list(project.glob(".venv/lib/*/site-packages/pip"))  # so nothing else than uv can do it
+    assert install_ipykernel(options_for("target", ssh_config, python)).startswith(f"{uv} pip install")
+    after = {one["python"]: one for one in found(ssh_config, capfd)["environments"]}[str(python)]
+    assert after["ipykernel"] == "7.99.0"
+
+
+def test_the_systems_python_is_left_alone(ssh_config: Path) -> None:
+    with pytest.raises(KernelNotInstalled, match="the system's own Python, which is left alone"):
+        install_ipykernel(options_for("target", ssh_config, "/usr/bin/python3"))
+
+
+def test_managed_python_is_left_alone(ssh_config: Path, remote_folder: Path, target: Server) -> None:
+    # An interpreter in a folder of its own, marked as PEP 668 has it: Homebrew's is one, and those that uv installs.
+    prefix = remote_folder / "managed"
+    (prefix / "bin").mkdir(parents=True)
+    real = base_python().resolve()
+    (prefix / "bin" / "python3").symlink_to(real)
+    version = subprocess.run(
+        [str(real), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True
+    )
+    stdlib = prefix / "lib" / f"python{version.stdout.decode().strip()}"
+    (prefix / "lib").mkdir()
+    shutil.copytree(
+        real.parents[1] / "lib" / stdlib.name, stdlib, symlinks=True, ignore=shutil.ignore_patterns("test*")
+    )
+    (stdlib / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=use an environment\n")
+    with pytest.raises(KernelNotInstalled, match="left alone"):
+        install_ipykernel(options_for("target", ssh_config, prefix / "bin" / "python3"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +21,7 @@ from remote_kernel.doctor import host
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import STEPS, Finding, State
 from remote_kernel.kernelspec import read_kernelspec
-from remote_kernel.options import LaunchOptions
+from remote_kernel.options import LaunchOptions, parse_forwards
 from tests.support.kernels import options_for, write_kernelspec
 from tests.support.servers import Servers, free_port, make_key
 
@@ -47,8 +49,8 @@ class World(NamedTuple):
         path.write_text("\n".join([*lines, text]))
         return path
 
-    def options(self, name: str = "target", *lines: str, **replaced: str) -> LaunchOptions:
-        return options_for(name, self.config(*lines, **replaced), self.good)
+    def options(self, name: str = "target", *lines: str, forward: str = "", **replaced: str) -> LaunchOptions:
+        return options_for(name, self.config(*lines, **replaced), self.good, forward=parse_forwards([forward]))
 
 
 @pytest.fixture
@@ -125,6 +127,79 @@ def program(text: str) -> Callable[[World], LaunchOptions]:
     return broken
 
 
+def locked_key(world: World) -> LaunchOptions:
+    path = world.folder / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(path)], check=True)
+    return world.options(IdentityFile=str(path))
+
+
+def open_key(world: World) -> LaunchOptions:
+    path = world.folder / "open"
+    shutil.copy(world.servers.client_key, path)
+    path.chmod(0o644)
+    return world.options(IdentityFile=str(path))
+
+
+def configured(*lines: str, name: str = "target", jump: bool = False) -> Callable[[World], LaunchOptions]:
+    """Let the target, or the jump host, have these lines in its sshd_config."""
+
+    def broken(world: World) -> LaunchOptions:
+        world.undo.enter_context((world.servers.jump if jump else world.servers.target).configured(*lines))
+        return world.options(name)
+
+    return broken
+
+
+def no_common_cipher(world: World) -> LaunchOptions:
+    world.undo.enter_context(world.servers.target.configured("Ciphers aes128-ctr"))
+    return world.options("target", "Host target", "Ciphers aes256-gcm@openssh.com")
+
+
+def many_keys(world: World) -> LaunchOptions:
+    world.undo.enter_context(world.servers.target.configured("MaxAuthTries 2"))
+    for number in range(3):
+        make_key(world.folder / f"key{number}")
+    keys = [f"IdentityFile {world.folder / f'key{number}'}" for number in range(3)]
+    return world.options("target", "Host target", *keys)
+
+
+def no_shell(world: World) -> LaunchOptions:
+    world.undo.enter_context(world.servers.target.login_shell("/usr/sbin/nologin"))
+    return world.options()
+
+
+def changed_key_of_the_jump_host(world: World) -> LaunchOptions:
+    make_key(world.folder / "other")
+    key = " ".join((world.folder / "other.pub").read_text().split()[:2])
+    (world.folder / "known").write_text(f"[{world.servers.jump.host}]:{world.servers.jump.port} {key}\n")
+    return world.options("behind", "Host jump", f"UserKnownHostsFile {world.folder / 'known'}")
+
+
+def full_folder(world: World) -> LaunchOptions:
+    """A disk without room: /dev/full takes nothing, but is no folder; a file system of one page is."""
+    world.patch.setenv("REMOTE_CONN_DIR", str(world.undo.enter_context(full_disk(world.remote))))
+    return world.options()
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[Path]:
+    """Give a folder on a disk that is full, where this may mount one; else one that is not writable."""
+    place = folder / "full"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k,mode=1777", "none", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        place.chmod(0o555)
+        yield place
+        return
+    try:
+        (place / "file").write_bytes(bytes(4096))
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def closed_folder(world: World) -> LaunchOptions:
     world.patch.setenv("REMOTE_CONN_DIR", "/proc/none")
     return world.options()
@@ -132,13 +207,10 @@ def closed_folder(world: World) -> LaunchOptions:
 
 HERE = ("HostName 127.0.0.1", "StrictHostKeyChecking no")
 
-# The step that fails, the kind of error, and words of what is said and of what to do.
-BROKEN: dict[str, tuple[Callable[[World], LaunchOptions], str, type[errors.RemoteKernelError], str, str]] = {
-    "no ssh program": (no_program, "ssh", errors.SshNotFound, "/nothing/ssh", "install the OpenSSH client"),
-    "bad option": (
-        lambda world: world.options("target", "Host target", "Colour blue"),
-        *("config", errors.SshConfigError, "colour", "mend the file"),
-    ),
+Fault = tuple[Callable[[World], LaunchOptions], str, type[errors.RemoteKernelError], str, str]
+
+# How it is broken, the step that fails, the kind of error, and words of what is said and of what to do.
+BROKEN: dict[str, Fault] = {
     "no such config": (
         lambda world: options_for("target", world.folder / "none", world.good),
         *("config", errors.SshConfigError, "none", "mend the file"),
@@ -155,7 +227,7 @@ BROKEN: dict[str, tuple[Callable[[World], LaunchOptions], str, type[errors.Remot
     "no ssh server": (no_ssh_server, "reach", errors.TransportError, "closed the connection", "SSH server"),
     "jump host down": (
         lambda world: world.options("behind", "Host jump", f"Port {free_port()}"),
-        *("reach", errors.JumpHostFailed, "jump host jump cannot be reached", "check the port"),
+        *("reach", errors.JumpHostFailed, "cannot be reached: nothing answers", "check the port"),
     ),
     "jump host unknown": (
         lambda world: world.options("behind", "Host jump", "HostName no-such-jump.invalid"),
@@ -170,7 +242,7 @@ BROKEN: dict[str, tuple[Callable[[World], LaunchOptions], str, type[errors.Remot
     "changed host key": (changed_key, "host key", errors.HostKeyChanged, "changed", "remote_kernel login target"),
     "wrong key": (
         wrong_key,
-        *("login", errors.AuthenticationFailed, "the server offers publickey, tried: ", "IdentityFile"),
+        *("login", errors.AuthenticationFailed, "offers publickey, tried: ", "IdentityFile"),
     ),
     "closed shell": (closed_shell, "shell", errors.RemoteShellNoise, "closed for maintenance", "rc files"),
     "noise for a Python": (
@@ -198,7 +270,67 @@ BROKEN: dict[str, tuple[Callable[[World], LaunchOptions], str, type[errors.Remot
         lambda world: world.options()._replace(workdir="~/no such"),
         *("folder", errors.RemoteError, "no folder '~/no such'", "--workdir"),
     ),
+    "key with a passphrase": (
+        locked_key,
+        *("login", errors.AuthenticationFailed, "has a passphrase", "remote_kernel login target"),
+    ),
+    "password only": (
+        configured("PasswordAuthentication yes", "AuthenticationMethods password"),
+        *("login", errors.AuthenticationFailed, "offers password", "remote_kernel login target"),
+    ),
+    "second factor": (
+        configured("KbdInteractiveAuthentication yes", "AuthenticationMethods publickey,keyboard-interactive"),
+        *("login", errors.AuthenticationFailed, "keyboard-interactive", "remote_kernel login target"),
+    ),
+    "user not allowed": (
+        configured("AllowUsers somebody_else"),
+        *("login", errors.AuthenticationFailed, "tried: ", "load the key into ssh-agent"),
+    ),
+    "no such user": (
+        lambda world: world.options("nobody_of_that_name@target"),
+        *("login", errors.AuthenticationFailed, "nobody_of_that_name@target does not let you in", "IdentityFile"),
+    ),
+    "too many keys": (many_keys, "login", errors.AuthenticationFailed, "too many keys", "IdentitiesOnly yes"),
+    "jump host that does not let in": (
+        configured("AllowUsers somebody_else", name="behind", jump=True),
+        *("login", errors.AuthenticationFailed, "jump host", "IdentityFile"),
+    ),
+    "jump host's key changed": (
+        changed_key_of_the_jump_host,
+        *("host key", errors.HostKeyChanged, "jump host", "remote_kernel login behind"),
+    ),
+    "no shell": (no_shell, "shell", errors.RemoteShellNoise, "not available", "rc files"),
+    "forced command": (
+        configured("ForceCommand echo only sftp here"),
+        *("shell", errors.RemoteShellNoise, "only sftp here", "rc files"),
+    ),
+    "init that ends": (
+        lambda world: world.options()._replace(init="exit 3"),
+        *("python", errors.PythonNotFound, "exit status 3", "--init"),
+    ),
+    "old Python": (
+        program("#!/bin/sh\necho 'Unknown option: -I' >&2; exit 2\n"),
+        *("python", errors.PythonNotFound, "does not run", "3.8 or later"),
+    ),
+    "full disk": (full_folder, "sockets", errors.RemoteFolderError, "full", "free some space"),
+    "proxy command fails": (
+        lambda world: world.options("odd", "Host odd", "ProxyCommand sh -c 'echo no way today >&2; exit 3'", *HERE),
+        *("reach", errors.TransportError, "before the login", "SSH server"),
+    ),
     "closed folder": (closed_folder, "sockets", errors.RemoteFolderError, "/proc/none", "REMOTE_CONN_DIR"),
+}
+
+# What only the ssh program has, or heeds.
+BROKEN_SSH: dict[str, Fault] = {
+    "no ssh program": (no_program, "ssh", errors.SshNotFound, "/nothing/ssh", "install the OpenSSH client"),
+    "bad option": (
+        lambda world: world.options("target", "Host target", "Colour blue"),
+        *("config", errors.SshConfigError, "colour", "mend the file"),
+    ),
+    "no cipher in common": (
+        no_common_cipher,
+        *("reach", errors.TransportError, "cipher", "Ciphers"),
+    ),
 }
 
 
@@ -206,9 +338,21 @@ def in_order(findings: list[Finding]) -> list[str]:
     return [finding.step for finding in sorted(findings, key=lambda finding: STEPS.index(finding.step))]
 
 
+@pytest.mark.over_both("no such config", "closed port", "wrong key", "jump host's key", "second factor", "no shell")
 @pytest.mark.parametrize("fault", BROKEN)
 def test_fault_is_named_and_mended_in_words(world: World, fault: str) -> None:
-    broken, step, kind, says, hint = BROKEN[fault]
+    is_named_and_mended_in_words(world, *BROKEN[fault])
+
+
+@pytest.mark.openssh_only
+@pytest.mark.parametrize("fault", BROKEN_SSH)
+def test_fault_of_ssh_is_named_and_mended_in_words(world: World, fault: str) -> None:
+    is_named_and_mended_in_words(world, *BROKEN_SSH[fault])
+
+
+def is_named_and_mended_in_words(
+    world: World, broken: Callable[[World], LaunchOptions], step: str, kind: type, says: str, hint: str
+) -> None:
     findings = list(examine(broken(world), start=True))
 
     (bad,) = [finding for finding in findings if finding.state is State.FAILED]
@@ -232,6 +376,7 @@ def test_kernel_that_dies_is_the_step_that_fails(world: World) -> None:
     assert "libcuda_that_is_not_there" in bad.text
 
 
+@pytest.mark.openssh_only
 def test_single_session_is_a_warning(world: World) -> None:
     with world.servers.target.configured("MaxSessions 1"):
         findings = {finding.step: finding for finding in examine(world.options(), start=False)}
@@ -239,6 +384,7 @@ def test_single_session_is_a_warning(world: World) -> None:
     assert "MaxSessions" in findings["sessions"].text
 
 
+@pytest.mark.over_both
 def test_healthy_host_is_all_good_and_soon(
     world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,17 +397,55 @@ def test_healthy_host_is_all_good_and_soon(
     findings = {found["step"]: found for found in json.loads(capfd.readouterr().out)}
     assert status == 0
     assert {found["state"] for found in findings.values()} == {"ok"}, findings
-    assert "SHA256:" in findings["host key"]["text"]
-    assert "publickey" in findings["login"]["text"]
+    for step in ("ssh", "config", "reach", "login", "python", "kernel", "cell"):
+        assert findings[step]["seconds"] > 0, step
+    for server in world.servers:  # every hop
+        assert f"port {server.port}" in findings["reach"]["text"]
+        assert f"{server.port} shows ssh-ed25519 SHA256:" in findings["host key"]["text"]
+        assert f"{server.port} lets in by publickey" in findings["login"]["text"]
     assert took - findings["kernel"]["seconds"] < 20  # 3 s where nothing else runs
 
 
+@pytest.mark.openssh_only
 def test_exit_status_is_that_of_the_step(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     config = str(world.config())
     assert main(["doctor", "target", "--ssh-config", config, "--python", "/opt/none/python"]) == 41
     said = capfd.readouterr().out
     assert "✗ python" in said
     assert said.splitlines()[-1] == "? not reached: ipykernel, folder, curve, kernel, cell"
+
+
+def test_init_that_fails_is_a_warning(world: World) -> None:
+    options = world.options()._replace(init="echo loading; no_such_module load cuda")
+    findings = {finding.step: finding for finding in examine(options, start=False)}
+    assert findings["init"].state is State.WARNING
+    assert "status 127" in findings["init"].text
+    assert "no_such_module" in findings["init"].text
+    assert findings["python"].state is State.OK
+
+
+@pytest.mark.openssh_only
+def test_taken_port_is_a_warning(world: World) -> None:
+    taken = world.undo.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+    findings = {f.step: f for f in examine(world.options(forward=f"{taken}:6006"), start=False)}
+    assert findings["forward"].state is State.WARNING
+    assert f"port {taken} of this machine is in use" in findings["forward"].text
+    assert "LOCAL:PORT" in findings["forward"].hint
+
+
+@pytest.mark.openssh_only
+def test_settings_that_cannot_be_read_are_the_step_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with kernelspec_called(tmp_path, "mine", "Mine", monkeypatch) as path:
+        text = (path / "kernel.json").read_text()
+        (path / "kernel.json").write_text(text.replace('"-f"', '"--env", "1BAD=2", "-f"'))
+        for words in (["mine"], []):
+            assert main(["doctor", *words]) == 2
+            said = capfd.readouterr().out
+            assert "✗ config" in said
+            assert "'1BAD=2' is not a variable" in said
+            assert str(path / "kernel.json") in said
 
 
 @contextmanager
@@ -275,6 +459,7 @@ def kernelspec_called(folder: Path, slug: str, display_name: str, patch: pytest.
 
 
 @pytest.mark.parametrize(("slug", "name"), [("python3", "Mine"), ("mine", "Python 3 (ipykernel)")])
+@pytest.mark.openssh_only
 def test_kernelspec_that_vs_code_hides_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slug: str, name: str
 ) -> None:
@@ -288,6 +473,7 @@ def test_kernelspec_that_vs_code_hides_is_a_warning(
 
 SEEN = {
     "errors": {},
+    "seconds": {},
     "survey": {
         "python": "/p",
         "python_version": "3.11",
@@ -319,6 +505,7 @@ SEEN = {
         ({"clock": 10.0}, "clock", State.WARNING),
     ],
 )
+@pytest.mark.openssh_only
 def test_what_the_host_tells(change: dict[str, object], step: str, state: State) -> None:
     options = LaunchOptions(options_for("x", Path("none"), "python3").endpoint)
     findings = host.look(options, {**SEEN, **change}, "", 99.0, 101.0)

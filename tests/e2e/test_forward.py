@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,9 +63,11 @@ def connected(port: int) -> socket.socket:
     return found
 
 
+@pytest.mark.parametrize("over", ["openssh", "paramiko"])
 def test_kernels_forward_carries_bytes_through_a_cut(
-    tmp_path: Path, network: tuple[Relay, Path], remote_python: Path
+    tmp_path: Path, network: tuple[Relay, Path], remote_python: Path, over: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("REMOTE_KERNEL_TRANSPORT", over)
     relay, config = network
     local = free_port()
     with echo_server() as port:
@@ -98,6 +100,25 @@ def test_port_where_nobody_listens_is_closed_and_one_in_use_here_is_told(
             assert f"port {mine} of this machine is in use" in said.read_text()
             taken.close()
             assert wait_until(lambda: f"port {mine} here leads to port 6006 there now" in said.read_text(), 30)
+
+
+def test_second_kernel_of_a_kernelspec_takes_the_port_over(
+    tmp_path: Path, ssh_config: Path, remote_python: Path
+) -> None:
+    local = free_port()
+    with echo_server() as port:
+        options = options_for("target", ssh_config, remote_python, forward=(Forward(local, port),))
+        said = tmp_path / "said"
+        with said.open("wb") as stderr, ExitStack() as second:
+            with running_kernel(tmp_path / "one", options):
+                _, client = second.enter_context(running_kernel(tmp_path / "two", options, stderr=stderr))
+                assert f"port {local} of this machine is in use" in said.read_text()
+                with connected(local) as through_the_first:
+                    assert said_back(through_the_first, b"hello") == b"hello"
+            assert wait_until(lambda: f"port {local} here leads to port {port} there now" in said.read_text(), 30)
+            with connected(local) as through_the_second:
+                assert said_back(through_the_second, b"hello") == b"hello"
+            assert run(client, "6 * 7").result == "42"
 
 
 @pytest.fixture

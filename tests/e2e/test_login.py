@@ -151,7 +151,9 @@ def test_host_key_that_is_not_accepted_is_no_connection(
     with terminal(options_for("target", askable_config, "", transport=over)) as spawned:
         spawned.expect(YES_NO)
         spawned.sendline("no")
-        assert ended(spawned)[0] == errors.HostKeyUnknown.exit_status
+        status, said = ended(spawned)
+        assert status == errors.HostKeyUnknown.exit_status
+        assert "ask who runs the server for its fingerprint" in said
     assert target.log_text().count("Accepted") == logins
     assert not (tmp_path / "known_hosts").exists()
 
@@ -345,6 +347,21 @@ def test_passphrase_is_asked_for(locked: Path, over: str, keyring: Path, tmp_pat
     assert quietly("logout", options).returncode == 0
     with pytest.raises(errors.AuthenticationFailed):
         probe(options)
+
+
+@pytest.mark.parametrize("asking", ["password"], indirect=True)
+def test_wrong_password_is_asked_for_three_times(asking: Path, over: str) -> None:
+    options = options_for("asking", asking, "", transport=over)
+    with terminal(options) as spawned:
+        for _ in range(3):
+            spawned.expect("assword: ")
+            spawned.sendline("wrong")
+        status, said = ended(spawned)
+        assert spawned.getecho()
+    assert status == errors.AuthenticationFailed.exit_status
+    assert "does not let you in: permission denied (password); check the user name and what you typed" in said
+    assert options.login_command() not in said
+    assert "wrong" not in said
 
 
 @pytest.mark.parametrize("asking", ["password"], indirect=True)

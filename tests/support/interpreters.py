@@ -18,6 +18,7 @@ OLDEST, NEWEST = (3, 8), (3, 13)
 
 KERNEL = ("ipykernel>=7,<8", "ipywidgets>=8.1", "matplotlib>=3.8")
 KERNEL_6 = ("ipykernel>=6.20,<7", "ipywidgets>=8.1", "matplotlib>=3.8")
+UV = ("uv>=0.4",)
 
 _BUILD_SECONDS = 600
 
@@ -120,7 +121,7 @@ def _is_open_to_all(path: Path) -> bool:
 
 def main() -> None:
     """Build every environment now: run by scripts/test, so that no test's timeout covers a download."""
-    for requirements in ((), KERNEL, KERNEL_6):
+    for requirements in ((), KERNEL, KERNEL_6, UV):
         print(f"{environment(*requirements)}  {' '.join(requirements) or 'bare'}")
 
 

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pexpect
 import pytest
 
+from remote_kernel.cli.manager import main
 from remote_kernel.options import find_program
 
 
@@ -66,22 +68,30 @@ def test_words_are_offered(environment: dict[str, str], line: str, offered: list
     assert completed(environment, line) == offered
 
 
-def test_installed_completion_works_in_bash(environment: dict[str, str]) -> None:
-    bash = shutil.which("bash")
-    assert bash
-    run(environment, "--install-completion", "bash")
-    script = (
-        '. ~/.bashrc; COMP_WORDS=(remote_kernel connect gp); COMP_CWORD=2; COMP_LINE="${COMP_WORDS[*]}"; '
-        'complete -p remote_kernel >&2; _remote_kernel_completion remote_kernel; echo "${COMPREPLY[@]}"'
-    )
-    program = find_program()
-    assert program
-    path = f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [bash, "--norc", "-c", script],
-        env={**environment, "PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert done.stdout.split() == ["gpu1", "gpu2"], done.stderr
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_tab_completes_in_a_real_shell_after_the_installation(environment: dict[str, str], shell: str) -> None:
+    program, path = find_program(), shutil.which(shell)
+    assert program and path
+    for _ in range(2):
+        said = run(environment, "--install-completion", shell)
+    assert said.startswith(f"{shell} completion installed in {environment['HOME']}")
+    env = {**environment, "PATH": f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb"}
+    dropped = ("ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
+    env = {name: value for name, value in env.items() if name not in dropped}
+    spawned = pexpect.spawn(path, ["-i"], env=env, encoding="utf-8", timeout=30, dimensions=(40, 132))
+    try:
+        spawned.expect("[$%>#] ")
+        for typed, completed_to in (("conn", "connect"), ("connect mi", "connect mine"), ("login la", "login lab1")):
+            spawned.send(f"remote_kernel {typed}\t")
+            # Shells write what was completed in parts, and again: what is asked for is the line in the end.
+            spawned.expect(r"[^\n]*".join(completed_to.split()))
+            spawned.sendcontrol("u")
+    finally:
+        spawned.close(force=True)
+
+
+def test_completion_for_a_shell_that_there_is_none_for(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["--install-completion", "tcsh"]) == 2
+    assert "name one of bash, zsh, fish" in capfd.readouterr().err
+    assert main(["--show-completion", "fish"]) == 0
+    assert "complete --command remote_kernel" in capfd.readouterr().out
