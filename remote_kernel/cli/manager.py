@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import add, completion, connect, demo, doctor, edit, files, forward, kept, listing, login
-from remote_kernel.cli.edge import note, run
+from remote_kernel.cli.edge import complain, note, run
+from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import find_kernelspec, remove_kernelspec, require_added
 
 EXAMPLES = """\b
@@ -29,6 +30,18 @@ Examples:
   remote_kernel delete "Remote CUDA" remote_python_gpu1 --yes
 """
 
+# What other tools call these; a likeness of letters would suggest something else.
+_OTHER_NAMES = {
+    **dict.fromkeys(("remove", "rm", "uninstall"), "delete"),
+    **dict.fromkeys(("install", "create", "new"), "add"),
+    **dict.fromkeys(("ssh", "shell"), "connect"),
+    **dict.fromkeys(("cp", "copy", "scp", "rsync", "push", "pull"), "sync"),
+    **dict.fromkeys(("kill", "shutdown"), "stop"),
+    **dict.fromkeys(("ls", "specs"), "list"),
+    **dict.fromkeys(("check", "test"), "doctor"),
+    **dict.fromkeys(("attach", "reattach"), "resume"),
+}
+
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -38,6 +51,9 @@ app = typer.Typer(
 
 def main(arguments: list[str]) -> int:
     """Run the manager with these arguments, the program's name left out, and give the exit status."""
+    if arguments and (meant := _OTHER_NAMES.get(arguments[0])):
+        complain("remote_kernel", f"no such command '{arguments[0]}'; see 'remote_kernel {meant} --help'")
+        return UsageError.exit_status
     return run(app, "remote_kernel", arguments)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from remote_kernel.errors import HostKeyChanged, TransportError, UsageError
+from remote_kernel.errors import AuthenticationFailed, HostKeyChanged, RemoteKernelError, TransportError, UsageError
 from remote_kernel.options import LaunchOptions, print_duration
 from remote_kernel.transport import breaker, choice, known_hosts, openssh
 from remote_kernel.transport.paramiko_failure import Failure
@@ -44,7 +44,7 @@ def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float
                 and _forgets_old_key(str(failure), error.message, person)
             )
             if not is_agreed:
-                raise error from None
+                raise _for_a_person(error) if person else error from None
     breaker.clear(options)
     return said
 
@@ -88,6 +88,14 @@ def log_out(options: LaunchOptions) -> str:
     with _told(options):
         names = paramiko_entry.forget(options)
     return f"removed from the keyring: {', '.join(names)}" if names else ""
+
+
+def _for_a_person(error: RemoteKernelError) -> RemoteKernelError:
+    """Give a refusal another hint than the one to log in, which the person has just done."""
+    if not isinstance(error, AuthenticationFailed):
+        return error
+    hint = "check the user name, the password, and that the server knows your key"
+    return AuthenticationFailed(error.message, hint)
 
 
 @contextmanager

@@ -356,6 +356,18 @@ def test_nothing_is_asked_off_a_terminal(asking: Path, over: str) -> None:
     assert f"run '{options.login_command()}' in a terminal" in done.stderr
 
 
+@pytest.mark.parametrize("asking", ["password"], indirect=True)
+def test_refused_password_is_not_told_to_log_in(asking: Path, over: str) -> None:
+    with terminal(options_for("asking", asking, "", transport=over)) as spawned:
+        while spawned.expect(["assword: ", r"remote_kernel: .*\r\n"]) == 0:
+            spawned.sendline("not it")
+        said = str(spawned.after)
+        assert ended(spawned)[0] == errors.AuthenticationFailed.exit_status
+    assert "does not let you in" in said
+    assert "check the user name, the password" in said
+    assert "login" not in said
+
+
 @pytest.mark.parametrize("asking", ["password", "interactive password"], indirect=True)
 def test_ctrl_c_at_the_prompt_ends_it_and_leaves_the_terminal_as_it_was(asking: Path, over: str) -> None:
     with terminal(options_for("asking", asking, "", transport=over)) as spawned:
