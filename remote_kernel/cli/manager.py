@@ -30,6 +30,18 @@ Examples:
   remote_kernel delete "Remote CUDA" remote_python_gpu1 --yes
 """
 
+# What other tools call these; a likeness of letters would suggest something else.
+_OTHER_NAMES = {
+    **dict.fromkeys(("remove", "rm", "uninstall"), "delete"),
+    **dict.fromkeys(("install", "create", "new"), "add"),
+    **dict.fromkeys(("ssh", "shell"), "connect"),
+    **dict.fromkeys(("cp", "copy", "scp", "rsync", "push", "pull"), "sync"),
+    **dict.fromkeys(("kill", "shutdown"), "stop"),
+    **dict.fromkeys(("ls", "specs"), "list"),
+    **dict.fromkeys(("check", "test"), "doctor"),
+    **dict.fromkeys(("attach", "reattach"), "resume"),
+}
+
 app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -45,6 +57,9 @@ def main(arguments: list[str]) -> int:
         except UsageError as error:
             complain("remote_kernel", str(error))
             return error.exit_status
+    if arguments and (meant := _OTHER_NAMES.get(arguments[0])):
+        complain("remote_kernel", f"no such command '{arguments[0]}'; see 'remote_kernel {meant} --help'")
+        return UsageError.exit_status
     return run(app, "remote_kernel", arguments)
 
 

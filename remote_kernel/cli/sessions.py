@@ -91,7 +91,7 @@ def status(options: argparse.Namespace) -> int:
         lines.append("away      the connection is lost; the kernel and what runs in it go on there")
     if found["running"]:
         running = found["running"]
-        seconds = time.time() - (running["since"] or time.time())
+        seconds = time.time() - running["since"] if running["since"] else 0.0  # none while the connection is away
         code = running["code"].strip().splitlines() or [""]
         by = f" by {running['author']}" if running["author"] else ""
         lines.append(f"running   cell {running['cell']}{by} for {seconds:.0f} s: {code[0][:80]}")

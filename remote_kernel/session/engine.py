@@ -182,7 +182,8 @@ class Engine:
             if self._wire and self._kernel_session:
                 if self.is_busy and self.record.interrupt_mode == "signal":
                     process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
-                await self._send("control", "shutdown_request", {"restart": False})
+                # Not `restart: False`, which a kept kernel's launcher takes for a front end that only leaves.
+                await self._send("control", "shutdown_request", {"restart": True})
             else:
                 process.signal(signal.SIGTERM)
             await process.end()

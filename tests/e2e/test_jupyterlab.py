@@ -23,9 +23,9 @@ from remote_kernel.session.candidates import list_candidates
 from remote_kernel.session.events import Done, Stream
 from remote_kernel.session.notebook import LogFacts, NotebookLog
 from tests.support.ends import ask_agents
-from tests.support.isolation import ORIGINAL_ENVIRON
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.lab import Lab, Page, running_browser, running_lab
+from tests.support.pictures import PLOT
 from tests.support.rkernel import Rkernel, Said, running_rkernel
 from tests.support.servers import Server, is_alive
 
@@ -337,31 +337,8 @@ def test_two_agents_and_a_person_share_a_kernel(notebook: Page, tmp_path: Path, 
     assert {cell.metadata.remote_kernel.verdict for cell in cells} == {"ok", "error"}
 
 
-SHOWN = (
-    "# The notebook is here, its kernel is there",
-    """\
-import getpass, platform
-
-print(f"{getpass.getuser()} on {platform.node()}, Python {platform.python_version()}")""",
-    """\
-import matplotlib.pyplot as plt
-import numpy as np
-
-steps = np.arange(400)
-loss = 0.15 + 2.2 * np.exp(-steps / 90) + np.random.default_rng(1).normal(0, 0.06, 400)
-smooth = np.convolve(loss, np.ones(21) / 21, "valid")
-
-figure, axes = plt.subplots(figsize=(9.6, 3.6))
-axes.plot(steps, loss, color="#bfd0ea", label="each step")
-axes.plot(steps[10:-10], smooth, color="#2a5599", linewidth=2, label="mean of 21 steps")
-axes.set(xlabel="step", ylabel="loss", xlim=(0, 400), ylim=(0, None))
-axes.legend(frameon=False)
-axes.spines[["top", "right"]].set_visible(False)""",
-)
-
-
 def test_notebook_file_runs_from_top_to_bottom(page: Page, target: Server) -> None:
-    write_notebook(page.lab.folder / "remote.ipynb", *SHOWN)
+    write_notebook(page.lab.folder / "remote.ipynb", *PLOT)
     page.open("remote.ipynb")
     page.wait_for_kernel()
 
@@ -371,10 +348,3 @@ def test_notebook_file_runs_from_top_to_bottom(page: Page, target: Server) -> No
     page.find(".jp-OutputArea-output img")
     page.wait_for_kernel()
     assert [kernel["name"] for kernel in page.lab.api("kernels")] == [SLUG]
-    path = ORIGINAL_ENVIRON.get("REMOTE_KERNEL_SCREENSHOT")
-    if path:
-        page.command("application:toggle-left-area")
-        page.command("notebook:move-cursor-up")
-        page.command("notebook:move-cursor-up")
-        page.command("docmanager:save")
-        page.photograph(Path(path))

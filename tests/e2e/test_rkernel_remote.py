@@ -60,6 +60,21 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     assert lines == [f"line {i}" for i in range(len(lines))]
 
 
+def test_restart_and_close_end_a_kept_kernel(
+    alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=True)
+    write_kernelspec(alone.folder / "kernels", "kept", options)
+    alone.open("kept")
+    (first,) = kernels_on(target)
+    assert alone("restart", "work").status == 0
+    assert wait_until(lambda: not is_alive(first))
+    assert alone.exec("6 * 7").out == "42\n"
+    (second,) = kernels_on(target)
+    assert alone("close", "work").status == 0
+    assert wait_until(lambda: not is_alive(second))
+
+
 def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
     assert far.rkernel.exec(COUNT.format(40), "--detach").status == 124
     number = far.rkernel.wait_running("line 2\n")

@@ -185,14 +185,6 @@ class Page:
         """Wait for an output with this text in it."""
         return self.find(".jp-OutputArea-output", text)
 
-    def photograph(self, path: Path) -> None:
-        """Write what the window shows as a PNG of 1400 by 900 pixels."""
-        size = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        # Two frames: one to lay the page out at that size, one to draw it.
-        self.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-        path.write_bytes(self.driver.get_screenshot_as_png())
-
     def press(self, command: str) -> None:
         """Click the button of the notebook's toolbar that is bound to a command."""
         self.find(f".jp-NotebookPanel-toolbar [data-command='{command}']").click()

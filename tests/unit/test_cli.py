@@ -533,6 +533,15 @@ def test_delete_takes_several_and_leaves_the_others(run: Run) -> None:
     assert [spec.slug for spec in list_kernelspecs()] == ["three"]
 
 
+@pytest.mark.parametrize(("other", "command"), manager._OTHER_NAMES.items())
+def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) -> None:
+    said = run(other, "one")
+    assert said.status == 2
+    assert f"'remote_kernel {command} --help'" in said.err
+    assert command in COMMANDS
+    assert other not in COMMANDS
+
+
 def test_delete_of_one_unknown_deletes_none(run: Run) -> None:
     run("add", "gpu1", "--name", "One", "--no-check")
     said = run("delete", "one", "onee")
