@@ -32,6 +32,7 @@ Examples:
   remote_kernel sync . remote:work --exclude '*.ckpt' --exclude /runs/ --watch
   remote_kernel sync . remote:work --no-ignore --checksum --verbose --rsync
   remote_kernel sync me@gpu1:2222 model.py remote:work/ -J me@gate
+  remote_kernel sync storage data/ remote:upload --sftp
 
 'remote:' marks the path on the host; if relative, it starts from the kernelspec's --workdir, else from the home. As
 with rsync, a folder is copied under its own name, and what is inside it if it is written with a slash at the end or
