@@ -30,7 +30,8 @@
     └── SyncError                        60   files cannot be copied, for a reason not told apart below
         ├── NothingToSync                61   there is no such file or folder to copy
         ├── NoRoom                       62   the disk that the files go to is full
-        └── SyncIncomplete               63   some paths could not be copied; the others were
+        ├── SyncIncomplete               63   some paths could not be copied; the others were
+        └── NoSftp                       64   the server has no SFTP, or the user may not use it
 
 A kernel that starts and later ends gives the launcher its own exit status (128 + N for
 signal N); the statuses here are for everything else.
@@ -235,6 +236,12 @@ class SyncIncomplete(SyncError):
     """Some paths could not be copied; the others were."""
 
     exit_status = 63
+
+
+class NoSftp(SyncError):
+    """The server has no SFTP, or this user may not use it."""
+
+    exit_status = 64
 
 
 def by_name(name: str, message: str, hint: str = "") -> RemoteKernelError:

@@ -16,10 +16,10 @@ from remote_kernel.errors import NoSuchKernelspec, SyncIncomplete, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.again import persistently
+from remote_kernel.sync.outcome import Manner, Outcome
 from remote_kernel.sync.place import parse_places
 from remote_kernel.sync.receiver import Wishes
 from remote_kernel.sync.tool import ALL, NEVER
-from remote_kernel.sync.transfer import Manner, Outcome
 from remote_kernel.sync.transfer import sync as copy
 from remote_kernel.sync.watching import watch as watch_folder
 from remote_kernel.target import find_target
@@ -32,6 +32,7 @@ Examples:
   remote_kernel sync . remote:work --exclude '*.ckpt' --exclude /runs/ --watch
   remote_kernel sync . remote:work --no-ignore --checksum --verbose --rsync
   remote_kernel sync me@gpu1:2222 model.py remote:work/ -J me@gate
+  remote_kernel sync storage data/ remote:upload --sftp
 
 'remote:' marks the path on the host; if relative, it starts from the kernelspec's --workdir, else from the home. As
 with rsync, a folder is copied under its own name, and what is inside it if it is written with a slash at the end or
@@ -92,6 +93,13 @@ def sync(
             help="Let rsync carry all files, or none; else, where both ends have it, large ones that have changed.",
         ),
     ] = None,
+    sftp: Annotated[
+        bool,
+        typer.Option(
+            "--sftp",
+            help="Copy over SFTP, as is done without this where the host has no Python or allows nothing but SFTP.",
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every path that is copied or deleted.")] = False,
     *,
     given: Settings,
@@ -111,7 +119,7 @@ def sync(
     wishes = Wishes(delete=delete, dry_run=dry_run, checksum=checksum, names=dry_run or verbose)
     if rsync is not None:
         wishes = wishes._replace(rsync=ALL if rsync else NEVER)
-    manner = Manner(wishes, tuple(exclude or ()), not no_ignore)
+    manner = Manner(wishes, tuple(exclude or ()), not no_ignore, sftp)
     with reporter(f"{source} to {target}") as report:
         if watch:
             watch_folder(

@@ -47,6 +47,10 @@ class Lines:
         """Say that the connection was lost and is tried again."""
         complain("remote_kernel", f"{error.message}; trying again")
 
+    def fell_back(self, error: RemoteKernelError) -> None:
+        """Say that it goes over SFTP, and why."""
+        complain("remote_kernel", f"{error.message}; copying over SFTP instead")
+
 
 class Bar(Lines):
     """Draws a bar with rate and time left, by rich, once there is something to wait for."""

@@ -7,18 +7,23 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import (
     AuthenticationFailed,
     ConnectionLost,
     ConnectTimeout,
+    NoSftp,
     RemoteError,
     RemoteKernelError,
     by_name,
 )
 from remote_kernel.options import LaunchOptions
+from remote_kernel.sftp.client import Sftp
+from remote_kernel.sftp.packets import PipeBroken
 from remote_kernel.sync.wire import Broken, SyncFailure, Wire
 from remote_kernel.transport import breaker, choice, openssh
 from remote_kernel.transport.openssh import to_paste
@@ -29,24 +34,22 @@ _END_SECONDS = 5.0
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
 _PIPE_BYTES = 1 << 20
 
+Process = TypeVar("Process", bound="FarProcess")
 
-class FarEnd:
-    """The remote end, for one `with` block; `wire` leads to it. Leaving the block ends it, in whatever state it is.
 
-    Starting does not wait for the connection: `greet` does.
-    """
+class FarProcess:
+    """The process that carries the bytes of a remote end, for one `with` block. Leaving that ends it, in any state."""
 
-    def __init__(self, options: LaunchOptions, settings: Mapping[str, object]) -> None:
+    def __init__(self, options: LaunchOptions) -> None:
         self._options = options
-        self._marker = f"remote_kernel-{os.urandom(8).hex()}"
-        self._program = bootstrap.program(self._marker, "sync", settings)
-        self._is_greeted = False
         self._is_late = False
 
-    def __enter__(self) -> FarEnd:
-        """Start the carrier. Raises SshNotFound, SshConfigError, UsageError."""
-        command = bootstrap.remote_command(self._options.remote_python(), len(self._program))
-        argv = choice.carrier_argv(self._options, command)
+    def _argv(self) -> list[str]:
+        raise NotImplementedError
+
+    def __enter__(self: Process) -> Process:
+        """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
+        argv = self._argv()
         self._mark = choice.master_mark(self._options)
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
@@ -61,12 +64,11 @@ class FarEnd:
         assert self._process.stdin and self._process.stdout
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe.fileno())
-        self.wire = Wire(self._process.stdout.fileno(), self._process.stdin.fileno())
-        try:
-            self._process.stdin.write(self._program)
-        except OSError:
-            pass  # greet() tells why
+        self._start(self._process.stdout.fileno(), self._process.stdin.fileno())
         return self
+
+    def _start(self, fd_in: int, fd_out: int) -> None:
+        raise NotImplementedError
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin and self._process.stdout
@@ -79,20 +81,86 @@ class FarEnd:
             self._process.wait()
         self._stderr.close()
 
-    def greet(self) -> None:
-        """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise."""
+    def stop(self) -> None:
+        """End the connection: whoever waits for it hears that it broke."""
+        self._process.terminate()
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Give the other end GREETING_SECONDS for what is done in the block."""
         timer = threading.Timer(GREETING_SECONDS, self._give_up)
         timer.start()
         try:
-            _, greeting = self.wire.skip_to(self._marker.encode())
-        except Broken as error:
-            raise self._no_greeting(error.args[0] if error.args else b"") from error
+            yield
         finally:
             timer.cancel()
+
+    def _lost(self) -> RemoteKernelError:
+        """Give the error for a connection that broke in the middle."""
+        if choice.name(self._options) == "openssh":
+            openssh.end_master(self._options, self._mark or choice.master_mark(self._options))
+        return ConnectionLost(f"the connection to {self._options.endpoint} broke", "the same command goes on from here")
+
+    def _give_up(self) -> None:
+        self._is_late = True
+        self._process.terminate()
+
+    def _no_greeting(self, noise: bytes) -> RemoteKernelError:
+        status, said = self._ended()
+        if self._is_late:
+            return ConnectTimeout(
+                f"{self._options.endpoint} does not answer within {GREETING_SECONDS:.0f} s",
+                f"see how long this takes, and whether it asks something: {to_paste(self._options)}",
+            )
+        found = explain(self._options, choice.in_full(self._options, said), status, noise)
+        if isinstance(found, AuthenticationFailed):
+            breaker.trip(self._options, found)
+        return found
+
+    def _ended(self) -> tuple[int | None, str]:
+        """Give its exit status and what it printed, once it has ended."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            status: int | None = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            status = None
+        self._stderr.seek(0)
+        return status if status is None or status >= 0 else None, self._stderr.read().decode("utf-8", "replace").strip()
+
+
+class FarEnd(FarProcess):
+    """The remote end, run by the Python there; `wire` leads to it. Starting does not wait for it: `greet` does."""
+
+    def __init__(self, options: LaunchOptions, settings: Mapping[str, object]) -> None:
+        super().__init__(options)
+        self._marker = f"remote_kernel-{os.urandom(8).hex()}"
+        self._program = bootstrap.program(self._marker, "sync", settings)
+
+    def _argv(self) -> list[str]:
+        command = bootstrap.remote_command(self._options.remote_python(), len(self._program))
+        return choice.carrier_argv(self._options, command)
+
+    def _start(self, fd_in: int, fd_out: int) -> None:
+        self.wire = Wire(fd_in, fd_out)
+        try:
+            assert self._process.stdin
+            self._process.stdin.write(self._program)
+        except OSError:
+            pass  # greet() tells why
+
+    def greet(self) -> None:
+        """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise."""
+        try:
+            with self._patience():
+                _, greeting = self.wire.skip_to(self._marker.encode())
+        except Broken as error:
+            raise self._no_greeting(error.args[0] if error.args else b"") from error
         if "error" in greeting:
             raise by_name(greeting["error"], greeting["message"], greeting["hint"])
         breaker.clear(self._options)
-        self._is_greeted = True
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""
@@ -116,40 +184,42 @@ class FarEnd:
                 f"the remote end of the sync on {self._options.endpoint} failed: {said.splitlines()[-1]}",
                 "the same command goes on from here",
             )
-        self._forget_master()
-        return ConnectionLost(f"the connection to {self._options.endpoint} broke", "the same command goes on from here")
+        return self._lost()
 
-    def _forget_master(self) -> None:
-        if choice.name(self._options) == "openssh":
-            openssh.end_master(self._options, self._mark or choice.master_mark(self._options))
 
-    def _give_up(self) -> None:
-        self._is_late = True
-        self._process.terminate()
+class SftpEnd(FarProcess):
+    """An SFTP server as the remote end; `sftp` speaks with it, once `greet` has been called."""
 
-    def _no_greeting(self, noise: bytes) -> RemoteKernelError:
-        status, said = self._ended()
-        if self._is_late:
-            return ConnectTimeout(
-                f"{self._options.endpoint} does not answer within {GREETING_SECONDS:.0f} s",
-                f"see how long this takes, and whether it asks something: {to_paste(self._options)}",
-            )
-        found = explain(self._options, choice.in_full(self._options, said), status, noise)
-        if isinstance(found, AuthenticationFailed):
-            breaker.trip(self._options, found)
-        return found
+    def _argv(self) -> list[str]:
+        return choice.subsystem_argv(self._options, "sftp")
 
-    def _ended(self) -> tuple[int | None, str]:
-        assert self._process.stdin
-        self._process.stdin.close()
+    def _start(self, fd_in: int, fd_out: int) -> None:
+        self.sftp = Sftp(fd_in, fd_out)
+
+    def greet(self) -> None:
+        """Wait until the server answers. Raises TransportError's kinds, NoSftp."""
         try:
-            status: int | None = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            status = None
-        self._stderr.seek(0)
-        return status if status is None or status >= 0 else None, self._stderr.read().decode("utf-8", "replace").strip()
+            with self._patience():
+                self.sftp.begin()
+        except PipeBroken as error:
+            found = self._no_greeting(error.args[0] if error.args else b"")
+            if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
+                raise found from error
+            raise NoSftp(
+                f"{self._options.endpoint} lets nobody copy files by SFTP",
+                "its sshd needs a line 'Subsystem sftp internal-sftp'",
+            ) from error
+        breaker.clear(self._options)
+
+    def check(self) -> None:
+        """Raise ConnectionLost if the carrier has ended."""
+        if self._process.poll() is not None:
+            raise self.why()
+
+    def why(self) -> RemoteKernelError:
+        """Give the error for a conversation that broke off."""
+        self._ended()
+        return self._lost()
 
 
 def _widen(fd: int) -> None:

@@ -11,7 +11,7 @@ import stat
 from hashlib import blake2b
 
 from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.part import Part, part_path
+from remote_kernel.sync.part import Part, opened_part, part_path
 from remote_kernel.sync.plan import is_same_time
 from remote_kernel.sync.tree import FILE, Entry
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Wire
@@ -111,7 +111,7 @@ class Contents:
 
     def _write_with_care(self, entry: Entry, data: bytes) -> None:
         target = os.path.join(self._root, entry.path)
-        part = self._part(target)
+        part = opened_part(target)
         try:
             incoming = _Incoming(part, target, entry)
             incoming.data(0, data)
@@ -121,7 +121,7 @@ class Contents:
 
     def _file(self, entry: Entry) -> None:
         target = os.path.join(self._root, entry.path)
-        part = self._part(target)
+        part = opened_part(target)
         try:
             incoming = _Incoming(part, target, entry)
             while True:
@@ -154,17 +154,6 @@ class Contents:
             self._moved(0, 1)
         else:
             self.failed.append((entry.path, "it changed here while it was compared; try again"))
-
-    def _part(self, target: bytes) -> Part:
-        try:
-            return Part(target)
-        except PermissionError:
-            folder = os.path.dirname(target)
-            about = os.stat(folder)
-            if about.st_mode & 0o700 == 0o700 or about.st_uid != os.getuid():
-                raise
-            os.chmod(folder, stat.S_IMODE(about.st_mode) | 0o700)  # gets its own mode at the end
-            return Part(target)
 
     def _take_over(self, entry: Entry) -> None:
         """Count a file that rsync has brought."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from hashlib import blake2b
 
 from remote_kernel.sync.tree import PARTS, is_part
@@ -17,13 +18,16 @@ from remote_kernel.sync.tree import PARTS, is_part
 class Part:
     """The unfinished file for one path. `size` is what it held when it was opened. Owns its descriptor."""
 
-    def __init__(self, target: bytes) -> None:
-        """Open it, a new one where there is none or another transfer has it. Raises OSError."""
+    def __init__(self, target: bytes, version: bytes = b"") -> None:
+        """Open it, a new one where there is none or another transfer has it. Raises OSError.
+
+        With a `version` it is one that holds nothing but the beginning of that version of the file.
+        """
         self._target = target
-        self.path = part_path(target)
+        self.path = part_path(target, version)
         self.fd = _open(self.path)
         if self.fd < 0:
-            self.path = part_path(target, b"%d" % os.getpid())
+            self.path = part_path(target, version + b"%d" % os.getpid())
             self.fd = _open(self.path)
         if self.fd < 0:
             raise OSError(0, "another sync is writing it")
@@ -57,6 +61,19 @@ class Part:
         except OSError:
             pass
         self.close()
+
+
+def opened_part(target: bytes, version: bytes = b"") -> Part:
+    """Open the unfinished file, also in a folder of ours that is write-protected. Raises OSError."""
+    try:
+        return Part(target, version)
+    except PermissionError:
+        folder = os.path.dirname(target)
+        about = os.stat(folder)
+        if about.st_mode & 0o700 == 0o700 or about.st_uid != os.getuid():
+            raise
+        os.chmod(folder, stat.S_IMODE(about.st_mode) | 0o700)  # gets its own mode at the end
+        return Part(target, version)
 
 
 def part_path(target: bytes, more: bytes = b"") -> bytes:

@@ -13,6 +13,21 @@ from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, digest, is_part
 from remote_kernel.sync.wire import Broken
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class About(Protocol):
+        """What `os.stat_result` says of a path, as far as it is looked at here."""
+
+        @property
+        def st_mode(self) -> int: ...
+        @property
+        def st_size(self) -> int: ...
+        @property
+        def st_mtime_ns(self) -> int: ...
+
+
 _UNITS = (10**9, 10**3, 100)  # nanoseconds in what some file systems round times down to
 
 
@@ -32,6 +47,17 @@ class Plan:
         self.doomed: list[bytes] = []
         self.failed: list[tuple[bytes, str]] = []
         self.unchanged = 0
+
+    def actions(self, entries: list[Entry]) -> list[tuple[str, bytes]]:
+        """Give all that is to be done, as a verb and a path."""
+        return [
+            *(("replace", path) for path in self.cleared),
+            *(("make", entries[number].path + b"/") for number in self.folders),
+            *(("link", entries[number].path) for number in self.links),
+            *(("copy", entries[number].path) for number in self.wanted),
+            *(("touch", entries[number].path) for number in self.touched),
+            *(("delete", path) for path in self.doomed),
+        ]
 
 
 def check(entries: list[Entry], is_folder: bool) -> None:
@@ -54,48 +80,82 @@ def check(entries: list[Entry], is_folder: bool) -> None:
             folders.add(entry.path)
 
 
-def compare(root: bytes, entries: list[Entry], rules: Rules | None, delete: bool, checksum: bool) -> Plan:
-    """Say what has to be done below `root` so that it holds these entries.
+class Disk:
+    """What is below a folder of this machine. Another class with these methods may stand for one elsewhere."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+
+    def is_there(self) -> bool:
+        """Whether there is such a folder."""
+        return os.path.isdir(self._root)
+
+    def look(self, path: bytes) -> About | None:
+        """Say what is there; a link is itself."""
+        try:
+            return os.lstat(os.path.join(self._root, path))
+        except OSError:
+            return None
+
+    def link_target(self, path: bytes) -> bytes:
+        """Say where a link leads."""
+        return os.readlink(os.path.join(self._root, path))
+
+    def has_digest(self, path: bytes, wanted: bytes) -> bool:
+        """Whether a file's content is that one."""
+        try:
+            return digest(os.path.join(self._root, path)) == wanted
+        except OSError:
+            return False
+
+    def inside(self, path: bytes) -> list[tuple[bytes, bool]]:
+        """Give what is in a folder, by name, and which of that are folders. Raises OSError."""
+        with os.scandir(os.path.join(self._root, path) if path else self._root) as items:
+            return sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
+
+
+def compare(there: Disk, entries: list[Entry], rules: Rules | None, delete: bool, checksum: bool) -> Plan:
+    """Say what has to be done to what is there so that it holds these entries.
 
     With `delete`, what the source lacks goes, if its rules do not leave it out; rules are None for a single file.
     """
     plan = Plan()
-    missing: set[bytes] = set() if os.path.isdir(root) else {b""}
+    missing: set[bytes] = set() if there.is_there() else {b""}
     blocked: set[bytes] = set()
     for number, entry in enumerate(entries):
         parent = entry.path.rpartition(b"/")[0]
         if parent in blocked:
             blocked.add(entry.path)
             continue
-        path = os.path.join(root, entry.path)
-        there = None if parent in missing else _look(path)
-        if there and _is_in_the_way(entry, there.st_mode):
+        about = None if parent in missing else there.look(entry.path)
+        if about and _is_in_the_way(entry, about.st_mode):
             if not delete:
-                plan.failed.append((entry.path, _in_the_way(there.st_mode)))
+                plan.failed.append((entry.path, _in_the_way(about.st_mode)))
                 blocked.add(entry.path)
                 continue
             plan.cleared.append(entry.path)
-            there = None
-        if there is None and entry.kind == FOLDER:
+            about = None
+        if about is None and entry.kind == FOLDER:
             missing.add(entry.path)
-        _decide(plan, number, entry, path, there, checksum)
+        _decide(plan, number, entry, there, about, checksum)
     if delete and rules and b"" not in missing:
-        _doom(plan, root, entries, rules)
+        _doom(plan, there, entries, rules)
     return plan
 
 
 def is_same_time(wanted: int, there: int) -> bool:
-    """Whether the times (nanoseconds) are equal as far as the file system there can tell."""
-    return wanted == there or any(there % unit == 0 and wanted // unit == there // unit for unit in _UNITS)
+    """Whether the times (nanoseconds) are equal as far as the file system at either end, or SFTP, can tell."""
+    return wanted == there or any(
+        0 in (wanted % unit, there % unit) and wanted // unit == there // unit for unit in _UNITS
+    )
 
 
-def below(root: bytes, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
+def below(there: Disk, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
     """Give what is in a folder and no rule protects, what is inside before its folder, and whether that is all."""
     found: list[bytes] = []
     is_all = True
     try:
-        with os.scandir(os.path.join(root, path)) as items:
-            inside = sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
+        inside = there.inside(path)
     except OSError:
         return [], False
     for name, is_folder in inside:
@@ -104,20 +164,13 @@ def below(root: bytes, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
             is_all = False
             continue
         if is_folder:
-            more, emptied = below(root, item, rules)
+            more, emptied = below(there, item, rules)
             found += more
             is_all = is_all and emptied
             if not emptied:
                 continue
         found.append(item)
     return found, is_all
-
-
-def _look(path: bytes) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None
 
 
 def _is_in_the_way(entry: Entry, mode: int) -> bool:
@@ -130,52 +183,44 @@ def _in_the_way(mode: int) -> str:
     return f"{kind} is in its place, which only --delete replaces"
 
 
-def _decide(plan: Plan, number: int, entry: Entry, path: bytes, there: os.stat_result | None, checksum: bool) -> None:
+def _decide(plan: Plan, number: int, entry: Entry, there: Disk, about: About | None, checksum: bool) -> None:
     if entry.kind == FOLDER:
-        if there is None:
+        if about is None:
             plan.folders.append(number)
         return
     if entry.kind == LINK:
-        if there is None or not stat.S_ISLNK(there.st_mode) or os.readlink(path) != entry.extra:
+        if about is None or not stat.S_ISLNK(about.st_mode) or there.link_target(entry.path) != entry.extra:
             plan.links.append(number)
-        elif not is_same_time(entry.time, there.st_mtime_ns):
+        elif not is_same_time(entry.time, about.st_mtime_ns):
             plan.touched.append(number)
         else:
             plan.unchanged += 1
         return
-    if there is None or not stat.S_ISREG(there.st_mode) or there.st_size != entry.size:
+    if about is None or not stat.S_ISREG(about.st_mode) or about.st_size != entry.size:
         plan.wanted.append(number)
         return
-    same_time = is_same_time(entry.time, there.st_mtime_ns)
-    if not (_has_digest(path, entry.extra) if checksum else same_time):
+    same_time = is_same_time(entry.time, about.st_mtime_ns)
+    if not (there.has_digest(entry.path, entry.extra) if checksum else same_time):
         plan.wanted.append(number)
-    elif not same_time or there.st_mode & 0o777 != entry.mode:
+    elif not same_time or about.st_mode & 0o777 != entry.mode:
         plan.touched.append(number)
     else:
         plan.unchanged += 1
 
 
-def _has_digest(path: bytes, wanted: bytes) -> bool:
-    try:
-        return digest(path) == wanted
-    except OSError:
-        return False
-
-
-def _doom(plan: Plan, root: bytes, entries: list[Entry], rules: Rules) -> None:
+def _doom(plan: Plan, there: Disk, entries: list[Entry], rules: Rules) -> None:
     known = {entry.path for entry in entries}
     cleared = set(plan.cleared)
     for folder in [b"", *(entry.path for entry in entries if entry.kind == FOLDER)]:
         if folder in cleared:
             continue
         try:
-            with os.scandir(os.path.join(root, folder) if folder else root) as items:
-                inside = sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
+            inside = there.inside(folder)
         except OSError:
             continue
         for name, is_folder in inside:
             path = folder + b"/" + name if folder else name
             if path in known or is_part(name) or rules.leave_out(path, is_folder):
                 continue
-            more, emptied = below(root, path, rules) if is_folder else ([], True)
+            more, emptied = below(there, path, rules) if is_folder else ([], True)
             plan.doomed += [*more, path] if emptied else more

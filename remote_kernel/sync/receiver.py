@@ -12,7 +12,7 @@ from typing import NamedTuple
 from remote_kernel.sync import wire
 from remote_kernel.sync.contents import Contents, basis, has_old_version
 from remote_kernel.sync.part import part_path, sweep
-from remote_kernel.sync.plan import Plan, below, check, compare, is_same_time
+from remote_kernel.sync.plan import Disk, Plan, below, check, compare, is_same_time
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import shown
 from remote_kernel.sync.tool import ALL, CHANGED, NEVER, has_rsync
@@ -73,7 +73,7 @@ class Receiver:
         self.root, entries = find_target(self._target, self.offer)
         self.offer = self.offer._replace(entries=entries)
         rules = self.offer.rules if self.offer.is_folder else None
-        self.plan = compare(self.root, entries, rules, self._wishes.delete, self._wishes.checksum)
+        self.plan = compare(Disk(self.root), entries, rules, self._wishes.delete, self._wishes.checksum)
         self._failed = [(to_bytes(path), reason) for path, reason in self.offer.notes["left"]]
         if self._failed and self.plan.doomed:
             self.plan.doomed = []
@@ -157,7 +157,7 @@ class Receiver:
     def _clear(self, path: bytes) -> None:
         whole = os.path.join(self.root, path)
         if os.path.isdir(whole) and not os.path.islink(whole):
-            found, _ = below(self.root, path, self.offer.rules)
+            found, _ = below(Disk(self.root), path, self.offer.rules)
             for item in found:
                 self._remove(item)
             os.rmdir(whole)
@@ -237,14 +237,7 @@ class Receiver:
             "bytes": sum(entries[number].size for number in plan.wanted),
         }
         if self._wishes.names:
-            found["actions"] = [
-                *(["replace", to_text(path)] for path in plan.cleared),
-                *(["make", to_text(entries[number].path) + "/"] for number in plan.folders),
-                *(["link", to_text(entries[number].path)] for number in plan.links),
-                *(["copy", to_text(entries[number].path)] for number in plan.wanted),
-                *(["touch", to_text(entries[number].path)] for number in plan.touched),
-                *(["delete", to_text(path)] for path in plan.doomed),
-            ]
+            found["actions"] = [[verb, to_text(path)] for verb, path in plan.actions(entries)]
         return found
 
     def _summary(self, contents: Contents) -> dict[str, Any]:

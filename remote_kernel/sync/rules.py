@@ -87,12 +87,12 @@ class Rules:
             if text:
                 found.append((way, text))
         for way, text in found:
-            self._add_above(way, text)
+            self.add_above(way, text)
 
     def read(self, folder: bytes, path: bytes) -> None:
         """Read the .gitignore file of a folder below the root, which is at `path`."""
         if self.use_gitignore:
-            self._add(folder, _read(os.path.join(path, FILE)))
+            self.add(folder, _read(os.path.join(path, FILE)))
 
     def leave_out(self, path: bytes, is_folder: bool) -> bool:
         """Whether a path below the root is left out, if the folder that it is in is not."""
@@ -131,16 +131,18 @@ class Rules:
         """Make the rules that `pack` was called on."""
         rules = cls([_bytes(line) for line in packed["excludes"]], packed["use_gitignore"])
         for folder, text in packed["texts"]:
-            rules._add(_bytes(folder), _bytes(text))
+            rules.add(_bytes(folder), _bytes(text))
         for way, text in packed["above"]:
-            rules._add_above(_bytes(way), _bytes(text))
+            rules.add_above(_bytes(way), _bytes(text))
         return rules
 
-    def _add(self, folder: bytes, text: bytes) -> None:
+    def add(self, folder: bytes, text: bytes) -> None:
+        """Take in the text of the .gitignore file of a folder below the root."""
         if text:
             self.texts[folder], self._parsed[folder] = text, parse(text)
 
-    def _add_above(self, way: bytes, text: bytes) -> None:
+    def add_above(self, way: bytes, text: bytes) -> None:
+        """Take in the one of a folder over it, with the way from there to the root; the nearest comes first."""
         self.above.append((way, text))
         self._parsed_above.append((way, parse(text)))
 

@@ -3,78 +3,59 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
-from remote_kernel.errors import RemoteKernelError, UsageError, by_name
+from remote_kernel.errors import PythonNotFound, RemoteShellNoise, UsageError, by_name
 from remote_kernel.options import LaunchOptions
+from remote_kernel.sync import by_sftp
 from remote_kernel.sync.by_rsync import Errand, carry
 from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
-from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.sender import Sender, Source, find_source
 from remote_kernel.sync.tool import ALL, NEVER, has_rsync
 from remote_kernel.sync.wire import Broken, SyncFailure, to_bytes, to_text
 from remote_kernel.transport import choice
 
-
-class Manner(NamedTuple):
-    """How to copy: `excludes` are lines as in a .gitignore, `gitignore` reads those that there are."""
-
-    wishes: Wishes = Wishes()
-    excludes: tuple[str, ...] = ()
-    gitignore: bool = True
-
-
-class Progress(Protocol):
-    """Who is told how far it is."""
-
-    def planned(self, size: int, files: int) -> None:
-        """Hear how many bytes and files there are to copy."""
-
-    def moved(self, size: int, files: int) -> None:
-        """Hear that so many bytes and files more have been dealt with."""
-
-
-class Outcome(NamedTuple):
-    """What was done, or with `dry_run` would be.
-
-    `root` is the folder that it went to, `actions` are verbs and paths if asked for. `left_out` counts what rules left
-    out, `passed_over` are sockets, pipes and devices. `failed` are the first of `failures` paths, with reasons; an
-    empty path speaks of all.
-    """
-
-    root: str
-    files: int
-    bytes: int
-    folders: int
-    links: int
-    touched: int
-    deleted: int
-    unchanged: int
-    left_out: int
-    passed_over: tuple[str, ...]
-    failures: int
-    failed: tuple[tuple[str, str], ...]
-    actions: tuple[tuple[str, str], ...]
+CANNOT_RUN = (PythonNotFound, RemoteShellNoise)
 
 
 def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Outcome:
     """Copy a file or folder there or here, once.
 
-    Raises NothingToSync, NoRoom, SyncError; ConnectionLost, after which the same call goes on; TransportError's kinds.
+    Over SFTP where no program of ours can be run there. Raises NothingToSync, NoRoom, SyncError; ConnectionLost, after
+    which the same call goes on; TransportError's kinds.
     """
     manner = fitting(options, manner)
-    if source.is_remote:
-        return _fetch(options, source, target, manner, progress)
+    if manner.sftp:
+        return by_sftp.copy(options, source, target, manner, progress)
+    try:
+        if source.is_remote:
+            return _fetch(options, source, target, manner, progress)
+        with pusher(options, source, target, manner, progress) as push:
+            return push.run()
+    except CANNOT_RUN as error:
+        if manner.wishes.rsync == ALL:
+            raise
+        return by_sftp.copy(options, source, target, manner, progress, instead_of=error)
+
+
+@contextmanager
+def pusher(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Iterator[Push]:
+    """Give what sends to a receiving end, as long as the block."""
     with FarEnd(options, far_settings(options, "receive", target, manner)) as far:
-        return Push(options, far, source, manner, progress).run()
+        yield Push(options, far, source, manner, progress)
 
 
 def fitting(options: LaunchOptions, manner: Manner) -> Manner:
     """Leave rsync out where it has no way of its own to the host. Raises UsageError where it is asked for."""
     wishes = manner.wishes
+    if wishes.rsync == ALL and manner.sftp:
+        raise UsageError("rsync does not go over SFTP", "leave out --rsync or --sftp")
     if wishes.rsync == ALL and not _has_rsync():
         raise UsageError("there is no rsync 3.1 or later here", "leave out --rsync")
     if choice.name(options) == "openssh" and _has_rsync():
@@ -106,6 +87,10 @@ class Push:
         sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync != NEVER)
         return _told(self._far, lambda: self._converse(sender, found))
 
+    def check(self) -> None:
+        """Raise ConnectionLost if the connection has ended."""
+        self._far.check()
+
     def _converse(self, sender: Sender, found: Source) -> Outcome:
         plan = sender.offer()
         self._progress.planned(plan["bytes"], plan["files"])
@@ -114,7 +99,7 @@ class Push:
             names = tuple(sender.entry(number).path for number in numbers)
             errand = _errand(found.root, to_bytes(plan["root"]), names, to_bytes(plan["name"]), is_push=True)
             carry(self._options, errand, self._progress.moved)
-        return _outcome(plan, sender.deliver(self._manner.wishes.dry_run))
+        return outcome(plan, sender.deliver(self._manner.wishes.dry_run))
 
 
 def _fetch(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Outcome:
@@ -132,7 +117,7 @@ def _fetch(options: LaunchOptions, source: Place, target: Place, manner: Manner,
                 source_names = names if offer.is_folder else (offer.name,)
                 errand = _errand(offer.root, receiver.root, source_names, single, is_push=False)
                 carry(options, errand, progress.moved)
-            return _outcome(plan, receiver.receive())
+            return outcome(plan, receiver.receive())
 
         return _told(far, converse)
 
@@ -166,14 +151,3 @@ def far_settings(options: LaunchOptions, role: str, place: Place, manner: Manner
         "gitignore": manner.gitignore,
         "wishes": manner.wishes._asdict(),
     }
-
-
-def _outcome(plan: dict[str, Any], summary: dict[str, Any]) -> Outcome:
-    """Raises RemoteKernelError where the other end's words are not what they should be."""
-    actions = tuple((str(verb), str(path)) for verb, path in plan.get("actions", ()))
-    failed = tuple((str(path), str(reason)) for path, reason in summary["failed"])
-    rest = {**summary, "failed": failed, "passed_over": tuple(summary["passed_over"])}
-    try:
-        return Outcome(root=str(plan["root"]), actions=actions, **rest)
-    except TypeError as error:
-        raise RemoteKernelError("the two ends of the sync do not understand each other", "try again") from error

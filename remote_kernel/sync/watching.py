@@ -10,11 +10,12 @@ from typing import NoReturn
 
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.options import LaunchOptions
+from remote_kernel.sync import by_sftp
 from remote_kernel.sync.again import persistently
-from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.outcome import Manner, Outcome, Progress
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.transfer import Manner, Outcome, Progress, Push, far_settings, fitting
+from remote_kernel.sync.transfer import CANNOT_RUN, Push, fitting, pusher
 from remote_kernel.sync.tree import Entry, list_file, list_folder
 
 INTERVAL_SECONDS = 1.0
@@ -37,21 +38,31 @@ def watch(
     manner = fitting(options, manner)
 
     def stay() -> NoReturn:
-        with FarEnd(options, far_settings(options, "receive", target, manner)) as far:
-            push = Push(options, far, source, manner, progress)
-            while True:
-                seen = _look(source, manner)
-                done(push.run())
-                _wait_for_change(far, source, manner, seen)
+        if manner.sftp:
+            with by_sftp.pusher(options, source, target, manner, progress) as over_sftp:
+                _stay(over_sftp, source, manner, done)
+        try:
+            with pusher(options, source, target, manner, progress) as push:
+                _stay(push, source, manner, done)
+        except CANNOT_RUN as error:
+            with by_sftp.pusher(options, source, target, manner, progress, instead_of=error) as over_sftp:
+                _stay(over_sftp, source, manner, done)
 
     persistently(stay, lost, math.inf)
     raise AssertionError("watching ends by a signal or an error")
 
 
-def _wait_for_change(far: FarEnd, source: Place, manner: Manner, seen: list[Entry]) -> None:
+def _stay(push: Push | by_sftp.SftpPush, source: Place, manner: Manner, done: Callable[[Outcome], None]) -> NoReturn:
+    while True:
+        seen = _look(source, manner)
+        done(push.run())
+        _wait_for_change(push, source, manner, seen)
+
+
+def _wait_for_change(push: Push | by_sftp.SftpPush, source: Place, manner: Manner, seen: list[Entry]) -> None:
     while True:
         time.sleep(INTERVAL_SECONDS)  # changes are looked for, on any file system, network ones too
-        far.check()
+        push.check()
         if _look(source, manner) != seen:
             return
 

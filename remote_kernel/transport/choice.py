@@ -41,6 +41,14 @@ def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: b
     return [sys.executable, "-Wignore", "-m", PROGRAM, *openssh.where(options), remote_command]
 
 
+def subsystem_argv(options: LaunchOptions, subsystem: str) -> list[str]:
+    """Give the command that speaks with a subsystem of the server, such as sftp. Raises what `carrier_argv` does."""
+    program, *words = carrier_argv(options, subsystem)
+    if name(options) == "openssh":
+        return [program, "-s", *words]
+    return [program, *words[:-1], "-s", subsystem]
+
+
 def talkative(options: LaunchOptions, argv: list[str]) -> list[str]:
     """Give a carrier's command with which it tells on stderr what it does."""
     # Not -v: with that a master in the background would hold on to stderr.

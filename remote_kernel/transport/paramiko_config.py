@@ -1,17 +1,16 @@
 """Read the user's ssh configuration with paramiko's parser, into what one hop needs to know.
 
 OpenSSH's own order: the file of `-F`, else ~/.ssh/config and then the system's; the first value found wins, and
-what the command line says wins over all. paramiko's parser knows Host and Match but not Include, which is put in
-place before it looks.
+what the command line says wins over all.
 """
 
 from __future__ import annotations
 
 import getpass
-import glob
+import io
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import paramiko
@@ -19,6 +18,8 @@ import paramiko
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import UsageError
 from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.paramiko_keywords import NOT_HONOURED
+from remote_kernel.transport.paramiko_parser import Parser, Reader, with_environment
 
 CONNECT_SECONDS = 15.0
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 5.0, 3
@@ -27,13 +28,7 @@ _USUAL_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
 _USUAL_KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
 _SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
 
-# What a user may rely on and paramiko cannot do: named in a warning unless it is switched off.
-_NOT_HONOURED = (
-    *("addkeystoagent", "addressfamily", "bindaddress", "bindinterface", "canonicalizehostname", "ciphers"),
-    *("gssapiauthentication", "hostbasedauthentication", "hostkeyalgorithms", "identityagent", "kexalgorithms"),
-    *("knownhostscommand", "macs", "pkcs11provider", "pubkeyacceptedalgorithms", "securitykeyprovider"),
-    *("verifyhostkeydns", "requiredrsasize", "preferredauthentications", "pubkeyauthentication"),
-)
+_METHODS = ("publickey", "keyboard-interactive", "password")
 _OFF = ("no", "none", "")
 
 
@@ -49,6 +44,10 @@ class Hop:
     keys: tuple[str, ...]
     certificates: tuple[str, ...]
     only_these_keys: bool
+    agent: str
+    """The socket of the agent to ask for keys; empty for none."""
+    methods: tuple[str, ...]
+    """How to log in, in this order."""
     known_hosts: tuple[str, ...]
     strict: str
     proxy_command: str
@@ -62,13 +61,15 @@ class Config:
 
     def __init__(self, path: str = "") -> None:
         """Read the file, or OpenSSH's usual ones for an empty path. Raises Failure."""
-        self.warnings: list[str] = []
+        reader = Reader()
         if path:
-            lines = self._read(os.path.expanduser(path), 0, must_exist=True)
+            reader.read(os.path.expanduser(path), must_exist=True)
         else:
-            lines = self._read(os.path.expanduser("~/.ssh/config"), 0)
-            lines += ["Host *", *self._read("/etc/ssh/ssh_config", 0)]
-        self._path, self._text = path or "~/.ssh/config", "\n".join(lines) + "\n"
+            reader.read(os.path.expanduser("~/.ssh/config"))
+            reader.lines.append("Host *")
+            reader.read("/etc/ssh/ssh_config")
+        self.warnings = reader.warnings
+        self._path, self._text = path or "~/.ssh/config", "\n".join(reader.lines) + "\n"
         self._parsed("")
 
     def way(self, endpoint: Endpoint, jumps: tuple[Endpoint, ...] | None = None) -> list[Hop]:
@@ -94,24 +95,24 @@ class Config:
                 raise Failure(f"Bad configuration option: ProxyJump {text}") from error
         return [*self._way(jumps[-1], jumps[:-1], depth + 1), hop]
 
-    def _parsed(self, user: str) -> paramiko.SSHConfig:
+    def _parsed(self, user: str) -> Parser:
         """Parse for a user whom the command line names, and whom `Match user` is then about."""
         try:
-            return paramiko.SSHConfig.from_text((f"User {user}\n" if user else "") + self._text)
+            parser = Parser()
+            parser.parse(io.StringIO((f"User {user}\n" if user else "") + self._text))
+            return parser
         except (paramiko.SSHException, ValueError) as error:
             raise Failure(f"{self._path}: Bad configuration option: {error}") from error
 
     def _lookup(self, endpoint: Endpoint) -> dict[str, str | list[str]] | Mapping[str, str]:
         try:
             values = self._parsed(endpoint.user or "").lookup(endpoint.host)
-        except Exception as error:  # Match exec runs a program through an optional library
+        except (paramiko.SSHException, ValueError, OSError) as error:
             raise Failure(f"Bad configuration option: Match for {endpoint.host}: {error}") from error
         if values.get("revokedhostkeys", "none") != "none":
             raise Failure("Bad configuration option: RevokedHostKeys cannot be honoured without the OpenSSH client")
-        for name in _NOT_HONOURED:
+        for name in NOT_HONOURED:
             value = str(values.get(name, "no"))
-            if name == "pubkeyauthentication" and value != "no":
-                continue
             if value.lower() not in _OFF and (line := f"{name} {value}") not in self.warnings:
                 self.warnings.append(line)
         return dict(values)
@@ -123,7 +124,7 @@ class Config:
         def several(name: str) -> tuple[str, ...]:
             found = values.get(name, [])
             listed = found if isinstance(found, list) else [found]
-            return tuple(os.path.expanduser(str(path).strip('"')) for path in listed if str(path) != "none")
+            return tuple(_path(str(path).strip('"')) for path in listed if str(path) != "none")
 
         def number(name: str, default: float) -> float:
             value = text(name, "none")
@@ -143,8 +144,10 @@ class Config:
             alias=text("hostkeyalias"),
             keys=several("identityfile") or tuple(map(os.path.expanduser, _USUAL_KEYS)),
             certificates=several("certificatefile"),
+            agent=_agent(text("identityagent", "SSH_AUTH_SOCK")),
+            methods=_methods(text),
             only_these_keys=text("identitiesonly", "no").lower() == "yes",
-            known_hosts=tuple(os.path.expanduser(path) for path in shlex.split(files) if path != "none"),
+            known_hosts=tuple(_path(path) for path in shlex.split(files) if path != "none"),
             strict=text("stricthostkeychecking", "ask").lower(),
             proxy_command=text("proxycommand") if proxied and text("proxycommand", "none") != "none" else "",
             connect_seconds=number("connecttimeout", 0) or CONNECT_SECONDS,
@@ -152,32 +155,23 @@ class Config:
             keepalive_count=int(number("serveralivecountmax", 3)) if interval else KEEPALIVE_COUNT,
         )
 
-    def _read(self, path: str, depth: int, *, must_exist: bool = False) -> list[str]:
-        """Give a file's lines with the files that it includes put in place."""
-        try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read()
-        except OSError as error:
-            if must_exist:
-                raise Failure(f"Can't open user config file {path}: {error.strerror}") from error
-            return []
-        if depth > _DEEPEST:
-            raise Failure(f"{path}: Bad configuration option: Include goes too deep")
-        lines: list[str] = []
-        block = "Host *"
-        for line in text.splitlines():
-            words = line.replace("=", " ", 1).split(None, 1)
-            keyword = words[0].lower() if words else ""
-            if keyword in ("host", "match"):
-                block = line
-            if keyword != "include" or len(words) < 2:
-                lines.append(line)
-                continue
-            if depth or block != "Host *":
-                self.warnings.append(f"include {words[1]} inside '{block.strip()}' holds for every host that it names")
-            base = "/etc/ssh" if path.startswith("/etc/ssh/") else os.path.expanduser("~/.ssh")
-            for pattern in shlex.split(words[1]):
-                for found in sorted(glob.glob(os.path.join(base, os.path.expanduser(pattern)))):
-                    lines += self._read(found, depth + 1)
-            lines.append(block)  # what follows belongs where it stood
-        return lines
+
+def _path(text: str) -> str:
+    return os.path.expanduser(with_environment(text))
+
+
+def _agent(text: str) -> str:
+    """Give the agent's socket: that of the environment, of one of its variables, or a path."""
+    if text == "SSH_AUTH_SOCK" or text.startswith("$"):
+        name = text.strip("${}")
+        return os.environ.get(name, "")
+    return "" if text.lower() == "none" else _path(text)
+
+
+def _methods(text: Callable[[str, str], str]) -> tuple[str, ...]:
+    """Give the ways to log in that are wanted and not switched off."""
+    wanted = text("preferredauthentications", ",".join(_METHODS)).split(",")
+    interactive = text("kbdinteractiveauthentication", text("challengeresponseauthentication", "yes"))
+    switches = (text("pubkeyauthentication", "yes"), interactive, text("passwordauthentication", "yes"))
+    switched_on = {name for name, value in zip(_METHODS, switches, strict=True) if value.lower() != "no"}
+    return tuple(name for name in wanted if name in switched_on)

@@ -45,6 +45,7 @@ class _Login:
             "keyboard-interactive": self._interactive,
             "password": self._password,
         }
+        tries = {method: tries[method] for method in self._hop.methods}
         partly, last = False, "none"
         while allowed:
             CHATTER.debug("debug1: Authentications that can continue: %s", ",".join(allowed))
@@ -151,7 +152,7 @@ class _Login:
 
 def _keys(hop: Hop, secrets: Secrets, locked: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
     """Give the keys to offer and their paths, in OpenSSH's order; add the files that need a passphrase to `locked`."""
-    in_agent = {key.asbytes(): key for key in _agent_keys()}
+    in_agent = {key.asbytes(): key for key in _agent_keys(hop.agent)}
     files = []
     for path in hop.keys:
         key = in_agent.pop(_public_blob(path), None)
@@ -167,13 +168,19 @@ def _keys(hop: Hop, secrets: Secrets, locked: list[str]) -> Iterator[tuple[str, 
             yield from _with_certificates(key, path, hop)
 
 
-def _agent_keys() -> list[paramiko.PKey]:
-    if not os.environ.get("SSH_AUTH_SOCK"):
+def _agent_keys(socket: str) -> list[paramiko.PKey]:
+    if not socket:
         return []
+    before = os.environ.get("SSH_AUTH_SOCK")
+    os.environ["SSH_AUTH_SOCK"] = socket  # where paramiko looks for it, and at nothing else
     try:
         return list(paramiko.Agent().get_keys())
     except (paramiko.SSHException, OSError):
         return []
+    finally:
+        os.environ.pop("SSH_AUTH_SOCK")
+        if before is not None:
+            os.environ["SSH_AUTH_SOCK"] = before
 
 
 def _public_blob(path: str) -> bytes:

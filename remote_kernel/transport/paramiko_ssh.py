@@ -1,4 +1,4 @@
-"""Be ssh, for those who have none: `python -m … [-t] [-v] [-F FILE] [-J HOPS] [-l USER] [-p PORT] HOST COMMAND`.
+"""Be ssh, for those who have none: `python -m … [-t] [-s] [-v] [-F FILE] [-J HOPS] [-l USER] [-p PORT] HOST COMMAND`.
 
 The contract is ssh's: stdin and stdout are the remote command's bytes, stderr is for people, the exit status is the
 command's, or 255 when there is no connection. The end of stdin is passed on and ends nothing by itself. Asks
@@ -123,6 +123,7 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     parser = argparse.ArgumentParser(prog="ssh", allow_abbrev=False)
     parser.add_argument("-t", dest="terminal", action="store_true")
     parser.add_argument("-v", dest="talkative", action="store_true")
+    parser.add_argument("-s", dest="is_subsystem", action="store_true")
     parser.add_argument("-F", dest="config", default="")
     parser.add_argument("-J", dest="jumps", default="")
     parser.add_argument("-l", dest="user", default=None)
@@ -142,8 +143,13 @@ def run(arguments: list[str], undo: ExitStack) -> int:
         channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=hops[-1].connect_seconds)
         if found.terminal:
             lend(channel)
-        channel.exec_command(found.command)
+        if found.is_subsystem:
+            channel.invoke_subsystem(found.command)
+        else:
+            channel.exec_command(found.command)
     except (paramiko.SSHException, OSError, EOFError) as error:
+        if found.is_subsystem and transport.is_active():
+            raise Failure("subsystem request failed on channel 0") from error
         raise Failure(f"Connection to {hops[-1].host} closed by remote host: {error}") from error
     return Pump(transport, channel, hops[-1]).run()
 

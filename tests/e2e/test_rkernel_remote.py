@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import nbformat
 import pytest
 
 from tests.support.ends import kernels_on, nothing_there
@@ -42,6 +43,7 @@ def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Ite
     alone.close()  # as long as there is a network
 
 
+@pytest.mark.over_both
 def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Server) -> None:
     said = far.rkernel.exec("import os, sys\nprint(os.getuid(), file=sys.stderr)\n6 * 7")
     assert said == (0, "42\n", f"{target.account.uid}\n")
@@ -58,6 +60,10 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     assert said.status == 130
     lines = said.out.splitlines()
     assert lines == [f"line {i}" for i in range(len(lines))]
+    cells = nbformat.read(far.rkernel.status()["log"], 4).cells
+    (counted,) = (cell for cell in cells if cell.source == COUNT.format(600))
+    assert "".join(output.text for output in counted.outputs if output.output_type == "stream") == said.out
+    assert counted.outputs[-1].ename == "KeyboardInterrupt"
 
 
 def test_restart_and_close_end_a_kept_kernel(
@@ -75,6 +81,7 @@ def test_restart_and_close_end_a_kept_kernel(
     assert wait_until(lambda: not is_alive(second))
 
 
+@pytest.mark.over_both
 def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
     assert far.rkernel.exec(COUNT.format(40), "--detach").status == 124
     number = far.rkernel.wait_running("line 2\n")

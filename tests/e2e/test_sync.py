@@ -25,6 +25,8 @@ WAYS = {
     "openssh": ("--transport", "openssh", "--no-rsync"),
     "paramiko": ("--transport", "paramiko", "--no-rsync"),
     "rsync": ("--transport", "openssh", "--rsync"),
+    "sftp": ("--transport", "openssh", "--sftp"),
+    "paramiko sftp": ("--transport", "paramiko", "--sftp"),
 }
 # What differs between the ways is how contents are carried: the other tests go over one of them, and all at night.
 ONE_WAY = pytest.mark.parametrize(
@@ -50,11 +52,17 @@ class Way(NamedTuple):
     def push(self, source: str | Path, target: str = "", *more: str) -> int:
         return self.run(str(source), f"remote:{self.there}/{target}", *more)
 
+    def tree(self, root: Path) -> dict[bytes, tuple[object, ...]]:
+        """Give all that a copy has to have, by path; SFTP tells whole seconds of its time."""
+        return tree(root, 10**9 if "sftp" in self.name else 1)
+
     def pull(self, source: str, target: str | Path, *more: str) -> int:
         return self.run(f"remote:{self.there}/{source}", str(target), *more)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(
+    params=["openssh", "paramiko", "rsync", pytest.param("sftp", marks=pytest.mark.nightly), "paramiko sftp"]
+)
 def way(request: pytest.FixtureRequest, tmp_path: Path, remote_folder: Path, ssh_config: Path) -> Way:
     """Give each way in turn."""
     here = tmp_path / "here"
@@ -62,15 +70,15 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, remote_folder: Path, ssh
     return Way(request.param, here, remote_folder, ssh_config, "target")
 
 
-def tree(root: Path, times: bool = True) -> dict[bytes, tuple[object, ...]]:
-    """Give all that a copy has to have, by path."""
+def tree(root: Path, unit: int = 1) -> dict[bytes, tuple[object, ...]]:
+    """Give all that a copy has to have, by path; times in units of so many nanoseconds, or not at all for 0."""
     found: dict[bytes, tuple[object, ...]] = {}
     top = os.fsencode(root)
     for folder, folders, files in os.walk(top):
         for name in folders + files:
             path = os.path.join(folder, name)
             at = os.lstat(path)
-            time = at.st_mtime_ns if times else 0
+            time = at.st_mtime_ns // unit if unit else 0
             if stat.S_ISLNK(at.st_mode):
                 what: tuple[object, ...] = ("link", os.readlink(path), time)
             elif stat.S_ISDIR(at.st_mode):
@@ -135,11 +143,11 @@ def own(server: Server, path: Path) -> None:
 def test_everything_arrives_there_and_back_the_same(way: Way, tmp_path: Path) -> None:
     make_tree(way.here)
     assert way.push(f"{way.here}/", "work") == 0
-    assert tree(way.there / "work") == tree(way.here)
+    assert way.tree(way.there / "work") == way.tree(way.here)
     assert (way.there / "work/sparse").stat().st_blocks * 512 < 1 << 20
     back = tmp_path / "back"
     assert way.pull("work/", back) == 0
-    assert tree(back) == tree(way.here)
+    assert way.tree(back) == way.tree(way.here)
     assert (back / "sparse").stat().st_blocks * 512 < 1 << 20
 
 
@@ -157,7 +165,7 @@ def test_second_run_copies_nothing_and_a_change_only_what_changed(way: Way, capf
     assert way.push(way.here, "") == 0
     said = capfd.readouterr().out
     assert said.startswith("copied 1 file (5 B), 1 link made, 1 given another mode or time, ")
-    assert tree(top) == tree(way.here)
+    assert way.tree(top) == way.tree(way.here)
     after = {path: path.lstat().st_ino for path in top.rglob("*")}
     assert {path.name for path in before if before[path] != after[path]} == {"plain", "link"}
 
@@ -234,7 +242,7 @@ def test_checksum_finds_what_size_and_time_hide(way: Way) -> None:
     os.utime(way.there / "b", (5, 5))
     inode = (way.there / "b").stat().st_ino
     assert way.push(f"{way.here}/", "", "--checksum") == 0
-    assert tree(way.there) == tree(way.here)
+    assert way.tree(way.there) == way.tree(way.here)
     assert (way.there / "b").stat().st_ino == inode
 
 
@@ -271,7 +279,7 @@ def test_what_is_of_another_kind_is_replaced_only_with_delete(way: Way, target: 
     assert (way.there / "b/y").exists()
     assert (way.there / "c").read_text() == "c" and not (way.there / "c").is_symlink()
     assert way.push(f"{way.here}/", "", "--delete") == 0
-    assert tree(way.there, times=False) == tree(way.here, times=False)
+    assert tree(way.there, 0) == tree(way.here, 0)
 
 
 @ONE_WAY
@@ -435,6 +443,7 @@ def test_killed_at_any_moment_leaves_whole_files(way: Way, target: Server) -> No
     new_of = {name: new[:2001] if "small" in name else new for name in names}
     for name in names:
         (way.there / name).write_bytes(old_of[name])
+        os.utime(way.there / name, (1, 1))  # SFTP tells no two times within a second apart
         (way.here / name).write_bytes(new_of[name])
     own(target, way.there)
     words = [sys.executable, "-m", "remote_kernel", "sync", way.host, f"{way.here}/", f"remote:{way.there}"]
@@ -445,7 +454,7 @@ def test_killed_at_any_moment_leaves_whole_files(way: Way, target: Server) -> No
     wait_for(lambda: not target.processes())
     assert all((way.there / name).read_bytes() in (old_of[name], new_of[name]) for name in names)
     assert way.push(f"{way.here}/") == 0
-    assert tree(way.there) == tree(way.here)
+    assert way.tree(way.there) == way.tree(way.here)
 
 
 @ONE_WAY
@@ -479,7 +488,7 @@ def test_many_files_and_a_huge_one(way: Way, tmp_path: Path) -> None:
         inner.mkdir(exist_ok=True)
         (inner / f"{number}").write_bytes(os.urandom(number % 3000))
     assert way.push(f"{way.here}/", "many") == 0
-    assert tree(way.there / "many") == tree(way.here)
+    assert way.tree(way.there / "many") == way.tree(way.here)
     with (tmp_path / "huge").open("wb") as file:
         for _ in range(2048):
             file.write(os.urandom(1 << 20))
@@ -509,7 +518,7 @@ def test_killed_again_and_again_leaves_whole_files(way: Way, target: Server) -> 
             for path in way.there.iterdir():
                 path.unlink()
     assert way.push(f"{way.here}/") == 0
-    assert tree(way.there) == tree(way.here)
+    assert way.tree(way.there) == way.tree(way.here)
 
 
 def wait_for(condition: Callable[[], object], timeout_seconds: float = 30.0) -> None:

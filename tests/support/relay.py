@@ -20,7 +20,8 @@ _RESET = struct.pack("ii", 1, 0)
 class Relay:
     """Forward a port on 127.0.0.1 to a server, as long as it is told to.
 
-    While `frozen`, bytes, new connections and closes wait; nothing of them is lost. `accepted` counts connections.
+    While `frozen`, bytes, new connections and closes wait; nothing of them is lost. `accepted` counts connections,
+    `carried` bytes in both directions.
     With `bytes_per_second` it is as slow as that, both directions and all connections together.
     """
 
@@ -29,7 +30,7 @@ class Relay:
     def __init__(self, server: Server) -> None:
         self._to = (server.host, server.port)
         self.port = free_port()
-        self.accepted = 0
+        self.accepted = self.carried = 0
         self._selector = selectors.DefaultSelector()
         self._peers: dict[socket.socket, socket.socket] = {}
         self._wake_in, self._wake_out = socket.socketpair()
@@ -123,6 +124,7 @@ class Relay:
                 self._cut.wait(len(data) / self.bytes_per_second)
             if not data:
                 raise ConnectionError
+            self.carried += len(data)
             while data and not (self._closing or self._cut.is_set()):
                 with contextlib.suppress(TimeoutError):
                     data = data[other.send(data) :]

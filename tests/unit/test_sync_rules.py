@@ -98,7 +98,7 @@ def test_excludes_come_before_gitignore_files(tmp_path: Path) -> None:
 
 def test_rules_survive_the_journey() -> None:
     rules = Rules([b"*.o", b"\xff*"], True)
-    rules._add(b"sub", b"/x\n!y\n")
+    rules.add(b"sub", b"/x\n!y\n")
     again = Rules.unpack(rules.pack())
     for path in (b"a.o", b"\xffz", b"sub/x", b"sub/y", b"x", b".git", b"sub/.git"):
         assert again.leave_out(path, False) == rules.leave_out(path, False)

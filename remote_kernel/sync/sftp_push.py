@@ -1,0 +1,326 @@
+"""Put files on a host that has SFTP and nothing else: all that the receiving end does elsewhere is done from here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from hashlib import blake2b
+
+from remote_kernel.errors import NoRoom, SyncError
+from remote_kernel.sftp.client import Sftp
+from remote_kernel.sftp.packets import CREATE, TO_WRITE, TRUNCATE, Job, Reply
+from remote_kernel.sync import blocks
+from remote_kernel.sync.plan import Plan, below, compare, is_same_time
+from remote_kernel.sync.receiver import Wishes
+from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.sender import Source, shown
+from remote_kernel.sync.sftp_tree import WINDOW, FarFolder, kind_of
+from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
+
+SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
+LARGE_AT_ONCE = 4
+
+
+class SftpReceiver:
+    """One run. `moved` is called with bytes and files that have been dealt with.
+
+    `consider` first, then `receive`; what was done is in the fields then. Both raise PipeBroken and RemoteKernelError.
+    """
+
+    def __init__(
+        self, sftp: Sftp, host: str, source: Source, wishes: Wishes, moved: Callable[[int, int], None]
+    ) -> None:
+        self._sftp, self._host, self._source, self._wishes, self._moved = sftp, host, source, wishes, moved
+        self.entries = source.listing.entries
+        self.root = b""
+        self.plan = Plan()
+        self.failed: list[tuple[bytes, str]] = list(source.listing.left)
+        self.files = self.bytes = self.deleted = 0
+
+    def consider(self, target: bytes) -> None:
+        """Work out where it goes and what is to be done."""
+        self.root, name = self._find(target)
+        if name:
+            self.entries = [entry._replace(path=name) for entry in self.entries]
+        wishes = self._wishes
+        of_all = self._rules if wishes.delete and self._source.is_folder else None
+        self._there = FarFolder(self._sftp, self.root, self.entries, of_all)
+        if wishes.checksum:
+            self._there.compare_contents(self.entries)
+        rules = self._rules if self._source.is_folder else None
+        self.plan = compare(self._there, self.entries, rules, wishes.delete, wishes.checksum)
+        if not self._sftp.sets_link_times:
+            links = [number for number in self.plan.touched if self.entries[number].kind != FILE]
+            self.plan.touched = [number for number in self.plan.touched if number not in links]
+            self.plan.unchanged += len(links)
+        if self.failed and self.plan.doomed:
+            self.plan.doomed = []
+            self.failed.append((b"", "nothing was deleted, because not all of the source could be read"))
+        self.failed += self.plan.failed
+
+    def receive(self) -> None:
+        """Put everything in place."""
+        if self._wishes.dry_run:
+            self.files, self.deleted = len(self.plan.wanted), len(self.plan.doomed)
+            self.bytes = sum(self.entries[number].size for number in self.plan.wanted)
+            return
+        self._make_folders(self.root)
+        self._make_way()
+        wanted = [self.entries[number] for number in self.plan.wanted]
+        small = (self._send(entry) for entry in wanted if entry.size <= SMALL)
+        self._sftp.run(small, self._sftp.handles)
+        self._sftp.run((self._send(entry) for entry in wanted if entry.size > SMALL), LARGE_AT_ONCE)
+        self._delete()
+        self._finish_folders()
+
+    @property
+    def _rules(self) -> Rules:
+        return self._source.rules
+
+    def _find(self, target: bytes) -> tuple[bytes, bytes]:
+        """Give the folder that the entries' paths start from there, and the name of a single file if that is another.
+
+        By the rules of `receiver.find_target`.
+        """
+        about = kind_of(self._sftp, target)
+        is_folder = about is not None and stat.S_ISDIR(about.st_mode)
+        if self._source.is_folder:
+            root = os.path.join(target, self._source.name) if self._source.name else target
+            for path in (target, root):
+                found = kind_of(self._sftp, path.rstrip(b"/") or path)
+                if found and not stat.S_ISDIR(found.st_mode):
+                    raise SyncError(f"{shown(path)} is no folder, and the source is one", "give another name")
+            return root or b".", b""
+        if is_folder or not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b".."):
+            whole = target.rstrip(b"/")
+            found = kind_of(self._sftp, whole) if whole else None
+            if found and not stat.S_ISDIR(found.st_mode):
+                raise SyncError(f"{shown(target)} is no folder", "leave out the slash to replace it")
+            return target or b".", b""
+        folder, name = os.path.split(target)
+        return folder or b".", name
+
+    def _make_folders(self, path: bytes) -> None:
+        try:
+            make_folders(self._sftp, path)
+        except OSError as error:
+            raise SyncError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
+
+    def _make_way(self) -> None:
+        """Remove what is in the way, make folders and links, and mend modes and times. The server keeps the order."""
+        steps: list[tuple[bytes, list[Reply]]] = []
+        for path in self.plan.cleared:
+            about = self._there.look(path)
+            inside = below(self._there, path, self._rules)[0] if about and stat.S_ISDIR(about.st_mode) else []
+            steps.append((path, [self._remove(item) for item in (*inside, path)]))
+        for number in self.plan.folders:
+            entry = self.entries[number]
+            steps.append((entry.path, [self._sftp.make_folder(self._at(entry.path), entry.mode | 0o700)]))
+        for number in self.plan.links:
+            steps.append((self.entries[number].path, self._link(self.entries[number])))
+        for number in self.plan.touched:
+            entry = self.entries[number]
+            path = self._at(entry.path)
+            if entry.kind == FILE:
+                steps.append((entry.path, [self._sftp.change(path, mode=entry.mode, time_ns=entry.time)]))
+            else:
+                steps.append((entry.path, [self._sftp.change_link(path, entry.time)]))
+        self._settle(steps)
+
+    def _settle(self, steps: Iterable[tuple[bytes, list[Reply]]]) -> int:
+        """Wait for what was asked for each path, note what failed, and count what did not."""
+        done = 0
+        for path, replies in steps:
+            try:
+                for reply in replies:
+                    self._sftp.wait(reply).check()
+                done += 1
+            except OSError as error:
+                self.failed.append((path, str(error.strerror)))
+        return done
+
+    def _link(self, entry: Entry) -> list[Reply]:
+        path = self._at(entry.path)
+        new = part_path(path, b"link")
+        self._sftp.remove(new)
+        found = [self._sftp.make_link(new, entry.extra)]
+        if self._sftp.sets_link_times:
+            found.append(self._sftp.change_link(new, entry.time))
+        return [*found, self._sftp.rename(new, path)]
+
+    def _send(self, entry: Entry) -> Job:
+        """Send one file: beside its final name, which it gets when the server has said that every byte is written."""
+        target = self._at(entry.path)
+        part = part_path(target, b"%d %d" % (entry.size, entry.time))
+        start = self._start_of(part, entry)
+        path = os.path.join(self._source.root, self._source.listing.entries[0].path)
+        path = os.path.join(self._source.root, entry.path) if self._source.is_folder else os.path.realpath(path)
+        try:
+            opened = self._sftp.open(part, TO_WRITE | CREATE | (0 if start else TRUNCATE))
+            yield opened
+            try:
+                handle = opened.handle()
+            except PermissionError:
+                if not self._unlock(os.path.dirname(entry.path)):
+                    raise
+                opened = self._sftp.open(part, TO_WRITE | CREATE | (0 if start else TRUNCATE))
+                yield opened
+                handle = opened.handle()
+            try:
+                yield from self._send_content(path, handle, start, entry)
+            except OSError:
+                self._sftp.close(handle)
+                raise
+            renamed = self._sftp.rename(part, target)
+            yield renamed
+            renamed.check()
+        except OSError as error:
+            self._fail(entry, error)
+            return
+        self._remove_parts(entry)
+        self.files += 1
+        self.bytes += entry.size
+        self._moved(0, 1)
+
+    def _send_content(self, path: bytes, handle: bytes, start: int, entry: Entry) -> Job:
+        window: deque[tuple[int, Reply]] = deque()
+        under_way = 0
+        self._moved(start, 0)
+        for offset, data in _read(path, start, entry, self._sftp.chunk):
+            window.append((len(data), self._sftp.write(handle, offset, data)))
+            under_way += len(data)
+            while under_way > WINDOW:
+                count, reply = window.popleft()
+                yield reply
+                reply.check()
+                under_way -= count
+                self._moved(count, 0)
+        window.append((0, self._sftp.change_open(handle, entry.size, entry.mode, entry.time)))
+        window.append((0, self._sftp.close(handle)))
+        for count, reply in window:
+            yield reply
+            reply.check()
+            self._moved(count, 0)
+
+    def _start_of(self, part: bytes, entry: Entry) -> int:
+        """Give where to go on: a server may have written the last of what was under way, and not what was before."""
+        size = self._there.parts.get(os.path.join(os.path.dirname(entry.path), os.path.basename(part)), 0)
+        start = min(size, entry.size) - 2 * WINDOW
+        return start if start >= blocks.LEAST else 0
+
+    def _remove_parts(self, entry: Entry) -> None:
+        """Remove what was left of other versions of a file."""
+        name = os.path.basename(part_path(entry.path, b"")).partition(b"-v")[0]
+        folder = os.path.dirname(entry.path)
+        for path in self._there.parts:
+            if os.path.dirname(path) == folder and os.path.basename(path).startswith(name):
+                self._sftp.remove(self._at(path))
+
+    def _unlock(self, folder: bytes) -> bool:
+        """Make a write-protected folder writable; it gets its own mode at the end."""
+        about = self._there.look(folder)
+        if about is None or about.st_mode & 0o700 == 0o700:
+            return False
+        reply = self._sftp.change(self._at(folder), mode=stat.S_IMODE(about.st_mode) | 0o700)
+        try:
+            self._sftp.wait(reply).check()
+        except OSError:
+            return False
+        return True
+
+    def _fail(self, entry: Entry, error: OSError) -> None:
+        """Note a failure. That a disk is full is told as a failure like any other."""
+        if error.errno == errno.EIO:
+            room = self._sftp.room(self.root)
+            if room is not None and room < max(self._sftp.chunk, min(entry.size, 1 << 20)):
+                raise NoRoom(
+                    f"there is no room on {self._host} in {shown(self.root)}",
+                    "make room there; the same command then goes on from here",
+                ) from error
+        self.failed.append((entry.path, str(error.strerror or error)))
+
+    def _delete(self) -> None:
+        """Delete what the source lacks, unless something went wrong: then it may still be needed."""
+        if self.failed and self.plan.doomed:
+            self.failed.append((b"", "nothing was deleted, because not everything could be copied"))
+            return
+        self.deleted = self._settle([(path, [self._remove(path)]) for path in self.plan.doomed])
+
+    def _remove(self, path: bytes) -> Reply:
+        about = self._there.look(path)
+        is_folder = about is not None and stat.S_ISDIR(about.st_mode)
+        return (self._sftp.remove_folder if is_folder else self._sftp.remove)(self._at(path))
+
+    def _finish_folders(self) -> None:
+        """Give folders their modes and times, the innermost first; the root itself keeps its own."""
+        folders = [entry for entry in reversed(self.entries) if entry.kind == FOLDER]
+        looks = [self._sftp.look(self._at(entry.path)) for entry in folders]
+        steps: list[tuple[Entry, bool, Reply]] = []
+        for entry, look in zip(folders, looks, strict=True):
+            try:
+                about = self._sftp.wait(look).about()
+            except OSError:
+                continue  # it could not be made, which has been told
+            mode = entry.mode | (stat.S_IMODE(about.st_mode) & 0o7000)
+            if not stat.S_ISDIR(about.st_mode):
+                continue
+            if stat.S_IMODE(about.st_mode) != mode or not is_same_time(entry.time, about.st_mtime_ns):
+                is_new = self._there.look(entry.path) is None
+                change = self._sftp.change(self._at(entry.path), mode=mode, time_ns=entry.time)
+                steps.append((entry, is_new, change))
+        for entry, is_new, reply in steps:
+            try:
+                self._sftp.wait(reply).check()
+            except OSError as error:
+                # A folder of somebody else's that is shared with us takes files, but no mode or time from us.
+                if is_new or not isinstance(error, PermissionError):
+                    self.failed.append((entry.path, str(error.strerror)))
+
+    def _at(self, path: bytes) -> bytes:
+        return os.path.join(self.root, path)
+
+
+def make_folders(sftp: Sftp, path: bytes) -> None:
+    """Make a folder there, and those that it is in, where there are none. Raises OSError."""
+    about = kind_of(sftp, path)
+    if about and stat.S_ISDIR(about.st_mode):
+        return
+    parent = os.path.dirname(path.rstrip(b"/"))
+    if parent and parent != path:
+        make_folders(sftp, parent)
+    sftp.wait(sftp.make_folder(path.rstrip(b"/"), 0o777)).check()
+
+
+def part_path(target: bytes, version: bytes) -> bytes:
+    """Give the path of the unfinished copy of that version of a file: a server has no locks, and tells no digests."""
+    folder, name = os.path.split(target)
+    marks = [blake2b(text, digest_size=8).hexdigest().encode() for text in (name, version)]
+    return os.path.join(folder, PARTS[0] + marks[0] + b"-v" + marks[1] + PARTS[1])
+
+
+def _read(path: bytes, start: int, entry: Entry, chunk: int) -> Iterator[tuple[int, bytes]]:
+    """Give the parts of a file, without what is nothing but zeros if it is sparse. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb", buffering=0) as file:
+        read = partial(os.pread, file.fileno())
+        while start < entry.size:
+            data = read(min(chunk, entry.size - start), start)
+            if not data:
+                raise OSError(0, "it became shorter while it was read")
+            if not entry.is_sparse or data.count(0) < len(data):
+                yield start, data
+                start += len(data)
+            else:
+                start = _after_hole(file.fileno(), start + len(data), entry.size)
+
+
+def _after_hole(fd: int, start: int, end: int) -> int:
+    """Give where data goes on, as far as the system can tell."""
+    try:
+        return os.lseek(fd, start, os.SEEK_DATA)
+    except OSError as error:
+        return end if error.errno == errno.ENXIO else start

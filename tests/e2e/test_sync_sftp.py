@@ -1,0 +1,203 @@
+"""`remote_kernel sync` to hosts that can run none of our programs: without Python, or with nothing but SFTP."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from remote_kernel.cli.manager import main
+from tests.e2e.test_sync import mounted, own
+from tests.support.relay import Relay
+from tests.support.servers import REMOTE_MARKER, Server
+
+TRANSPORTS = pytest.mark.parametrize("transport", ["openssh", "paramiko"], indirect=True)
+SFTP_ONLY = "ForceCommand internal-sftp"
+
+
+def no_python(target: Server) -> str:
+    """Give the line of sshd_config with which no program is found there."""
+    return f"SetEnv PATH=/nowhere {REMOTE_MARKER}={target.marker}"
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("lack", ["python", "shell"])
+def test_host_that_runs_nothing_of_ours_is_synced_with_over_sftp(
+    lack: str,
+    target: Server,
+    remote_folder: Path,
+    tmp_path: Path,
+    ssh_config: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "work/sub").mkdir(parents=True)
+    (tmp_path / "work/sub/a").write_text("a")
+    (tmp_path / "work/link").symlink_to("sub")
+    there = remote_folder.relative_to(target.home)
+    reason = "there is no Python on target" if lack == "python" else "'This service allows sftp connections only.'"
+    config = ["--ssh-config", str(ssh_config)]
+    with target.configured(no_python(target) if lack == "python" else SFTP_ONLY):
+        assert main(["sync", "target", f"{tmp_path}/work", f"remote:~/{there}/in/to", *config]) == 0
+        said = capfd.readouterr()
+        assert said.out == "copied 1 file (1 B), 1 link made\n"
+        (line,) = said.err.splitlines()
+        assert reason in line
+        assert line.endswith("; copying over SFTP instead")
+        assert main(["sync", "target", f"remote:{there}/in/to/work/", f"{tmp_path}/back", *config]) == 0
+    assert (tmp_path / "back/sub/a").read_text() == "a"
+    assert os.readlink(tmp_path / "back/link") == "sub"
+
+
+def test_host_without_sftp_too_is_told_of_what_it_lacked_first(
+    target: Server, tmp_path: Path, ssh_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sync", "target", str(tmp_path), "remote:x", "--ssh-config", str(ssh_config)]
+    with target.configured("ForceCommand echo This account is closed"):
+        assert main(words) == 45
+        assert "This account is closed" in capfd.readouterr().err
+        assert main([*words, "--sftp"]) == 64
+        assert "target lets nobody copy files by SFTP; its sshd needs" in capfd.readouterr().err
+    assert main([*words, "--sftp", "--rsync"]) == 2
+    assert "rsync does not go over SFTP" in capfd.readouterr().err
+
+
+@TRANSPORTS
+@pytest.mark.parametrize("direction", ["there", "here"])
+def test_cut_transfer_over_sftp_goes_on_where_it_was(
+    direction: str,
+    network: tuple[Relay, Path],
+    target: Server,
+    remote_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    relay, config = network
+    source, goal = (tmp_path, remote_folder) if direction == "there" else (remote_folder, tmp_path)
+    size = 40 << 20
+    (source / "data").write_bytes(os.urandom(size))
+    (goal / "data").write_text("old")
+    own(target, remote_folder)
+    cut = threading.Thread(target=cut_when_much_is_there, args=(relay, goal, 24 << 20))
+    cut.start()
+    relay.bytes_per_second = 60 << 20
+    ends = [f"{tmp_path}/data", f"remote:{remote_folder}/data"]
+    words = ["sync", "target", *(ends if direction == "there" else reversed(ends)), "--sftp"]
+    assert main([*words, "--ssh-config", str(config)]) == 0
+    cut.join()
+    assert "the connection to target broke; trying again" in capfd.readouterr().err
+    assert (goal / "data").read_bytes() == (source / "data").read_bytes()
+    assert relay.carried < size * 1.6
+    assert [path.name for path in remote_folder.iterdir()] == ["data"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def cut_when_much_is_there(relay: Relay, folder: Path, size: int) -> None:
+    """Cut the connection once an unfinished file is that large; the old one is untouched then."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(part.stat().st_size >= size for part in folder.glob(".remote_kernel-*.part")):
+            assert (folder / "data").read_text() == "old"
+            relay.cut()
+            return
+        time.sleep(0.01)
+
+
+def test_part_of_another_version_is_not_gone_on_with(target: Server, remote_folder: Path, ssh_config: Path) -> None:
+    here = remote_folder / "here"
+    (remote_folder / "there").mkdir()
+    here.mkdir()
+    (here / "data").write_bytes(os.urandom(20 << 20))
+    own(target, remote_folder)
+    words = ["sync", "target", f"{here}/", f"remote:{remote_folder}/there", "--sftp", "--ssh-config", str(ssh_config)]
+    assert main(words) == 0
+    whole = remote_folder / "there/data"
+    shutil.copy(whole, remote_folder / "there/.remote_kernel-0123456789abcdef-v0123456789abcdef.part")
+    (here / "data").write_bytes(os.urandom(20 << 20))
+    os.utime(here / "data", (1, 1))
+    assert main(words) == 0
+    assert whole.read_bytes() == (here / "data").read_bytes()
+
+
+@pytest.mark.parametrize("direction", ["there", "here"])
+def test_full_disk_is_told_over_sftp_too(
+    direction: str,
+    remote_folder: Path,
+    target: Server,
+    tmp_path: Path,
+    ssh_config: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    source, full = (tmp_path, remote_folder) if direction == "there" else (remote_folder, tmp_path)
+    (full / "disk").mkdir()
+    (source / "file").write_bytes(b"new" * 1_000_000)
+    with mounted(full / "disk", "size=1m"):
+        (full / "disk/file").write_text("old")
+        own(target, remote_folder)
+        ends = [f"{tmp_path}/", f"remote:{remote_folder}/"]
+        ends = ends if direction == "there" else ends[::-1]
+        words = ["sync", "target", f"{ends[0]}file", f"{ends[1]}disk/", "--sftp", "--ssh-config", str(ssh_config)]
+        assert main(words) == 62
+        assert "there is no room on" in capfd.readouterr().err
+        assert (full / "disk/file").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("source", "to", "status", "said"),
+    [
+        ("remote:missing", "x", 61, "there is no 'missing' on target; it was looked for in '"),
+        ("folder", "remote:file", 60, "'file' is no folder, and the source is one"),
+        ("folder/f", "remote:file/", 60, "'file/' is no folder"),
+        ("folder", "remote:/proc/nothing", 60, "cannot make the folder '/proc/nothing/folder'"),
+        ("folder", "remote:/etc", 60, "cannot make the folder '/etc/folder': Permission denied"),
+        ("remote:file", "folder/f/", 60, "is no folder"),
+    ],
+)
+def test_bad_input_over_sftp_reads_the_same(
+    source: str,
+    to: str,
+    status: int,
+    said: str,
+    ssh_config: Path,
+    target: Server,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/f").touch()
+    path = target.home / "file"
+    path.write_text("a file")
+    own(target, path)
+    monkeypatch.chdir(tmp_path)
+    try:
+        assert main(["sync", "target", source, to, "--sftp", "--ssh-config", str(ssh_config)]) == status
+    finally:
+        path.unlink()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_dry_run_and_workdir_over_sftp(
+    remote_folder: Path,
+    ssh_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "kernels"))
+    (tmp_path / "f").write_text("f")
+    add = ["add", "behind", "--ssh-config", str(ssh_config), "--no-check", "--name", "One"]
+    assert main([*add, "--workdir", f"{remote_folder}/work"]) == 0
+    capfd.readouterr()
+    assert main(["sync", str(tmp_path / "f"), "remote:sub/", "--sftp", "--dry-run"]) == 0
+    assert capfd.readouterr().out == "copy    f\nwould copy 1 file (1 B)\n"
+    assert main(["sync", str(tmp_path / "f"), "remote:sub/", "--sftp"]) == 0  # through the jump host
+    assert (remote_folder / "work/sub/f").read_text() == "f"
+    assert subprocess.run(["ls", "-A", str(remote_folder / "work")], capture_output=True, text=True).stdout == "sub\n"
