@@ -347,11 +347,13 @@ def _interrupt(session: Session, running: Running) -> None:
 def _ask(event: InputWanted) -> str:
     """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
     try:
+        from remote_kernel.harmless import harmless
+
         if event.password:
             from getpass import getpass
 
-            return getpass(event.prompt)
-        return input(event.prompt)
+            return getpass(harmless(event.prompt))
+        return input(harmless(event.prompt))
     except EOFError:
         sys.stderr.write("\n")
         raise KeyboardInterrupt from None

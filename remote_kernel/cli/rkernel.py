@@ -111,7 +111,9 @@ def _run_and_report() -> int:
     try:
         return run(sys.argv[1:])
     except RemoteKernelError as error:
-        sys.stderr.write(f"rkernel: {error}\n")
+        from remote_kernel.harmless import harmless
+
+        sys.stderr.write(harmless(f"rkernel: {error}\n"))  # it may have a kernel's last words in it
         return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("rkernel: interrupted\n")

@@ -12,6 +12,7 @@ from typing import Any
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.harmless import harmless
 from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.place import session_names
 
@@ -45,7 +46,7 @@ def ls(options: argparse.Namespace) -> int:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows if found else []:
-        sys.stdout.write("  ".join(map(str.ljust, row, widths)).rstrip() + "\n")
+        sys.stdout.write(harmless("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
     for one in found:
         if one["state"] == "unknown":
             sys.stderr.write(f"rkernel: {one['trouble']}\n")
@@ -104,7 +105,7 @@ def status(options: argparse.Namespace) -> int:
         lines.append(f"log       {found['log_trouble']}")
     if found["trouble"]:
         lines.append(f"trouble   {found['trouble']}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(harmless("\n".join(lines) + "\n"))
     return 0
 
 

@@ -218,3 +218,13 @@ def test_working_folder_that_is_gone_is_told_in_a_sentence(alone: Rkernel, tmp_p
     assert said.returncode == 2, said
     assert "Traceback" not in said.stderr
     assert "see to that" in said.stderr
+
+
+def test_question_and_code_of_a_cell_cannot_steer_the_terminal(shared: Rkernel) -> None:
+    code = r"import time; input('\x1b]52;c;aGk=\x07name? ')"
+    with terminal(shared, "exec", "--stdin", "-c", f"'\x1b[6n'; {code}") as shown:
+        shown.expect("name? ")
+        assert "\x1b" not in shared("status").out
+        shown.type("me\r")
+        assert shown.end() == 0
+    assert "\x1b]52" not in shown.seen
