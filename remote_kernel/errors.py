@@ -22,7 +22,7 @@
     │   ├── RemoteKernelspecNotFound     43   --kernel names none that the host has
     │   ├── RemoteFolderError            44   no folder there can be written: full, read-only
     │   ├── RemoteShellNoise             45   something else than our program answered
-    │   └── ProtocolMismatch             46   the two ends speak different versions
+    │   └── ProtocolMismatch             46   the two ends speak different versions, or one makes no sense
     ├── KernelDied                       50   the kernel ended before it was ready
     ├── KernelGone                       51   the kernel ended while the connection was lost
     │   └── NoSuchKernel                 53   no kernel of that id on the hosts that were asked
@@ -185,7 +185,7 @@ class RemoteShellNoise(RemoteError):
 
 
 class ProtocolMismatch(RemoteError):
-    """The agent there and the launcher here speak different versions."""
+    """The agent there and the launcher here speak different versions, or a sync's other end broke the protocol."""
 
     exit_status = 46
 

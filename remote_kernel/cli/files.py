@@ -178,13 +178,16 @@ def _tell_changes(outcome: Outcome, wishes: Wishes) -> None:
     """Print what one round of watching did, if anything."""
     if outcome.failures or outcome.files or outcome.links or outcome.deleted or outcome.folders or outcome.touched:
         _tell(outcome, wishes)
-    for path, reason in outcome.failed[:_MOST_SHOWN]:
-        note(f"remote_kernel: {shown(path)}: {reason}" if path else f"remote_kernel: {reason}")
+    _note_failed(outcome.failed[:_MOST_SHOWN])
+
+
+def _note_failed(failed: tuple[tuple[str, str], ...]) -> None:
+    for path, reason in failed:
+        note(f"remote_kernel: {shown(path)}: {shown(reason)}" if path else f"remote_kernel: {shown(reason)}")
 
 
 def _raise_failed(outcome: Outcome) -> None:
-    for path, reason in outcome.failed[1:_MOST_SHOWN]:
-        note(f"remote_kernel: {shown(path)}: {reason}" if path else f"remote_kernel: {reason}")
+    _note_failed(outcome.failed[1:_MOST_SHOWN])
     path, reason = outcome.failed[0]
     what = f"{counted(outcome.failures, 'path')} could not be copied: {shown(path)}: {reason}" if path else reason
     raise SyncIncomplete(what, "the others are in place")

@@ -17,7 +17,7 @@ from remote_kernel.errors import NoSftp, RemoteKernelError, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import PipeBroken
-from remote_kernel.sync.carrying import SftpEnd
+from remote_kernel.sync.carrying import SftpEnd, refused
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.receiver import Receiver
@@ -26,7 +26,7 @@ from remote_kernel.sync.sftp_fetch import SendingThread
 from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
 from remote_kernel.sync.sftp_tree import FarSource
 from remote_kernel.sync.tree import Listing
-from remote_kernel.sync.wire import Broken, SyncFailure, to_text
+from remote_kernel.sync.wire import Broken, SyncFailure, Violation, to_text
 
 _MOST_NAMED = 100
 _SECOND = 10**9
@@ -49,7 +49,8 @@ class SftpPush:
             found = self._find()
         receiver = SftpReceiver(self._end.sftp, str(self._options.endpoint), found, wishes, self._progress.moved)
         try:
-            receiver.consider(_path(self._end.sftp, self._options, self._target.path))
+            path = _path(self._end.sftp, self._options, self._target.path, makes_workdir=not wishes.dry_run)
+            receiver.consider(path)
             wanted = [receiver.entries[number].size for number in receiver.plan.wanted]
             self._progress.planned(sum(wanted), len(wanted))
             receiver.receive()
@@ -119,7 +120,7 @@ def _fetch(
 ) -> Outcome:
     wishes = manner.wishes
     try:
-        path = _path(end.sftp, options, source.path)
+        path = _path(end.sftp, options, source.path, makes_workdir=False)
         far = FarSource(end.sftp, _excludes(manner), manner.gitignore)
         found = far.find(path, str(options.endpoint), with_digests=wishes.checksum)
         with SendingThread(found, end, wishes.dry_run, progress.moved) as thread:
@@ -130,6 +131,8 @@ def _fetch(
             return outcome(plan, receiver.receive())
     except SyncFailure as error:
         raise by_name(error.name, error.message, error.hint) from error
+    except Violation as error:
+        raise refused(options, error) from error
     except (PipeBroken, Broken) as error:
         raise end.why() from error
 
@@ -147,14 +150,15 @@ def _excludes(manner: Manner) -> list[bytes]:
     return [os.fsencode(line) for line in manner.excludes]
 
 
-def _path(sftp: Sftp, options: LaunchOptions, path: bytes) -> bytes:
-    """Give a path as SFTP wants it, which starts in the home: from the workdir, which is made if need be."""
+def _path(sftp: Sftp, options: LaunchOptions, path: bytes, *, makes_workdir: bool) -> bytes:
+    """Give a path as SFTP wants it, which starts in the home: from the workdir, made if need be and asked for."""
     path = _expanded(sftp, path)
     folder = _expanded(sftp, os.fsencode(options.workdir))
     if not folder:
         return path
     try:
-        make_folders(sftp, folder)
+        if makes_workdir:
+            make_folders(sftp, folder)
     except OSError as error:
         raise by_name(
             "SyncError", f"cannot use the workdir {shown(folder)} on {options.endpoint}: {error.strerror}"

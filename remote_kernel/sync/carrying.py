@@ -17,6 +17,7 @@ from remote_kernel.errors import (
     ConnectionLost,
     ConnectTimeout,
     NoSftp,
+    ProtocolMismatch,
     RemoteError,
     RemoteKernelError,
     by_name,
@@ -24,7 +25,7 @@ from remote_kernel.errors import (
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import PipeBroken
-from remote_kernel.sync.wire import Broken, SyncFailure, Wire
+from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
 from remote_kernel.transport.openssh import to_paste
 from remote_kernel.transport.verdict import explain
@@ -159,7 +160,7 @@ class FarEnd(FarProcess):
         except Broken as error:
             raise self._no_greeting(error.args[0] if error.args else b"") from error
         if "error" in greeting:
-            raise by_name(greeting["error"], greeting["message"], greeting["hint"])
+            raise by_name(greeting["error"], greeting.get("message", ""), greeting.get("hint", ""))
         breaker.clear(self._options)
 
     def check(self) -> None:
@@ -171,13 +172,14 @@ class FarEnd(FarProcess):
         """Give the error to tell the user for one that the conversation ended with."""
         if isinstance(error, SyncFailure):
             return by_name(error.name, error.message, error.hint)
-        try:
-            while True:  # its last words may wait behind what we did not read
-                self.wire.read()
-        except SyncFailure as told:
+        if isinstance(error, Violation):
+            return ProtocolMismatch(
+                f"the remote end of the sync on {self._options.endpoint} sent {error}, which was refused",
+                "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
+            )
+        told = self._last_words()
+        if told:
             return by_name(told.name, told.message, told.hint)
-        except Broken:
-            pass
         status, said = self._ended()
         if status not in (0, 255, None) and said:
             return RemoteError(
@@ -185,6 +187,22 @@ class FarEnd(FarProcess):
                 "the same command goes on from here",
             )
         return self._lost()
+
+    def _last_words(self) -> SyncFailure | None:
+        """Give why the other end gave up, which may wait behind what was not read; it hears that nothing more comes."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        timer = threading.Timer(_END_SECONDS, self._process.kill)
+        timer.start()
+        try:
+            while True:
+                self.wire.read()
+        except SyncFailure as told:
+            return told
+        except Broken:
+            return None
+        finally:
+            timer.cancel()
 
 
 class SftpEnd(FarProcess):

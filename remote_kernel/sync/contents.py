@@ -11,28 +11,33 @@ import stat
 from hashlib import blake2b
 
 from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.part import Part, opened_part, part_path
+from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.part import Part, open_part, opened_part, part_path
 from remote_kernel.sync.plan import is_same_time
-from remote_kernel.sync.tree import FILE, Entry
-from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Wire
+from remote_kernel.sync.tree import Entry
+from remote_kernel.sync.wire import SyncFailure, Violation, Wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_REASON = 1000
 
 
-def basis(target: bytes, entry: Entry) -> bytes:
+def basis(folders: Folders, entry: Entry) -> bytes:
     """Give the digests of the blocks that need not come again: of the unfinished file, then of the one to replace."""
     if entry.size < blocks.LEAST:
         return b""
     block = blocks.block_size(entry.size)
     found = b""
-    for path, whole_blocks in ((part_path(target), True), (target, False)):
+    for whole_blocks in (True, False):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            folder, name = folders.locate(entry.path)
+            fd = open_part(part_path(name), folder)[0] if whole_blocks else _open(name, folder)
         except OSError:
+            continue
+        if fd < 0:
             continue
         try:
             about = os.fstat(fd)
@@ -49,28 +54,45 @@ def basis(target: bytes, entry: Entry) -> bytes:
     return found
 
 
-def has_old_version(target: bytes, entry: Entry) -> bool:
+def has_old_version(folders: Folders, entry: Entry) -> bool:
     """Whether a large file is to replace a large one, and nothing of it has come yet."""
-    if entry.size < blocks.LEAST or os.path.lexists(part_path(target)):
+    if entry.size < blocks.LEAST:
         return False
     try:
-        there = os.lstat(target)
+        folder, name = folders.locate(entry.path)
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except OSError:
         return False
-    return stat.S_ISREG(there.st_mode) and there.st_size >= blocks.LEAST
+    if not stat.S_ISREG(there.st_mode) or there.st_size < blocks.LEAST:
+        return False
+    try:
+        os.stat(part_path(name), dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return True
+    return False
 
 
 class Contents:
-    """Receives files into `root`. `moved` is called with bytes and files that have been dealt with.
+    """Receives files below a root. `moved` is called with bytes and files that have been dealt with.
+
+    `asked` says which entries may come, once each: how many bytes of each its `basis` told of, or None for what rsync
+    brings.
 
     `files` and `bytes` count what got its final name; `failed` are paths that did not, each with the reason.
     """
 
-    def __init__(self, wire_: Wire, root: bytes, entries: list[Entry], moved: Callable[[int, int], None]) -> None:
-        self._wire, self._root, self._entries, self._moved = wire_, root, entries, moved
+    def __init__(
+        self,
+        wire_: Wire,
+        folders: Folders,
+        entries: list[Entry],
+        asked: dict[int, int | None],
+        moved: Callable[[int, int], None],
+    ) -> None:
+        self._wire, self._folders, self._entries, self._asked, self._moved = wire_, folders, entries, asked, moved
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
-        self._writer = small.Writer(root)
+        self._writer = small.Writer()
         self._is_inside = False  # whether more of a file is still to come
 
     def receive(self) -> None:
@@ -79,29 +101,32 @@ class Contents:
             kind, number, body = self._wire.read()
             if kind == wire.SENT:
                 return
-            if kind not in (wire.SMALL, wire.FILE, wire.MOVED) or number >= len(self._entries):
-                raise Broken
-            entry = self._entries[number]
+            if kind not in (wire.SMALL, wire.FILE, wire.MOVED) or number not in self._asked:
+                raise Violation("a file that was not asked for")
+            entry, told = self._entries[number], self._asked.pop(number)
+            if (kind == wire.MOVED) != (told is None):
+                raise Violation("a file in another way than it was asked for")
             if kind == wire.SMALL:
                 self._small(entry, body)
                 continue
-            if kind == wire.MOVED:
+            if told is None:
                 self._take_over(entry)
                 continue
             self._is_inside = True
             try:
-                self._file(entry)
+                self._file(entry, told)
             except OSError as error:
                 self._fail(entry, error)
                 self._skip()
 
     def _small(self, entry: Entry, data: bytes) -> None:
         """Write a file that came in one piece."""
-        if len(data) != entry.size or entry.kind != FILE:
-            raise Broken
+        if len(data) != entry.size:
+            raise Violation("more or less of a file than there is")
         try:
-            if not self._writer.write(entry, data):
-                self._write_with_care(entry, data)
+            folder, name = self._folders.locate(entry.path)
+            if not self._writer.write(folder, name, entry, data):
+                self._write_with_care(folder, name, entry, data)
         except OSError as error:
             self._fail(entry, error)
             return
@@ -109,28 +134,27 @@ class Contents:
         self.bytes += entry.size
         self._moved(entry.size, 1)
 
-    def _write_with_care(self, entry: Entry, data: bytes) -> None:
-        target = os.path.join(self._root, entry.path)
-        part = opened_part(target)
+    def _write_with_care(self, folder: int, name: bytes, entry: Entry, data: bytes) -> None:
+        part = opened_part(self._folders, entry.path)
         try:
-            incoming = _Incoming(part, target, entry)
+            incoming = _Incoming(part, folder, name, entry, 0)
             incoming.data(0, data)
             incoming.finish(0, b"")
         finally:
             part.close()
 
-    def _file(self, entry: Entry) -> None:
-        target = os.path.join(self._root, entry.path)
-        part = opened_part(target)
+    def _file(self, entry: Entry, told: int) -> None:
+        folder, name = self._folders.locate(entry.path)
+        part = opened_part(self._folders, entry.path)
         try:
-            incoming = _Incoming(part, target, entry)
+            incoming = _Incoming(part, folder, name, entry, told)
             while True:
                 kind, number, body = self._wire.read()
                 if kind == wire.DATA:
                     incoming.data(number, body)
                     self._moved(len(body), 0)
                 elif kind == wire.SAME:
-                    (length,) = LENGTH.unpack(body)
+                    length = wire.length(body)
                     incoming.same(number, length)
                     self._moved(length, 0)
                 elif kind == wire.DONE:
@@ -140,10 +164,10 @@ class Contents:
                 elif kind == wire.FAILED:
                     self._is_inside = False
                     part.remove()
-                    self.failed.append((entry.path, body.decode("utf-8", "replace")))
+                    self.failed.append((entry.path, body[:_LONGEST_REASON].decode("utf-8", "replace")))
                     return
                 else:
-                    raise Broken
+                    raise Violation(f"message {kind!r} inside a file")
         finally:
             part.close()
 
@@ -158,11 +182,16 @@ class Contents:
     def _take_over(self, entry: Entry) -> None:
         """Count a file that rsync has brought."""
         try:
-            there = os.lstat(os.path.join(self._root, entry.path))
+            folder, name = self._folders.locate(entry.path)
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError as error:
             self._fail(entry, error)
             return
-        if there.st_size != entry.size or not is_same_time(entry.time, there.st_mtime_ns):
+        if (
+            not stat.S_ISREG(there.st_mode)
+            or there.st_size != entry.size
+            or not is_same_time(entry.time, there.st_mtime_ns)
+        ):
             self.failed.append((entry.path, "rsync left it as it was, or it changed meanwhile"))
             return
         self.files += 1
@@ -171,7 +200,7 @@ class Contents:
 
     def _fail(self, entry: Entry, error: OSError) -> None:
         if error.errno in _FULL:
-            where = self._root.decode("utf-8", "replace")
+            where = self._folders.root.decode("utf-8", "replace")
             raise SyncFailure(
                 "NoRoom",
                 f"there is no room on {os.uname().nodename} in '{where}': {error.strerror}",
@@ -188,10 +217,12 @@ class Contents:
 class _Incoming:
     """One file on its way in. Blocks that are there already are left where they are, or copied from the old file."""
 
-    def __init__(self, part: Part, target: bytes, entry: Entry) -> None:
-        self._part, self._target, self._entry = part, target, entry
+    def __init__(self, part: Part, folder: int, name: bytes, entry: Entry, told: int) -> None:
+        """`told` is how many bytes the other end knows of; what else an unfinished file holds is not there for it."""
+        self._part, self._folder, self._name, self._entry = part, folder, name, entry
         block = blocks.block_size(entry.size)
-        self._in_place = min(part.size, entry.size) // block * block if part.size >= blocks.LEAST else 0
+        held = part.size if part.size >= blocks.LEAST else 0
+        self._in_place = min(held, entry.size, told) // block * block
         self._same: list[tuple[int, int]] = []
         self._is_other = False  # whether anything differs from the old file
         if part.size > self._in_place:
@@ -200,7 +231,7 @@ class _Incoming:
     def data(self, offset: int, body: bytes) -> None:
         """Write what came."""
         if offset + len(body) > self._entry.size:
-            raise Broken
+            raise Violation("more of a file than there is")
         self._is_other = True
         if self._entry.is_sparse and offset >= self._in_place and not body.count(0) < len(body):
             return
@@ -209,7 +240,7 @@ class _Incoming:
     def same(self, offset: int, length: int) -> None:
         """Note what is there: one range where they touch."""
         if offset + length > self._entry.size:
-            raise Broken
+            raise Violation("more of a file than there is")
         if self._same and sum(self._same[-1]) == offset:
             self._same[-1] = (self._same[-1][0], self._same[-1][1] + length)
         else:
@@ -218,25 +249,37 @@ class _Incoming:
     def finish(self, covered: int, digest: bytes) -> bool:
         """Give the file its final name; false where what was there before is not what it was said to be."""
         entry = self._entry
-        if not self._is_other and not self._in_place and self._same == [(0, entry.size)]:
-            about = os.stat(self._target)
-            if about.st_size == entry.size:  # nothing but the time was another
-                os.chmod(self._target, entry.mode)
-                os.utime(self._target, ns=(entry.time, entry.time))
-                self._part.remove()
-                return True
+        is_all_there = not self._is_other and not self._in_place and self._same == [(0, entry.size)]
+        if is_all_there and self._keep_old(digest):
+            self._part.remove()
+            return True
         if any(offset + length > self._in_place for offset, length in self._same):
             self._copy()
         if self._part.size > entry.size:
             os.ftruncate(self._part.fd, entry.size)
-        if self._same and self._digest(covered) != digest:
+        if self._same and self._digest(self._part.fd, covered) != digest:
             self._part.remove()
             return False
         self._part.finish(entry.size, entry.mode, entry.time)
         return True
 
+    def _keep_old(self, digest: bytes) -> bool:
+        """Leave the old file as it is but for its time and mode; false where it is not what it was said to be."""
+        entry = self._entry
+        old = _open(self._name, self._folder)
+        try:
+            about = os.fstat(old)
+            is_same = stat.S_ISREG(about.st_mode) and about.st_size == entry.size
+            if not is_same or self._digest(old, entry.size) != digest:
+                return False
+            os.fchmod(old, entry.mode)
+            os.utime(old, ns=(entry.time, entry.time))
+        finally:
+            os.close(old)
+        return True
+
     def _copy(self) -> None:
-        old = os.open(self._target, os.O_RDONLY | os.O_NOFOLLOW)
+        old = _open(self._name, self._folder)
         try:
             for first, length in self._same:
                 offset, end = max(first, self._in_place), first + length
@@ -250,15 +293,19 @@ class _Incoming:
         finally:
             os.close(old)
 
-    def _digest(self, end: int) -> bytes:
+    def _digest(self, fd: int, end: int) -> bytes:
         found = blake2b(digest_size=blocks.DIGEST)
         offset = 0
-        if os.fstat(self._part.fd).st_size < end:
-            os.ftruncate(self._part.fd, self._entry.size)
+        if fd == self._part.fd and os.fstat(fd).st_size < end:
+            os.ftruncate(fd, self._entry.size)
         while offset < end:
-            data = os.pread(self._part.fd, min(wire.CHUNK, end - offset), offset)
+            data = os.pread(fd, min(wire.CHUNK, end - offset), offset)
             if not data:
                 break
             found.update(data)
             offset += len(data)
         return found.digest()
+
+
+def _open(name: bytes, folder: int) -> int:
+    return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)

@@ -26,11 +26,13 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
     pipe = Wire(0, 1)
     try:
         try:
-            _enter(to_bytes(settings["folder"]))
-            if settings["role"] == "send":
+            is_sender = settings["role"] == "send"
+            may_be_made = not is_sender and not settings["wishes"]["dry_run"]
+            start = _enter(to_bytes(settings["folder"]), may_be_made, may_lack=not is_sender)
+            if is_sender:
                 _send(pipe, settings)
             else:
-                _receive(pipe, settings)
+                _receive(pipe, settings, start)
         except SyncFailure as error:
             _give_up(pipe, error)
         except OSError as error:
@@ -44,19 +46,28 @@ def _give_up(pipe: Wire, error: SyncFailure) -> None:
     pipe.flush()
 
 
-def _enter(folder: bytes) -> None:
-    """Go where relative paths start from: the home, or a folder that is made if need be."""
+def _enter(folder: bytes, may_be_made: bool, *, may_lack: bool) -> bytes:
+    """Go where relative paths start from: the home, or a folder, made if need be and allowed.
+
+    Give what relative paths then begin with: nothing, or the folder itself, where that `may_lack` and does.
+    """
     os.chdir(os.path.expanduser(b"~"))
     if not folder:
-        return
+        return b""
     path = os.path.expanduser(folder)
     try:
-        os.makedirs(path, exist_ok=True)
+        if may_be_made:
+            os.makedirs(path, exist_ok=True)
+        elif may_lack and not os.path.lexists(path):
+            return path
         os.chdir(path)
     except OSError as error:
         raise SyncFailure(
-            "SyncError", f"cannot use the workdir {shown(folder)} on {os.uname().nodename}: {error.strerror}"
+            "SyncError",
+            f"cannot use the workdir {shown(folder)} on {os.uname().nodename}: {error.strerror}",
+            "check the spelling of --workdir",
         ) from error
+    return b""
 
 
 def _send(pipe: Wire, settings: dict[str, Any]) -> None:
@@ -69,9 +80,9 @@ def _send(pipe: Wire, settings: dict[str, Any]) -> None:
     sender.deliver(wishes.dry_run)
 
 
-def _receive(pipe: Wire, settings: dict[str, Any]) -> None:
+def _receive(pipe: Wire, settings: dict[str, Any], start: bytes) -> None:
     """Receive as often as the local end begins: it may watch a folder."""
-    path = os.path.expanduser(to_bytes(settings["path"]))
+    path = os.path.join(start, os.path.expanduser(to_bytes(settings["path"])))
     while not pipe.at_end():
         receiver = Receiver(pipe, path, Wishes(**settings["wishes"]), lambda moved, files: None)
         receiver.ask(receiver.consider())

@@ -12,26 +12,28 @@ import os
 import stat
 from hashlib import blake2b
 
+from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.tree import PARTS, is_part
 
 
 class Part:
-    """The unfinished file for one path. `size` is what it held when it was opened. Owns its descriptor."""
+    """The unfinished file for one path. `size` is what it held when it was opened. Owns its descriptor.
 
-    def __init__(self, target: bytes, version: bytes = b"") -> None:
-        """Open it, a new one where there is none or another transfer has it. Raises OSError.
+    A path may be a name in the folder whose descriptor is given.
+    """
 
-        With a `version` it is one that holds nothing but the beginning of that version of the file.
+    def __init__(self, target: bytes, folder: int | None = None, version: bytes = b"") -> None:
+        """Open it, or one that nobody else knows: where another transfer has it, or it may not be ours alone.
+
+        With a `version` it is one that holds nothing but the beginning of that version of the file. Raises OSError.
         """
-        self._target = target
+        self._target, self._folder = target, folder
         self.path = part_path(target, version)
-        self.fd = _open(self.path)
+        self.fd, self.size = open_part(self.path, folder, os.O_RDWR | os.O_CREAT)
         if self.fd < 0:
-            self.path = part_path(target, version + b"%d" % os.getpid())
-            self.fd = _open(self.path)
-        if self.fd < 0:
-            raise OSError(0, "another sync is writing it")
-        self.size = os.fstat(self.fd).st_size
+            self.path = _new_path(target)
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+            _lock(self.fd)  # keeps it from being swept away
 
     def write(self, data: bytes, offset: int) -> None:
         """Write all of it there."""
@@ -46,7 +48,7 @@ class Part:
             os.ftruncate(self.fd, size)
         os.fchmod(self.fd, mode)
         os.utime(self.fd, ns=(time, time))
-        os.rename(self.path, self._target)
+        os.rename(self.path, self._target, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def close(self) -> None:
         """Leave it as it is. Idempotent."""
@@ -57,23 +59,27 @@ class Part:
     def remove(self) -> None:
         """Throw it away."""
         try:
-            os.unlink(self.path)
+            os.unlink(self.path, dir_fd=self._folder)
         except OSError:
             pass
         self.close()
 
 
-def opened_part(target: bytes, version: bytes = b"") -> Part:
-    """Open the unfinished file, also in a folder of ours that is write-protected. Raises OSError."""
+def opened_part(folders: Folders, path: bytes, version: bytes = b"") -> Part:
+    """Open the unfinished file for a path below the root, also in a write-protected folder of ours that it has there.
+
+    It is good until `folders` are asked for another path. Raises OSError.
+    """
+    folder, name = folders.locate(path)
     try:
-        return Part(target, version)
+        return Part(name, folder, version)
     except PermissionError:
-        folder = os.path.dirname(target)
-        about = os.stat(folder)
-        if about.st_mode & 0o700 == 0o700 or about.st_uid != os.getuid():
+        about = os.fstat(folder)
+        # The root is as its owner wants it; what is below comes from the source, and gets that mode at the end.
+        if b"/" not in path or about.st_mode & 0o700 == 0o700 or about.st_uid != os.geteuid():
             raise
-        os.chmod(folder, stat.S_IMODE(about.st_mode) | 0o700)  # gets its own mode at the end
-        return Part(target, version)
+        os.chmod(b".", stat.S_IMODE(about.st_mode) | 0o700, dir_fd=folder)
+        return Part(name, folder, version)
 
 
 def part_path(target: bytes, more: bytes = b"") -> bytes:
@@ -83,41 +89,66 @@ def part_path(target: bytes, more: bytes = b"") -> bytes:
     return os.path.join(folder, PARTS[0] + mark + PARTS[1])
 
 
+def open_part(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[int, int]:
+    """Give an unfinished file's descriptor, locked, and its size; -1 where it is not ours alone to go on with.
+
+    In a folder that is shared anybody can put something of that name, and a file system without locks cannot keep two
+    transfers apart.
+    """
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=folder)
+    except OSError:
+        return -1, 0
+    try:
+        about = os.fstat(fd)
+        is_locked = _lock(fd) if _is_ours(about) else False
+        if is_locked and _is_still_there(path, folder, about):
+            return fd, about.st_size
+        if is_locked is None and flags & os.O_CREAT and not about.st_size:
+            os.unlink(path, dir_fd=folder)  # it was made a moment ago
+    except OSError:
+        pass
+    os.close(fd)
+    return -1, 0
+
+
 def sweep(folder: bytes) -> None:
-    """Remove the unfinished files in a folder that no transfer is writing."""
+    """Remove the unfinished files of ours in a folder that no transfer is writing."""
     try:
         with os.scandir(folder) as items:
             found = [item.path for item in items if is_part(item.name)]
     except OSError:
         return
     for path in found:
-        try:
-            fd = _open(path, os.O_RDWR)
-        except OSError:
-            continue
+        fd, _ = open_part(path, None)
         if fd >= 0:
-            os.unlink(path)
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
             os.close(fd)
 
 
-def _open(path: bytes, flags: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Give the descriptor, locked; -1 where another process has the lock."""
-    fd = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+def _new_path(target: bytes) -> bytes:
+    return os.path.join(os.path.dirname(target), PARTS[0] + os.urandom(8).hex().encode() + PARTS[1])
+
+
+def _is_ours(about: os.stat_result) -> bool:
+    """Whether nobody else can have put it there, or has another name for it."""
+    return stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and about.st_nlink == 1
+
+
+def _lock(fd: int) -> bool | None:
+    """Say whether the file is now locked, None where the file system has no locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(fd)
-        return -1
-    except OSError:
-        pass  # a file system without locks
-    if not _is_still_there(path, fd):  # it got its final name while we were at it: never write to that
-        os.close(fd)
-        return -1
-    return fd
-
-
-def _is_still_there(path: bytes, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(fd))
-    except OSError:
         return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_still_there(path: bytes, folder: int | None, about: os.stat_result) -> bool:
+    """Whether it did not get its final name while we were at it: to that we must never write."""
+    return os.path.samestat(os.stat(path, dir_fd=folder, follow_symlinks=False), about)

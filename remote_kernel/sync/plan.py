@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, digest, is_part
-from remote_kernel.sync.wire import Broken
+from remote_kernel.sync.tree import FOLDER, LINK, Entry, digest, is_part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,26 +58,6 @@ class Plan:
             *(("touch", entries[number].path) for number in self.touched),
             *(("delete", path) for path in self.doomed),
         ]
-
-
-def check(entries: list[Entry], is_folder: bool) -> None:
-    """Raise Broken unless every path stays below the root, in folders that are listed, and is there once.
-
-    The other end is believed in nothing that could lead a file elsewhere: `..`, an absolute path, a link that is then
-    taken for a folder.
-    """
-    folders, seen = {b""}, set()
-    if not is_folder and (len(entries) > 1 or any(entry.kind != FILE or b"/" in entry.path for entry in entries)):
-        raise Broken
-    for entry in entries:
-        parent, _, name = entry.path.rpartition(b"/")
-        if name in (b"", b".", b"..") or b"\0" in name or parent not in folders or entry.path in seen:
-            raise Broken
-        if is_part(name) or entry.kind not in (FILE, FOLDER, LINK) or not 0 <= entry.mode <= 0o777 or entry.size < 0:
-            raise Broken
-        seen.add(entry.path)
-        if entry.kind == FOLDER:
-            folders.add(entry.path)
 
 
 class Disk:
@@ -211,16 +191,28 @@ def _decide(plan: Plan, number: int, entry: Entry, there: Disk, about: About | N
 def _doom(plan: Plan, there: Disk, entries: list[Entry], rules: Rules) -> None:
     known = {entry.path for entry in entries}
     cleared = set(plan.cleared)
+    spelled: dict[str, bytes] = {}
     for folder in [b"", *(entry.path for entry in entries if entry.kind == FOLDER)]:
-        if folder in cleared:
+        if folder in cleared or folder.rpartition(b"/")[0] in cleared:
+            cleared.add(folder)  # nor is anything below it: the way there may lead through a link
             continue
         try:
             inside = there.inside(folder)
         except OSError:
             continue
+        listed = {name for name, _ in inside}
         for name, is_folder in inside:
             path = folder + b"/" + name if folder else name
             if path in known or is_part(name) or rules.leave_out(path, is_folder):
                 continue
+            spelled = spelled or {_fold(entry.path): entry.path for entry in entries}
+            other = spelled.get(_fold(path))
+            # Where A and a are one name, or both spellings of é, this is what an entry was found under, or came to.
+            if other and os.path.basename(other) not in listed and there.look(other):
+                continue
             more, emptied = below(there, path, rules) if is_folder else ([], True)
             plan.doomed += [*more, path] if emptied else more
+
+
+def _fold(path: bytes) -> str:
+    return unicodedata.normalize("NFC", path.decode("utf-8", "surrogateescape")).casefold()

@@ -6,18 +6,20 @@ Python 3.8, standard library: this file is shipped to the remote host.
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from typing import NamedTuple
 
-from remote_kernel.sync import wire
+from remote_kernel.sync import blocks, wire
+from remote_kernel.sync.belief import NOTHING, Asked, Offer, read_offer
 from remote_kernel.sync.contents import Contents, basis, has_old_version
+from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import part_path, sweep
-from remote_kernel.sync.plan import Disk, Plan, below, check, compare, is_same_time
-from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.plan import Disk, Plan, below, compare, is_same_time
 from remote_kernel.sync.sender import shown
 from remote_kernel.sync.tool import ALL, CHANGED, NEVER, has_rsync
 from remote_kernel.sync.tree import FILE, FOLDER, Entry
-from remote_kernel.sync.wire import Broken, SyncFailure, Wire, to_bytes, to_text
+from remote_kernel.sync.wire import SyncFailure, Wire, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,25 +43,26 @@ class Wishes(NamedTuple):
     rsync: str = CHANGED
 
 
-class Offer(NamedTuple):
-    """What the other end has. `notes` says what it left out and could not read."""
-
-    name: bytes
-    is_folder: bool
-    root: bytes
-    rules: Rules
-    has_rsync: bool
-    entries: list[Entry]
-    notes: dict[str, Any]
-
-
 class Receiver:
-    """One run of the receiving end. `moved` is called with bytes and files that have been dealt with."""
+    """One run of the receiving end. `moved` is called with bytes and files that have been dealt with.
 
-    def __init__(self, wire_: Wire, target: bytes, wishes: Wishes, moved: Callable[[int, int], None]) -> None:
+    `asked` is what a fetch asks the other end for; without it the other end says what is wished.
+    """
+
+    def __init__(
+        self,
+        wire_: Wire,
+        target: bytes,
+        wishes: Wishes,
+        moved: Callable[[int, int], None],
+        asked: Asked | None = None,
+    ) -> None:
         self._wire, self._target, self._wishes, self._moved = wire_, target, wishes, moved
-        self.offer = Offer(b"", False, b"", Rules([], False), False, [], {})
+        self._asked_for = asked
+        self.offer = NOTHING
         self.root = b""
+        self._folders = Folders(b"")
+        self._asked: dict[int, int | None] = {}
         self.plan = Plan()
         self.for_rsync: list[bytes] = []
         self._rsync_is_here: bool | None = None
@@ -68,13 +71,15 @@ class Receiver:
 
     def consider(self) -> dict[str, Any]:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
-        self.offer = _read_offer(self._wire)
-        check(self.offer.entries, self.offer.is_folder)
+        self.offer = read_offer(self._wire, self._asked_for)
         self.root, entries = find_target(self._target, self.offer)
+        self._folders = Folders(self.root)
         self.offer = self.offer._replace(entries=entries)
         rules = self.offer.rules if self.offer.is_folder else None
+        if rules and self._wishes.delete:
+            _check_deletable(self.root)
         self.plan = compare(Disk(self.root), entries, rules, self._wishes.delete, self._wishes.checksum)
-        self._failed = [(to_bytes(path), reason) for path, reason in self.offer.notes["left"]]
+        self._failed = list(self.offer.left)
         if self._failed and self.plan.doomed:
             self.plan.doomed = []
             self._failed.append((b"", "nothing was deleted, because not all of the source could be read"))
@@ -84,19 +89,22 @@ class Receiver:
     def ask(self, plan: dict[str, Any]) -> None:
         """Tell the plan, make folders and links, and say which contents are wanted. Raises Broken, SyncFailure."""
         self._wire.write_object(wire.PLAN, plan)
-        if not self._wishes.dry_run:
-            self._make_way()
         whole: list[int] = []
-        for number in self.plan.wanted:
-            entry = self.offer.entries[number]
-            path = os.path.join(self.root, entry.path)
-            if self._is_for_rsync(path, entry):
-                self.for_rsync.append(entry.path)
-                self._wire.write(wire.BY_RSYNC, number)
-            elif self._wishes.dry_run or not (digests := basis(path, entry)):
-                whole.append(number)
-            else:
-                self._wire.write(wire.WANT, number, digests)
+        with self._folders:
+            if not self._wishes.dry_run:
+                self._make_way()
+            for number in self.plan.wanted:
+                entry = self.offer.entries[number]
+                if self._is_for_rsync(entry):
+                    self.for_rsync.append(entry.path)
+                    self._asked[number] = None
+                    self._wire.write(wire.BY_RSYNC, number)
+                elif self._wishes.dry_run or not (digests := basis(self._folders, entry)):
+                    self._asked[number] = 0
+                    whole.append(number)
+                else:
+                    self._asked[number] = len(digests) // blocks.DIGEST * blocks.block_size(entry.size)
+                    self._wire.write(wire.WANT, number, digests)
         for first in range(0, len(whole), _BATCH):
             self._wire.write(wire.WHOLE, 0, wire.packed(whole[first : first + _BATCH]))
         self._wire.write(wire.WANTED)
@@ -104,23 +112,24 @@ class Receiver:
 
     def receive(self) -> dict[str, Any]:
         """Put everything in place and give the summary, which the other end gets too. Raises Broken, SyncFailure."""
-        contents = Contents(self._wire, self.root, self.offer.entries, self._moved)
+        contents = Contents(self._wire, self._folders, self.offer.entries, self._asked, self._moved)
         if self._wishes.dry_run:
             self._deleted = len(self.plan.doomed)
             self._wire.read_empty(wire.SENT)
         else:
-            contents.receive()
-            self._failed += contents.failed
-            self._delete()
-            self._finish_folders()
+            with self._folders:
+                contents.receive()
+                self._failed += contents.failed
+                self._delete()
+                self._finish_folders()
         summary = self._summary(contents)
         self._wire.write_object(wire.SUMMARY, summary)
         self._wire.flush()
         return summary
 
-    def _is_for_rsync(self, path: bytes, entry: Entry) -> bool:
+    def _is_for_rsync(self, entry: Entry) -> bool:
         mode = self._wishes.rsync
-        if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(path, entry)):
+        if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(self._folders, entry)):
             return False
         if self._rsync_is_here is None:
             self._rsync_is_here = self.offer.has_rsync and has_rsync()
@@ -155,34 +164,35 @@ class Receiver:
         return True
 
     def _clear(self, path: bytes) -> None:
-        whole = os.path.join(self.root, path)
-        if os.path.isdir(whole) and not os.path.islink(whole):
+        folder, name = self._folders.locate(path)
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             found, _ = below(Disk(self.root), path, self.offer.rules)
             for item in found:
                 self._remove(item)
-            os.rmdir(whole)
-        else:
-            os.unlink(whole)
+        self._remove(path)
 
     def _make_folder(self, entry: Entry) -> None:
-        os.mkdir(os.path.join(self.root, entry.path), entry.mode | 0o700)
+        folder, name = self._folders.locate(entry.path)
+        os.mkdir(name, entry.mode | 0o700, dir_fd=folder)
 
     def _make_link(self, entry: Entry) -> None:
-        path = os.path.join(self.root, entry.path)
-        new = part_path(path, b"link")
+        folder, name = self._folders.locate(entry.path)
+        new = part_path(name, b"link")
         try:
-            os.unlink(new)
+            os.unlink(new, dir_fd=folder)
         except OSError:
             pass
-        os.symlink(entry.extra, new)
-        os.utime(new, ns=(entry.time, entry.time), follow_symlinks=False)
-        os.rename(new, path)
+        os.symlink(entry.extra, new, dir_fd=folder)
+        os.utime(new, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
+        os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
 
     def _touch(self, entry: Entry) -> None:
-        path = os.path.join(self.root, entry.path)
+        folder, name = self._folders.locate(entry.path)
         if entry.kind == FILE:
-            os.chmod(path, entry.mode)
-        os.utime(path, ns=(entry.time, entry.time), follow_symlinks=False)
+            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise OSError(0, "it is no file any more")  # and where a link leads, no mode is ours to change
+            os.chmod(name, entry.mode, dir_fd=folder)
+        os.utime(name, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
 
     def _delete(self) -> None:
         """Delete what the source lacks, unless something went wrong: then it may still be needed."""
@@ -193,11 +203,11 @@ class Receiver:
             self._deleted += self._try(path, lambda path=path: self._remove(path))  # type: ignore[misc]
 
     def _remove(self, path: bytes) -> None:
-        whole = os.path.join(self.root, path)
-        if os.path.isdir(whole) and not os.path.islink(whole):
-            os.rmdir(whole)
+        folder, name = self._folders.locate(path)
+        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.rmdir(name, dir_fd=folder)
         else:
-            os.unlink(whole)
+            os.unlink(name, dir_fd=folder)
 
     def _finish_folders(self) -> None:
         """Give folders their modes and times, the innermost first; the root itself keeps its own."""
@@ -206,23 +216,23 @@ class Receiver:
         for entry in reversed(self.offer.entries):
             if entry.kind != FOLDER:
                 continue
-            path = os.path.join(self.root, entry.path)
             try:
-                there = os.lstat(path)
+                folder, name = self._folders.locate(entry.path)
+                there = os.stat(name, dir_fd=folder, follow_symlinks=False)
             except OSError:
                 continue  # it could not be made, which has been told
             if not stat.S_ISDIR(there.st_mode):
                 continue
             try:
                 if not self._failed:
-                    sweep(path)
-                    there = os.lstat(path)
+                    sweep(os.path.join(self.root, entry.path))
+                    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 # Who set its group bit there, for a shared folder, did so on purpose.
                 mode = entry.mode | (stat.S_IMODE(there.st_mode) & 0o7000)
                 if stat.S_IMODE(there.st_mode) != mode:
-                    os.chmod(path, mode)
+                    os.chmod(name, mode, dir_fd=folder)
                 if not is_same_time(entry.time, there.st_mtime_ns):
-                    os.utime(path, ns=(entry.time, entry.time))
+                    os.utime(name, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
             except OSError as error:
                 # A folder of somebody else's that is shared with us takes files, but no mode or time from us.
                 if not isinstance(error, PermissionError) or there.st_uid == os.geteuid():
@@ -250,8 +260,8 @@ class Receiver:
             "touched": len(plan.touched),
             "deleted": self._deleted,
             "unchanged": plan.unchanged,
-            "left_out": self.offer.notes["left_out"],
-            "passed_over": self.offer.notes["passed_over"][:_MOST_NAMED],
+            "left_out": self.offer.left_out,
+            "passed_over": self.offer.passed_over[:_MOST_NAMED],
             "failures": sum(bool(path) for path, _ in self._failed),
             "failed": [[to_text(path), reason] for path, reason in self._failed[:_MOST_NAMED]],
         }
@@ -280,29 +290,17 @@ def find_target(target: bytes, offer: Offer) -> tuple[bytes, list[Entry]]:
     return os.path.realpath(folder or b"."), [entry._replace(path=name) for entry in offer.entries]
 
 
-def unpack(row: list[Any]) -> Entry:
-    """Give the entry that `pack` was called with. Raises Broken."""
+def _check_deletable(root: bytes) -> None:
+    """Refuse --delete for a home, what a home is in, and /: `remote:$DIR`, with no DIR, names the whole home."""
+    homes = {os.path.expanduser(b"~")}
     try:
-        path, kind, mode, size, time, extra, is_sparse = row
-        raw = bytes.fromhex(extra) if kind == FILE else to_bytes(extra)
-        return Entry(to_bytes(path), kind, int(mode), int(size), int(time), raw, bool(is_sparse))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise Broken from error
-
-
-def _read_offer(wire_: Wire) -> Offer:
-    begin = wire_.read_object(wire.BEGIN)
-    entries: list[Entry] = []
-    while True:
-        kind, _, body = wire_.read()
-        if kind == wire.ENTRIED:
-            notes = wire.decoded(body)
-            break
-        if kind != wire.ENTRIES:
-            raise Broken
-        entries += map(unpack, wire.decoded(body))
-    name = to_bytes(begin["name"])
-    if b"/" in name or name in (b".", b"..") or b"\0" in name:
-        raise Broken
-    rules = Rules.unpack(begin["rules"])
-    return Offer(name, bool(begin["is_folder"]), to_bytes(begin["root"]), rules, bool(begin["rsync"]), entries, notes)
+        homes.add(os.fsencode(pwd.getpwuid(os.geteuid()).pw_dir))
+    except KeyError:
+        pass
+    for home in homes:
+        if (os.path.realpath(home) + b"/").startswith(root.rstrip(b"/") + b"/"):
+            raise SyncFailure(
+                "SyncError",
+                f"--delete would delete what the source lacks in all of {shown(root)} on {os.uname().nodename}",
+                "name a folder in it, or leave out --delete",
+            )

@@ -117,6 +117,13 @@ class Rules:
                 return found
         return False
 
+    def with_choice(self, excludes: list[bytes], use_gitignore: bool) -> Rules:
+        """Give the same .gitignore files with that --exclude, and with or without them."""
+        found = Rules(excludes, use_gitignore)
+        found.texts, found.above = self.texts, self.above
+        found._parsed, found._parsed_above = self._parsed, self._parsed_above
+        return found
+
     def pack(self) -> dict[str, Any]:
         """Give what `unpack` at the other end makes the same rules of."""
         return {

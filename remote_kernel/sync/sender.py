@@ -11,6 +11,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from remote_kernel.sync import blocks, small, wire
+from remote_kernel.sync.belief import plan, summary
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, list_folder
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, to_text
@@ -87,9 +88,9 @@ class Sender:
         passed = [to_text(path) for path in listing.passed_over]
         self._wire.write_object(wire.ENTRIED, {"left_out": listing.left_out, "left": left, "passed_over": passed})
         self._wire.flush()
-        plan = self._wire.read_object(wire.PLAN)
+        found = plan(self._wire.read_object(wire.PLAN))
         self.wanted = list(self._read_wanted())
-        return plan
+        return found
 
     def deliver(self, dry_run: bool) -> Any:
         """Send what is wanted, and give the summary. What rsync is to carry has been brought there already."""
@@ -100,7 +101,7 @@ class Sender:
                 self._send(want)
         self._wire.write(wire.SENT)
         self._wire.flush()
-        return self._wire.read_object(wire.SUMMARY)
+        return summary(self._wire.read_object(wire.SUMMARY))
 
     def entry(self, number: int) -> Entry:
         """Give the entry with that number."""
@@ -112,12 +113,12 @@ class Sender:
             if kind == wire.WANTED:
                 return
             if kind not in (wire.WANT, wire.WHOLE, wire.BY_RSYNC):
-                raise wire.Broken
+                raise wire.Violation(f"message {kind!r} among what is wanted")
             numbers = wire.numbers(body) if kind == wire.WHOLE else (number,)
             digests = b"" if kind == wire.WHOLE else body
             for number in numbers:
                 if number >= len(self._source.listing.entries) or self.entry(number).kind != FILE:
-                    raise wire.Broken
+                    raise wire.Violation("a file wanted that there is not")
                 yield Want(number, digests, kind == wire.BY_RSYNC)
 
     def _send(self, want: Want) -> None:

@@ -13,6 +13,7 @@ from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import Job
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.carrying import SftpEnd
+from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import Part, opened_part
 from remote_kernel.sync.sender import Sender, Source, Want, shown
 from remote_kernel.sync.sftp_push import LARGE_AT_ONCE, SMALL
@@ -29,19 +30,20 @@ class SftpSender(Sender):
     def __init__(self, pipe: Wire, source: Source, sftp: Sftp, moved: Callable[[int, int], None]) -> None:
         super().__init__(pipe, source, moved, False)
         self._sftp = sftp
-        self._root = self._single = b""
+        self._folders, self._single = Folders(b""), b""
 
     def offer(self) -> Any:
         """Tell what there is, and give the other end's plan. Raises Broken, SyncFailure."""
         plan = super().offer()
-        self._root, self._single = to_bytes(plan["root"]), to_bytes(plan["name"])
+        self._folders, self._single = Folders(to_bytes(plan["root"])), to_bytes(plan["name"])
         return plan
 
     def deliver(self, dry_run: bool) -> Any:
         """Bring what is wanted, and give the summary. Raises PipeBroken, NoRoom, Broken."""
         wanted = [] if dry_run else self.wanted
-        small = (self._bring(want) for want in wanted if self.entry(want.number).size <= SMALL)
-        self._sftp.run(small, self._sftp.handles)
+        with self._folders:
+            small = (self._bring(want) for want in wanted if self.entry(want.number).size <= SMALL)
+            self._sftp.run(small, self._sftp.handles)
         self._sftp.run((self._bring(w) for w in wanted if self.entry(w.number).size > SMALL), LARGE_AT_ONCE)
         self._wire.write(wire.SENT)
         self._wire.flush()
@@ -49,13 +51,13 @@ class SftpSender(Sender):
 
     def _bring(self, want: Want) -> Job:
         entry = self.entry(want.number)
-        target = os.path.join(self._root, self._single or entry.path)
+        target = self._single or entry.path
         try:
             yield from self._copy(os.path.join(self._source.root, entry.path), target, entry)
         except OSError as error:
             if error.errno in _FULL:
                 raise NoRoom(
-                    f"there is no room on {os.uname().nodename} in {shown(self._root)}: {error.strerror}",
+                    f"there is no room on {os.uname().nodename} in {shown(self._folders.root)}: {error.strerror}",
                     "make room there; the same command then goes on from here",
                 ) from error
             self._wire.write(wire.FILE, want.number)
@@ -68,7 +70,7 @@ class SftpSender(Sender):
         if entry.size <= SMALL:  # written when all of it is there, so that not hundreds are open
             found: list[bytes] = []
             yield from contents(self._sftp, path, 0, entry.size, lambda _, data: found.append(data))
-            part = opened_part(target, version)
+            part = opened_part(self._folders, target, version)
             try:
                 part.write(b"".join(found), 0)
                 part.finish(entry.size, entry.mode, entry.time)
@@ -76,14 +78,15 @@ class SftpSender(Sender):
                 part.close()
             self._moved(entry.size, 0)
             return
-        part = opened_part(target, version)
-        try:
-            start = _start_of(part, entry)
-            self._moved(start, 0)
-            yield from contents(self._sftp, path, start, entry.size, lambda at, data: self._write(part, at, data))
-            part.finish(entry.size, entry.mode, entry.time)
-        finally:
-            part.close()
+        with Folders(self._folders.root) as folders:  # its own: others are brought meanwhile
+            part = opened_part(folders, target, version)
+            try:
+                start = _start_of(part, entry)
+                self._moved(start, 0)
+                yield from contents(self._sftp, path, start, entry.size, lambda at, data: self._write(part, at, data))
+                part.finish(entry.size, entry.mode, entry.time)
+            finally:
+                part.close()
 
     def _write(self, part: Part, offset: int, data: bytes) -> None:
         if data.count(0) < len(data):  # SFTP does not tell holes: what is nothing but zeros becomes one

@@ -52,6 +52,8 @@ class SftpReceiver:
         if wishes.checksum:
             self._there.compare_contents(self.entries)
         rules = self._rules if self._source.is_folder else None
+        if of_all:
+            self._check_deletable()
         self.plan = compare(self._there, self.entries, rules, wishes.delete, wishes.checksum)
         if not self._sftp.sets_link_times:
             links = [number for number in self.plan.touched if self.entries[number].kind != FILE]
@@ -103,6 +105,19 @@ class SftpReceiver:
             return target or b".", b""
         folder, name = os.path.split(target)
         return folder or b".", name
+
+    def _check_deletable(self) -> None:
+        """Refuse --delete for the home, what that is in, and /, as `receiver` does."""
+        try:
+            root = self._sftp.wait(self._sftp.whole_path(self.root)).name()
+        except OSError:
+            return  # there is nothing to delete
+        home = self._sftp.wait(self._sftp.whole_path(b".")).name()
+        if (home + b"/").startswith(root.rstrip(b"/") + b"/"):
+            raise SyncError(
+                f"--delete would delete what the source lacks in all of {shown(root)} on {self._host}",
+                "name a folder in it, or leave out --delete",
+            )
 
     def _make_folders(self, path: bytes) -> None:
         try:

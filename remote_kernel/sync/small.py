@@ -30,21 +30,18 @@ def read(path: bytes, entry: Entry) -> bytes | None:
 
 
 class Writer:
-    """Writes small files below a root."""
+    """Writes small files into folders that are open: no link in a folder's place leads them elsewhere."""
 
-    def __init__(self, root: bytes) -> None:
-        self._root = root
+    def __init__(self) -> None:
         self._part = PARTS[0] + os.urandom(8).hex().encode() + PARTS[1]
 
-    def write(self, entry: Entry, data: bytes) -> bool:
+    def write(self, folder: int, name: bytes, entry: Entry, data: bytes) -> bool:
         """Write one beside its final name, which it then gets; false, and nothing is changed, if that fails.
 
         Another sync may sweep the unfinished file away, as nothing locks it: this is one reason to fail.
         """
-        target = os.path.join(self._root, entry.path)
-        part = target[: target.rindex(b"/") + 1] + self._part
         try:
-            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
         except OSError:
             return False
         try:
@@ -55,12 +52,12 @@ class Writer:
             finally:
                 os.close(fd)
             if is_whole:
-                os.rename(part, target)
+                os.rename(self._part, name, src_dir_fd=folder, dst_dir_fd=folder)
                 return True
         except OSError:
             pass
         try:
-            os.unlink(part)
+            os.unlink(self._part, dir_fd=folder)
         except OSError:
             pass
         return False

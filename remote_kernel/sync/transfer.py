@@ -11,6 +11,7 @@ from typing import Any
 from remote_kernel.errors import PythonNotFound, RemoteShellNoise, UsageError, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync import by_sftp
+from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.by_rsync import Errand, carry
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
@@ -105,7 +106,8 @@ class Push:
 def _fetch(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Outcome:
     with FarEnd(options, far_settings(options, "send", source, manner)) as far:
         far.greet()
-        receiver = Receiver(far.wire, target.path, manner.wishes, progress.moved)
+        asked = Asked(source.path, tuple(map(os.fsencode, manner.excludes)), manner.gitignore)
+        receiver = Receiver(far.wire, target.path, manner.wishes, progress.moved, asked)
 
         def converse() -> Outcome:
             plan = receiver.consider()

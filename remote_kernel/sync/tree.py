@@ -69,8 +69,8 @@ def list_folder(root: bytes, rules: Rules, with_digests: bool) -> Listing:
             if rules.leave_out(below, is_folder):
                 found.left_out += 1
                 continue
-            _add(found, below, item.path, with_digests)
-            if is_folder:
+            # What the listing said may have become something else, a link above all: what is told goes by the entry.
+            if _add(found, below, item.path, with_digests) == FOLDER:
                 folders.append(below)
         waiting += reversed(folders)
     return found
@@ -115,13 +115,15 @@ def describe(path: bytes, at: os.stat_result, with_digest: bool, where: bytes) -
     return Entry(path, FILE, mode, at.st_size, at.st_mtime_ns, extra, is_sparse)
 
 
-def _add(found: Listing, path: bytes, where: bytes, with_digests: bool) -> None:
+def _add(found: Listing, path: bytes, where: bytes, with_digests: bool) -> str | None:
+    """List one path; give its kind, None for what is not copied."""
     try:
         entry = describe(path, os.lstat(where), with_digests, where)
     except OSError as error:
         found.left.append((path, str(error.strerror)))
-        return
+        return None
     if entry is None:
         found.passed_over.append(path)
-    else:
-        found.entries.append(entry)
+        return None
+    found.entries.append(entry)
+    return entry.kind

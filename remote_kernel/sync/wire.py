@@ -27,6 +27,10 @@ class Broken(Exception):
     """The pipe ended in the middle."""
 
 
+class Violation(Broken):
+    """The other end said what it must not say at this point, or at all. Its argument tells what."""
+
+
 class SyncFailure(Exception):
     """Nothing more can be done. `name` is that of an error in remote_kernel.errors."""
 
@@ -68,31 +72,34 @@ class Wire:
         """Give the next message. Raises Broken at the end, SyncFailure if the other end gave up."""
         kind, number, length = _HEAD.unpack(self._exactly(_HEAD.size))
         if length > _LONGEST:
-            raise Broken
+            raise Violation("a message that is too long")
         body = self._exactly(length)
         if kind == ABORT:
-            raise SyncFailure(*decoded(body))
+            raise _failure(body)
         return kind, number, body
 
     def read_object(self, kind: bytes) -> Any:
         """Give the next message, which has to be of that kind."""
         found, _, body = self.read()
         if found != kind:
-            raise Broken
+            raise Violation(f"message {found!r} in place of {kind!r}")
         return decoded(body)
 
     def read_empty(self, kind: bytes) -> None:
         """Read the next message, which has to be of that kind and says no more."""
-        if self.read()[0] != kind:
-            raise Broken
+        found = self.read()[0]
+        if found != kind:
+            raise Violation(f"message {found!r} in place of {kind!r}")
 
-    def skip_to(self, marker: bytes, longest: int = 1 << 20) -> tuple[bytes, Any]:
-        """Read past what a login shell printed; give that, and what JSON follows the marker. Raises Broken."""
+    def skip_to(self, marker: bytes, longest: int = 1 << 20) -> tuple[bytes, dict[str, str]]:
+        """Read past what a login shell printed; give that, and the words behind the marker, in JSON. Raises Broken."""
         noise = b""
         while len(noise) < longest:
             line = self._in.readline(longest)
             if line.startswith(marker + b" "):
-                return noise, json.loads(line[len(marker) + 1 :])
+                found = _words(line[len(marker) + 1 :])
+                if found is not None:
+                    return noise, found
             noise += line
             if not line:
                 break
@@ -123,9 +130,16 @@ class Wire:
 def decoded(body: bytes) -> Any:
     """Give what write_object sent. Raises Broken."""
     try:
-        return json.loads(zlib.decompress(body))
-    except (ValueError, zlib.error) as error:
-        raise Broken from error
+        return json.loads(zlib.decompressobj().decompress(body, _LONGEST))
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise Violation("a message that cannot be read") from error
+
+
+def length(body: bytes) -> int:
+    """Give the number that a body holds. Raises Broken."""
+    if len(body) != LENGTH.size:
+        raise Violation("a length that is none")
+    return int.from_bytes(body, "big")
 
 
 def packed(numbers: list[int]) -> bytes:
@@ -136,7 +150,7 @@ def packed(numbers: list[int]) -> bytes:
 def numbers(body: bytes) -> tuple[int, ...]:
     """Give what `packed` was called with. Raises Broken."""
     if len(body) % LENGTH.size:
-        raise Broken
+        raise Violation("numbers that are none")
     return struct.unpack(f">{len(body) // LENGTH.size}Q", body)
 
 
@@ -148,3 +162,20 @@ def to_text(raw: bytes) -> str:
 def to_bytes(text: str) -> bytes:
     """Give the path that `to_text` was called with."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def _failure(body: bytes) -> SyncFailure:
+    words = decoded(body)
+    if not isinstance(words, list) or len(words) != 3 or not all(isinstance(word, str) for word in words):
+        raise Violation("no reason for giving up")
+    return SyncFailure(*words)
+
+
+def _words(line: bytes) -> dict[str, str] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, dict) and all(isinstance(word, str) for word in found.values()):
+        return found
+    return None

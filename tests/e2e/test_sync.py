@@ -397,7 +397,12 @@ def test_workdir_of_the_only_kernelspec_is_where_paths_start(
     assert main(["sync", str(tmp_path / "f"), "remote:"]) == 2
     assert "There is no kernelspec" in capfd.readouterr().err
     assert main([*add, "--name", "One", "--workdir", f"{remote_folder}/work"]) == 0
-    assert main(["sync", str(tmp_path / "f"), "remote:sub/"]) == 0  # through the jump host
+    assert main(["sync", str(tmp_path / "f"), "remote:sub/", "--dry-run"]) == 0  # through the jump host
+    assert "would copy 1 file" in capfd.readouterr().out
+    assert main(["sync", "remote:sub/f", str(tmp_path / "g")]) == 60
+    assert "check the spelling of --workdir" in capfd.readouterr().err
+    assert not (remote_folder / "work").exists()  # neither of them makes it
+    assert main(["sync", str(tmp_path / "f"), "remote:sub/"]) == 0
     assert (remote_folder / "work/sub/f").read_text() == "f"
     assert main([*add, "--name", "Two"]) == 0
     assert main(["sync", str(tmp_path / "f"), "remote:"]) == 2

@@ -13,9 +13,10 @@ from remote_kernel.cli import progress
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
 from remote_kernel.sync import again, blocks, small
 from remote_kernel.sync.again import persistently
+from remote_kernel.sync.belief import check, unpack
 from remote_kernel.sync.part import Part, part_path, sweep
-from remote_kernel.sync.plan import check, is_same_time
-from remote_kernel.sync.receiver import Receiver, Wishes, unpack
+from remote_kernel.sync.plan import is_same_time
+from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.sender import Sender, find_source, pack
 from remote_kernel.sync.tool import NEVER
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
@@ -153,11 +154,11 @@ def test_small_file_that_another_sync_sweeps_away_is_written_once_more(
     os.utime(source, ns=(1, 10**18 + 1))
     rename, swept = os.rename, []
 
-    def sweep_first(old: bytes, new: bytes) -> None:
+    def sweep_first(old: bytes, new: bytes, **folders: int) -> None:
         if not swept:
             sweep(bytes(target))
             swept.append(old)
-        rename(old, new)
+        rename(old, new, **folders)
 
     monkeypatch.setattr(os, "rename", sweep_first)
     converse(source, target)
@@ -171,8 +172,9 @@ def test_small_file_that_another_sync_sweeps_away_is_written_once_more(
 def test_small_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     small_file = entry(b"a")._replace(size=3)
-    assert not small.Writer(bytes(tmp_path)).write(small_file, b"new")  # a folder is in its place
-    assert not small.Writer(bytes(tmp_path / "b")).write(small_file, b"new")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    assert not small.Writer().write(folder, b"a", small_file, b"new")  # a folder is in its place
+    os.close(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["a"]
 
 

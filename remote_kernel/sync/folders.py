@@ -1,0 +1,60 @@
+"""The folders below a root, each opened from the one above it, so that no link on the way leads elsewhere.
+
+What is in a folder is then named by the folder's descriptor and its last part alone. That costs no more than whole
+paths do: the folders on the way to the last one asked for stay open, and what is copied comes folder by folder.
+Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+# O_PATH asks for no right to list a folder: one that takes files and shows none is enough. macOS has none.
+_FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
+
+
+class Folders:
+    """Opens folders below `root`, for one `with` block at a time; leaving it closes them. `root` may be a link."""
+
+    def __init__(self, root: bytes) -> None:
+        self.root = root
+        self._open: list[tuple[bytes, int]] = []  # from the root on, each with the way to it
+
+    def __enter__(self) -> Folders:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._open:
+            os.close(self._open.pop()[1])
+
+    def locate(self, path: bytes) -> tuple[int, bytes]:
+        """Give the descriptor of the folder that a path is in, and its last part.
+
+        The descriptor is good until the next call. Raises OSError, also where a link stands in a folder's place.
+        """
+        folder, _, name = path.rpartition(b"/")
+        if not self._open or self._open[-1][0] != folder:
+            self._enter(folder)
+        return self._open[-1][1], name
+
+    def _enter(self, folder: bytes) -> None:
+        while len(self._open) > 1 and not (folder + b"/").startswith(self._open[-1][0] + b"/"):
+            os.close(self._open.pop()[1])
+        if not self._open:
+            self._open.append((b"", os.open(self.root, _FLAGS)))
+        way, fd = self._open[-1]
+        for part in folder[len(way) :].split(b"/"):
+            if part:
+                fd = _descend(fd, part)
+                way = way + b"/" + part if way else part
+                self._open.append((way, fd))
+
+
+def _descend(fd: int, name: bytes) -> int:
+    try:
+        return os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotADirectoryError(errno.ENOTDIR, "what it goes into is no folder") from error
+        raise

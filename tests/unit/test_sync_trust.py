@@ -1,0 +1,527 @@
+"""What a sync believes of its other end, and of what it finds in place: nothing that leads a file elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_kernel.cli import files
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import ConnectionLost, ProtocolMismatch
+from remote_kernel.options import LaunchOptions
+from remote_kernel.sync import belief, carrying, contents, plan, wire
+from remote_kernel.sync.again import persistently
+from remote_kernel.sync.belief import Asked
+from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.part import Part, part_path, sweep
+from remote_kernel.sync.place import Place
+from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.sender import Sender, find_source
+from remote_kernel.sync.small import Writer
+from remote_kernel.sync.tool import NEVER
+from remote_kernel.sync.transfer import Manner, sync
+from remote_kernel.sync.tree import list_folder
+from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
+
+BEGIN: dict[str, Any] = {"name": "", "is_folder": True, "root": "/x", "rsync": False, "rules": Rules([], False).pack()}
+NOTES: dict[str, Any] = {"left_out": 0, "left": [], "passed_over": []}
+WISHES = Wishes(rsync=NEVER)
+
+
+def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str = "") -> list[Any]:
+    return [path, kind, mode, size, 10**18, extra, 0]
+
+
+@contextmanager
+def wires() -> Iterator[tuple[Wire, Wire]]:
+    """Give the two ends of a conversation."""
+    (near_in, far_out), (far_in, near_out) = os.pipe(), os.pipe()
+    try:
+        yield Wire(near_in, near_out), Wire(far_in, far_out)
+    finally:
+        for fd in (near_in, far_out, far_in, near_out):
+            os.close(fd)
+
+
+def fetch(
+    target: Path,
+    rows: list[list[Any]],
+    after: Callable[[Wire], None] = lambda far: None,
+    wishes: Wishes = WISHES,
+    asked: Asked | None = None,
+    **begin: Any,
+) -> dict[str, Any]:
+    """Receive from an end that follows this script, whatever it is asked for."""
+    with wires() as (near, far):
+        far.write_object(wire.BEGIN, {**BEGIN, **begin})
+        far.write_object(wire.ENTRIES, rows)
+        far.write_object(wire.ENTRIED, NOTES)
+        after(far)
+        far.write(wire.SENT)
+        far.flush()
+        receiver = Receiver(near, bytes(target), wishes, lambda *_: None, asked)
+        receiver.ask(receiver.consider())
+        return receiver.receive()
+
+
+def copy(
+    source: Path, target: Path, wishes: Wishes = WISHES, between: Callable[[], object] = lambda: None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Copy what is in a folder, from an honest end; give the plan and the summary."""
+    with wires() as (near, far):
+        found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
+        sender = Sender(far, found, lambda *_: None, False)
+
+        def send() -> None:
+            sender.offer()
+            sender.deliver(wishes.dry_run)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        receiver = Receiver(near, bytes(target), wishes, lambda *_: None)
+        described = receiver.consider()
+        receiver.ask(described)
+        between()
+        summary = receiver.receive()
+        thread.join(20)
+        return described, summary
+
+
+def send_file(number: int, data: bytes) -> Callable[[Wire], None]:
+    def after(far: Wire) -> None:
+        far.write(wire.FILE, number)
+        far.write(wire.DATA, 0, data)
+        far.write(wire.DONE)
+
+    return after
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir(mode=0o711)
+    return folder
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def test_link_of_one_round_leads_no_file_of_the_next_elsewhere(there: Path, outside: Path) -> None:
+    assert fetch(there, [row("a", "l", extra=str(outside))])["links"] == 1
+    rows = [row("a", "d", 0o755), row("a/authorized_keys", size=6)]
+    for after in (send_file(1, b"ssh-ed"), lambda far: far.write(wire.SMALL, 1, b"ssh-ed")):
+        with pytest.raises(Violation):
+            fetch(there, rows, after)
+    assert not list(outside.iterdir())
+
+
+def test_file_comes_once_and_only_as_it_was_asked_for(there: Path) -> None:
+    def twice(far: Wire) -> None:
+        send_file(0, b"1")(far)
+        send_file(0, b"2")(far)
+
+    with pytest.raises(Violation):
+        fetch(there, [row("a", size=1)], twice)
+    assert (there / "a").read_bytes() == b"1"
+    with pytest.raises(Violation):
+        fetch(there, [row("b", size=1)], lambda far: far.write(wire.MOVED, 0))
+    with pytest.raises(Violation):
+        fetch(there, [row("b", size=1)], lambda far: far.write(wire.SMALL, 0, b"more"))
+    with pytest.raises(Violation):
+        fetch(there, [row("c", size=1)], send_file(1 << 40, b"1"))
+
+
+def test_nothing_goes_through_a_link_that_could_not_be_cleared(
+    here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a/b").mkdir(parents=True)
+    (here / "a/file").write_text("new")
+    (here / "a/b").chmod(0o777)
+    (outside / "b").mkdir(mode=0o700)
+    (outside / "file").write_text("old")
+    (there / "a").symlink_to(outside)
+
+    def refuse(self: Receiver, path: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Receiver, "_clear", refuse)
+    _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
+    assert summary["files"] == 0
+    assert ["a/file", "what it goes into is no folder"] in summary["failed"]
+    assert (outside / "file").read_text() == "old"
+    assert (outside / "b").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "is_folder", "entries"),
+    [
+        (b"results", ".ssh", True, [row("authorized_keys", size=1)]),
+        (b"results", "", True, [row("authorized_keys", size=1)]),
+        (b"results", ".bashrc", False, [row(".bashrc", size=1)]),
+        (b"results", "results", False, [row(".bashrc", size=1)]),
+        (b"results/", "results", True, []),
+        (b"results/.", "", False, [row(".bashrc", size=1)]),
+        (b"", "x", True, []),
+    ],
+)
+def test_other_end_does_not_choose_where_a_fetch_goes(
+    there: Path, asked: bytes, name: str, is_folder: bool, entries: list[list[Any]]
+) -> None:
+    (there / "thesis").write_text("x")
+    wishes = Wishes(delete=True, rsync=NEVER)
+    with pytest.raises(Violation):
+        fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
+    assert [path.name for path in there.iterdir()] == ["thesis"]
+
+
+def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
+    with pytest.raises(SyncFailure, match="what a remote home is called"):
+        fetch(there, [], asked=Asked(b"~", (), True), name="me")
+    assert fetch(there, [row("a")], send_file(0, b""), asked=Asked(b"~/", (), True))["files"] == 1
+
+
+def test_own_exclude_holds_whatever_the_other_end_says(there: Path) -> None:
+    (there / "keep.ckpt").write_text("mine")
+    (there / "old").write_text("old")
+    asked = Asked(b".", (b"*.ckpt",), False)
+    wishes = Wishes(delete=True, rsync=NEVER)
+    assert fetch(there, [], wishes=wishes, asked=asked)["deleted"] == 1
+    assert [path.name for path in there.iterdir()] == ["keep.ckpt"]
+    with pytest.raises(Violation):
+        fetch(there, [row("keep.ckpt", size=1)], send_file(0, b"x"), asked=asked)
+    assert (there / "keep.ckpt").read_text() == "mine"
+
+
+def test_mode_is_changed_of_no_file_that_a_link_leads_to(there: Path, outside: Path) -> None:
+    secret = outside / "id_rsa"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+
+    def same(far: Wire) -> None:
+        far.write(wire.FILE, 0)
+        far.write(wire.SAME, 0, LENGTH.pack(6))
+        far.write(wire.DONE)
+
+    with pytest.raises(Violation):
+        fetch(there, [row("k", "l", 0o777, 6, str(secret))], same)
+    summary = fetch(there, [row("k", "f", 0o777, 6)], same)  # a file that is asked for, where the link is
+    assert (summary["files"], summary["failures"]) == (0, 1)
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_file_that_changed_while_it_was_compared_is_not_called_copied(here: Path, there: Path) -> None:
+    for folder in (here, there):
+        (folder / "big").write_bytes(b"a" * (4 << 20))
+    os.utime(there / "big", (1, 1))
+
+    def change() -> None:
+        with (there / "big").open("r+b") as file:
+            file.write(b"CHANGED")
+
+    _, summary = copy(here, there, between=change)
+    assert (summary["files"], summary["failures"]) == (0, 1)
+    assert copy(here, there)[1]["files"] == 1
+    assert (there / "big").read_bytes() == (here / "big").read_bytes()
+
+
+def test_hole_of_a_small_file_is_not_filled_by_what_an_unfinished_one_held(here: Path, there: Path) -> None:
+    with (here / "ck").open("wb") as file:
+        file.write(b"H" * 4096)
+        file.seek((600 << 10) - 4096)
+        file.write(b"T" * 4096)
+    Path(os.fsdecode(part_path(bytes(there / "ck")))).write_bytes(b"\xff" * (3 << 19))
+    copy(here, there)
+    assert (there / "ck").read_bytes() == (here / "ck").read_bytes()
+
+
+def test_delete_is_refused_for_a_home_and_what_it_is_in(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "homes/me"
+    (home / "work").mkdir(parents=True)
+    (home / "precious").touch()
+    monkeypatch.setenv("HOME", str(home))
+    for root in (home, home.parent, Path("/")):
+        for wishes in (Wishes(delete=True, rsync=NEVER), Wishes(delete=True, dry_run=True, rsync=NEVER)):
+            with pytest.raises(SyncFailure, match="--delete"):
+                fetch(root, [], wishes=wishes)
+    assert (home / "precious").exists()
+    assert fetch(home / "work", [row("a")], send_file(0, b""), Wishes(delete=True, rsync=NEVER))["files"] == 1
+
+
+def test_content_goes_into_no_file_that_may_be_somebody_elses(
+    tmp_path: Path, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / ".env").write_text("TOKEN=secret")
+    part = Path(os.fsdecode(part_path(bytes(there / ".env"))))
+    trap = tmp_path / "trap"
+    trap.touch()
+    part.hardlink_to(trap)
+    assert copy(here, there)[1]["files"] == 1
+    assert trap.read_text() == ""
+    assert part.samefile(trap)  # nor is it swept away
+    part.unlink()
+    part.touch()
+    mine = os.geteuid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: mine + 1)
+        first = Part(bytes(there / ".env"))
+    assert first.path != bytes(part)
+    first.remove()
+    part.unlink()
+    os.mkfifo(part)
+    (there / ".env").unlink()
+    assert copy(here, there)[1]["files"] == 1
+    assert (there / ".env").read_text() == "TOKEN=secret"
+
+
+def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_not(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GuardedPart(Part):
+        """Heeds the folder's mode, also where the tests are run by root."""
+
+        def __init__(self, target: bytes, folder: int | None = None) -> None:
+            assert folder is not None
+            if not os.fstat(folder).st_mode & 0o200:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            super().__init__(target, folder)
+
+    monkeypatch.setattr(contents, "Part", GuardedPart)
+    monkeypatch.setattr(Writer, "write", lambda *_: False)
+    (here / "sub").mkdir()
+    for name in ("top", "sub/below"):
+        (here / name).write_text("1")
+    (there / "sub").mkdir(mode=0o555)
+    there.chmod(0o555)
+    (here / "sub").chmod(0o555)
+    _, summary = copy(here, there)
+    assert summary["failed"] == [["top", "Permission denied"]]
+    assert there.stat().st_mode & 0o777 == 0o555
+    assert (there / "sub/below").read_text() == "1"
+    assert (there / "sub").stat().st_mode & 0o777 == 0o555
+
+
+def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, there: Path, outside: Path) -> None:
+    (here / "a/b").mkdir(parents=True)
+    (here / "a/b/f").write_text("1")
+    (outside / "b").mkdir()
+    (outside / "b/precious").write_text("1")
+    (there / "a").symlink_to(outside)
+    described, _ = copy(here, there, Wishes(delete=True, dry_run=True, names=True, rsync=NEVER))
+    assert not [path for verb, path in described["actions"] if verb == "delete"]
+    _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
+    assert summary["failed"] == []
+    assert (there / "a/b/f").read_text() == "1"
+    assert not (there / "a").is_symlink()
+    assert (outside / "b/precious").exists()
+
+
+def test_delete_spares_what_is_an_entry_under_another_spelling(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, where README is found under Readme; here the file system is told to find it."""
+    for name in ("Readme", "Data"):
+        (here / name).touch()
+    for name in ("README", "data", "other"):
+        (there / name).touch()
+    look = plan._look
+
+    def find(path: bytes) -> os.stat_result | None:
+        folder, name = os.path.split(path)
+        names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(folder)}
+        return look(os.path.join(folder, names.get(name.lower(), name)))
+
+    wishes = Wishes(delete=True, dry_run=True, names=True, rsync=NEVER)
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "_look", find)
+        described, _ = copy(here, there, wishes)
+    assert [path for verb, path in described["actions"] if verb == "delete"] == ["other"]
+    described, _ = copy(here, there, wishes)  # where they are two names, the old ones go
+    assert [path for verb, path in described["actions"] if verb == "delete"] == ["README", "data", "other"]
+
+
+def test_two_transfers_keep_apart_where_there_are_no_locks(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    first, second = Part(bytes(there / "a")), Part(bytes(there / "a"))
+    assert first.path != second.path
+    sweep(bytes(there))
+    assert len(list(there.iterdir())) == 2
+    for part in (first, second):
+        part.write(b"x", 0)
+        part.finish(1, 0o600, 0)
+        part.close()
+    assert [path.name for path in there.iterdir()] == ["a"]
+    data = os.urandom(3 << 20)
+    (here / "big").write_bytes(data)
+    Path(os.fsdecode(part_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
+    assert copy(here, there)[1]["files"] == 1
+    assert (there / "big").read_bytes() == data
+
+
+def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
+    here: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a").mkdir()
+    (outside / "file").touch()
+    lstat = os.lstat
+
+    def swap(path: bytes) -> os.stat_result:
+        if path == bytes(here / "a") and not (here / "a").is_symlink():
+            (here / "a").rmdir()
+            (here / "a").symlink_to(outside)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", swap)
+    entries = list_folder(bytes(here), Rules([], False), with_digests=False).entries
+    assert [(entry.path, entry.kind) for entry in entries] == [(b"a", "l")]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [(wire.BEGIN, [])],
+        [(wire.BEGIN, {"name": "x"})],
+        [(wire.BEGIN, {**BEGIN, "name": 1})],
+        [(wire.BEGIN, {**BEGIN, "root": "\0"})],
+        [(wire.BEGIN, {**BEGIN, "name": "a/b"})],
+        [(wire.BEGIN, {**BEGIN, "rules": 1})],
+        [(wire.BEGIN, {**BEGIN, "rules": {**BEGIN["rules"], "texts": [["a"]]}})],
+        [(wire.PLAN, {})],
+        [(wire.BEGIN, BEGIN), (wire.SENT, {})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, 1)],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [1])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a"]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, float("inf"), 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 1 << 70, 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 0, 10**40, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "l", 0o777, 0, 0, "x\0y", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["\ud800", "f", 0o644, 0, 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [[["a"], {}, "x", None, 0, "", 0]])],
+        [(wire.BEGIN, {**BEGIN, "name": 1}), (wire.ENTRIED, {"left_out": 0, "left": [["a"]], "passed_over": []})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": "x"})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": -1})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "passed_over": [1]})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, [])],
+        [(wire.ABORT, {"name": 1})],
+    ],
+)
+def test_offer_that_makes_no_sense_is_refused_as_such(there: Path, messages: list[tuple[bytes, Any]]) -> None:
+    with wires() as (near, far):
+        for kind, value in [*messages, (wire.ENTRIED, NOTES)]:
+            far.write_object(kind, value)
+        far.flush()
+        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
+        with pytest.raises(Violation):
+            receiver.consider()
+
+
+@pytest.mark.parametrize(("kind", "body"), [(wire.SAME, b"1"), (wire.SAME, LENGTH.pack(1 << 62)), (wire.WANT, b"")])
+def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes, body: bytes) -> None:
+    def after(far: Wire) -> None:
+        far.write(wire.FILE, 0)
+        far.write(kind, 0, body)
+
+    with pytest.raises(Violation):
+        fetch(there, [row("a", size=1)], after)
+
+
+def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
+    described = {"root": "/x", "name": "", "files": 1, "bytes": 2, "actions": [["copy", "a"]]}
+    counts: dict[str, Any] = dict.fromkeys(belief._COUNTS, 0)
+    told = {**counts, "failed": [["a", "why"]], "passed_over": ["p"]}
+    assert belief.plan(described) == described
+    assert belief.plan({**described, "actions": [["\x1b[2J", "a"]]})["actions"] == []
+    assert belief.summary({**told, "more": 1}) == told
+    for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b"), ("actions", [["copy"]])):
+        with pytest.raises(Violation):
+            belief.plan({**described, key: value})
+    for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5), ("failed", [["a", 1]]), ("passed_over", 1)):
+        with pytest.raises(Violation):
+            belief.summary({**told, key: value})
+    for whatever in (None, [], 1, "x", {}):
+        with pytest.raises(Violation):
+            belief.plan(whatever)
+        with pytest.raises(Violation):
+            belief.summary(whatever)
+
+
+def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    files._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
+    said = capfd.readouterr().err
+    assert "\x1b" not in said
+    assert "\x07" not in said
+    assert "bad" in said
+
+
+SPEAKS = """
+import os, sys
+from remote_kernel.sync import wire
+far = wire.Wire(0, 1)
+far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "root": "/x", "rsync": False, "rules": {}})
+far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
+far.write_object(wire.ENTRIED, {"left_out": 0, "left": [], "passed_over": []})
+far.flush()
+sys.stdin.buffer.read()
+"""
+NEVER_ENDS = "import time\nwhile True: time.sleep(60)"
+
+
+class Silent:
+    """A progress that nobody looks at."""
+
+    def planned(self, size: int, files: int) -> None: ...
+
+    def moved(self, size: int, files: int) -> None: ...
+
+
+def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
+    """Let a program of this machine be what a connection leads to, already greeted."""
+    monkeypatch.setattr(carrying.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
+    monkeypatch.setattr(carrying.choice, "master_mark", lambda *_: None)
+    monkeypatch.setattr(FarEnd, "greet", lambda self: None)
+    monkeypatch.setattr(FarEnd, "_forget_master", lambda self: None)
+    return LaunchOptions(Endpoint.parse("nowhere"))
+
+
+def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = play(monkeypatch, SPEAKS)
+    begun = time.monotonic()
+    with pytest.raises(ProtocolMismatch, match="was refused"):
+        persistently(lambda: sync(options, Place(b"x", True), Place(bytes(there), False), Manner(), Silent()), print)
+    assert time.monotonic() - begun < 30
+
+
+def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "_END_SECONDS", 0.3)
+    with FarEnd(play(monkeypatch, NEVER_ENDS), {}) as far:
+        assert isinstance(far.why(Broken()), ConnectionLost)
