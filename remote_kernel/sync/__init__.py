@@ -15,6 +15,9 @@ Each end speaks only while the other listens, so nothing can wait in a circle; n
 cost two round trips. The same two programs run on both sides, and the remote one is shipped as the agent is: what is
 copied, left out and deleted is decided in one place, whichever transport carries the bytes.
 
+Neither end trusts the other: `belief` looks at all that comes before anything is done about it, and `folders` lets no
+link lead a file elsewhere.
+
 A file is written beside its final name and gets that in one step. A transfer that broke goes on from there: the
 receiver tells what the unfinished file holds already, and gets the rest.
 """

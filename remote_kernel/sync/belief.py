@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_MOST = 1 << 63  # neither a size nor a time in nanoseconds is as large
+_MOST = 1 << 63  # neither a size nor a time in seconds is as large
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _COUNTS = ("files", "bytes", "folders", "links", "touched", "deleted", "unchanged", "left_out", "failures")
 _VERBS = ("replace", "make", "link", "copy", "touch", "delete")
@@ -111,7 +111,12 @@ def check(entries: list[Entry], is_folder: bool) -> None:
         parent, _, name = path.rpartition(b"/")
         if name in (b"", b".", b"..") or b"\0" in name or parent not in folders or path in seen or is_part(name):
             raise Violation("a path that leads elsewhere, or comes twice")
-        if kind not in (FILE, FOLDER, LINK) or not 0 <= mode <= 0o777 or not 0 <= size < _MOST or abs(time) >= _MOST:
+        if (
+            kind not in (FILE, FOLDER, LINK)
+            or not 0 <= mode <= 0o777
+            or not 0 <= size < _MOST
+            or abs(time) >= _MOST * 10**9
+        ):
             raise Violation("an entry that cannot be")
         if kind == LINK and (not extra or b"\0" in extra):
             raise Violation("a link to nowhere")

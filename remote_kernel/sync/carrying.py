@@ -173,10 +173,7 @@ class FarEnd(FarProcess):
         if isinstance(error, SyncFailure):
             return by_name(error.name, error.message, error.hint)
         if isinstance(error, Violation):
-            return ProtocolMismatch(
-                f"the remote end of the sync on {self._options.endpoint} sent {error}, which was refused",
-                "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
-            )
+            return refused(self._options, error)
         told = self._last_words()
         if told:
             return by_name(told.name, told.message, told.hint)
@@ -238,6 +235,14 @@ class SftpEnd(FarProcess):
         """Give the error for a conversation that broke off."""
         self._ended()
         return self._lost()
+
+
+def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
+    """Give the error for another end that said what is not believed. It is not tried again."""
+    return ProtocolMismatch(
+        f"the remote end of the sync on {options.endpoint} sent {error}, which was refused",
+        "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
+    )
 
 
 def _widen(fd: int) -> None:

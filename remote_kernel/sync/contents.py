@@ -104,13 +104,13 @@ class Contents:
             if kind not in (wire.SMALL, wire.FILE, wire.MOVED) or number not in self._asked:
                 raise Violation("a file that was not asked for")
             entry, told = self._entries[number], self._asked.pop(number)
-            if (kind == wire.MOVED) != (told is None):
-                raise Violation("a file in another way than it was asked for")
-            if kind == wire.SMALL:
-                self._small(entry, body)
+            if kind == wire.MOVED:
+                self._take_over(entry)
                 continue
             if told is None:
-                self._take_over(entry)
+                raise Violation("a file that rsync was to bring")
+            if kind == wire.SMALL:
+                self._small(entry, body)
                 continue
             self._is_inside = True
             try:

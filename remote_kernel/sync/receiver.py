@@ -131,6 +131,8 @@ class Receiver:
         mode = self._wishes.rsync
         if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(self._folders, entry)):
             return False
+        if mode == ALL and not self._folders.has(entry.path):
+            return False  # what keeps it from being written is told when its content comes
         if self._rsync_is_here is None:
             self._rsync_is_here = self.offer.has_rsync and has_rsync()
         if mode == ALL and not self._rsync_is_here:

@@ -29,7 +29,7 @@ from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, find_source
 from remote_kernel.sync.small import Writer
-from remote_kernel.sync.tool import NEVER
+from remote_kernel.sync.tool import ALL, NEVER
 from remote_kernel.sync.transfer import Manner, sync
 from remote_kernel.sync.tree import list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
@@ -145,8 +145,8 @@ def test_file_comes_once_and_only_as_it_was_asked_for(there: Path) -> None:
     with pytest.raises(Violation):
         fetch(there, [row("a", size=1)], twice)
     assert (there / "a").read_bytes() == b"1"
-    with pytest.raises(Violation):
-        fetch(there, [row("b", size=1)], lambda far: far.write(wire.MOVED, 0))
+    summary = fetch(there, [row("b", size=1)], lambda far: far.write(wire.MOVED, 0))
+    assert (summary["files"], summary["failures"]) == (0, 1)
     with pytest.raises(Violation):
         fetch(there, [row("b", size=1)], lambda far: far.write(wire.SMALL, 0, b"more"))
     with pytest.raises(Violation):
@@ -194,6 +194,27 @@ def test_other_end_does_not_choose_where_a_fetch_goes(
     with pytest.raises(Violation):
         fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
     assert [path.name for path in there.iterdir()] == ["thesis"]
+
+
+def test_time_of_another_age_is_no_reason_to_refuse(there: Path) -> None:
+    summary = fetch(there, [["a", "f", 0o644, 0, 10**27, "", 0]], send_file(0, b""))
+    assert summary["files"] + summary["failures"] == 1  # as the file system likes
+
+
+def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "a").mkdir()
+    (here / "a/file").write_text("new")
+    (there / "a").symlink_to(outside)
+    monkeypatch.setattr(Receiver, "_clear", lambda self, path: None)
+    with wires() as (near, far):
+        thread = threading.Thread(
+            target=Sender(far, find_source(bytes(here) + b"/", [], True, False), print, True).offer
+        )
+        thread.start()
+        receiver = Receiver(near, bytes(there), Wishes(delete=True, rsync=ALL), print)
+        receiver.ask(receiver.consider())
+        thread.join(20)
+    assert receiver.for_rsync == []
 
 
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
@@ -421,7 +442,7 @@ def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a"]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, float("inf"), 0, "", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 1 << 70, 0, "", 0]])],
-        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 0, 10**40, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 0, -(10**40), "", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "l", 0o777, 0, 0, "x\0y", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["\ud800", "f", 0o644, 0, 0, "", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [[["a"], {}, "x", None, 0, "", 0]])],
