@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.part import Part, open_part, opened_part, part_path
+from remote_kernel.sync.part import Part, lock_part, opened_part, part_path
 from remote_kernel.sync.plan import is_same_time
 from remote_kernel.sync.tree import Entry
 from remote_kernel.sync.wire import SyncFailure, Violation, Wire
@@ -34,7 +34,7 @@ def basis(folders: Folders, entry: Entry) -> bytes:
     for whole_blocks in (True, False):
         try:
             folder, name = folders.locate(entry.path)
-            fd = open_part(part_path(name), folder)[0] if whole_blocks else _open(name, folder)
+            fd = lock_part(part_path(name), folder)[0] if whole_blocks else _open(name, folder)
         except OSError:
             continue
         if fd < 0:

@@ -29,7 +29,7 @@ class Part:
         """
         self._target, self._folder = target, folder
         self.path = part_path(target, version)
-        self.fd, self.size = open_part(self.path, folder, os.O_RDWR | os.O_CREAT)
+        self.fd, self.size = lock_part(self.path, folder, os.O_RDWR | os.O_CREAT)
         if self.fd < 0:
             self.path = _new_path(target)
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
@@ -89,7 +89,7 @@ def part_path(target: bytes, more: bytes = b"") -> bytes:
     return os.path.join(folder, PARTS[0] + mark + PARTS[1])
 
 
-def open_part(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[int, int]:
+def lock_part(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[int, int]:
     """Give an unfinished file's descriptor, locked, and its size; -1 where it is not ours alone to go on with.
 
     In a folder that is shared anybody can put something of that name, and a file system without locks cannot keep two
@@ -120,7 +120,7 @@ def sweep(folder: bytes) -> None:
     except OSError:
         return
     for path in found:
-        fd, _ = open_part(path, None)
+        fd, _ = lock_part(path, None)
         if fd >= 0:
             try:
                 os.unlink(path)

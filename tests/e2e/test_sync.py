@@ -411,6 +411,31 @@ def test_workdir_of_the_only_kernelspec_is_where_paths_start(
     assert (tmp_path / "g").read_text() == "f"
 
 
+@pytest.mark.parametrize("carried_by", [[], ["--sftp"]], ids=["ssh", "sftp"])
+def test_home_loses_nothing_and_a_dry_run_makes_no_workdir(
+    carried_by: list[str],
+    target: Server,
+    remote_folder: Path,
+    ssh_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "kernels"))
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "f").touch()
+    config = ["--ssh-config", str(ssh_config)]
+    words = ["sync", "target", f"{here}/", "remote:", "--delete", "--dry-run", *carried_by, *config]
+    assert main(words) == 60
+    assert f"in all of '{target.home}'" in capfd.readouterr().err
+    add = ["add", "target", *config, "--no-check", "--name", "One", "--workdir", f"{remote_folder}/work"]
+    assert main(add) == 0
+    assert main(["sync", "one", f"{here}/", "remote:", "--delete", "--dry-run", *carried_by]) == 0
+    assert "would copy 1 file" in capfd.readouterr().out
+    assert not (remote_folder / "work").exists()
+
+
 def test_connection_cut_in_the_middle_goes_on_where_it_was(
     network: tuple[Relay, Path], remote_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

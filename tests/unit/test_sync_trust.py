@@ -17,20 +17,22 @@ import pytest
 
 from remote_kernel.cli import files
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import ConnectionLost, ProtocolMismatch
+from remote_kernel.errors import ConnectionLost, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import belief, carrying, contents, plan, wire
+from remote_kernel.sync import belief, carrying, part, wire
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.outcome import Manner
 from remote_kernel.sync.part import Part, part_path, sweep
 from remote_kernel.sync.place import Place
+from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, find_source
 from remote_kernel.sync.small import Writer
 from remote_kernel.sync.tool import ALL, NEVER
-from remote_kernel.sync.transfer import Manner, sync
+from remote_kernel.sync.transfer import sync
 from remote_kernel.sync.tree import list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
 
@@ -296,23 +298,23 @@ def test_content_goes_into_no_file_that_may_be_somebody_elses(
     tmp_path: Path, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / ".env").write_text("TOKEN=secret")
-    part = Path(os.fsdecode(part_path(bytes(there / ".env"))))
+    known = Path(os.fsdecode(part_path(bytes(there / ".env"))))
     trap = tmp_path / "trap"
     trap.touch()
-    part.hardlink_to(trap)
+    known.hardlink_to(trap)
     assert copy(here, there)[1]["files"] == 1
     assert trap.read_text() == ""
-    assert part.samefile(trap)  # nor is it swept away
-    part.unlink()
-    part.touch()
+    assert known.samefile(trap)  # nor is it swept away
+    known.unlink()
+    known.touch()
     mine = os.geteuid()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: mine + 1)
         first = Part(bytes(there / ".env"))
-    assert first.path != bytes(part)
+    assert first.path != bytes(known)
     first.remove()
-    part.unlink()
-    os.mkfifo(part)
+    known.unlink()
+    os.mkfifo(known)
     (there / ".env").unlink()
     assert copy(here, there)[1]["files"] == 1
     assert (there / ".env").read_text() == "TOKEN=secret"
@@ -324,13 +326,13 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
     class GuardedPart(Part):
         """Heeds the folder's mode, also where the tests are run by root."""
 
-        def __init__(self, target: bytes, folder: int | None = None) -> None:
+        def __init__(self, target: bytes, folder: int | None = None, version: bytes = b"") -> None:
             assert folder is not None
             if not os.fstat(folder).st_mode & 0o200:
                 raise PermissionError(errno.EACCES, "Permission denied")
-            super().__init__(target, folder)
+            super().__init__(target, folder, version)
 
-    monkeypatch.setattr(contents, "Part", GuardedPart)
+    monkeypatch.setattr(part, "Part", GuardedPart)
     monkeypatch.setattr(Writer, "write", lambda *_: False)
     (here / "sub").mkdir()
     for name in ("top", "sub/below"):
@@ -368,16 +370,15 @@ def test_delete_spares_what_is_an_entry_under_another_spelling(
         (here / name).touch()
     for name in ("README", "data", "other"):
         (there / name).touch()
-    look = plan._look
+    look = Disk.look
 
-    def find(path: bytes) -> os.stat_result | None:
-        folder, name = os.path.split(path)
-        names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(folder)}
-        return look(os.path.join(folder, names.get(name.lower(), name)))
+    def find(disk: Disk, path: bytes) -> object:
+        names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(there)}
+        return look(disk, names.get(path.lower(), path))
 
     wishes = Wishes(delete=True, dry_run=True, names=True, rsync=NEVER)
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "_look", find)
+        patch.setattr(Disk, "look", find)
         described, _ = copy(here, there, wishes)
     assert [path for verb, path in described["actions"] if verb == "delete"] == ["other"]
     described, _ = copy(here, there, wishes)  # where they are two names, the old ones go
@@ -395,10 +396,10 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
     assert first.path != second.path
     sweep(bytes(there))
     assert len(list(there.iterdir())) == 2
-    for part in (first, second):
-        part.write(b"x", 0)
-        part.finish(1, 0o600, 0)
-        part.close()
+    for one in (first, second):
+        one.write(b"x", 0)
+        one.finish(1, 0o600, 0)
+        one.close()
     assert [path.name for path in there.iterdir()] == ["a"]
     data = os.urandom(3 << 20)
     (here / "big").write_bytes(data)
@@ -522,13 +523,15 @@ class Silent:
 
     def moved(self, size: int, files: int) -> None: ...
 
+    def fell_back(self, error: RemoteKernelError) -> None: ...
+
 
 def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
     monkeypatch.setattr(carrying.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
     monkeypatch.setattr(carrying.choice, "master_mark", lambda *_: None)
     monkeypatch.setattr(FarEnd, "greet", lambda self: None)
-    monkeypatch.setattr(FarEnd, "_forget_master", lambda self: None)
+    monkeypatch.setattr(carrying.choice, "name", lambda *_: "paramiko")
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
