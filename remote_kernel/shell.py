@@ -123,7 +123,8 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
 
     It runs `command` as it is, no shell between; without one, the user's shell, which `interactive` says is at a
     terminal. There a folder or an interpreter that is missing is told and left to the person; else it is the end, with
-    the status of the error.
+    the status of the error. The values of --env are in the command line, which other users of the host can see until
+    the last `exec`: stdin is the command's own.
     """
     forgiving = interactive and not command
     folder = options.workdir or "~"

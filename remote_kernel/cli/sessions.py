@@ -49,7 +49,7 @@ def ls(options: argparse.Namespace) -> int:
         sys.stdout.write(harmless("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
     for one in found:
         if one["state"] == "unknown":
-            sys.stderr.write(f"rkernel: {one['trouble']}\n")
+            sys.stderr.write(harmless(f"rkernel: {one['trouble']}\n"))
     if not found:
         sys.stderr.write("rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n")
     return 0
@@ -229,7 +229,7 @@ def close(options: argparse.Namespace) -> int:
             Session(name).close()
             sys.stdout.write(f"closed {name}\n")
         except RemoteKernelError as error:  # the others are closed all the same
-            sys.stderr.write(f"rkernel: {name}: {error}\n")
+            sys.stderr.write(harmless(f"rkernel: {name}: {error}\n"))
             status = error.exit_status
     return status
 

@@ -78,7 +78,7 @@ class Settings:
             "--env",
             metavar="K=V",
             help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
-            "on this machine can read it in the process list.",
+            "on this machine can read it in the process list, and for a moment, of a 'connect', on the remote host.",
         ),
     ] = None
     workdir: Annotated[

@@ -10,7 +10,8 @@ from remote_kernel.harmless import harmless
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with these column titles; the first column is never wrapped."""
+    """Print a table with these column titles; the first column is never wrapped. A text makes no row but its own."""
+    rows = [[harmless(text).replace("\n", "?").replace("\t", " ") for text in row] for row in rows]
     if sys.stdout.isatty():
         _print_fitted(columns, rows)
     else:
@@ -33,5 +34,5 @@ def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        table.add_row(*(Text(harmless(text)) for text in row))
+        table.add_row(*(Text(text) for text in row))
     Console(highlight=False).print(table)

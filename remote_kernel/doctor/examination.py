@@ -105,10 +105,18 @@ def _entered(options: LaunchOptions, chatter: list[str], seconds: float) -> Iter
     if doors and all(door.method for door in doors):
         yield entry.host_keys(doors)
         yield entry.logins(doors, seconds)
-    elif choice.name(options) == "openssh" and (pid := openssh.master_pid(options)):
+    elif pid := _shared_connection(options):
         yield from entry.shared(options, pid)
     else:
         yield from entry.unsaid("ssh does not say")
+
+
+def _shared_connection(options: LaunchOptions) -> int:
+    """Give the process that holds the connection that kernels share; 0 where there is none, or no telling any more."""
+    try:
+        return openssh.master_pid(options) if choice.name(options) == "openssh" else 0
+    except RemoteKernelError:
+        return 0
 
 
 def _not_there(

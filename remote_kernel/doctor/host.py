@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,10 +77,10 @@ def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any
             make = "python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
             hint = f"it is the system's own: give --python '~/.venv/bin/python', after {to_paste(options, make)}"
         else:
-            hint = f"run: {to_paste(options, f'{python} -m pip install ipykernel')}"
+            hint = f"run: {to_paste(options, shlex.join([python, '-m', 'pip', 'install', 'ipykernel']))}"
         yield failed("ipykernel", KernelNotInstalled(f"{python} on {options.endpoint} has no ipykernel", hint))
     elif _numbers(version) < _OLDEST_IPYKERNEL:
-        hint = f"run: {to_paste(options, f'{python} -m pip install --upgrade ipykernel')}"
+        hint = f"run: {to_paste(options, shlex.join([python, '-m', 'pip', 'install', '--upgrade', 'ipykernel']))}"
         yield warning("ipykernel", f"ipykernel {version} is older than any that remote_kernel is tried with", hint)
     else:
         yield ok("ipykernel", f"ipykernel {version}")

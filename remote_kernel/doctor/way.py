@@ -149,9 +149,13 @@ def _banner(hop: Hop) -> str:
     where = f"{hop.name} (port {hop.port})"
     try:
         with socket.create_connection((hop.host, hop.port), hop.connect_seconds) as opened:
-            opened.settimeout(min(BANNER_SECONDS, hop.connect_seconds))
+            deadline = time.monotonic() + min(BANNER_SECONDS, hop.connect_seconds)
             said = b""
             while b"\n" not in said[said.rfind(b"SSH-") :] or b"SSH-" not in said:
+                left = deadline - time.monotonic()
+                if left <= 0:  # something else may go on talking
+                    raise TimeoutError
+                opened.settimeout(left)
                 data = opened.recv(1024)
                 said += data
                 if not data or len(said) > 16 << 10:
@@ -176,6 +180,13 @@ def _no_ssh(where: str) -> TransportError:
 
 def sessions(options: LaunchOptions) -> Finding:
     """See whether the connection that kernels share takes several of them at a time (sshd's MaxSessions)."""
+    try:
+        return _sessions(options)
+    except RemoteKernelError as error:  # ssh, or its configuration, has changed since the steps before
+        return unknown("sessions", f"not looked at: {error.message}", error.hint)
+
+
+def _sessions(options: LaunchOptions) -> Finding:
     if choice.name(options) != "openssh":
         return ok("sessions", "each kernel has a connection of its own")
     if not openssh.master_pid(options):
@@ -184,18 +195,12 @@ def sessions(options: LaunchOptions) -> Finding:
         )
     began = time.monotonic()
     argv = choice.talkative(options, choice.carrier_argv(options, "cat"))
-    held = [
-        subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=choice.environment(options),
-        )
-        for _ in range(SESSIONS)
-    ]
+    held: list[subprocess.Popen[bytes]] = []
     refused = 0
     try:
+        for _ in range(SESSIONS):
+            pipe = subprocess.PIPE
+            held.append(subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options)))
         for session in held:  # each is open once its cat has answered, and stays so until all are
             assert session.stdin and session.stdout
             session.stdin.write(b"x")
@@ -210,6 +215,8 @@ def sessions(options: LaunchOptions) -> Finding:
             session.kill()
             stderr = session.communicate()[1]
         refused += b"Session open refused by peer" in stderr
+    if len(held) < SESSIONS:
+        return unknown("sessions", "not looked at: this machine starts no more processes", "see 'ulimit -u' and '-n'")
     if refused:
         return warning(
             "sessions",

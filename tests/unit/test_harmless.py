@@ -135,6 +135,15 @@ def test_what_cannot_steer_the_terminal(
     check("".join(capsys.readouterr()))
 
 
+def test_a_name_makes_no_row_of_its_own(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_on(terminal, monkeypatch)
+    table.print_rows(("A", "B"), [("a\nb", "c\td")])
+    lines = ALLOWED.sub("", capsys.readouterr().out).splitlines()
+    assert [line.split() for line in lines] == [["A", "B"], ["a?b", "c", "d"]]
+
+
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_servers_question_cannot_steer_the_terminal(
     echo: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

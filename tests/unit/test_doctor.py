@@ -1,0 +1,89 @@
+"""The doctor's steps where no server of ours can bring about what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shlex
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from remote_kernel.doctor import examination, host, way
+from remote_kernel.doctor.finding import State
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import ConnectTimeout, SshConfigError
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice, openssh
+
+OPTIONS = LaunchOptions(Endpoint("gpu1"), transport="openssh")
+
+
+@pytest.fixture
+def talkative() -> Iterator[int]:
+    """Give the port of something that says a line every now and then, and never what an SSH server says."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def talk() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                while True:
+                    connection.sendall(b"please wait\r\n")
+                    time.sleep(0.05)
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        yield int(listener.getsockname()[1])
+        talker.join(10)
+
+
+def test_a_server_that_talks_on_and_on_is_not_listened_to_for_ever(talkative: int) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConnectTimeout):
+        way._banner(way.Hop("gpu1", "127.0.0.1", talkative, "", 0.5, OPTIONS))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("version", ["", "6.0.0"])
+def test_the_command_to_paste_is_right_for_any_path(version: str) -> None:
+    python = "/opt/it's my env/bin/python"
+    survey = {"python": python, "python_version": "3.11.4", "kernelspec": None, "is_the_systems": False}
+    found = {"survey": {**survey, "ipykernel_version": version}}
+    hint = next(one.hint for one in host._kernel(OPTIONS, found, {}) if one.step == "ipykernel")
+    remote = shlex.split(shlex.split(hint.partition("run: ")[2])[-1])
+    assert remote[:4] == [python, "-m", "pip", "install"]
+    assert remote[-1] == "ipykernel"
+
+
+def test_an_ssh_config_that_breaks_meanwhile_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: LaunchOptions) -> int:
+        raise SshConfigError("ssh refuses its configuration", "mend it")
+
+    monkeypatch.setattr(openssh, "master_pid", broken)
+    found = way.sessions(OPTIONS)
+    assert (found.state, found.hint) == (State.UNKNOWN, "mend it")
+    assert "ssh refuses its configuration" in found.text
+    assert [one.state for one in examination._entered(OPTIONS, [], 0.0)] == [State.UNKNOWN, State.UNKNOWN]
+
+
+def test_a_machine_that_starts_no_more_processes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    popen = subprocess.Popen
+
+    def short(*words: Any, **how: Any) -> Any:
+        if len(started) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        started.append(popen(["cat"], **how))
+        return started[-1]
+
+    monkeypatch.setattr(openssh, "master_pid", lambda _: 1)
+    monkeypatch.setattr(choice, "carrier_argv", lambda *_: ["cat"])
+    monkeypatch.setattr(choice, "talkative", lambda _, argv: argv)
+    monkeypatch.setattr(way.subprocess, "Popen", short)
+    assert way.sessions(OPTIONS).state is State.UNKNOWN
+    assert [one.returncode for one in started] == [0, 0]
