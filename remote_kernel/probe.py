@@ -107,25 +107,7 @@ def hear(
     `chatter` is for what the transport says of its work, line by line, also when it fails.
     """
     marker = f"remote_kernel-{os.urandom(8).hex()}"
-    program = bootstrap.program(marker, mode, settings)
-    command = bootstrap.remote_command(options.remote_python(), len(program))
-    argv = choice.carrier_argv(options, command)
-    if chatter is not None:
-        argv = choice.talkative(options, argv)
-    try:
-        done = subprocess.run(
-            argv,
-            input=program,
-            capture_output=True,
-            timeout=timeout_seconds,
-            env=choice.environment(options),
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConnectTimeout(
-            f"{options.endpoint} does not answer within {timeout_seconds:.0f} s",
-            f"see how long this takes, and whether it asks something: {to_paste(options)}",
-        ) from error
+    done = _run(options, bootstrap.program(marker, mode, settings), timeout_seconds, talkative=chatter is not None)
     stderr, said = _parted(done.stderr.decode("utf-8", "replace"))
     if chatter is not None:
         chatter += said
@@ -141,6 +123,27 @@ def hear(
     except ValueError as error:
         raise RemoteShellNoise(f"{options.endpoint} answered something that cannot be read", "try again") from error
     return Answer(answer, noise.decode("utf-8", "replace").strip(), stderr)
+
+
+def _run(
+    options: LaunchOptions, program: bytes, timeout_seconds: float, *, talkative: bool
+) -> subprocess.CompletedProcess[bytes]:
+    command = bootstrap.remote_command(options.remote_python(), len(program))
+    argv = choice.carrier_argv(options, command)
+    try:
+        return subprocess.run(
+            choice.talkative(options, argv) if talkative else argv,
+            input=program,
+            capture_output=True,
+            timeout=timeout_seconds,
+            env=choice.environment(options),
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConnectTimeout(
+            f"{options.endpoint} does not answer within {timeout_seconds:.0f} s",
+            f"see how long this takes, and whether it asks something: {to_paste(options)}",
+        ) from error
 
 
 def _parted(stderr: str) -> tuple[str, list[str]]:

@@ -101,9 +101,9 @@ def install(settings: Settings) -> dict[str, object]:
         raise StartError(
             "KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {last}", "install it by hand"
         )
-    raise StartError(
-        "KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", "install it by hand"
-    )
+    project, is_pixis, _ = python.partition("/.pixi/envs/")
+    hint = f"run 'pixi add ipykernel' in {project}" if is_pixis else "install it by hand"
+    raise StartError("KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", hint)
 
 
 def _installers(python: str) -> list[list[str]]:

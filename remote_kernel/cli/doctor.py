@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -125,7 +126,7 @@ def _show(finding: Finding) -> None:
     """Print a finding as soon as there is one."""
     sign, colour = _SIGNS[finding.state]
     first, *more = _lines(f"{harmless(finding.text)} ({finding.seconds or 0.0:.2f} s)")
-    mark = typer.style(sign, fg=colour) if colour else sign
+    mark = typer.style(sign, fg=colour) if colour and not os.environ.get("NO_COLOR") else sign
     typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {first}")
     for line in [*more, *(_lines(harmless(finding.hint)) if finding.hint else ())]:
         typer.echo(f"  {'':<{_WIDTH}}  {line}")
@@ -136,7 +137,9 @@ def _lines(text: str) -> list[str]:
     width = shutil.get_terminal_size().columns - _WIDTH - 4
     if not sys.stdout.isatty() or width < _NARROWEST:
         return [text]
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    kept = text.replace(" s)", "\u00a0s)")  # the seconds in one piece
+    lines = textwrap.wrap(kept, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def _as_object(finding: Finding) -> dict[str, Any]:

@@ -1,27 +1,52 @@
-"""Print a table: fitted to a terminal by rich, or plain, one row a line, for other programs."""
+"""Print a table: fitted to a terminal by rich, or plain, one row a line, for other programs.
+
+On a terminal too narrow for its columns each row is a block of lines.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 
+import typer
+
 from remote_kernel.cli.edge import say
 from remote_kernel.harmless import harmless
+
+_GAP = 2
+_READABLE = 12  # characters: a path in shorter pieces is none
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table with these column titles; the first column is never wrapped. A text makes no row but its own."""
     rows = [[harmless(text).replace("\n", "?").replace("\t", " ") for text in row] for row in rows]
-    if sys.stdout.isatty():
+    widths = [max(len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
+    if not sys.stdout.isatty():
+        _print_plain(columns, rows, widths)
+    elif _fits(widths, shutil.get_terminal_size().columns):
         _print_fitted(columns, rows)
     else:
-        _print_plain(columns, rows)
+        _print_blocks(columns, rows)
 
 
-def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = [columns, *rows]
-    widths = [max(len(row[at]) for row in table) for at in range(len(columns))]
-    for row in table:
+def _fits(widths: Sequence[int], width: int) -> bool:
+    """Tell whether each column gets as much as it needs, or enough to be read in several lines."""
+    return widths[0] + sum(_GAP + min(needed, _READABLE) for needed in widths[1:]) <= width
+
+
+def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    indent = max(map(len, columns)) + _GAP
+    for number, row in enumerate(rows):
+        if number:
+            typer.echo()
+        typer.echo(typer.style(f"{columns[0]:<{indent}}{harmless(row[0])}", bold=True))
+        for title, text in zip(columns[1:], row[1:], strict=True):
+            say(f"{title:<{indent}}{text}")
+
+
+def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    for row in [columns, *rows]:
         say("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
@@ -30,7 +55,7 @@ def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:

@@ -6,6 +6,9 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from threading import Thread
 
 import remote_kernel.doctor.entry as entry
 import remote_kernel.doctor.host as host
@@ -50,9 +53,10 @@ def examine(options: LaunchOptions, kernelspec: Kernelspec | None = None, *, sta
 
 def _steps(options: LaunchOptions, kernelspec: Kernelspec | None, start: bool) -> Iterator[Finding]:
     is_good = True
-    for finding in _there(options):
-        is_good = is_good and finding.state is not State.FAILED
-        yield finding
+    with _loading_ahead() if start else nullcontext():
+        for finding in _there(options):
+            is_good = is_good and finding.state is not State.FAILED
+            yield finding
     if is_good and start:
         yield from _trial(options, kernelspec)
     elif is_good:
@@ -61,6 +65,17 @@ def _steps(options: LaunchOptions, kernelspec: Kernelspec | None, start: bool) -
         yield _seen_by_vs_code(kernelspec)
     else:
         yield unknown("vs code", "there is no kernelspec yet", f"make one with 'remote_kernel add {options.endpoint}'")
+
+
+@contextmanager
+def _loading_ahead() -> Iterator[None]:
+    """Load what a trial needs, 0.3 s of imports, while ssh waits for the server."""
+    loading = Thread(target=import_module, args=("jupyter_client.manager",))
+    loading.start()
+    try:
+        yield
+    finally:
+        loading.join()
 
 
 def _there(options: LaunchOptions) -> Iterator[Finding]:

@@ -10,24 +10,10 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from remote_kernel import errors
 from remote_kernel.doctor.entry import look_behind
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.endpoint import parse_jumps
-from remote_kernel.errors import (
-    AuthenticationFailed,
-    ConnectionRefused,
-    ConnectTimeout,
-    HostKeyChanged,
-    HostKeyUnknown,
-    JumpHostFailed,
-    PythonNotFound,
-    RemoteKernelError,
-    RemoteShellNoise,
-    SshConfigError,
-    SshNotFound,
-    TransportError,
-    UnknownHost,
-)
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.paramiko_failure import Failure
@@ -37,17 +23,17 @@ BANNER_SECONDS = 10.0
 SESSIONS = 4  # that are tried beside the one that the doctor has had
 _DEEPEST = 8
 _STEP_OF = {
-    SshNotFound: "ssh",
-    SshConfigError: "config",
-    UnknownHost: "name",
-    ConnectionRefused: "reach",
-    ConnectTimeout: "reach",
-    JumpHostFailed: "reach",
-    HostKeyUnknown: "host key",
-    HostKeyChanged: "host key",
-    AuthenticationFailed: "login",
-    RemoteShellNoise: "shell",
-    PythonNotFound: "python",
+    errors.SshNotFound: "ssh",
+    errors.SshConfigError: "config",
+    errors.UnknownHost: "name",
+    errors.ConnectionRefused: "reach",
+    errors.ConnectTimeout: "reach",
+    errors.JumpHostFailed: "reach",
+    errors.HostKeyUnknown: "host key",
+    errors.HostKeyChanged: "host key",
+    errors.AuthenticationFailed: "login",
+    errors.RemoteShellNoise: "shell",
+    errors.PythonNotFound: "python",
 }
 
 
@@ -62,12 +48,12 @@ class Hop(NamedTuple):
     way: LaunchOptions
 
 
-def step_of(error: RemoteKernelError) -> str:
+def step_of(error: errors.RemoteKernelError) -> str:
     """Name the step that an error of the transport belongs to."""
     for kind in type(error).__mro__:
         if kind in _STEP_OF:
             return _STEP_OF[kind]
-    return "reach" if isinstance(error, TransportError) else "login"
+    return "reach" if isinstance(error, errors.TransportError) else "login"
 
 
 def hops(options: LaunchOptions) -> list[Hop]:
@@ -113,7 +99,7 @@ def addresses(way: Sequence[Hop]) -> Finding:
     try:
         found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
-        error = UnknownHost(f"the name {hop.host} has no address", "check the spelling, the network and the VPN")
+        error = errors.UnknownHost(f"the name {hop.host} has no address", "check the spelling, the network and the VPN")
         return failed("name", _at_a_jump_host(error, way))
     return ok("name", f"{hop.host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}")
 
@@ -126,7 +112,7 @@ def reach(options: LaunchOptions, way: Sequence[Hop], chatter: list[str]) -> lis
     hop = way[0]
     try:
         said = [f"{hop.name} by its ProxyCommand" if hop.command else f"{hop.host} port {hop.port}: {_banner(hop)}"]
-    except TransportError as error:
+    except errors.TransportError as error:
         raise _at_a_jump_host(error, way) from error
     for before, after in itertools.pairwise(way):
         where = f"{after.host} port {after.port}"
@@ -138,10 +124,10 @@ def reach(options: LaunchOptions, way: Sequence[Hop], chatter: list[str]) -> lis
     return said
 
 
-def _at_a_jump_host(error: TransportError, way: Sequence[Hop]) -> TransportError:
+def _at_a_jump_host(error: errors.TransportError, way: Sequence[Hop]) -> errors.TransportError:
     if len(way) == 1:
         return error
-    return JumpHostFailed(f"jump host {way[0].name} cannot be reached: {error.message}", error.hint)
+    return errors.JumpHostFailed(f"jump host {way[0].name} cannot be reached: {error.message}", error.hint)
 
 
 def _banner(hop: Hop) -> str:
@@ -162,20 +148,20 @@ def _banner(hop: Hop) -> str:
                     raise _no_ssh(where)
     except ConnectionRefusedError as error:
         message = f"nothing answers on the SSH port of {where}: connection refused"
-        raise ConnectionRefused(message, "check the port and that sshd runs there") from error
+        raise errors.ConnectionRefused(message, "check the port and that sshd runs there") from error
     except TimeoutError as error:
-        raise ConnectTimeout(f"{where} does not answer", "check the address, the network and the VPN") from error
+        raise errors.ConnectTimeout(f"{where} does not answer", "check the address, the network and the VPN") from error
     except ConnectionError as error:
         raise _no_ssh(where) from error
     except OSError as error:
         message = f"{where} does not answer: {(error.strerror or str(error)).lower()}"
-        raise ConnectTimeout(message, "check the address, the network and the VPN") from error
+        raise errors.ConnectTimeout(message, "check the address, the network and the VPN") from error
     return said[said.rfind(b"SSH-") :].partition(b"\n")[0].decode("ascii", "replace").strip()
 
 
-def _no_ssh(where: str) -> TransportError:
+def _no_ssh(where: str) -> errors.TransportError:
     hint = "check that an SSH server runs there and accepts connections from here"
-    return TransportError(f"{where} closed the connection before the login", hint)
+    return errors.TransportError(f"{where} closed the connection before the login", hint)
 
 
 def sessions(options: LaunchOptions) -> Finding:

@@ -62,8 +62,9 @@ def _told_in_person(options: LaunchOptions, error: RemoteKernelError) -> RemoteK
         AuthenticationFailed: "check the user name and what you typed; who runs the server knows how it lets you in",
         HostKeyUnknown: "ask who runs the server for its fingerprint, and log in again",
     }
+    asks_nobody = "StrictHostKeyChecking" in error.hint  # the configuration lets nobody be asked
     for kind, hint in hints.items():
-        if isinstance(error, kind) and options.login_command() in error.hint:
+        if isinstance(error, kind) and options.login_command() in error.hint and not asks_nobody:
             return kind(error.message, hint)
     return error
 

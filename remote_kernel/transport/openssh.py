@@ -174,11 +174,14 @@ def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool 
 
 
 def reach_argv(options: LaunchOptions, host: str, port: int) -> list[str]:
-    """Give the command that carries bytes from that server to a port that it can reach; over no shared connection.
+    """Give the command that carries bytes from that server to a port that it can reach.
 
-    Raises SshNotFound, SshConfigError.
+    Over a connection that the user's config shares, as ssh would on its way through; else over one of its own. Raises
+    SshNotFound, SshConfigError.
     """
-    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", *_plain_connection(effective_config(options))]
+    config = effective_config(options)
+    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_plain_connection(config)]
+    words += [] if shares_already(config) else ["-oControlPath=none"]
     return [ssh_program(), *words, "-W", f"[{host}]:{port}", *where(options)]
 
 

@@ -220,6 +220,13 @@ def test_environment_of_the_real_uv_is_found_and_gets_ipykernel_from_uv(
     assert after["ipykernel"] == "7.99.0"
 
 
+def test_what_pixi_has_to_install_is_told(environments: dict[str, Path], ssh_config: Path) -> None:
+    python = environments["pixi"]
+    with pytest.raises(KernelNotInstalled) as told:
+        install_ipykernel(options_for("target", ssh_config, python))
+    assert told.value.hint == f"run 'pixi add ipykernel' in {python.parents[4]}"
+
+
 def test_the_systems_python_is_left_alone(ssh_config: Path) -> None:
     with pytest.raises(KernelNotInstalled, match="the system's own Python, which is left alone"):
         install_ipykernel(options_for("target", ssh_config, "/usr/bin/python3"))
