@@ -120,6 +120,17 @@ def test_errors_are_named_with_their_statuses(page: Path) -> None:
         assert KINDS[name] == int(status)
 
 
+@of_pages((ROOT / "docs" / "quick-start.md", ROOT / "docs" / "troubleshooting.md"))
+def test_quoted_messages_are_those_of_the_code(page: Path) -> None:
+    sources = "\n".join(path.read_text() for path in sorted((ROOT / "remote_kernel").rglob("*.py")))
+    rows = re.findall(r"^\| (`[^|]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    quoted = [text for row in rows for text in re.findall(r"`([a-z][^`]+)`", row)]
+    assert len(quoted) >= 6
+    for text in quoted:
+        pattern = r"\{[^}]*\}".join(map(re.escape, text.split("gpu1")))
+        assert re.search(pattern, sources), text
+
+
 def test_variables_are_those_of_the_code() -> None:
     shown = set(re.findall(r"^\| `([A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
     sources = "\n".join(path.read_text() for path in sorted((ROOT / "remote_kernel").rglob("*.py")))
