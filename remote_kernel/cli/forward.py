@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.edge import note
+from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import WAY_THERE, Settings, takes
 from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.forward import Forwarder
+from remote_kernel.forward_by_ssh import forward_by_ssh
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_forwards
 from remote_kernel.reactor import Reactor
 from remote_kernel.target import find_target
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.openssh import MASTER_SECONDS
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 EXAMPLES = """\b
 Examples:
@@ -50,8 +56,8 @@ def forward(
 
     For TensorBoard, Dask, Ray, debuggers and the like, until Ctrl-C. Listens on 127.0.0.1 only, and reaches what
     listens on the remote host's loopback, over the connection that kernels share; also where the server forbids
-    forwarding. When the connection is lost it is made again. A kernelspec with --forward does so by itself while its
-    kernel lives.
+    forwarding. Where there is no Python, SSH itself forwards. When the connection is lost it is made again. A
+    kernelspec with --forward does so by itself while its kernel lives.
     """
     forwards = parse_forwards(ports)
     options = given.applied_to(LaunchOptions(Endpoint.parse(name))) if given.any() else find_target(name).options
@@ -62,9 +68,36 @@ def forward(
         for one in forwards:
             note(f"127.0.0.1:{one.local} leads to port {one.remote} of {options.endpoint}; Ctrl-C ends it")
 
-    log = Log()
-    with Reactor() as reactor:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            reactor.on_signal(number, reactor.stop)
-        Forwarder(reactor, options, log, tell).run(forwards)
+    try:
+        with Reactor() as reactor:
+            for number in _SIGNALS:
+                reactor.on_signal(number, reactor.stop)
+            Forwarder(reactor, options, Log(), tell).run(forwards)
+    except (PythonNotFound, RemoteShellNoise) as error:
+        complain("remote_kernel", f"{error.message}; forwarding by SSH itself, as far as the server allows")
+        with suppress(_Ended), _raising_ended():
+            forward_by_ssh(options, forwards, tell, _tell_lost)
     return 0
+
+
+class _Ended(Exception):
+    """A signal came that ends the command."""
+
+
+@contextmanager
+def _raising_ended() -> Iterator[None]:
+    """Have the signals that end the command raise _Ended inside the block."""
+
+    def end(*_: object) -> None:
+        raise _Ended
+
+    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell_lost(error: RemoteKernelError) -> None:
+    complain("remote_kernel", f"{error.message}; trying to get back")

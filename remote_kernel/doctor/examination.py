@@ -88,6 +88,7 @@ def _there(options: LaunchOptions) -> Iterator[Finding]:
         return
     shown = " -> ".join(f"{hop.host}:{hop.port}" for hop in hops)
     yield ok("config", f"{shown}{f' ({options.ssh_config})' if options.ssh_config else ''}")
+    yield from way.config_warnings(options)
     found = way.addresses(hops)
     yield found
     if found.state is State.FAILED:
@@ -199,7 +200,8 @@ def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Fi
         yield failed("cell" if cell else "kernel", error)
         return
     yield ok("kernel", "started, and ended again", done.start_seconds)
-    for line in done.printed[:1]:
+    printed = [line for line in done.printed if choice.NOT_HONOURED not in line]  # which is told as the config's
+    for line in printed[:1]:
         yield warning("kernel", f"it printed: {line}", "see that --init and the kernel's startup files are right")
     if done.cell_seconds is None:
         yield unknown("cell", f"there is none to try in {language}")

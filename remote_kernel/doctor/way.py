@@ -7,7 +7,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from remote_kernel import errors
@@ -66,7 +66,17 @@ def hops(options: LaunchOptions) -> list[Hop]:
         found = hops_of(options)
     except Failure as failure:
         raise explain(options, str(failure), 255, b"") from None
-    return [Hop(hop.host, hop.host, hop.port, hop.proxy_command, hop.connect_seconds, options) for hop in found]
+    return [Hop(hop.name, hop.host, hop.port, hop.proxy_command, hop.connect_seconds, options) for hop in found]
+
+
+def config_warnings(options: LaunchOptions) -> Iterator[Finding]:
+    """Name what the ssh config asks for and the transport in force cannot do; called after `hops`."""
+    if choice.name(options) == "openssh":
+        return
+    from remote_kernel.transport.paramiko_way import not_honoured
+
+    for line in not_honoured(options):
+        yield warning("config", f"{choice.NOT_HONOURED}{line}", "install the OpenSSH client if it matters")
 
 
 def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:

@@ -16,6 +16,7 @@ from remote_kernel.options import LaunchOptions, check_transport
 from remote_kernel.transport import openssh
 
 PROGRAM = "remote_kernel.transport.paramiko_ssh"
+NOT_HONOURED = "without the OpenSSH client this is not honoured: "
 
 
 def name(options: LaunchOptions) -> str:

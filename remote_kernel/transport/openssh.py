@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from remote_kernel.endpoint import print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound
@@ -213,6 +213,19 @@ def login_argv(options: LaunchOptions, persist_seconds: float, *, asks: bool) ->
     else:
         words += master_options(options, config, persist_seconds)
     return [ssh_program(), *words, *where(options), "true"]
+
+
+def forward_argv(options: LaunchOptions, ports: Sequence[tuple[int, int]]) -> list[str]:
+    """Give the command that lets ports of loopback here lead to ports of loopback there, over its own connection.
+
+    It says on stderr when each is open. Raises SshNotFound, SshConfigError.
+    """
+    plain = _plain_connection(effective_config(options))
+    words = ["-N", *(word for word in plain if word != "-oClearAllForwardings=yes"), "-oLogLevel=DEBUG1"]
+    words += ["-oControlPath=none", "-oExitOnForwardFailure=yes"]
+    for local, remote in ports:
+        words += ["-L", f"127.0.0.1:{local}:127.0.0.1:{remote}"]
+    return [ssh_program(), *words, *where(options)]
 
 
 def _plain_connection(config: Mapping[str, str]) -> list[str]:

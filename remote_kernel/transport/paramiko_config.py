@@ -36,6 +36,8 @@ _OFF = ("no", "none", "")
 class Hop:
     """One server on the way, the target or a jump host: where it is, who we are there, whom we believe it to be."""
 
+    name: str
+    """What the command line or the configuration calls it."""
     host: str
     port: int
     user: str
@@ -138,6 +140,7 @@ class Config:
         files = f"{text('userknownhostsfile', _USUAL_KNOWN_HOSTS)} {text('globalknownhostsfile', _SYSTEM_KNOWN_HOSTS)}"
         interval = number("serveraliveinterval", 0)
         return Hop(
+            name=endpoint.host,
             host=text("hostname", endpoint.host),
             port=endpoint.port or int(number("port", 22)),
             user=endpoint.user or text("user") or getpass.getuser(),

@@ -1,32 +1,59 @@
-"""Let a port on this machine lead to one that the remote host can reach: sshtunnel's forwarder, verified and quick."""
+"""Let ports here lead to ports of the remote host by SSH itself: sshtunnel's forwarder, verified and quick."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
+import paramiko
 import sshtunnel
 
-from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import PortInUse
-from remote_kernel.options import LaunchOptions
+from remote_kernel.errors import ConnectionLost, PortInUse
+from remote_kernel.options import Forward, LaunchOptions
+from remote_kernel.transport.paramiko_config import Hop
 from remote_kernel.transport.paramiko_connection import forwarder
 from remote_kernel.transport.paramiko_way import connected, hops_of
 
 
-@contextmanager
-def forwarded_port(options: LaunchOptions, to: Endpoint, port: int = 0) -> Iterator[int]:
-    """Forward a port on 127.0.0.1 (a free one for 0) to `to` as the remote host sees it; give its number.
+def forward_ports(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:
+    """Forward until the connection breaks; `arrived` is called once all ports are open.
 
-    Any number of connections may go through it at once. Raises PortInUse and TransportError's kinds; a connection that
-    the remote host cannot pass on is closed.
+    Any number of connections may go through each; one that the remote host cannot pass on is closed. Raises PortInUse,
+    ConnectionLost, TransportError's kinds.
     """
-    assert to.port
     with connected(options) as transport, ExitStack() as undo:
-        local = forwarder(transport, hops_of(options)[-1], (to.host, to.port), ("127.0.0.1", port))
-        try:
-            local.start()
-        except sshtunnel.BaseSSHTunnelForwarderError as error:  # it does not say why
-            raise PortInUse(f"cannot listen on port {port} of 127.0.0.1", "choose another") from error
-        undo.callback(local.stop, force=True)
-        yield int(local.local_bind_port)
+        hop = hops_of(options)[-1]
+        for forward in forwards:
+            local = forwarder(transport, hop, ("127.0.0.1", forward.remote), ("127.0.0.1", forward.local))
+            try:
+                local.start()
+            except sshtunnel.BaseSSHTunnelForwarderError as error:  # it does not say why
+                message = f"port {forward.local} of this machine is in use"
+                raise PortInUse(message, "choose another, for example 16006:6006") from error
+            undo.callback(local.stop, force=True)
+        arrived()
+        _stay(transport, hop)
+    raise ConnectionLost(f"the connection to {options.endpoint} broke", "try again")
+
+
+def _stay(transport: paramiko.Transport, hop: Hop) -> None:
+    """Wait until the server is gone, or gives no sign of life."""
+    while transport.is_active():
+        asking = threading.Thread(target=_ask, args=(transport,), daemon=True)
+        asking.start()
+        asking.join(hop.keepalive_seconds * hop.keepalive_count)
+        if asking.is_alive():
+            return
+        for _ in range(10):
+            time.sleep(hop.keepalive_seconds / 10)
+            if not transport.is_active():
+                return
+
+
+def _ask(transport: paramiko.Transport) -> None:
+    try:
+        transport.global_request("keepalive@openssh.com", wait=True)
+    except (paramiko.SSHException, OSError, EOFError):
+        pass  # it is not active any more

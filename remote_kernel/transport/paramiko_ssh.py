@@ -20,6 +20,7 @@ import paramiko
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.transport.choice import NOT_HONOURED
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_connection import PACKET_BYTES, WINDOW_BYTES, connect
 from remote_kernel.transport.paramiko_failure import Failure, be_talkative
@@ -137,7 +138,7 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     jumps = parse_jumps(found.jumps) or None
     hops = config.way(Endpoint(found.host, found.user, found.port), jumps)
     for line in config.warnings:
-        print(f"warning: without the OpenSSH client this is not honoured: {line}", file=sys.stderr, flush=True)
+        print(f"warning: {NOT_HONOURED}{line}", file=sys.stderr, flush=True)
     transport = connect(hops, undo)
     try:
         channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=hops[-1].connect_seconds)

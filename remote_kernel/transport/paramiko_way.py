@@ -20,6 +20,13 @@ def hops_of(options: LaunchOptions) -> list[Hop]:
     return Config(options.ssh_config).way(options.endpoint, options.jumps or None)
 
 
+def not_honoured(options: LaunchOptions) -> list[str]:
+    """Give what the configuration asks for on this way, and paramiko cannot do. Raises Failure."""
+    config = Config(options.ssh_config)
+    config.way(options.endpoint, options.jumps or None)
+    return config.warnings
+
+
 @contextmanager
 def connected(options: LaunchOptions) -> Iterator[paramiko.Transport]:
     """Connect and log in, asking nobody anything, for as long as the block. Raises TransportError's kinds.

@@ -368,6 +368,14 @@ def is_named_and_mended_in_words(
         assert {finding.state for finding in behind} == {State.UNKNOWN}
 
 
+@pytest.mark.openssh_only
+def test_what_paramiko_cannot_do_is_a_warning_of_the_config_alone(world: World) -> None:
+    options = world.options("target", "Host target", "Compression yes")._replace(transport="paramiko")
+    warned = [finding for finding in examine(options) if finding.state is State.WARNING]
+    (found,) = [finding for finding in warned if finding.step in ("config", "kernel")]
+    assert (found.step, found.text.endswith("not honoured: compression yes")) == ("config", True)
+
+
 def test_kernel_that_dies_is_the_step_that_fails(world: World) -> None:
     (world.remote / "ipykernel_launcher.py").write_text("import libcuda_that_is_not_there\n")
     findings = list(examine(world.options()._replace(env=(("PYTHONPATH", str(world.remote)),))))

@@ -18,7 +18,7 @@ from remote_kernel.options import Forward, LaunchOptions, find_program
 from remote_kernel.transport import openssh
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.relay import Relay
-from tests.support.servers import Server, free_port
+from tests.support.servers import REMOTE_MARKER, Server, free_port
 
 
 @contextmanager
@@ -55,6 +55,16 @@ def said_back(connection: socket.socket, text: bytes) -> bytes:
         came += data
     sender.join(10)
     return came
+
+
+def line_with(words: str, process: subprocess.Popen[str]) -> str:
+    """Give the next line on stderr that has these words."""
+    assert process.stderr
+    said = [process.stderr.readline()]
+    while words not in said[-1]:
+        assert said[-1], said
+        said.append(process.stderr.readline())
+    return said[-1]
 
 
 def connected(port: int) -> socket.socket:
@@ -167,6 +177,38 @@ def test_forward_without_a_kernel_comes_back_after_a_cut(
         with connected(local) as again:
             assert said_back(again, b"back") == b"back"
         process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("over", ["openssh", "paramiko"])
+def test_host_without_python_is_forwarded_to_by_ssh_itself(
+    forwarding: LaunchOptions,
+    network: tuple[Relay, Path],
+    over: str,
+    target: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relay, _ = network
+    monkeypatch.setenv("REMOTE_KERNEL_TRANSPORT", over)
+    local = free_port()
+    no_python = f"SetEnv PATH=/nowhere {REMOTE_MARKER}={target.marker}"
+    with (
+        target.configured(no_python),
+        echo_server() as port,
+        command(forwarding, f"{local}:{port}") as process,
+    ):
+        assert "there is no Python on target" in line_with("forwarding by SSH itself", process)
+        line_with(f"127.0.0.1:{local} leads to port {port} of target", process)
+        with connected(local) as one:
+            much = os.urandom(1 << 20)
+            assert said_back(one, much) == much
+            relay.cut()
+            assert one.recv(10) == b""
+        line_with("broke; trying to get back", process)
+        line_with("leads to port", process)
+        with connected(local) as again:
+            assert said_back(again, b"back") == b"back"
+        process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
 
 

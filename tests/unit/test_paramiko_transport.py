@@ -125,7 +125,7 @@ def key(tmp_path: Path) -> paramiko.PKey:
 
 
 def hop_to(host: str, port: int, known: Path, strict: str = "yes") -> Hop:
-    return Hop(host, port, "u", "", (), (), "", (), False, (str(known),), strict, "", 1.0, 1.0, 1)
+    return Hop(host, host, port, "u", "", (), (), "", (), False, (str(known),), strict, "", 1.0, 1.0, 1)
 
 
 @pytest.mark.parametrize(
