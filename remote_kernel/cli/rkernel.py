@@ -8,6 +8,7 @@ is imported where it is used.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ Exit status
   3  no such session    10-53  the kernel cannot start: as for remote_kernel
 """
 
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _PIPE_BROKEN = 128 + 13  # as if SIGPIPE had ended it
 
 
@@ -98,18 +100,17 @@ def main() -> NoReturn:
 
     It ends at once: taking the interpreter apart would be a tenth of a short call.
     """
-    status = _run_and_report()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        status = _PIPE_BROKEN
-    os._exit(status)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever has started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as there is a process
+    os._exit(_run_and_report())
 
 
 def _run_and_report() -> int:
     try:
-        return run(sys.argv[1:])
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+        return status
     except RemoteKernelError as error:
         from remote_kernel.harmless import harmless
 
@@ -120,8 +121,11 @@ def _run_and_report() -> int:
         return 130
     except BrokenPipeError:  # the reader of `rkernel ... | head` is gone
         return _PIPE_BROKEN
-    except OSError as error:  # a full disk, a working folder that is gone
-        where = f" {error.filename}" if error.filename else ""
+    except OSError as error:
+        if error.errno in _UNWRITABLE and not error.filename:  # of what was shown, the cell has no part in it
+            sys.stderr.write(f"rkernel: cannot write the output: {error.strerror}; 'rkernel wait' shows it again\n")
+            return UsageError.exit_status
+        where = f" {error.filename}" if error.filename else ""  # a full disk, a working folder that is gone
         sys.stderr.write(
             f"rkernel: cannot use this machine's files{where}: {error.strerror}; see to that, and repeat\n"
         )

@@ -93,8 +93,7 @@ class Cell:
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
-        answers = tuple(self.answers)
-        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side, answers))
+        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""

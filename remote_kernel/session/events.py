@@ -33,7 +33,7 @@ class Queued(NamedTuple):
     """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere.
 
     `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
-    true for one that runs beside the others, and `answers` are what input() gets in it.
+    true for one that runs beside the others.
     """
 
     cell: str
@@ -43,7 +43,6 @@ class Queued(NamedTuple):
     author: str = ""
     key: str = ""
     side: bool = False
-    answers: Sequence[str] = ()
 
 
 class Sent(NamedTuple):

@@ -26,6 +26,7 @@ from typing import Any
 from remote_kernel import __version__
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.process import birth
+from remote_kernel.session.answers import drop_answers, keep_answers, kept_answers
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.document import NotebookError
 from remote_kernel.session.engine import Engine
@@ -142,8 +143,9 @@ class Host:
             past = self._past.events(queued.cell)
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
             cell.side = queued.side
-            cell.answers = list(queued.answers[sum(isinstance(event, Answered) for event in past) :])
-            cell.allow_stdin = bool(queued.answers)
+            if answers := kept_answers(self._place, queued.cell):
+                got = sum(isinstance(event, Answered) for event in self._past.events(queued.cell))
+                cell.answers, cell.allow_stdin = answers[got:], True
             if not left.was_sent and not cell.side:
                 self._queue.append(cell)
                 self._work.set()
@@ -199,6 +201,7 @@ class Host:
                 self._work.clear()
                 await self._work.wait()
             self._running = cell = self._queue.pop(0)
+            cell.missed = self._notebook.trouble
             try:
                 await self._engine.execute(cell)
             except RemoteKernelError as error:
@@ -215,6 +218,8 @@ class Host:
 
     def _forget(self, cell: Cell) -> None:
         self._cells.pop(cell.number, None)
+        if cell.allow_stdin:
+            drop_answers(self._place, cell.number)
         journal = self._journals[cell.number]
         journal.close()
         if journal.is_held:  # the disk is full: it is read from memory as long as this host lives
@@ -235,6 +240,8 @@ class Host:
         cell.answers = [str(text) for text in fields.get("answers") or ()]
         cell.asks = bool(fields.get("asks"))
         cell.allow_stdin = cell.asks or bool(cell.answers)
+        if cell.answers:
+            keep_answers(self._place, number, cell.answers)
         cell.side = bool(fields.get("side"))
         ahead = len(self._queue) + (self._running is not None) + bool(self._engine.foreign.cells)
         cell.queue(0 if cell.side else ahead)

@@ -62,7 +62,9 @@ def default_kernelspec() -> str:
     """Give the only remote kernelspec that there is. Raises UsageError where there are several, or none."""
     slugs = [spec.slug for spec in list_kernelspecs() if spec.options]
     if not slugs:
-        raise NoSuchKernelspec("there is no remote kernelspec yet", "make one with 'remote_kernel add HOST'")
+        raise NoSuchKernelspec(
+            "there is no remote kernelspec yet", "make one with 'remote_kernel add HOST', or give a local one with -k"
+        )
     if len(slugs) > 1:
         raise UsageError("there are several kernelspecs", f"give one with -k: {', '.join(slugs)}")
     return slugs[0]

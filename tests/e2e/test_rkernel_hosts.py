@@ -116,6 +116,9 @@ def test_answers_go_to_the_next_host(alone: Rkernel, tmp_path: Path) -> None:
     said = alone("wait", first)
     assert (said.status, said.out) == (0, "one\ntwo\n"), said
     assert alone("wait").out == "three!\n"
+    kept = [path for path in alone.place("cells").iterdir() if path.suffix == ".answers"]
+    assert not kept
+    assert "three" not in alone("wait", "--jsonl").out.replace("three!", "")
 
 
 def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path: Path) -> None:

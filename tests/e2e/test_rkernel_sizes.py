@@ -160,3 +160,16 @@ def full(folder: Path) -> Iterator[None]:
     finally:
         os.close(fd)
         path.unlink()
+
+
+def test_log_on_a_full_disk_is_told(small_disk: Path, alone: Rkernel) -> None:
+    log = small_disk / "log.ipynb"
+    assert alone.exec("0", "-k", "python3", "--log", str(log)).status == 0
+    with full(small_disk):
+        alone.exec("print('w' * 50_000)")
+        assert wait_until(lambda: "No space left on device" in alone.status()["log_trouble"], 30)
+        said = alone.exec("6 * 7")
+        assert (said.status, said.out) == (0, "42\n")
+        assert f"the notebook {log} cannot be written: No space left on device; it will be tried again" in said.err
+    assert wait_until(lambda: not alone.status()["log_trouble"], 60)
+    assert "wwww" in log.read_text()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -191,3 +193,18 @@ def test_cell_outlives_a_cut_over_paramiko(
         assert "the connection is back" in said.err
         assert rkernel.exec("import getpass; getpass.getuser()").out == f"'{target.user}'\n"
         assert os.path.basename(rkernel.status()["log"]) == "rkernel-work.ipynb"
+
+
+def test_output_that_cannot_be_written_says_so(shared: Rkernel) -> None:
+    with open("/dev/full", "w") as full:
+        for words in (("exec", "-c", "print('x' * 100_000)"), ("exec", "-c", "1", "--json"), ("ls",)):
+            said = finish(shared.start(*words, stdout=full))
+            assert said.status == 2
+            assert (
+                said.err == "rkernel: cannot write the output: No space left on device; 'rkernel wait' shows it again\n"
+            )
+    closed = f"exec {shlex.join(shared.command)} exec -c 'print(1)' >&-"
+    process = subprocess.run(
+        ["sh", "-c", closed], env=shared.environment, cwd=shared.folder, timeout=60, stderr=subprocess.PIPE, text=True
+    )
+    assert (process.returncode, process.stderr) == (0, "")
