@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -59,13 +60,14 @@ class Cell:
         self.wants_input = False
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
+        self.way = ("shell", "")  # the channel on which its request went, and the subshell
         self.resend: Callable[[], None] | None = None  # sends the request again
         self._resends = 0
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self._answered = asyncio.Event()
         self._recorders: list[Recorder] = []
-        self._reply: dict[str, Any] | None = None
+        self.reply: dict[str, Any] | None = None  # the content of the execute_reply
         self._idle = False
-        self._heard_at = 0.0  # when the last output came, monotonic
         self._is_away = False
 
     def record(self, recorder: Recorder) -> None:
@@ -108,7 +110,6 @@ class Cell:
 
     def take_output(self, message: Message) -> None:
         """Take a message of iopub whose parent is this cell's request."""
-        self._heard_at = time.monotonic()
         content = message.content
         if message.kind == "status":
             if content.get("execution_state") == "idle":
@@ -134,24 +135,32 @@ class Cell:
 
     def take_reply(self, message: Message) -> None:
         """Take the execute_reply."""
-        self._reply = message.content
-        self.execution_count = self._reply.get("execution_count", self.execution_count)
+        self.reply = message.content
+        self.execution_count = self.reply.get("execution_count", self.execution_count)
+        self._answered.set()
         self._settle()
 
-    def settle_without_idle(self, silence_seconds: float) -> None:
+    async def is_answered(self, seconds: float) -> bool:
+        """Wait that long for the kernel's reply, or the end; tell whether either has come."""
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._answered.wait(), max(0.0, seconds))
+        return self._answered.is_set()
+
+    def settle_without_idle(self) -> None:
         """End the cell on its reply alone: the kernel's `idle` got lost, as it does when iopub overflows.
 
-        Not while its output still comes, which may take long after the reply.
+        Only when nothing of its output can come any more, which may be long after the reply.
         """
-        if self._reply is not None and time.monotonic() - self._heard_at >= silence_seconds:
+        if self.reply is not None and not self.done.done():
+            self.missed = self.missed or "the end of its output did not come: a part of it may be missing"
             self._idle = True
             self._settle()
 
     def _settle(self) -> None:
-        if self._reply is None or not self._idle:
+        if self.reply is None or not self._idle:
             return
-        status = self._reply.get("status")
-        name = str(self._reply.get("ename", ""))
+        status = self.reply.get("status")
+        name = str(self.reply.get("ename", ""))
         if status == "ok":
             self.finish("ok")
         elif status == "aborted" or (status == "error" and not self.started_at and not name):
@@ -166,7 +175,8 @@ class Cell:
     def _aborted(self) -> None:
         """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
         if self.resend and not self.started_at and self._resends < _RESENDS:
-            self._reply, self._idle = None, False
+            self.reply, self._idle = None, False
+            self._answered.clear()
             asyncio.get_running_loop().call_later(min(0.02 * self._resends, _LONGEST_PAUSE_SECONDS), self._send_again)
             self._resends += 1
         else:
@@ -194,6 +204,7 @@ class Cell:
         )
         self.tell(done)
         self.done.set_result(done)
+        self._answered.set()
 
 
 def read_output(message: Message) -> Event | None:

@@ -20,6 +20,7 @@ from remote_kernel.session.cell import Cell
 from remote_kernel.session.events import VERDICTS
 from remote_kernel.session.foreign import Foreign
 from remote_kernel.session.kernel import KernelProcess, make_connection_file
+from remote_kernel.session.passage import Passage
 from remote_kernel.session.place import Place
 from remote_kernel.session.program import find_program
 from remote_kernel.session.questions import NoAnswer, Questions
@@ -30,7 +31,9 @@ from remote_kernel.session.wire import Message, Wire
 START_SECONDS = 90.0
 _ADOPT_SECONDS = 5.0
 _SUBSCRIBING = 10  # questions
-_IDLE_SECONDS = 5.0  # between a reply and the `idle` that belongs to it
+_IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply, and not the `idle` that belongs to it
+_TURN_SECONDS = 0.01  # for which one channel may keep the loop
+_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS = 0.3, 60.0  # of a kernel that has ended
 _USAGE_SECONDS = 2.0
 _RESTART_SECONDS = 20.0  # for a kernel that listens again to answer
 _PRESENCE_SECONDS = 0.5
@@ -51,6 +54,7 @@ class Engine:
         self._process: KernelProcess | None = None
         self._wire: Wire | None = None
         self._questions: Questions | None = None
+        self._passage: Passage | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._cells: dict[str, Cell] = {}
         self._kernel_session = ""
@@ -118,6 +122,7 @@ class Engine:
     def _connect(self) -> None:
         self._wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
         self._questions = Questions(self._wire)
+        self._passage = Passage(self._wire, self._is_away)
         self.is_dead, self.trouble = False, ""
         self._kernel_session, self._subshell = "", None
         self._heard.clear()
@@ -204,6 +209,9 @@ class Engine:
         if self._questions:
             self._questions.close(self._no_kernel())
             self._questions = None
+        if self._passage:
+            self._passage.close()
+            self._passage = None
 
     def _save(self, **fields: Any) -> None:
         self.record = self.record._replace(**fields)
@@ -236,6 +244,7 @@ class Engine:
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
             )
+        cell.way = channel, subshell
         cell.resend = lambda: self._spawn(self._send_cell(channel, content, cell.request, subshell))
         cell.send()
         if now := self.presence():
@@ -256,9 +265,24 @@ class Engine:
         self._began.set()
         try:
             while not (await asyncio.wait({cell.done}, timeout=_IDLE_SECONDS))[0]:
-                cell.settle_without_idle(_IDLE_SECONDS)
+                if cell.reply is not None:
+                    await self._settle(cell)
         finally:
             self._cells.pop(cell.request, None)
+
+    async def _settle(self, cell: Cell) -> None:
+        """End a cell that has its reply, and not the kernel's `idle`, when all its output is here."""
+        reply = cell.reply
+        passing = asyncio.ensure_future(self.passed(*cell.way))
+        either: set[asyncio.Future[Any]] = {cell.done, passing}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        passing.cancel()
+        if cell.reply is reply:  # else it was sent again
+            cell.settle_without_idle()
+
+    async def passed(self, channel: str = "shell", subshell: str = "") -> bool:
+        """Wait until all is here that the kernel has published of what it has answered there; see Passage.passed."""
+        return self._passage is not None and await self._passage.passed(channel, subshell)
 
     async def _send_cell(self, channel: str, content: dict[str, Any], request: str, subshell: str) -> None:
         await self._send(channel, "execute_request", content, identity=request, subshell=subshell)
@@ -317,6 +341,7 @@ class Engine:
     async def interrupt(self, cell: Cell | None = None) -> bool:
         """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none.
 
+        That is when the kernel has said so: the last of its output may be on its way for long.
         Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread.
         """
         if cell and cell.side:
@@ -332,21 +357,25 @@ class Engine:
                 await self._send("control", "interrupt_request", {})
             if not running:
                 return True
-            _, left = await asyncio.wait({each.done for each in running}, timeout=seconds)
-            if not left:
+            deadline = time.monotonic() + seconds
+            if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
                 return True
         return False
 
     # -- what comes in
 
     async def _read(self, wire: Wire, channel: str, take: Callable[[Message], None]) -> None:
+        since = time.monotonic()
         while True:
-            message = await wire.receive(channel)
+            message = await wire.receive(channel)  # which does not let go of the loop while there is a next one
             self._check_kernel(message)
             try:
                 take(message)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 self._note(f"a {message.kind} on {channel} makes no sense: {error!r}")
+            if time.monotonic() - since > _TURN_SECONDS:
+                await asyncio.sleep(0)
+                since = time.monotonic()
 
     def _check_kernel(self, message: Message) -> None:
         """Notice that another kernel process answers: somebody else has restarted it."""
@@ -370,6 +399,8 @@ class Engine:
             cell.take_output(message)
         elif message.parent_session != self.record.identity:
             self.foreign.take_output(message, self.record.generation)
+        if self._passage:
+            self._passage.see(message)
 
     def _take_reply(self, message: Message) -> None:
         if message.kind == "usage_reply":
@@ -399,6 +430,8 @@ class Engine:
 
     async def _watch_process(self, process: KernelProcess) -> None:
         how = await see_end(process, lambda: self.memory_bytes)
+        if self._passage:
+            await self._passage.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self._process is process:
             self._died(how)
 
@@ -439,6 +472,10 @@ class Engine:
         if now:
             for cell in self._cells.values():
                 cell.see_presence(now)
+
+    def _is_away(self) -> bool:
+        now = self.presence()
+        return now is not None and not now.connected
 
     def presence(self) -> Presence | None:
         """Whether the kernel's host is connected; None where nobody says."""

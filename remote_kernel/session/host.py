@@ -166,7 +166,6 @@ class Host:
                     await learn_end(cell, self._ask_after_all)
                 else:
                     await self._ask_after_all("kernel_info_request", {})
-                await asyncio.wait({following}, timeout=1.0)
         except RemoteKernelError:
             pass
         cell.finish(
@@ -176,8 +175,13 @@ class Host:
         self._forget(cell)
 
     async def _ask_after_all(self, kind: str, content: _Fields) -> Message:
-        """Ask the kernel's shell, which answers when what runs has ended, however long that takes."""
-        return await self._engine.ask(kind, content, seconds=10 * 365 * 86400.0)
+        """Ask the kernel's shell, which answers when what runs has ended, and wait for the last output of that.
+
+        However long it takes.
+        """
+        reply = await self._engine.ask(kind, content, seconds=10 * 365 * 86400.0)
+        await self._engine.passed()
+        return reply
 
     # -- cells
 

@@ -9,12 +9,20 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.support.servers import Server, free_port
 
 _CHUNK = 256 << 10
 _SLOW_CHUNK = 8 << 10
 _RESET = struct.pack("ii", 1, 0)
+
+
+class Address(NamedTuple):
+    """Where something listens that is no server of these tests."""
+
+    host: str
+    port: int
 
 
 class Relay:
@@ -27,7 +35,7 @@ class Relay:
 
     bytes_per_second = 0.0
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server | Address) -> None:
         self._to = (server.host, server.port)
         self.port = free_port()
         self.accepted = self.carried = 0

@@ -1,0 +1,205 @@
+"""One engine with a real kernel: output that comes late, and other front ends on the same kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager, start_new_kernel
+
+from remote_kernel.session import engine as engine_module
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.engine import Engine
+from remote_kernel.session.events import Done, Event, Line, Stream
+from remote_kernel.session.place import Place
+from remote_kernel.session.record import Record
+from tests.support.relay import Address, Relay
+
+SECONDS = 60
+IDENTITY = "engine-under-test"
+
+
+class Kernel(NamedTuple):
+    """A kernel that somebody else has started, and has open."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+
+    def connection(self) -> dict[str, Any]:
+        """Give its connection file's content."""
+        values: dict[str, Any] = json.loads(Path(self.manager.connection_file).read_text())
+        return values
+
+
+class Events(list[Event]):
+    """A recorder."""
+
+    def append(self, event: Event, line: Line | None = None) -> None:
+        super().append(event)
+
+    @property
+    def text(self) -> str:
+        """What was printed."""
+        return "".join(event.text for event in self if isinstance(event, Stream))
+
+
+class Slow:
+    """A recorder that takes its time."""
+
+    def append(self, event: Event, line: Line | None = None) -> None:
+        """Take the next event."""
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    manager, client = start_new_kernel(kernel_name="python3")
+    yield Kernel(manager, client)
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture
+def relay(kernel: Kernel) -> Iterator[Relay]:
+    """Give a relay in front of the kernel's iopub."""
+    relay = Relay(Address("127.0.0.1", kernel.connection()["iopub_port"]))
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def attach(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Give a context in which an engine holds the kernel, with these values in the connection file."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
+    notes: list[str] = []
+
+    @asynccontextmanager
+    async def attach(**values: Any) -> AsyncIterator[Engine]:
+        place = Place("unit")
+        place.make()
+        path = tmp_path / "kernel-of-another.json"
+        path.write_text(json.dumps({**kernel.connection(), **values}))
+        record = Record("", "Python 3", str(path), "", str(tmp_path), IDENTITY, 0.0)
+        engine = Engine(place, record, notes.append)
+        await engine.adopt()
+        try:
+            yield engine
+        finally:
+            engine.release()
+            assert not notes
+
+    return attach
+
+
+_numbers = iter(range(1, 1000))
+
+
+def new_cell(code: str) -> tuple[Cell, Events]:
+    cell = Cell(str(next(_numbers)), code, author="tests", generation=1)
+    cell.record(events := Events())
+    return cell, events
+
+
+async def run(engine: Engine, code: str) -> tuple[Events, Done]:
+    """Run a cell to its end."""
+    cell, events = new_cell(code)
+    await engine.execute(cell)
+    return events, cell.done.result()
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait for something that has no event of its own; `go` has the limit."""
+    while not is_so():
+        await asyncio.sleep(0.01)
+
+
+def go(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def limited() -> None:
+        await asyncio.wait_for(work(), SECONDS)
+
+    asyncio.run(limited())
+
+
+def test_cell_waits_for_output_that_comes_long_after_its_reply(attach: Callable[..., Any], relay: Relay) -> None:
+    async def work() -> None:
+        async with attach(iopub_port=relay.port) as engine:
+            await run(engine, "1")
+            cell, events = new_cell("for i in range(20): print('x' * 50_000, flush=True)\nprint('the last line')")
+            relay.freeze()
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.reply is not None)
+            await asyncio.sleep(1.0)  # five looks whether it has ended
+            assert not cell.done.done()
+            relay.bytes_per_second = 2_000_000
+            relay.thaw()
+            await running
+            assert cell.done.result().verdict == "ok"
+            assert len(events.text) == 20 * 50_001 + 14
+            assert events.text.endswith("the last line\n")
+            assert cell.missed == ""
+
+    go(work)
+
+
+def test_cell_whose_idle_is_lost_ends_with_a_note_when_all_its_output_is_here(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            take = Cell.take_output
+            monkeypatch.setattr(
+                Cell, "take_output", lambda cell, message: message.kind == "status" or take(cell, message)
+            )
+            events, done = await run(engine, "print('all of it')")
+            assert (done.verdict, events.text) == ("ok", "all of it\n")
+            assert "a part of it may be missing" in done.message
+
+    go(work)
+
+
+def test_much_output_at_once_keeps_nobody_from_being_served(attach: Callable[..., Any], relay: Relay) -> None:
+    async def work() -> None:
+        async with attach(iopub_port=relay.port) as engine:
+            await run(engine, "1")
+            cell, events = new_cell("for _ in range(500): print('z' * 99, flush=True)")
+            cell.record(Slow())
+            relay.freeze()
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.reply is not None)
+            relay.thaw()
+            await until(lambda: events.text)
+            turns = 0
+            while not running.done():
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns > 50
+            assert events.text == ("z" * 99 + "\n") * 500
+
+    go(work)
+
+
+def test_interrupted_cell_has_stopped_though_its_output_is_still_to_come(
+    attach: Callable[..., Any], relay: Relay
+) -> None:
+    async def work() -> None:
+        async with attach(iopub_port=relay.port) as engine:
+            await run(engine, "1")
+            cell, events = new_cell("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: events.text)
+            relay.freeze()
+            assert await engine.interrupt(cell)
+            assert not cell.done.done()
+            relay.thaw()
+            await running
+            assert cell.done.result().verdict == "interrupted"
+
+    go(work)
