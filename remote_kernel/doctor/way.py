@@ -178,7 +178,7 @@ def sessions(options: LaunchOptions) -> Finding:
     """See whether the connection that kernels share takes several of them at a time (sshd's MaxSessions)."""
     try:
         return _sessions(options)
-    except RemoteKernelError as error:  # ssh, or its configuration, has changed since the steps before
+    except errors.RemoteKernelError as error:  # ssh, or its configuration, has changed since the steps before
         return unknown("sessions", f"not looked at: {error.message}", error.hint)
 
 
