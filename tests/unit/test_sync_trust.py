@@ -19,17 +19,21 @@ from remote_kernel.cli import files
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import belief, carrying, part, wire
+from remote_kernel.sftp.client import Sftp
+from remote_kernel.sftp.packets import Job
+from remote_kernel.sync import belief, carrying, part, sftp_fetch, wire
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.outcome import Manner
 from remote_kernel.sync.part import Part, part_path, sweep
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.sender import Sender, find_source
+from remote_kernel.sync.sender import Sender, Want, find_source
+from remote_kernel.sync.sftp_fetch import SftpSender
 from remote_kernel.sync.small import Writer
 from remote_kernel.sync.tool import ALL, NEVER
 from remote_kernel.sync.transfer import sync
@@ -196,6 +200,37 @@ def test_other_end_does_not_choose_where_a_fetch_goes(
     with pytest.raises(Violation):
         fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
     assert [path.name for path in there.iterdir()] == ["thesis"]
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_sftp_brings_nothing_through_a_link(
+    here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (here / "a").mkdir()
+    for name in ("top", "a/file"):
+        (here / name).write_bytes(bytes(size))
+    (there / "a").symlink_to(outside)
+
+    def contents(_: Sftp, path: bytes, start: int, end: int, take: Callable[[int, bytes], None]) -> Job:
+        take(start, b"x" * (end - start))
+        yield from ()
+
+    monkeypatch.setattr(sftp_fetch, "contents", contents)
+    with wires() as (near, far), open(os.devnull) as nothing:
+        source = find_source(bytes(here) + b"/", [], True, False)
+        sender = SftpSender(far, source, Sftp(nothing.fileno(), nothing.fileno()), lambda *_: None)
+        sender._folders = Folders(bytes(there))
+        with sender._folders:
+            for number, entry in enumerate(source.listing.entries):
+                if entry.kind == "f":
+                    assert list(sender._bring(Want(number, b"", False))) == []
+        far.flush()
+        kinds = {
+            source.listing.entries[number].path: kind for kind, number, _ in (near.read(), near.read(), near.read())
+        }
+    assert kinds == {b"a/file": wire.FAILED, b"top": wire.MOVED}
+    assert (there / "top").read_bytes() == b"x" * size
+    assert not list(outside.iterdir())
 
 
 def test_time_of_another_age_is_no_reason_to_refuse(there: Path) -> None:
