@@ -216,9 +216,9 @@ def test_sftp_brings_nothing_through_a_link(
         yield from ()
 
     monkeypatch.setattr(sftp_fetch, "contents", contents)
-    with wires() as (near, far):
+    with wires() as (near, far), open(os.devnull) as nothing:
         source = find_source(bytes(here) + b"/", [], True, False)
-        sender = SftpSender(far, source, Sftp(far._raw.fileno(), far._raw.fileno()), lambda *_: None)
+        sender = SftpSender(far, source, Sftp(nothing.fileno(), nothing.fileno()), lambda *_: None)
         sender._folders = Folders(bytes(there))
         with sender._folders:
             for number, entry in enumerate(source.listing.entries):
