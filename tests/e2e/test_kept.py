@@ -442,3 +442,30 @@ def test_stop_ends_a_kernel_whose_front_end_is_attached(manage: Manage, kernels:
         assert manage("stop", "--all").status == 0
         assert wait_until(lambda: not manager.is_alive())
     assert listed(manage) == []
+
+
+def test_a_chosen_folder_keeps_what_was_in_it(
+    kept: Kernelspec,
+    manage: Manage,
+    tmp_path: Path,
+    remote_folder: Path,
+    target: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("data/a.csv", "0123456789ab/kernel.json", "top.txt"):
+        path = remote_folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    for path in (remote_folder, *remote_folder.rglob("*")):
+        os.chown(path, target.account.uid, target.account.gid)
+    before = sorted(path for path in remote_folder.rglob("*"))
+    mode = remote_folder.stat().st_mode
+    monkeypatch.setenv("REMOTE_CONN_DIR", str(remote_folder))
+    assert kept.options
+    with running_kernel(tmp_path, kept.options):
+        identity = only(manage)["id"]
+        assert (remote_folder / f"remote_kernel-{target.account.uid}" / identity).is_dir()
+    assert manage("stop", identity).status == 0
+    assert listed(manage) == []
+    assert sorted(path for path in remote_folder.rglob("*")) == before
+    assert remote_folder.stat().st_mode == mode
