@@ -511,7 +511,7 @@ def test_watch_pushes_what_changes_until_it_is_interrupted(way: Way) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("way", ["openssh", "paramiko"], indirect=True)
+@pytest.mark.parametrize("way", ["openssh", "paramiko", "sftp", "paramiko sftp"], indirect=True)
 def test_many_files_and_a_huge_one(way: Way, tmp_path: Path) -> None:
     for number in range(10_000):
         inner = way.here / f"{number // 100}"
@@ -528,7 +528,7 @@ def test_many_files_and_a_huge_one(way: Way, tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("way", ["openssh", "paramiko"], indirect=True)
+@pytest.mark.parametrize("way", ["openssh", "paramiko", "sftp", "paramiko sftp"], indirect=True)
 def test_killed_again_and_again_leaves_whole_files(way: Way, target: Server) -> None:
     names = [f"file{number}" for number in range(5)]
     contents = {name: os.urandom(8 << 20) for name in names}

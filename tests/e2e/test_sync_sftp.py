@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli.manager import main
-from tests.e2e.test_sync import mounted, own
+from tests.e2e.test_sync import make_tree, mounted, own, tree
 from tests.support.relay import Relay
 from tests.support.servers import REMOTE_MARKER, Server
 
@@ -51,6 +52,25 @@ def test_host_that_runs_nothing_of_ours_is_synced_with_over_sftp(
         assert main(["sync", "target", f"remote:{there}/in/to/work/", f"{tmp_path}/back", *config]) == 0
     assert (tmp_path / "back/sub/a").read_text() == "a"
     assert os.readlink(tmp_path / "back/link") == "sub"
+
+
+def test_server_without_openssh_s_extensions_will_do(
+    target: Server, remote_folder: Path, tmp_path: Path, ssh_config: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_tree(tmp_path / "here")
+    there = remote_folder / "there"
+    words = ["--sftp", "--ssh-config", str(ssh_config)]
+    lacks = "posix-rename,limits,lsetstat,statvfs,expand-path,hardlink,fsync"
+    with target.configured(f"ForceCommand internal-sftp -P {lacks}"):
+        for _ in range(2):
+            assert main(["sync", "target", f"{tmp_path}/here/", f"remote:{there}", *words]) == 0
+        said = capfd.readouterr().out.splitlines()
+        assert re.fullmatch(r"copied 0 files \(0 B\), \d+ unchanged", said[-1]), said
+        assert tree(there, 0) == tree(tmp_path / "here", 0)
+        (tmp_path / "here/plain").write_text("in place of the old one")
+        assert main(["sync", "target", f"{tmp_path}/here/", f"remote:{there}", *words]) == 0
+        assert main(["sync", "target", f"remote:{there}/", f"{tmp_path}/back", *words]) == 0
+    assert tree(tmp_path / "back", 0) == tree(tmp_path / "here", 0)
 
 
 def test_host_without_sftp_too_is_told_of_what_it_lacked_first(
