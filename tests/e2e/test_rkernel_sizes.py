@@ -172,4 +172,6 @@ def test_log_on_a_full_disk_is_told(small_disk: Path, alone: Rkernel) -> None:
         assert (said.status, said.out) == (0, "42\n")
         assert f"the notebook {log} cannot be written: No space left on device; it will be tried again" in said.err
     assert wait_until(lambda: not alone.status()["log_trouble"], 60)
+    assert alone("close", "work").status == 0
     assert "wwww" in log.read_text()
+    log.unlink()
