@@ -55,6 +55,7 @@ class Cell:
         self.execution_count: int | None = None
         self.allow_stdin = False
         self.answers: list[str] = []  # what input() gets before anybody is asked
+        self.only = 0  # the only kernel of the session in which it may run, 0 for any
         self.side = False  # runs beside the others
         self.asks = False  # whether somebody is there to be asked
         self.wants_input = False
@@ -64,7 +65,7 @@ class Cell:
         self.resend: Callable[[], None] | None = None  # sends the request again
         self._resends = 0
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        self._answered = asyncio.Event()
+        self._begun, self._answered = asyncio.Event(), asyncio.Event()
         self._recorders: list[Recorder] = []
         self.reply: dict[str, Any] | None = None  # the content of the execute_reply
         self._idle = False
@@ -83,6 +84,7 @@ class Cell:
         """Take an event that an earlier host has seen."""
         if isinstance(event, Started):
             self.started_at, self.execution_count = event.at, event.execution_count
+            self._begun.set()
         elif isinstance(event, (Away, Back)):
             self._is_away = isinstance(event, Away)
         self.tell(event)
@@ -95,7 +97,7 @@ class Cell:
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
-        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side))
+        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side, self.only))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
@@ -105,6 +107,7 @@ class Cell:
         """Take note that the kernel has begun. Idempotent."""
         if not self.started_at:
             self.started_at = time.time()
+            self._begun.set()
             self.execution_count = execution_count
             self.tell(Started(self.started_at, execution_count, self.generation))
 
@@ -142,9 +145,11 @@ class Cell:
 
     async def is_answered(self, seconds: float) -> bool:
         """Wait that long for the kernel's reply, or the end; tell whether either has come."""
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self._answered.wait(), max(0.0, seconds))
-        return self._answered.is_set()
+        return await _comes(self._answered, seconds)
+
+    async def has_begun(self, seconds: float) -> bool:
+        """Wait that long for the kernel to begin, or the end; tell whether either has come."""
+        return await _comes(self._begun, seconds)
 
     def settle_without_idle(self) -> None:
         """End the cell on its reply alone: the kernel's `idle` got lost, as it does when iopub overflows.
@@ -152,7 +157,8 @@ class Cell:
         Only when nothing of its output can come any more, which may be long after the reply.
         """
         if self.reply is not None and not self.done.done():
-            self.missed = self.missed or "the end of its output did not come: a part of it may be missing"
+            lost = "the end of its output did not come: a part of it may be missing"
+            self.missed = "; ".join(filter(None, (self.missed, lost)))
             self._idle = True
             self._settle()
 
@@ -174,7 +180,7 @@ class Cell:
 
     def _aborted(self) -> None:
         """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
-        if self.resend and not self.started_at and self._resends < _RESENDS:
+        if self.resend and not self.started_at and not self.interrupted and self._resends < _RESENDS:
             self.reply, self._idle = None, False
             self._answered.clear()
             asyncio.get_running_loop().call_later(min(0.02 * self._resends, _LONGEST_PAUSE_SECONDS), self._send_again)
@@ -204,7 +210,14 @@ class Cell:
         )
         self.tell(done)
         self.done.set_result(done)
+        self._begun.set()
         self._answered.set()
+
+
+async def _comes(event: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+        await asyncio.wait_for(event.wait(), max(0.0, seconds))
+    return event.is_set()
 
 
 def read_output(message: Message) -> Event | None:

@@ -29,6 +29,7 @@ from remote_kernel.session.watch import comes_back, listens, see_end
 from remote_kernel.session.wire import Message, Wire
 
 START_SECONDS = 90.0
+UNLIMITED_SECONDS = 10 * 365 * 86400.0
 _ADOPT_SECONDS = 5.0
 _SUBSCRIBING = 10  # questions
 _IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply, and not the `idle` that belongs to it
@@ -58,6 +59,9 @@ class Engine:
         self._tasks: set[asyncio.Task[None]] = set()
         self._cells: dict[str, Cell] = {}
         self._kernel_session = ""
+        self._is_up = False  # it has answered
+        self._is_shell_known = False  # whether a cell ran in it when we came, is known
+        self._held: list[Cell] = []  # those that wait here for another front end's cell
         self._subshell: str | None = None
         self._heard = asyncio.Event()  # something came on iopub: the subscription works
         self._began = asyncio.Event()  # a cell has been sent
@@ -84,6 +88,8 @@ class Engine:
             await self.end()
             self._save(pid=0, born="")  # there never was a kernel
             raise
+        self.is_dead = False  # from here on cells may come: before, their output would be lost
+        self._is_shell_known = True
 
     async def _hears(self, seconds: float) -> bool:
         """Wait until something has come on iopub."""
@@ -107,6 +113,7 @@ class Engine:
                 self._died(self._process.describe_end(status, 0))
                 return
         self._connect()
+        self.is_dead, self._is_shell_known = False, False
         try:
             for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works
                 reply = await self.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
@@ -123,8 +130,8 @@ class Engine:
         self._wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
         self._questions = Questions(self._wire)
         self._passage = Passage(self._wire, self._is_away)
-        self.is_dead, self.trouble = False, ""
-        self._kernel_session, self._subshell = "", None
+        self.trouble = ""
+        self._kernel_session, self._subshell, self._is_up = "", None, False
         self._heard.clear()
         for channel, take in (
             ("iopub", self._take_output),
@@ -175,16 +182,24 @@ class Engine:
 
     async def restart(self) -> None:
         """End the kernel and start the next one. Its cells end as lost. Raises RemoteKernelError."""
-        self._lose("the kernel was restarted")
-        await self.end()
-        self._save(generation=self.record.generation + 1)
-        await self.start()
+        if self.is_dead and not self.trouble:
+            raise UsageError("the kernel is being restarted", "try again in a moment")
+        self.is_dead, self.trouble = True, ""
+        try:
+            self._lose("the kernel was restarted")
+            await self.end()
+            self._save(generation=self.record.generation + 1)
+            await self.start()
+        finally:
+            if self.is_dead and not self.trouble:
+                again = f"'rkernel restart {self._place.name}' tries once more"
+                self.trouble = f"there is no kernel: it did not start again when it was restarted; {again}"
 
     async def end(self) -> None:
         """End the kernel; an attached one is only let go of. Idempotent."""
         process, self._process = self._process, None
         if process and process.status() is None:
-            if self._wire and self._kernel_session:
+            if self._wire and self._is_up:
                 if self.is_busy and self.record.interrupt_mode == "signal":
                     process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
                 # Not `restart: False`, which a kept kernel's launcher takes for a front end that only leaves.
@@ -224,11 +239,19 @@ class Engine:
 
     async def execute(self, cell: Cell) -> None:
         """Run a cell and wait for its end; a side cell beside the one that is running."""
-        if self.trouble or not self._wire:
+        if not cell.side:
+            await self._hold(cell)
+        if cell.done.done():
+            return
+        if self.trouble or self.is_dead:
             cell.finish("lost", self.trouble or "there is no kernel")
             if not self.is_dead:
                 self.trouble = ""  # said once; the kernel is a new one, and works
             return
+        if cell.only not in (0, self.record.generation):
+            cell.finish("lost", self.wrong_kernel(cell))
+            return
+        cell.generation = self.record.generation
         self._look_at_presence()  # before this cell is among those that are told of a change
         self.expect(cell)
         content = {
@@ -251,6 +274,38 @@ class Engine:
             cell.see_presence(now)
         await self._send_cell(channel, content, cell.request, subshell)
         await self.follow(cell)
+
+    def wrong_kernel(self, cell: Cell) -> str:
+        """Say why a cell that may run in one kernel of the session only does not run in this one."""
+        return f"this is kernel {self.record.generation} of the session, not kernel {cell.only}"
+
+    async def _hold(self, cell: Cell) -> None:
+        """Keep a cell here while another front end's runs: from the kernel's own queue it could not be taken back.
+
+        Until the kernel's shell answers: that cell may have begun before we came, and its end may get lost.
+        """
+        if self.is_dead or (self._is_shell_known and not self.foreign.cells):
+            return
+        self._held.append(cell)
+        self._look_at_presence()
+        self._began.set()
+        asking = asyncio.ensure_future(self.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS))
+        either: set[asyncio.Future[Any]] = {asking, cell.done}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            self._is_shell_known = self._is_shell_known or (asking.done() and not asking.exception())
+        finally:
+            asking.cancel()
+            self._held.remove(cell)
+        if self._wire is None and not self.is_dead:  # this host leaves: the next one runs the cell
+            await cell.done
+
+    def take_back(self, cell: Cell) -> bool:
+        """End a cell that waits here for another front end's to end; false where it does not."""
+        if cell in self._held:
+            cell.interrupted = True
+            cell.finish("aborted", "it was taken out of the queue")
+        return cell in self._held
 
     def expect(self, cell: Cell) -> None:
         """Name a cell's request, and take what comes for it.
@@ -346,6 +401,10 @@ class Engine:
         """
         if cell and cell.side:
             raise UsageError("a cell that was run with --side cannot be interrupted", "it has to end by itself")
+        if cell and not cell.started_at and (self.foreign.cells or self.record.is_attached):
+            await self._see_begin(cell)
+            if cell.done.done():
+                return True
         main = [mine for mine in self._cells.values() if not mine.side]
         running = [cell] if cell else [*main, *self.foreign.cells]
         for each in running:
@@ -361,6 +420,34 @@ class Engine:
             if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
                 return True
         return False
+
+    async def _see_begin(self, cell: Cell) -> None:
+        """Wait for a cell to begin: what runs before it is somebody else's.
+
+        Raises CellWaits where that takes long, and interrupts it when it begins.
+        """
+        cell.interrupted = True
+        if not await cell.has_begun(_INTERRUPT_SECONDS[0]):
+            self._spawn(self._interrupt_once_begun(cell))
+            raise CellWaits(
+                f"cell {cell.number} has not begun: a cell of another front end runs, and is left alone",
+                f"cell {cell.number} is interrupted when its turn comes",
+            )
+
+    async def _interrupt_once_begun(self, cell: Cell) -> None:
+        await cell.has_begun(UNLIMITED_SECONDS)
+        if not cell.done.done():
+            await self.interrupt(cell)
+
+    async def ended_beside(self) -> None:
+        """Wait until no cell runs beside the others any longer, and all output of those that did is here."""
+        ways = [("control", "")]
+        if "kernel subshells" in (self.info.get("supported_features") or ()):
+            listed = await self.ask("list_subshell_request", {}, channel="control")
+            ways = [("shell", str(one)) for one in listed.content.get("subshell_id") or ()]
+        for channel, subshell in ways:
+            await self.ask("kernel_info_request", {}, channel=channel, subshell=subshell, seconds=UNLIMITED_SECONDS)
+            await self.passed(channel, subshell)
 
     # -- what comes in
 
@@ -379,12 +466,16 @@ class Engine:
 
     def _check_kernel(self, message: Message) -> None:
         """Notice that another kernel process answers: somebody else has restarted it."""
-        if not message.session or message.session == self._kernel_session:
-            return
+        if message.kind != "iopub_welcome":
+            self._is_up = True
+        if not message.session or message.session in (self._kernel_session, message.parent_session):
+            return  # some kernels put the session of the request there, as IRkernel and IJulia
         if self._kernel_session and message.kind != "iopub_welcome":
             self._save(generation=self.record.generation + 1)
             self._subshell = None
             self._lose("the kernel was restarted by another front end, and what it held is gone")
+            if self._questions:  # they were lost with it
+                self._questions.close(KernelLost("the kernel was restarted by another front end", "ask again"))
             self.trouble = (
                 "another front end has restarted the kernel: what earlier cells left in it is gone, and this cell did "
                 "not run; the next one runs in the new kernel"
@@ -396,6 +487,8 @@ class Engine:
         self._heard.set()
         cell = self._cells.get(message.parent)
         if cell:
+            if message.kind == "execute_input" and not cell.side:
+                self.foreign.pass_over()
             cell.take_output(message)
         elif message.parent_session != self.record.identity:
             self.foreign.take_output(message, self.record.generation)
@@ -440,7 +533,7 @@ class Engine:
         async for is_there in wire.connections():
             if not is_there and self.record.is_attached:
                 self._spawn(self._look_for_it())
-            elif is_there and self._kernel_session:
+            elif is_there and self._is_up:
                 await self._send("control", "kernel_info_request", {})  # its answer shows whether it is the same
 
     async def _look_for_it(self) -> None:
@@ -459,7 +552,7 @@ class Engine:
         last = 0.0
         while True:
             self._began.clear()
-            if not self._cells:
+            if not self._cells and not self._held:
                 await self._began.wait()
             await asyncio.sleep(_PRESENCE_SECONDS)
             self._look_at_presence()
@@ -470,7 +563,7 @@ class Engine:
     def _look_at_presence(self) -> None:
         now = self.presence()
         if now:
-            for cell in self._cells.values():
+            for cell in [*self._cells.values(), *self._held]:
                 cell.see_presence(now)
 
     def _is_away(self) -> bool:
@@ -495,7 +588,7 @@ class Engine:
         asyncio.get_running_loop().call_soon(self._disconnect)
 
     def _lose(self, message: str) -> None:
-        for cell in [*self._cells.values()]:
+        for cell in [*self._cells.values(), *self._held]:
             cell.finish("lost", message)
         self.foreign.lose(message)
         self.memory_bytes = 0
@@ -505,6 +598,12 @@ class KernelLost(KernelDied):
     """There is no kernel, or it is not the one that was asked for."""
 
     exit_status = VERDICTS["lost"]
+
+
+class CellWaits(RemoteKernelError):
+    """The cell cannot be interrupted yet."""
+
+    exit_status = VERDICTS["running"]
 
 
 class ConnectionAway(RemoteKernelError):

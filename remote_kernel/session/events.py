@@ -33,7 +33,7 @@ class Queued(NamedTuple):
     """The host has taken the cell; `ahead` others run first. `at` is Unix time in seconds, here as everywhere.
 
     `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
-    true for one that runs beside the others.
+    true for one that runs beside the others. `only` is the only kernel of the session that it may run in, 0 for any.
     """
 
     cell: str
@@ -43,6 +43,7 @@ class Queued(NamedTuple):
     author: str = ""
     key: str = ""
     side: bool = False
+    only: int = 0
 
 
 class Sent(NamedTuple):

@@ -25,21 +25,32 @@ class Foreign:
         """Take a message of iopub that belongs to no cell of ours."""
         known = self._cells.get(message.parent)
         if known:
-            self._go_on(message, *known)
+            self._go_on(message, known[0])
         elif message.kind == "execute_input":
             cell = Cell("", str(message.content["code"]), author=message.parent_user, generation=generation)
             cell.number = f"other-{message.parent[-16:]}"
-            outcome = _Outcome()
+            outcome = _Outcome(is_main=not message.parent_subshell)
+            if outcome.is_main:
+                self.pass_over()
             self._cells[message.parent] = cell, outcome
             self.tell(cell)
             cell.record(outcome)
             cell.take_output(message)
 
-    def _go_on(self, message: Message, cell: Cell, outcome: _Outcome) -> None:
+    def _go_on(self, message: Message, cell: Cell) -> None:
         cell.take_output(message)
         if message.kind == "status" and message.content.get("execution_state") == "idle":
-            cell.finish("error" if outcome.failed else "ok")
-            del self._cells[message.parent]
+            self._end(message.parent)
+
+    def pass_over(self) -> None:
+        """End those in the kernel's main thread, where the next cell has begun: their own `idle` got lost."""
+        for request, (_, outcome) in list(self._cells.items()):
+            if outcome.is_main:
+                self._end(request)
+
+    def _end(self, request: str) -> None:
+        cell, outcome = self._cells.pop(request)
+        cell.finish("error" if outcome.failed else "ok")
 
     def lose(self, message: str) -> None:
         """End them all: the kernel is gone."""
@@ -51,8 +62,9 @@ class Foreign:
 class _Outcome:
     """A recorder that notices whether a cell failed: its reply goes to somebody else."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_main: bool) -> None:
         self.failed = False
+        self.is_main = is_main  # it runs in the kernel's main thread, as far as is known
 
     def append(self, event: Event, line: Line | None = None) -> None:
         """Take the next event."""

@@ -29,7 +29,7 @@ from remote_kernel.process import birth
 from remote_kernel.session.answers import drop_answers, keep_answers, kept_answers
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.document import NotebookError
-from remote_kernel.session.engine import Engine
+from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
 from remote_kernel.session.events import VERSION, Answered, Event
 from remote_kernel.session.hindsight import can_tell, learn_end
 from remote_kernel.session.journal import Journal, is_place
@@ -94,7 +94,8 @@ class Host:
         left = self._take_up()
         await self._find_kernel()
         self._notebook.describe(engine.record, engine.info)
-        self._left = [self._spawn(self._see_to_its_end(cell)) for cell in left]
+        following = [(cell, self._spawn(self._see_to_its_end(cell))) for cell in left]
+        self._left = [task for cell, task in following if not cell.side]
         server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
         os.chmod(path, 0o600)
         runner = asyncio.ensure_future(self._run_cells())
@@ -142,7 +143,7 @@ class Host:
             queued = left.queued
             past = self._past.events(queued.cell)
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
-            cell.side = queued.side
+            cell.side, cell.only = queued.side, queued.only
             if answers := kept_answers(self._place, queued.cell):
                 got = sum(isinstance(event, Answered) for event in self._past.events(queued.cell))
                 cell.answers, cell.allow_stdin = answers[got:], True
@@ -158,28 +159,35 @@ class Host:
         return sent
 
     async def _see_to_its_end(self, cell: Cell) -> None:
-        """Follow a cell that may have ended unseen: once the kernel's shell answers something later, it has."""
+        """Follow a cell that may have ended unseen: once the kernel answers something later in its place, it has."""
         following = asyncio.ensure_future(self._engine.follow(cell))
-        try:
-            if not self._engine.is_dead and not cell.side:  # a side cell's own thread cannot be asked
-                if can_tell(self._engine.info):
-                    await learn_end(cell, self._ask_after_all)
-                else:
-                    await self._ask_after_all("kernel_info_request", {})
-        except RemoteKernelError:
-            pass
+        asking = asyncio.ensure_future(self._see_it_over(cell))
+        await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
         cell.finish(
             "lost", self._engine.trouble or "it is not known how it ended; the kernel and its variables are there"
         )
         await following
         self._forget(cell)
 
+    async def _see_it_over(self, cell: Cell) -> None:
+        """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended."""
+        with contextlib.suppress(RemoteKernelError):
+            if self._engine.is_dead:
+                return
+            if cell.side:
+                await self._engine.ended_beside()
+            elif can_tell(self._engine.info):
+                await learn_end(cell, self._ask_after_all)
+            else:
+                await self._ask_after_all("kernel_info_request", {})
+
     async def _ask_after_all(self, kind: str, content: _Fields) -> Message:
         """Ask the kernel's shell, which answers when what runs has ended, and wait for the last output of that.
 
         However long it takes.
         """
-        reply = await self._engine.ask(kind, content, seconds=10 * 365 * 86400.0)
+        reply = await self._engine.ask(kind, content, seconds=UNLIMITED_SECONDS)
         await self._engine.passed()
         return reply
 
@@ -236,7 +244,6 @@ class Host:
         key = str(fields.get("key") or "")
         if key and (number := self._past.with_key(key, str(fields["code"]))):
             return number
-        wanted = fields.get("generation")
         if self._engine.is_dead and not self._engine.trouble:
             raise UsageError("the kernel is being restarted", "try again in a moment")
         number = self._past.next_number(key)
@@ -246,11 +253,11 @@ class Host:
         cell.allow_stdin = cell.asks or bool(cell.answers)
         if cell.answers:
             keep_answers(self._place, number, cell.answers)
-        cell.side = bool(fields.get("side"))
+        cell.side, cell.only = bool(fields.get("side")), int(fields.get("generation") or 0)
         ahead = len(self._queue) + (self._running is not None) + bool(self._engine.foreign.cells)
         cell.queue(0 if cell.side else ahead)
-        if wanted and int(wanted) != self._engine.record.generation:
-            cell.finish("lost", f"this is kernel {self._engine.record.generation} of the session, not kernel {wanted}")
+        if cell.only not in (0, self._engine.record.generation):
+            cell.finish("lost", self._engine.wrong_kernel(cell))
             self._forget(cell)
         elif cell.side:
             self._spawn(self._run_beside(cell))
@@ -391,6 +398,8 @@ class Host:
         if number and dropped:
             return {"stopped": True, "dropped": dropped}
         target = self._cells.get(number) if number else self._running
+        if target and self._engine.take_back(target):
+            return {"stopped": True, "dropped": [*dropped, target.number]}
         if number and target is None:
             if not self._past.knows(number):
                 raise self._no_cell(number)

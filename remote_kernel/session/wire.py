@@ -39,6 +39,7 @@ class Message(NamedTuple):
     content: dict[str, Any]
     raw: bytes  # the content as JSON text
     buffers: Sequence[bytes] = ()
+    parent_subshell: str = ""
 
 
 class Wire:
@@ -177,4 +178,5 @@ def _message(frames: Sequence[bytes], raw: bytes, content: dict[str, Any]) -> Me
         content=content,
         raw=raw,
         buffers=[bytes(frame) for frame in frames[at + 4 :]],
+        parent_subshell=str(parent.get("subshell_id") or ""),
     )

@@ -16,8 +16,9 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 
 from remote_kernel.session import engine as engine_module
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.engine import Engine
-from remote_kernel.session.events import Done, Event, Line, Stream
+from remote_kernel.session.engine import CellWaits, Engine
+from remote_kernel.session.events import Done, Event, Line, Sent, Stream
+from remote_kernel.session.foreign import Foreign
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import Record
 from tests.support.relay import Address, Relay
@@ -201,5 +202,131 @@ def test_interrupted_cell_has_stopped_though_its_output_is_still_to_come(
             relay.thaw()
             await running
             assert cell.done.result().verdict == "interrupted"
+
+    go(work)
+
+
+def person_runs(kernel: Kernel, folder: Path) -> str:
+    """Let another front end run a cell until there is the file `stop`; give the id of its request."""
+    wait = f"import os, time\nwhile not os.path.exists({str(folder / 'stop')!r}): time.sleep(0.01)"
+    return str(kernel.client.execute(f"{wait}\nended = 'by itself'", store_history=False))
+
+
+def test_interrupt_of_a_waiting_cell_leaves_the_cell_of_another_front_end_alone(
+    attach: Callable[..., Any], kernel: Kernel, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, "ended = ''")
+            person_runs(kernel, tmp_path)
+            await until(lambda: engine.foreign.cells)
+            cell, events = new_cell("print('never')")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: engine.take_back(cell))
+            await running
+            assert (cell.done.result().verdict, events.text) == ("aborted", "")
+            later, events = new_cell("print(ended)")
+            running = asyncio.ensure_future(engine.execute(later))
+            await until(lambda: later in engine._held)
+            assert not any(isinstance(event, Sent) for event in events)
+            (tmp_path / "stop").touch()
+            await running
+            assert events.text == "by itself\n"
+
+    go(work)
+
+
+def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
+    attach: Callable[..., Any], kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hold(engine: Engine, cell: Cell) -> None:
+        """Hold nothing: the other front end was quicker."""
+
+    monkeypatch.setattr(Engine, "_hold", hold)
+    monkeypatch.setattr(engine_module, "_INTERRUPT_SECONDS", (0.5, 5.0, 5.0))
+
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, "ended = ''")
+            person_runs(kernel, tmp_path)
+            await until(lambda: engine.foreign.cells)
+            cell, _ = new_cell("import time\nprint(ended, flush=True)\ntime.sleep(60)")
+            running = asyncio.ensure_future(engine.execute(cell))
+            with pytest.raises(CellWaits, match="has not begun"):
+                await engine.interrupt(cell)
+            (tmp_path / "stop").touch()
+            await running
+            assert cell.done.result().verdict == "interrupted"
+            assert (await run(engine, "print(ended)"))[0].text == "by itself\n"
+
+    go(work)
+
+
+def test_first_cell_waits_for_what_ran_before_the_session_came(
+    attach: Callable[..., Any], kernel: Kernel, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        asked = person_runs(kernel, tmp_path)
+        while True:  # until it runs
+            message = await asyncio.to_thread(kernel.client.get_iopub_msg, timeout=SECONDS)
+            if message["msg_type"] == "execute_input" and message["parent_header"]["msg_id"] == asked:
+                break
+        async with attach() as engine:
+            cell, _ = new_cell("1")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: engine.take_back(cell))
+            await running
+            (tmp_path / "stop").touch()
+            assert (await run(engine, "print(ended)"))[0].text == "by itself\n"
+
+    go(work)
+
+
+def test_next_cell_ends_the_cell_of_another_front_end_whose_idle_got_lost(
+    attach: Callable[..., Any], kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, "1")
+            with monkeypatch.context() as patch:
+                patch.setattr(Foreign, "_end", lambda *_: None)
+                kernel.client.execute("'of another'")
+                await until(lambda: engine.foreign.cells)
+                (other,) = engine.foreign.cells
+                assert (await run(engine, "2"))[1].verdict == "ok"
+                assert engine.is_busy
+            assert (await run(engine, "3"))[1].verdict == "ok"
+            assert other.done.result().verdict == "ok"
+            assert not engine.is_busy
+
+    go(work)
+
+
+def test_kernel_that_answers_with_its_clients_session_is_not_taken_for_another_one(
+    attach: Callable[..., Any], kernel: Kernel
+) -> None:
+    """IRkernel and IJulia do so."""
+    patch = """
+session = get_ipython().kernel.session
+session.plain_msg = session.msg
+def msg(kind, content=None, parent=None, header=None, metadata=None):
+    made = session.plain_msg(kind, content, parent, header, metadata)
+    made['header']['session'] = (made['parent_header'] or {}).get('session') or made['header']['session']
+    return made
+session.msg = msg
+"""
+
+    async def work() -> None:
+        await asyncio.to_thread(kernel.client.execute_interactive, patch, timeout=SECONDS, silent=True)
+        async with attach() as engine:
+            try:
+                for _ in range(2):
+                    assert (await run(engine, "1"))[1].verdict == "ok"
+                    await asyncio.to_thread(kernel.client.execute_interactive, "2", timeout=SECONDS)
+                assert (await run(engine, "3"))[1].verdict == "ok"
+                assert engine.record.generation == 1
+                assert not engine.trouble
+            finally:
+                await run(engine, "session.msg = session.plain_msg")
 
     go(work)
