@@ -170,7 +170,7 @@ def shared(scene: Scene) -> Iterator[Shot]:
         assert wait_until(lambda: log.exists() and log.read_text().count('"output_type"') == 3)
         page.command("docmanager:open", path=log.name, options={"mode": "split-right"})
         page.find(".jp-Dialog-button.jp-mod-reject", "No Kernel").click()
-        page.wait("the log", lambda: "sorted" in page.driver.find_element(By.CSS_SELECTOR, ".jp-LabShell").text)
+        page.wait("the log", lambda: "[0.188" in page.driver.find_element(By.CSS_SELECTOR, ".jp-LabShell").text)
         page.wait("closed dialog", lambda: not page.driver.find_elements(By.CSS_SELECTOR, ".jp-Dialog"))
         yield Shot("shared-log.png", "#jp-main-dock-panel", 450)
         assert rkernel("close", "shared").status == 0
