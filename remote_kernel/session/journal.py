@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import json
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import BinaryIO
 
 from remote_kernel.session.events import Display, Done, Event, Line, Stream, Update, from_fields, to_line
 
@@ -101,24 +99,30 @@ class Journal:
 
     async def follow(self, since: int = 0) -> AsyncIterator[bytes]:
         """Give the bytes from `since` on, in pieces that end anywhere, until Done is among them."""
+        fd = -1
+        with contextlib.suppress(OSError):
+            fd = os.open(self.path, os.O_RDONLY)
         try:
-            file: BinaryIO = open(self.path, "rb")  # noqa: SIM115  closed below
-        except OSError:
-            file = io.BytesIO()
-        with file:
-            file.seek(since)
             while True:
                 done = self.is_done  # before reading: what comes meanwhile is for the next round
                 self._grown.clear()
-                piece = file.read(_CHUNK) or bytes(self._held[max(0, since - self._size) :])
+                piece = self._read(fd, since)
                 since += len(piece)
                 if piece:
                     yield piece
-                    file.seek(min(since, self._size))
                 elif done:
                     return
                 else:
                     await self._grown.wait()
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _read(self, fd: int, since: int) -> bytes:
+        """Give what comes at this byte: from the disk, or what it had no room for; nothing where nothing has come."""
+        if since < self._size:
+            return os.pread(fd, min(_CHUNK, self._size - since), since)
+        return bytes(self._held[since - self._size : since - self._size + _CHUNK])
 
     def holds(self, place: int) -> bool:
         """Tell whether this byte is among those that the disk had no room for yet, or just behind them."""

@@ -140,3 +140,37 @@ def test_end_of_a_journal_is_known_only_from_a_whole_line(tmp_path: Path) -> Non
     assert read_done(str(path)) == DONE
     path.write_bytes(path.read_bytes()[:-4])
     assert read_done(str(path)) is None
+
+
+def test_reader_gets_every_line_once_though_a_full_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> bytes:
+        journal = Journal(str(tmp_path / "1.jsonl"))
+        journal.append(Stream("stdout", "first"))
+        got = bytearray()
+
+        async def read() -> None:
+            async for piece in journal.follow():
+                got.extend(piece)
+
+        async def read_all_of(count: int) -> None:
+            while got.count(b"\n") < count:
+                await asyncio.sleep(0)
+
+        reading = asyncio.ensure_future(read())
+        await read_all_of(1)
+        with monkeypatch.context() as full:
+            full.setattr(journal, "_write", lambda parts: False)
+            journal.append(Stream("stdout", "second"))
+            await read_all_of(2)
+        journal._retry_at = 0.0
+        journal.append(Stream("stdout", "third"))
+        journal.append(Done("ok", 1.0))
+        await asyncio.wait_for(reading, 10)
+        journal.close()
+        return bytes(got)
+
+    found = asyncio.run(asyncio.wait_for(run(), 30))
+    assert found == (tmp_path / "1.jsonl").read_bytes()
+    assert [found.count(word) for word in (b'"first"', b'"second"', b'"third"')] == [1, 1, 1]
