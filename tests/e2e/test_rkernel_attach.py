@@ -89,3 +89,38 @@ def test_restart_by_the_owner_gives_4_once_and_its_end_gives_4(alone: Rkernel, o
     assert said.status == 4
     assert "'rkernel close work' removes the session" in said.err
     assert os.path.isdir(alone.place())
+
+
+def test_agents_waiting_cell_is_taken_back_and_the_persons_cell_goes_on(
+    alone: Rkernel, owner: Owner, tmp_path: Path
+) -> None:
+    stop = tmp_path / "stop"
+    assert alone("attach", "-s", "work", "--no-log").status == 0
+    assert alone.exec("1").status == 0
+    owner.client.execute(f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\nended = 'well'")
+    assert wait_until(lambda: alone.status()["state"] == "busy")
+    assert alone.exec("print('never')", "--timeout", "0.1").status == 124
+    said = alone("interrupt", "2")
+    assert (said.status, said.err) == (0, "rkernel: cell 2 was taken out of the queue\n")
+    assert alone("wait", "2").status == 5
+    stop.touch()
+    assert alone.exec("ended").out == "'well'\n"
+
+
+def test_cell_for_one_kernel_does_not_run_in_the_next_one_though_it_waited(
+    alone: Rkernel, owner: Owner, tmp_path: Path
+) -> None:
+    assert alone("attach", "-s", "work", "--no-log").status == 0
+    assert alone.exec("import time; time.sleep(60)", "--detach").status == 124
+    alone.wait_running()
+    for name in ("one", "two"):
+        code = f"open({str(tmp_path / name)!r}, 'w').close()"
+        assert alone.exec(code, "--detach", "--generation", "1").status == 124
+    owner.manager.restart_kernel(now=True)
+    owner.client.wait_for_ready(timeout=60)
+    said = [alone("wait", number) for number in ("1", "2", "3")]
+    assert [one.status for one in said] == [4, 4, 4]
+    assert "this is kernel 2 of the session, not kernel 1" in said[2].err
+    assert not (tmp_path / "one").exists()
+    assert not (tmp_path / "two").exists()
+    assert alone.exec("1").status == 0

@@ -139,6 +139,72 @@ def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path
     assert alone.kernel() == kernel
 
 
+def test_refresh_loses_no_cell_that_runs_beside_another(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop = tmp_path / "stop"
+    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    command = alone.start("exec", "--side", "-c", wait + "print('the end')")
+    assert wait_until(lambda: "begun" in alone("tail", "2").out)
+    assert alone("refresh").status == 0
+    assert alone.exec("6 * 7").out == "42\n"
+    stop.touch()
+    said = finish(command)
+    assert said.status == 0, said
+    assert said.out == "begun\nthe end\n"
+
+
+def test_cell_that_ran_beside_others_and_ended_unseen_is_not_waited_for(alone: Rkernel) -> None:
+    alone.open()
+    said = alone.exec("import time\nprint('begun', flush=True)\ntime.sleep(1)", "--side", "--detach")
+    assert said.status == 124
+    assert wait_until(lambda: "begun" in alone("tail", "2").out)
+    alone.host().kill()
+    time.sleep(1.5)
+    said = alone("wait", "2", seconds=30)
+    assert said.status == 4
+    assert "it is not known how it ended" in said.err
+
+
+def test_no_cell_is_taken_while_a_restart_ends_the_kernel(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop, ending = tmp_path / "stop", tmp_path / "ending"
+    alone.exec(
+        "import atexit, os, time\ndef wait():\n"
+        f"    open({str(ending)!r}, 'w').close()\n"
+        f"    while not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+        "atexit.register(wait)"
+    )
+    restart = alone.start("restart")
+    assert wait_until(ending.exists)
+    said = alone.exec("1")
+    second = alone("restart")
+    stop.touch()
+    assert (said.status, second.status) == (2, 2)
+    assert "the kernel is being restarted; try again in a moment" in said.err
+    assert finish(restart).status == 0
+    assert alone.exec("6 * 7").out == "42\n"
+    assert alone.status()["generation"] == 2
+
+
+def test_restart_that_fails_is_said_by_the_commands_after_it(alone: Rkernel) -> None:
+    path = alone.folder / "kernels" / "fragile" / "kernel.json"
+    path.parent.mkdir(parents=True)
+    spec = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "F"}
+    path.write_text(json.dumps({**spec, "language": "python"}))
+    alone.open("fragile")
+    path.write_text(json.dumps({**spec, "argv": ["/no/such/program"], "language": "python"}))
+    assert alone("restart").status != 0
+    status = alone.status()
+    assert status["state"] == "dead"
+    assert "did not start again" in status["trouble"]
+    said = alone.exec("1")
+    assert said.status == 4
+    assert "'rkernel restart work' tries once more" in said.err
+    path.write_text(json.dumps({**spec, "language": "python"}))
+    assert alone("restart").status == 0
+    assert alone.exec("6 * 7").out == "42\n"
+
+
 def test_clients_that_start_a_session_at_once_make_one_host_and_one_kernel(alone: Rkernel) -> None:
     commands = [alone.start("exec", "-k", "python3", "-c", f"import os; print({i}, os.getpid())") for i in range(5)]
     said = [finish(command) for command in commands]
