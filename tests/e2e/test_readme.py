@@ -103,7 +103,7 @@ def kept_kernel(environment: dict[str, str], name: str) -> str:
     return str(found[0]["id"])
 
 
-@pytest.mark.timeout(400)  # some sixty commands, each a process of its own
+@pytest.mark.timeout(600)  # some sixty commands, each a process of its own
 def test_commands_work(environment: dict[str, str], tmp_path: Path) -> None:
     if not os.access("/var/tmp", os.W_OK) or os.getuid() != 0:
         pytest.skip("the remote home is somebody's own, where the README's ~/.venv and ~/project may not be put")
