@@ -165,6 +165,17 @@ def check_transport(name: str) -> str:
     return name
 
 
+def check_config_file(text: str) -> str:
+    """Give the absolute path of an ssh config file: the kernel starts in whatever folder a notebook is in.
+
+    Raises UsageError where there is none; empty, for the default, stays so.
+    """
+    path = os.path.abspath(os.path.expanduser(text)) if text else ""
+    if path and not os.path.isfile(path):
+        raise UsageError(f"there is no ssh config file {path}", "give the path of one that exists")
+    return path
+
+
 def check_kernel_name(name: str) -> str:
     """Give the name back if a kernelspec can have it (or it is empty); else raise UsageError."""
     if name and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
