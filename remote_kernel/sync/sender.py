@@ -89,6 +89,7 @@ class Sender:
         for first in range(0, len(listing.entries), _BATCH):
             rows = [pack(entry) for entry in listing.entries[first : first + _BATCH]]
             self._wire.write_object(wire.ENTRIES, rows)
+            self._wire.flush()  # the other end reads these while the next are packed
         left = [[to_text(path), reason] for path, reason in listing.left]
         passed = [to_text(path) for path in listing.passed_over]
         self._wire.write_object(wire.ENTRIED, {"left_out": listing.left_out, "left": left, "passed_over": passed})
