@@ -14,6 +14,7 @@ from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.options import (
     LaunchOptions,
     check_config_file,
+    check_folder,
     check_kernel_name,
     check_transport,
     parse_duration,
@@ -137,6 +138,15 @@ class Settings:
             "16006:6006; may be repeated.",
         ),
     ] = None
+    on_start: Annotated[
+        str | None,
+        typer.Option(
+            "--on-start",
+            metavar="PATH",
+            help="Push this local folder's contents to the kernel's workdir before each start, e.g. ~/project; what "
+            ".gitignore files leave out stays here.",
+        ),
+    ] = None
     ssh_config: Annotated[
         str | None,
         typer.Option(
@@ -176,6 +186,7 @@ _READ: dict[str, tuple[str, Callable[[Any], object]]] = {
     "keep": ("keep", bool),
     "spool": ("spool_bytes", lambda text: parse_size(text or "2G")),
     "forward": ("forward", parse_forwards),
+    "on_start": ("on_start", check_folder),
     "ssh_config": ("ssh_config", check_config_file),
 }
 EVERY_SETTING = tuple(_READ)

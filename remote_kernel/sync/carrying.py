@@ -71,8 +71,10 @@ class FarProcess:
     def _start(self, fd_in: int, fd_out: int) -> None:
         raise NotImplementedError
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._process.stdin and self._process.stdout
+        if kind and not issubclass(kind, Exception):  # Ctrl-C, or the end of a launcher: nobody waits for more
+            self._process.terminate()
         self._process.stdin.close()
         self._process.stdout.close()
         try:

@@ -209,6 +209,10 @@ def test_every_value_shown_is_taken(
         value = os.path.expanduser(value)
         Path(value).parent.mkdir()
         Path(value).touch()
+    if flag == "--on-start":
+        monkeypatch.setenv("HOME", str(tmp_path))
+        value = os.path.expanduser(value)
+        Path(value).mkdir()
     host = [] if flag == "--endpoint" else ["gpu1"]
     said = run("add", *host, flag, value, "--no-check")
     assert said.status == 0, said.err
