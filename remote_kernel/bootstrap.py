@@ -115,7 +115,9 @@ def start_settings(
 
 def fingerprint(options: LaunchOptions) -> str:
     """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
-    what = options._replace(forward=(), keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0)
+    what = options._replace(
+        forward=(), on_start="", keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0
+    )
     return f"{zlib.crc32(json.dumps(what.to_arguments()).encode()):08x}"
 
 

@@ -31,7 +31,8 @@
         ├── NothingToSync                61   there is no such file or folder to copy
         ├── NoRoom                       62   the disk that the files go to is full
         ├── SyncIncomplete               63   some paths could not be copied; the others were
-        └── NoSftp                       64   the server has no SFTP, or the user may not use it
+        ├── NoSftp                       64   the server has no SFTP, or the user may not use it
+        └── PushFailed                   65   the folder of --on-start is not there, so no kernel was started
 
 A kernel that starts and later ends gives the launcher its own exit status (128 + N for
 signal N); the statuses here are for everything else.
@@ -242,6 +243,12 @@ class NoSftp(SyncError):
     """The server has no SFTP, or this user may not use it."""
 
     exit_status = 64
+
+
+class PushFailed(SyncError):
+    """The folder that is to be pushed before a kernel starts could not be, so that the kernel was not started."""
+
+    exit_status = 65
 
 
 def by_name(name: str, message: str, hint: str = "") -> RemoteKernelError:

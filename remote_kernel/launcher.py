@@ -1,6 +1,7 @@
 """Live one kernel's life on this machine: the process that a front end starts and takes for the kernel.
 
-1. Read the connection file, listen on its five ports, start ssh. Front ends connect at once and wait.
+1. Read the connection file, listen on its five ports, start ssh. Front ends connect at once and wait. With
+   --on-start a folder is pushed before that (see push).
 2. Send the agent and the start parameters through ssh's stdin, and right behind them the Link's frames: what a
    front end has sent so far reaches the kernel without a further round trip; so does its greeting (see greeting).
 3. Skip what the remote shell printed up to our marker; from there on stdout carries the Link's frames.
@@ -32,6 +33,7 @@ from remote_kernel.errors import (
     KernelNotInstalled,
     PortInUse,
     RemoteKernelError,
+    TransportError,
     by_name,
 )
 from remote_kernel.forward import Ports
@@ -40,6 +42,7 @@ from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink,
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
 from remote_kernel.presence import tell_presence
+from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink
 from remote_kernel.sockets import serve
 from remote_kernel.transport import breaker, openssh, outage
@@ -146,6 +149,7 @@ class Launcher:
         self._undertaker = Undertaker(options, self._identity)
         self._greets_alike = True
         self._contact = Contact(reactor, self._link, log, options, self)
+        self._push = Push(reactor, log, options, self._pushed)
         self._leaving = False
         self._closing = Closing(reactor, self._say_bye)
         self._closing.kept = options.keep
@@ -185,10 +189,25 @@ class Launcher:
 
     def begin(self, seconds: float) -> None:
         """Start a kernel. An attempt that failed may have left one there, which soon ends: this is another."""
+        if self._push.is_wanted:
+            self._push.start(seconds)
+            return
         self._identity, self._link_id = os.urandom(6).hex(), os.urandom(8).hex()
         self._undertaker = Undertaker(self._options, self._identity)
         settings = bootstrap.start_settings(self._options, self._identity, self._link_id, self._connection.values)
         self._contact.go("start", settings, seconds)
+
+    def _pushed(self, error: RemoteKernelError | None) -> None:
+        """Take note that the folder of --on-start is there, or why it is not. Called by the Push."""
+        if isinstance(error, TransportError):
+            self._contact.not_made(error, wanted=not self._leaving)
+        elif error:
+            self.stop(error)
+        else:
+            try:
+                self.begin(ANSWER_SECONDS)
+            except TransportError as failure:
+                self.stop(failure)
 
     def attach(self, seconds: float) -> None:
         """Go on with the kernel after the connection was lost. Called by the Contact."""
@@ -272,7 +291,7 @@ class Launcher:
         if self._ended:
             self._finish()
             return
-        if self._contact.waits_to_start:  # there is no kernel that could be told
+        if self._contact.waits_to_start or self._push.runs:  # there is no kernel that could be told
             self._leave(128 + signal.SIGTERM)
             return
         self._tell("bye")
@@ -372,6 +391,7 @@ class Launcher:
         self._reactor.stop()
 
     def _clean_up(self) -> None:
+        self._push.close()
         self._forwarded.close()
         for listener in self._listeners.values():
             if listener.family == socket.AF_UNIX:

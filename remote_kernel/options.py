@@ -43,7 +43,8 @@ class LaunchOptions(NamedTuple):
     long a kernel outlives a lost connection, and `spool_bytes` how much of its output is kept
     meanwhile; `keep` lets it outlive its front end too. `resume` is the id of a running kernel to
     attach to in place of starting one. `forward` are ports here that lead to the remote host's while
-    the kernel lives. `transport` is empty for the default. The connection file is empty in a
+    the kernel lives. `on_start` is a folder here whose contents are pushed to the workdir before the
+    kernel starts, an absolute path. `transport` is empty for the default. The connection file is empty in a
     kernelspec that has not been filled in.
     """
 
@@ -61,6 +62,7 @@ class LaunchOptions(NamedTuple):
     keep: bool = False
     resume: str = ""
     forward: tuple[Forward, ...] = ()
+    on_start: str = ""
     connection_file: str = ""
 
     def remote_python(self) -> str:
@@ -101,6 +103,7 @@ class LaunchOptions(NamedTuple):
             ("--transport", self.transport),
             ("--ssh-config", self.ssh_config),
             ("--resume", self.resume),
+            ("--on-start", self.on_start),
         ):
             if value.startswith(("-", "~")):  # jupyter_client would put our home for a word's leading ~
                 words.append(f"{flag}={value}")
@@ -130,7 +133,16 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
     parser = _Parser(prog="remote_kernel", add_help=False, allow_abbrev=False)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("-J", "--jump", dest="jumps", default="")
-    for flag in ("--python", "--kernel", "--workdir", "--init", "--transport", "--ssh-config", "--resume"):
+    for flag in (
+        "--python",
+        "--kernel",
+        "--workdir",
+        "--init",
+        "--transport",
+        "--ssh-config",
+        "--resume",
+        "--on-start",
+    ):
         parser.add_argument(flag, default="")
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--forward", action="append", default=[])
@@ -154,6 +166,7 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
         keep=found.keep,
         resume=check_kernel_id(found.resume),
         forward=parse_forwards(found.forward),
+        on_start=found.on_start,
         connection_file=found.connection_file,
     )
 
@@ -163,6 +176,25 @@ def check_transport(name: str) -> str:
     if name not in ("", "openssh", "paramiko"):
         raise UsageError(f"there is no transport '{name}'", "use 'openssh' or 'paramiko'")
     return name
+
+
+def check_config_file(text: str) -> str:
+    """Give the absolute path of an ssh config file: the kernel starts in whatever folder a notebook is in.
+
+    Raises UsageError where there is none; empty, for the default, stays so.
+    """
+    path = os.path.abspath(os.path.expanduser(text)) if text else ""
+    if path and not os.path.isfile(path):
+        raise UsageError(f"there is no ssh config file {path}", "give the path of one that exists")
+    return path
+
+
+def check_folder(text: str) -> str:
+    """Give the absolute path of a folder here, for the same reason. Raises UsageError where there is none."""
+    path = os.path.abspath(os.path.expanduser(text)) if text else ""
+    if path and not os.path.isdir(path):
+        raise UsageError(f"there is no folder {path} here", "give the path of one that exists")
+    return path
 
 
 def check_kernel_name(name: str) -> str:

@@ -33,7 +33,7 @@ from remote_kernel.options import LaunchOptions
 EXAMPLES = """\b
 Examples:
   remote_kernel edit remote_cuda --python /opt/conda/bin/python --install
-  remote_kernel edit remote_cuda --linger 2d --keep --no-check
+  remote_kernel edit remote_cuda --linger 2d --keep --on-start ~/project --no-check
   remote_kernel edit remote_cuda --name "CUDA on gpu2" --endpoint gpu2
   remote_kernel edit remote_cuda --env CUDA_VISIBLE_DEVICES=1 --unset-env DEBUG
   remote_kernel edit remote_cuda --jump ''
@@ -92,7 +92,7 @@ def edit(
 
 def _tried_before(options: LaunchOptions) -> LaunchOptions:
     """Leave out what needs no kernel to be tried."""
-    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False, forward=())
+    return options._replace(linger_seconds=0.0, spool_bytes=0, keep=False, forward=(), on_start="")
 
 
 def _without(options: LaunchOptions, names: list[str]) -> LaunchOptions:

@@ -21,8 +21,8 @@ Examples:
   remote_kernel list --json
 
 JSON is a list of objects with the keys slug, display_name, endpoint, jump_hosts, python, kernel, env, workdir, init,
-transport, ssh_config, linger, keep, spool, forward, resume, language, folder, made_by_add, problem. Where kernel.json
-cannot be understood, problem says why and the settings are null.
+transport, ssh_config, linger, keep, spool, forward, on_start, resume, language, folder, made_by_add, problem. Where
+kernel.json cannot be understood, problem says why and the settings are null.
 """
 
 
@@ -81,6 +81,7 @@ def _as_object(spec: Kernelspec) -> dict[str, Any]:
         "keep": options.keep if options else None,
         "spool": print_size(options.spool_bytes) if options else None,
         "forward": [str(forward) for forward in options.forward] if options else None,
+        "on_start": options.on_start if options else None,
         "resume": options.resume if options else None,
         "language": spec.language,
         "folder": str(spec.folder),

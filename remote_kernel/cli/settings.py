@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -12,9 +11,10 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
-from remote_kernel.errors import UsageError
 from remote_kernel.options import (
     LaunchOptions,
+    check_config_file,
+    check_folder,
     check_kernel_name,
     check_transport,
     parse_duration,
@@ -138,6 +138,15 @@ class Settings:
             "16006:6006; may be repeated.",
         ),
     ] = None
+    on_start: Annotated[
+        str | None,
+        typer.Option(
+            "--on-start",
+            metavar="PATH",
+            help="Push this local folder's contents to the kernel's workdir before each start, e.g. ~/project; what "
+            ".gitignore files leave out stays here.",
+        ),
+    ] = None
     ssh_config: Annotated[
         str | None,
         typer.Option(
@@ -163,16 +172,6 @@ class Settings:
         return options._replace(**changes)
 
 
-def _config_file(text: str) -> str:
-    """Give the absolute path: the kernel starts in whatever folder a notebook is in."""
-    if not text:
-        return ""
-    path = os.path.abspath(os.path.expanduser(text))
-    if not os.path.isfile(path):
-        raise UsageError(f"there is no ssh config file {path}", "give the path of one that exists")
-    return path
-
-
 # For each setting: what LaunchOptions calls it, and how it is read. Each reader raises UsageError.
 _READ: dict[str, tuple[str, Callable[[Any], object]]] = {
     "endpoint": ("endpoint", Endpoint.parse),
@@ -187,7 +186,8 @@ _READ: dict[str, tuple[str, Callable[[Any], object]]] = {
     "keep": ("keep", bool),
     "spool": ("spool_bytes", lambda text: parse_size(text or "2G")),
     "forward": ("forward", parse_forwards),
-    "ssh_config": ("ssh_config", _config_file),
+    "on_start": ("on_start", check_folder),
+    "ssh_config": ("ssh_config", check_config_file),
 }
 EVERY_SETTING = tuple(_READ)
 WAY_THERE = ("jump", "transport", "ssh_config")

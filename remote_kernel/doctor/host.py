@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.errors import KernelNotInstalled, by_name
 from remote_kernel.options import LaunchOptions, print_size
+from remote_kernel.push import missing
 from remote_kernel.transport.openssh import to_paste
 
 SCARCE_BYTES = 256 << 20
@@ -34,10 +36,13 @@ def _all(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float
         yield failed("python", errors["python"])
     else:
         yield from _kernel(options, found, errors)
-    if "folder" in errors:
+    if options.on_start and not os.path.isdir(options.on_start):
+        yield failed("folder", missing(options.on_start))
+    elif "folder" in errors and not options.on_start:  # else the push makes it
         yield failed("folder", errors["folder"])
     elif "python" not in errors and "kernelspec" not in errors:
-        yield ok("folder", f"starts in {options.workdir or 'the home folder'}")
+        pushed = f", once '{options.on_start}' has been pushed there" if options.on_start else ""
+        yield ok("folder", f"starts in {options.workdir or 'the home folder'}{pushed}")
     if "sockets" in errors:
         yield failed("sockets", errors["sockets"])
     else:

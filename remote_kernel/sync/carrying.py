@@ -7,8 +7,8 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from remote_kernel import bootstrap
@@ -71,8 +71,10 @@ class FarProcess:
     def _start(self, fd_in: int, fd_out: int) -> None:
         raise NotImplementedError
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._process.stdin and self._process.stdout
+        if kind and not issubclass(kind, Exception):  # Ctrl-C, or the end of a launcher: nobody waits for more
+            self._process.terminate()
         self._process.stdin.close()
         self._process.stdout.close()
         try:
@@ -152,10 +154,15 @@ class FarEnd(FarProcess):
         except OSError:
             pass  # greet() tells why
 
-    def greet(self) -> None:
-        """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise."""
+    def greet(self, begin: Callable[[], None] = lambda: None) -> None:
+        """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise.
+
+        `begin` writes what it is to read first, and need not wait for it to run: that saves a round trip.
+        """
         try:
             with self._patience():
+                with suppress(Broken):  # why, is read below
+                    begin()
                 _, greeting = self.wire.skip_to(self._marker.encode())
         except Broken as error:
             raise self._no_greeting(error.args[0] if error.args else b"") from error

@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _LONGEST_REASON = 1000
 
 
@@ -199,7 +199,7 @@ class Contents:
         self._moved(0, 1)
 
     def _fail(self, entry: Entry, error: OSError) -> None:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             where = self._folders.root.decode("utf-8", "replace")
             raise SyncFailure(
                 "NoRoom",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.belief import NOTHING, Asked, Offer, read_offer
-from remote_kernel.sync.contents import Contents, basis, has_old_version
+from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import part_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, is_same_time
@@ -145,7 +145,8 @@ class Receiver:
         try:
             os.makedirs(self.root, exist_ok=True)
         except OSError as error:
-            raise SyncFailure("SyncError", f"cannot make the folder {shown(self.root)}: {error.strerror}") from error
+            kind = "NoRoom" if error.errno in FULL else "SyncError"
+            raise SyncFailure(kind, f"cannot make the folder {shown(self.root)}: {error.strerror}") from error
         for path in self.plan.cleared:
             self._try(path, lambda path=path: self._clear(path))  # type: ignore[misc]
         for numbers, action in (

@@ -78,16 +78,25 @@ class Sender:
 
     def offer(self) -> Any:
         """Tell what there is, and give the other end's plan. Raises Broken, SyncFailure."""
+        self.tell()
+        return self.hear()
+
+    def tell(self) -> None:
+        """Tell what there is. Raises Broken."""
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "root": to_text(source.root)}
         self._wire.write_object(wire.BEGIN, {**begin, "rsync": self._has_rsync, "rules": source.rules.pack()})
         for first in range(0, len(listing.entries), _BATCH):
             rows = [pack(entry) for entry in listing.entries[first : first + _BATCH]]
             self._wire.write_object(wire.ENTRIES, rows)
+            self._wire.flush()  # the other end reads these while the next are packed
         left = [[to_text(path), reason] for path, reason in listing.left]
         passed = [to_text(path) for path in listing.passed_over]
         self._wire.write_object(wire.ENTRIED, {"left_out": listing.left_out, "left": left, "passed_over": passed})
         self._wire.flush()
+
+    def hear(self) -> Any:
+        """Give the other end's plan. Raises Broken, SyncFailure."""
         found = plan(self._wire.read_object(wire.PLAN))
         self.wanted = list(self._read_wanted())
         return found

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from remote_kernel.errors import PythonNotFound, RemoteShellNoise, UsageError, by_name
 from remote_kernel.options import LaunchOptions
@@ -22,6 +22,7 @@ from remote_kernel.sync.tool import ALL, NEVER, has_rsync
 from remote_kernel.sync.wire import Broken, SyncFailure, to_bytes, to_text
 from remote_kernel.transport import choice
 
+Told = TypeVar("Told")
 CANNOT_RUN = (PythonNotFound, RemoteShellNoise)
 
 
@@ -82,10 +83,12 @@ class Push:
             found = find_source(self._source.path, excludes, self._manner.gitignore, wishes.checksum)
         except SyncFailure as error:
             raise by_name(error.name, error.message, error.hint) from error
-        if not self._is_greeted:
-            self._far.greet()
-            self._is_greeted = True
         sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync != NEVER)
+        if not self._is_greeted:
+            self._far.greet(sender.tell)
+            self._is_greeted = True
+        else:
+            _told(self._far, sender.tell)
         return _told(self._far, lambda: self._converse(sender, found))
 
     def check(self) -> None:
@@ -93,7 +96,7 @@ class Push:
         self._far.check()
 
     def _converse(self, sender: Sender, found: Source) -> Outcome:
-        plan = sender.offer()
+        plan = sender.hear()
         self._progress.planned(plan["bytes"], plan["files"])
         numbers = [want.number for want in sender.wanted if want.by_rsync]
         if numbers:
@@ -136,7 +139,7 @@ def _has_rsync() -> bool:
     return has_rsync()
 
 
-def _told(far: FarEnd, converse: Callable[[], Outcome]) -> Outcome:
+def _told(far: FarEnd, converse: Callable[[], Told]) -> Told:
     try:
         return converse()
     except (Broken, SyncFailure) as error:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.world import ROUND_TRIP_SECONDS, Row, World, medians, timed
@@ -17,7 +17,7 @@ _BLOCK = 1 << 20
 
 
 def rows(world: World, runs: int) -> Iterator[Row]:
-    """Measure many small files, one large one, and nothing to do; near, and small files at 50 ms."""
+    """Measure many small files, both ways, one large one, and nothing to do; near, and small files at 50 ms."""
     runs = min(runs, 3)
     small, large = world.folder / "small", world.folder / "large"
     make_small(small, SMALL_FILES)
@@ -32,6 +32,14 @@ def rows(world: World, runs: int) -> Iterator[Row]:
         yield Row(f"sync {title}, beside rsync -a", ours, rsync, rsync * 1.1, "s")
         yield Row(f"sync {title}, beside scp -r", ours, scp, max(scp, rsync * 1.1), "s")
     ours_seconds(world, "target", small)
+    back = world.folder / "back"
+    ours, rsync = medians(
+        runs,
+        lambda: emptied(back, lambda: ours_seconds(world, "target", Path("remote:copy/small"), to=str(back))),
+        lambda: emptied(back, lambda: rsync_seconds(world, "target", Path("copy/small"), str(back))),
+    )
+    yield Row(f"sync {SMALL_FILES:,} small files back here, beside rsync -a", ours, rsync, rsync * 1.1, "s")
+    shutil.rmtree(back)
     again, rsync_again = medians(
         runs, lambda: ours_seconds(world, "target", small), lambda: rsync_seconds(world, "target", small)
     )
@@ -78,17 +86,25 @@ def fresh(world: World, action: object) -> float:
     return action()  # type: ignore[operator,no-any-return]
 
 
-def ours_seconds(world: World, host: str, data: Path, *more: str) -> float:
+def emptied(folder: Path, action: Callable[[], float]) -> float:
+    """Time a copy into an empty folder here."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return action()
+
+
+def ours_seconds(world: World, host: str, data: Path, *more: str, to: str = "remote:copy") -> float:
     """Time our command, the program's start and the login included."""
     world.cool(host)
-    words = [sys.executable, "-m", "remote_kernel", "sync", host, str(data), "remote:copy", "--no-ignore"]
+    words = [sys.executable, "-m", "remote_kernel", "sync", host, str(data), to, "--no-ignore"]
     words += ["--ssh-config", str(world.ssh_config), *more]
     return timed(lambda: subprocess.run(words, check=True, capture_output=True, timeout=600))
 
 
-def rsync_seconds(world: World, host: str, data: Path) -> float:
-    """Time `rsync -a`."""
-    words = ["rsync", "-a", "-e", f"ssh -F {world.ssh_config}", str(data), f"{host}:copy/"]
+def rsync_seconds(world: World, host: str, data: Path, to: str = "") -> float:
+    """Time `rsync -a`, there or, with `to`, back here."""
+    ends = [f"{host}:{data}", to] if to else [str(data), f"{host}:copy/"]
+    words = ["rsync", "-a", "-e", f"ssh -F {world.ssh_config}", *ends]
     return timed(lambda: subprocess.run(words, check=True, capture_output=True, timeout=600))
 
 

@@ -29,7 +29,7 @@ def text() -> str:
 
 
 def _of_manager() -> Iterator[str]:
-    group: Any = typer.main.get_command(manager.app)
+    group: Any = typer.main.get_command(manager.build())
     for name, command in group.commands.items():
         arguments = [p for p in command.params if not p.opts[0].startswith("-")]
         options = [p for p in command.params if p.opts[0].startswith("-") and not _OF_TYPER & set(p.opts)]

@@ -23,14 +23,14 @@ import typer
 
 import remote_kernel
 from remote_kernel import trial
-from remote_kernel.cli import check, manager
+from remote_kernel.cli import check, manager, quick
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelDied, PythonNotFound
 from remote_kernel.kernelspec import Draft, list_kernelspecs
 from remote_kernel.options import LaunchOptions
 
 ROOT = Path(remote_kernel.__file__).parent.parent
-COMMANDS: dict[str, Any] = {"": typer.main.get_command(manager.app)}
+COMMANDS: dict[str, Any] = {"": typer.main.get_command(manager.build())}
 COMMANDS.update(COMMANDS[""].commands)
 PARAMETERS = [
     pytest.param(name, parameter, id=f"{name} {parameter.name}".strip())
@@ -209,6 +209,10 @@ def test_every_value_shown_is_taken(
         value = os.path.expanduser(value)
         Path(value).parent.mkdir()
         Path(value).touch()
+    if flag == "--on-start":
+        monkeypatch.setenv("HOME", str(tmp_path))
+        value = os.path.expanduser(value)
+        Path(value).mkdir()
     host = [] if flag == "--endpoint" else ["gpu1"]
     said = run("add", *host, flag, value, "--no-check")
     assert said.status == 0, said.err
@@ -629,3 +633,56 @@ def test_edit_unset_of_an_unknown_variable(run: Run) -> None:
     run("add", "gpu1", "--name", "Mine", "--no-check")
     said = run("edit", "mine", "--unset-env", "A", "--no-check")
     assert (said.status, "sets no variable 'A'" in said.err) == (2, True)
+
+
+def test_sync_reads_its_options_the_same_without_typer() -> None:
+    """What `quick` knows, typer knows by the same name, with or without a value."""
+    command = COMMANDS["sync"]
+    declared = {
+        flag: (parameter, flag in parameter.opts)
+        for parameter in command.params
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for flag, (name, value) in quick.FLAGS.items():
+        parameter, is_yes = declared[flag]
+        assert parameter.is_flag and (parameter.name, is_yes) == (name, value), flag
+    for flag, name in {**quick.VALUES, **quick.LISTS}.items():
+        parameter, _ = declared[flag]
+        assert not parameter.is_flag and parameter.nargs == 1, flag
+        assert (parameter.name, parameter.multiple) == (name, flag in quick.LISTS), flag
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["a", "remote:b"],
+        ["gpu1", "a", "remote:b", "-n", "--no-ignore", "--rsync", "--no-rsync", "--exclude", "x", "--exclude=y"],
+        ["--ssh-config", "f", "gpu1", "-J", "g,h", "--jump=i", "--transport", "openssh", "a", "remote:", "--verbose"],
+        ["a", "remote:", "--watch", "--delete", "--checksum", "--transport", "x", "--transport", "paramiko"],
+    ],
+)
+def test_sync_understands_a_plain_line_without_typer(line: list[str]) -> None:
+    context = COMMANDS["sync"].make_context("sync", list(line))
+    by_typer = {name: value for name, value in context.params.items() if value not in (None, False, [], ())}
+    assert {name: value for name, value in (quick.read(line) or {}).items() if value is not False} == by_typer
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [],
+        ["--help"],
+        ["a", "--exclude"],
+        ["a", "--exclude", "--x"],
+        ["a", "-Jx"],
+        ["a", "-J=x"],
+        ["a", "--", "b"],
+        ["-nJ"],
+        ["a", "remote:b", "--delet"],
+        ["a", "-"],
+        ["a", "--delete=1"],
+        ["--sftp", "a", "remote:b"],
+    ],
+)
+def test_sync_leaves_what_is_in_doubt_to_typer(line: list[str]) -> None:
+    assert quick.read(line) is None

@@ -56,6 +56,7 @@ launches = st.builds(
     keep=st.booleans(),
     resume=st.just("") | st.from_regex(r"[0-9a-f]{12}", fullmatch=True),
     forward=forwards,
+    on_start=values,
     connection_file=st.just("{connection_file}") | values.map(lambda name: f"/run/{name}.json"),
 )
 

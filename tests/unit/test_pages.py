@@ -19,7 +19,7 @@ from tests.support.pages import PAGES, README, REFERENCE, ROOT, anchors, links, 
 from tests.support.pictures import LARGEST_BYTES
 
 AGENTS = ROOT / "docs" / "agents.md"
-COMMANDS: dict[str, Any] = typer.main.get_command(manager.app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(manager.build()).commands  # type: ignore[attr-defined]
 KINDS = {
     kind.__name__: kind.exit_status
     for kind in vars(errors).values()
@@ -37,7 +37,7 @@ def of_pages(pages: tuple[Path, ...] = PAGES) -> Any:
 
 def every_option() -> set[str]:
     """Give the long options of every command, and those that the programs take without one."""
-    group: Any = typer.main.get_command(manager.app)
+    group: Any = typer.main.get_command(manager.build())
     parameters = [parameter for command in (group, *COMMANDS.values()) for parameter in command.params]
     found = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
     for name in rkernel.COMMANDS:

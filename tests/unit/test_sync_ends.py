@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -14,13 +15,16 @@ from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelErr
 from remote_kernel.sync import again, blocks, small
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.belief import check, unpack
+from remote_kernel.sync.contents import Contents
+from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import Part, part_path, sweep
 from remote_kernel.sync.plan import is_same_time
 from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.sender import Sender, find_source, pack
 from remote_kernel.sync.tool import NEVER
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
-from remote_kernel.sync.wire import Broken, Wire
+from remote_kernel.sync.wire import DATA, SMALL, Broken, SyncFailure, Wire
+from remote_kernel.sync.wire import FILE as FILE_COMES
 
 
 def entry(path: bytes, kind: str = FILE) -> Entry:
@@ -167,6 +171,25 @@ def test_small_file_that_another_sync_sweeps_away_is_written_once_more(
     assert (target / "data").read_bytes() == b"all of it"
     assert (about.st_mode & 0o777, about.st_mtime_ns) == (0o640, 10**18 + 1)
     assert [path.name for path in target.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("size", [100, 3 << 20])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_disk_or_quota_that_is_full_ends_the_transfer(
+    size: int, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(fd: int, data: bytes, *where: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    messages = iter([(SMALL, 0, b"x" * 100)] if size == 100 else [(FILE_COMES, 0, b""), (DATA, 0, b"x" * 100)])
+    monkeypatch.setattr(Wire, "read", lambda self: next(messages))
+    monkeypatch.setattr(os, "pwrite", write)
+    monkeypatch.setattr("remote_kernel.sync.small.os.write", write)
+    with Folders(bytes(tmp_path)) as folders, pytest.raises(SyncFailure) as failure:
+        Contents(Wire(0, 1), folders, [entry(b"a")._replace(size=size)], {0: 0}, lambda *_: None).receive()
+    assert failure.value.name == "NoRoom"
+    assert os.strerror(number) in failure.value.message
+    assert not (tmp_path / "a").exists()
 
 
 def test_small_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:

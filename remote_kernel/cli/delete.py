@@ -1,0 +1,49 @@
+"""`remote_kernel delete`: take kernelspecs that `add` made out of the picker."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from remote_kernel.cli import completion
+from remote_kernel.cli.edge import note, say
+from remote_kernel.kernelspec import find_kernelspec, remove_kernelspec, require_added
+
+EXAMPLES = """\b
+Examples:
+  remote_kernel delete remote_cuda
+  remote_kernel delete "Remote CUDA" remote_python_gpu1 --yes
+"""
+
+
+def delete(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SLUG|NAME...",
+            help="Kernelspecs, each by its slug or its display name, e.g. remote_cuda.",
+            autocompletion=completion.slugs,
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
+) -> None:
+    """Delete kernelspecs that 'add' made.
+
+    Kernels that run already are left alone. All names are looked up before anything is deleted. Asks once on a
+    terminal, and not at all elsewhere.
+    """
+    specs = list({spec.folder: spec for spec in map(find_kernelspec, names)}.values())
+    for spec in specs:
+        require_added(spec)
+    if not yes and sys.stdin.isatty():
+        for spec in specs:
+            where = spec.options.endpoint if spec.options else "?"
+            note(f"{spec.slug}  '{spec.display_name}'  {where}  {spec.folder}")
+        if not typer.confirm("delete?" if len(specs) == 1 else f"delete these {len(specs)}?", err=True):
+            note("nothing was deleted")
+            raise typer.Exit(1)
+    for spec in specs:
+        remove_kernelspec(spec)
+        say(f"deleted '{spec.display_name}' ({spec.slug})")
