@@ -104,7 +104,7 @@ class Contact:
         """Take note that it is lost, and try to get it back; `silent` as Traveller.returned has it."""
         self.lost_at, self._attempts, self._stale = time.time(), 0, silent
         self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
-        tell_presence(connected=False, reason=error.message)
+        tell_presence(connected=False, at=self.lost_at, reason=error.message)
         outage.begin(self._options)
         self._try_again()
 
@@ -114,6 +114,8 @@ class Contact:
             self._keeper.stop(error)
             return
         self._note_once(error)
+        if self._options.login_command() in error.hint:  # it is not back before somebody does that
+            tell_presence(connected=False, at=self.lost_at, reason=str(error))
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)
             self._refused += 1

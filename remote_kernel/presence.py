@@ -28,14 +28,19 @@ class Presence(NamedTuple):
     out_of_memory: bool = False
 
 
-def tell_presence(*, connected: bool, reason: str = "", peak_bytes: int = 0, out_of_memory: bool = False) -> None:
-    """Write the file, whole or not at all, if somebody has asked for it. Nothing that goes wrong stops a kernel."""
+def tell_presence(
+    *, connected: bool, at: float = 0.0, reason: str = "", peak_bytes: int = 0, out_of_memory: bool = False
+) -> None:
+    """Write the file, whole or not at all, if somebody has asked for it; without `at` it is so since now.
+
+    Nothing that goes wrong stops a kernel.
+    """
     path = os.environ.get(VARIABLE, "")
     if not path:
         return
     try:
         with open(f"{path}.new", "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(Presence(connected, time.time(), reason, peak_bytes, out_of_memory)._asdict(), file)
+            json.dump(Presence(connected, at or time.time(), reason, peak_bytes, out_of_memory)._asdict(), file)
         os.replace(f"{path}.new", path)
     except OSError:
         pass

@@ -90,6 +90,7 @@ def status(options: argparse.Namespace) -> int:
     lines = [f"session {found['session']}: {_state(found)}, {where}, kernel generation {found['generation']}"]
     if found["connected"] is False:
         lines.append("away      the connection is lost; the kernel and what runs in it go on there")
+        lines += [f"          {found['away_for']}"] if found.get("away_for") else []
     if found["running"]:
         running = found["running"]
         seconds = time.time() - running["since"] if running["since"] else 0.0  # none while the connection is away

@@ -70,6 +70,7 @@ class Cell:
         self.reply: dict[str, Any] | None = None  # the content of the execute_reply
         self._idle = False
         self._is_away = False
+        self._away_for = ""  # the reason
 
     def record(self, recorder: Recorder) -> None:
         """Let a recorder have every event from now on."""
@@ -87,12 +88,16 @@ class Cell:
             self._begun.set()
         elif isinstance(event, (Away, Back)):
             self._is_away = isinstance(event, Away)
+            self._away_for = event.reason if isinstance(event, Away) else ""
         self.tell(event)
 
     def see_presence(self, now: Presence) -> None:
-        """Take note whether the kernel's host is connected; a cell that starts while it is away says so too."""
-        if self._is_away == now.connected:
-            self._is_away = not now.connected
+        """Take note whether the kernel's host is connected; a cell that starts while it is away says so too.
+
+        Also when there is another reason for it: somebody has to log in first, say.
+        """
+        if self._is_away == now.connected or (self._is_away and self._away_for != now.reason):
+            self._is_away, self._away_for = not now.connected, now.reason
             self.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
 
     def queue(self, ahead: int) -> None:

@@ -372,6 +372,7 @@ class Host:
             "host": record.host,
             "state": "dead" if engine.is_dead else "busy" if engine.is_busy else "idle",
             "connected": presence.connected if presence else None,
+            "away_for": presence.reason if presence and is_away else "",
             "trouble": engine.trouble,
             "generation": record.generation,
             "memory_bytes": memory,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
+from remote_kernel.probe import probe
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.memory import can_limit_memory, limited_memory
@@ -31,6 +32,8 @@ class Far(NamedTuple):
 
     rkernel: Rkernel
     relay: Relay
+    ssh_config: Path
+    remote_python: Path
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Ite
     relay, ssh_config = network
     write_kernelspec(alone.folder / "kernels", "far", options_for("target", ssh_config, remote_python))
     alone.open("far")
-    yield Far(alone, relay)
+    yield Far(alone, relay, ssh_config, remote_python)
     alone.close()  # as long as there is a network
 
 
@@ -101,6 +104,25 @@ def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
     assert said.out == "".join(f"line {i}\n" for i in range(40))
     assert "back" in said.err
     assert far.rkernel.status()["connected"] is True
+
+
+@pytest.mark.over_both
+def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, target: Server) -> None:
+    keys = target._folder / "authorized_keys"
+    good = keys.read_text()
+    command = far.rkernel.start("exec", "-c", COUNT.format(60))
+    far.rkernel.wait_running("line 2\n")
+    keys.write_text("")
+    try:
+        target.kill_sessions()
+        assert wait_until(lambda: "remote_kernel login" in far.rkernel.status()["away_for"], 30)
+        assert "remote_kernel login" in far.rkernel("status").out
+    finally:
+        keys.write_text(good)
+    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has logged in
+    said = finish(command)
+    assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(60)))
+    assert "remote_kernel login" in said.err
 
 
 def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
