@@ -91,22 +91,14 @@ class OutputFile:
 
 def _remove_those_of_the_dead(path: str) -> None:
     """Remove what clients that were killed have left of this file."""
+    from remote_kernel.process import is_alive  # only here: few outputs are that long
+
     folder, name = os.path.split(path)
     with suppress(OSError):
         for entry in os.listdir(folder or "."):
             pid = entry.removeprefix(f"{name}.").removesuffix(".partial")
-            if entry == f"{name}.{pid}.partial" and pid.isdigit() and not _lives(int(pid)):
+            if entry == f"{name}.{pid}.partial" and pid.isdigit() and not is_alive(int(pid)):
                 os.unlink(os.path.join(folder, entry))
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 class Budget:
