@@ -141,7 +141,8 @@ def test_chosen_at_the_terminal_is_tried_and_added(environments: dict[str, Path]
     program = find_program()
     assert program
     words = ["add", "--discover", "target", "--ssh-config", str(ssh_config)]
-    spawned = pexpect.spawn(program, words, encoding="utf-8", timeout=60, dimensions=(60, 250))
+    env = {**os.environ, "COLUMNS": "250"}  # pytest's own may say otherwise
+    spawned = pexpect.spawn(program, words, encoding="utf-8", timeout=60, dimensions=(60, 250), env=env)
     try:
         spawned.expect(r"(\d+) +good +venv [^\n]*\n")
         assert spawned.match
