@@ -63,8 +63,9 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     assert said.status == 130
     lines = said.out.splitlines()
     assert lines == [f"line {i}" for i in range(len(lines))]
-    cells = nbformat.read(far.rkernel.status()["log"], 4).cells
-    (counted,) = (cell for cell in cells if cell.source == COUNT.format(600))
+    log = Path(far.rkernel.status()["log"])
+    assert wait_until(lambda: "KeyboardInterrupt" in log.read_text())  # within a second of the cell's end
+    (counted,) = (cell for cell in nbformat.read(log, 4).cells if cell.source == COUNT.format(600))
     assert "".join(output.text for output in counted.outputs if output.output_type == "stream") == said.out
     assert counted.outputs[-1].ename == "KeyboardInterrupt"
 
