@@ -681,7 +681,7 @@ def test_sync_understands_a_plain_line_without_typer(line: list[str]) -> None:
         ["a", "remote:b", "--delet"],
         ["a", "-"],
         ["a", "--delete=1"],
-        ["--sftp", "a", "remote:b"],
+        ["--unknown", "a", "remote:b"],
     ],
 )
 def test_sync_leaves_what_is_in_doubt_to_typer(line: list[str]) -> None:
