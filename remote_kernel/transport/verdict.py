@@ -25,9 +25,14 @@ from remote_kernel.errors import (
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.openssh import to_paste
 
-_THROUGH_JUMP = re.compile(r"UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535")
+_THROUGH_JUMP = re.compile(
+    r"(?<!banner exchange: Connection to )UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535"
+)
 # What ssh prints last when the ssh to its jump host has ended, and said why on the lines before.
-_PROXY_ENDED = re.compile(r"(?:kex|ssh)_exchange_identification: Connection closed by remote host")
+_PROXY_ENDED = re.compile(
+    r"(?:kex|ssh)_exchange_identification: Connection closed by remote host"
+    r"|banner exchange: Connection to UNKNOWN port 65535: Broken pipe"  # it was gone before ssh had said hello
+)
 _OF_THE_NETWORK = (UnknownHost, ConnectionRefused, ConnectTimeout, TransportError)
 
 

@@ -91,6 +91,9 @@ DIRECTLY: dict[str, tuple[str, type[RemoteKernelError], str]] = {
     "no common cipher": (
         "Unable to negotiate with 10.0.0.7 port 22: no matching host key type found. Their offer: ssh-rsa,ssh-dss\n",
         TransportError, "no matching host key type found"),
+    "a proxy command ended at once": (
+        "no way today\nbanner exchange: Connection to UNKNOWN port 65535: Broken pipe\n",
+        TransportError, "gpu1 closed the connection before the login: no way today"),
     "unheard of": ("the moon is in the way\n", TransportError, "cannot reach gpu1: the moon is in the way"),
     "a word of warning first": (
         "Warning: Permanently added '10.0.0.7' (ED25519) to the list of known hosts.\n" + DENIED,
@@ -111,6 +114,9 @@ BEHIND: dict[str, tuple[str, type[RemoteKernelError], str]] = {
     "jump timed out": (
         "ssh: connect to host 10.0.0.9 port 2222: Connection timed out\n" + PROXY_ENDED,
         JumpHostFailed, "me@door:2222"),
+    "jump refused, and gone before ssh had spoken": (
+        "ssh: connect to host 10.0.0.9 port 2222: Connection refused\n"
+        "banner exchange: Connection to UNKNOWN port 65535: Broken pipe\n", JumpHostFailed, "me@door:2222"),
     "jump with an unknown key": (
         UNKNOWN.replace("10.0.0.7", "10.0.0.9") + PROXY_ENDED, HostKeyUnknown, "jump host [10.0.0.9]:2222"),
     "jump with a changed key": (
