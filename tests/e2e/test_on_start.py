@@ -52,10 +52,11 @@ def push_processes() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.parametrize("way", ["openssh", "paramiko"])
 def test_kernel_finds_the_folder_as_it_is_at_each_start(
-    tmp_path: Path, project: Path, ssh_config: Path, remote_python: Path, remote_folder: Path
+    tmp_path: Path, project: Path, ssh_config: Path, remote_python: Path, remote_folder: Path, way: str
 ) -> None:
-    options = pushing(ssh_config, remote_python, project, remote_folder)
+    options = pushing(ssh_config, remote_python, project, remote_folder, transport=way)
     with running_kernel(tmp_path, options) as (manager, client):
         found = run(client, "import os; sorted(os.listdir()), open('sub/data.txt').read()")
         assert found.result == "(['.gitignore', 'mine.py', 'sub'], 'data')", found.error
