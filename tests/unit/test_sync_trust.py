@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.cli import files
+from remote_kernel.cli import copying
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
@@ -531,7 +531,7 @@ def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
 
 
 def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    files._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
+    copying._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
     said = capfd.readouterr().err
     assert "\x1b" not in said
     assert "\x07" not in said
