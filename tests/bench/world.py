@@ -70,7 +70,9 @@ class World:
     def ssh(self, host: str, command: str, **run: Any) -> subprocess.CompletedProcess[bytes]:
         """Run a command there over a connection of its own."""
         argv = ["ssh", "-F", str(self.ssh_config), "-oControlPath=none", host, command]
-        return subprocess.run(argv, check=True, timeout=120, **{"stdin": subprocess.DEVNULL, **run})
+        # With a pipe: without one, waiting with a limit looks at the process every 50 ms only.
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **run}
+        return subprocess.run(argv, check=True, timeout=120, **streams)
 
     def cool(self, host: str) -> None:
         """Let the next start make its own connection."""
