@@ -10,12 +10,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 
+from remote_kernel.contact import backoff
 from remote_kernel.errors import ConnectionLost, PortInUse, RemoteKernelError, TransportError
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.verdict import explain
-
-BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 
 
 def forward_by_ssh(
@@ -45,8 +44,8 @@ def forward_by_ssh(
                 raise
             if not attempts:
                 lost(error)
-        time.sleep(BACKOFF_SECONDS[min(attempts, len(BACKOFF_SECONDS) - 1)])
         attempts += 1
+        time.sleep(backoff(attempts))
 
 
 def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from remote_kernel.connection_file import read_connection_file
-from remote_kernel.errors import KernelDied, RemoteKernelError, UsageError
+from remote_kernel.errors import ConnectionFileError, KernelDied, RemoteKernelError, UsageError
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.events import VERDICTS
@@ -112,7 +112,11 @@ class Engine:
             if status is not None:
                 self._died(self._process.describe_end(status, 0))
                 return
-        self._connect()
+        try:
+            self._connect()
+        except ConnectionFileError:
+            self._died("is gone, and its connection file with it")
+            raise
         self.is_dead, self._is_shell_known = False, False
         try:
             for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works

@@ -71,6 +71,9 @@ def test_session_of_a_kernel_that_is_gone_is_not_removed_by_looking_at_it(alone:
     wait_ended([host])
     assert alone("close", "work").status == 0
     assert "guest" in other("ls").out
+    said = other("exec", "-s", "guest", "-c", "1")
+    assert (said.status, said.out) == (4, ""), said
+    assert "its connection file with it" in said.err
     assert other("wait", "-s", "guest", number).out == "kept\n"
     assert other("close", "guest").status == 0
 
