@@ -30,11 +30,11 @@ SHIPPED = {
     "install": ("kernel", "survey"),
     "sync": (
         *(
+            "sync.blocks",
             "sync.rules",
             "sync.tree",
             "sync.wire",
             "sync.belief",
-            "sync.blocks",
             "sync.small",
             "sync.tool",
             "sync.sender",
@@ -47,17 +47,20 @@ SHIPPED = {
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
 _STAND_INS = "python3 python"
+# What the program there imports and takes long, by what it is for.
+FOR_KERNELS = "io,json,re,socket,subprocess,zlib"
+FOR_FILES = "errno,fcntl,io,json,pwd,re,struct,zlib"
 
 
-def remote_command(python: str, size: int) -> str:
+def remote_command(python: str, size: int, ahead: str = FOR_KERNELS) -> str:
     """Give the command line for the remote login shell: run `size` bytes of program that come on stdin.
 
     The program runs under `python`, or where there is none under any python3, which then says so.
-    -I and -S keep the user's folder, environment and site packages out of the agent, which needs none. It imports what
-    takes long before it reads: sshd lets no input through until the command runs, which is a round trip more.
+    -I and -S keep the user's folder, environment and site packages out of the agent, which needs none. It imports
+    modules `ahead` of reading: sshd lets no input through until the command runs, which is a round trip more.
     """
     read = f"io.BufferedReader(io.FileIO(0,closefd=False),1).read({size})"
-    loader = f"import io,json,re,socket,subprocess,zlib;exec(zlib.decompress({read}))"
+    loader = f"import {ahead};exec(zlib.decompress({read}))"
     script = (
         f'p=$(printf %b "{_octal(python)}"); case "$p" in [~]/*) p="$HOME/${{p#??}}";; esac; '
         f'for c in "$p" {_STAND_INS}; do if command -v "$c" >/dev/null 2>&1; '

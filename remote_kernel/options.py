@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -283,6 +282,7 @@ def find_program() -> str | None:
 
     None where it is not installed beside this interpreter or on PATH; then `python -m remote_kernel` does.
     """
+    import shutil  # not above: the launcher imports this module before it starts ssh, and needs it for nothing else
     import sys
 
     beside = os.path.join(os.path.dirname(sys.executable), "remote_kernel")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import tempfile
@@ -35,7 +34,7 @@ def try_out(draft: Draft, timeout_seconds: float = START_SECONDS, *, code: str =
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
 
-    draft = dataclasses.replace(draft, options=draft.options._replace(keep=False, forward=()))  # this one is to end
+    draft = draft._replace(options=draft.options._replace(keep=False, forward=()))  # this one is to end
     with ExitStack() as undo:
         folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="remote_kernel-check-"))
         context = zmq.Context()

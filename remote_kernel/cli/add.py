@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -126,7 +125,7 @@ def _added(
         note(describe(found))
         draft = fitted(draft, found)
         if found.kernelspec and name is None:
-            draft = dataclasses.replace(draft, display_name=f"{found.kernelspec.display_name} ({options.endpoint})")
+            draft = draft._replace(display_name=f"{found.kernelspec.display_name} ({options.endpoint})")
             check_free(draft.display_name, kernels, replace=replace)
         start_once(draft)
     elif options.kernel:

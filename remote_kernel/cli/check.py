@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
@@ -64,11 +63,9 @@ def describe(found: Probe) -> str:
 def fitted(draft: Draft, found: Probe) -> Draft:
     """Give the draft with the language and interrupt mode of the kernel that the host has."""
     if not found.kernelspec:
-        return dataclasses.replace(draft, language="python", interrupt_mode="signal")
+        return draft._replace(language="python", interrupt_mode="signal")
     by_message = found.kernelspec.interrupt_mode == "message"
-    return dataclasses.replace(
-        draft, language=found.kernelspec.language, interrupt_mode="message" if by_message else "signal"
-    )
+    return draft._replace(language=found.kernelspec.language, interrupt_mode="message" if by_message else "signal")
 
 
 def start_once(draft: Draft, timeout_seconds: float = START_SECONDS) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import subprocess
@@ -85,7 +84,7 @@ def edit(
         draft = fitted(draft, found)
         start_once(draft)
     elif not options.kernel and spec.options.kernel:
-        draft = dataclasses.replace(draft, language="python", interrupt_mode="signal")
+        draft = draft._replace(language="python", interrupt_mode="signal")
     changed = rewrite_kernelspec(spec, draft)
     say(f"changed '{changed.display_name}' ({changed.slug}) in {changed.folder}")
 

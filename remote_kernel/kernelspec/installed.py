@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
 from remote_kernel.kernelspec.folders import every_folder, read_document
 from remote_kernel.options import LaunchOptions, parse_launch
 
 
-@dataclass(frozen=True)
-class Kernelspec:
+class Kernelspec(NamedTuple):
     """One installed kernelspec that runs remote_kernel.
 
     `program` is argv up to the options. `options` is None where they cannot be read, and
@@ -66,8 +64,10 @@ def find_kernelspec(name: str) -> Kernelspec:
         if folder.name.lower() == name.lower() or same_name(shown_name(folder), name):
             message = f"the kernelspec '{folder.name}' in {folder.parent} does not run remote_kernel"
             raise UsageError(message, "'jupyter kernelspec' looks after that one")
+    from difflib import get_close_matches  # only here: `sync` imports this module before it starts ssh
+
     known = {text.casefold(): spec.slug for spec in specs for text in (spec.display_name, spec.slug)}
-    near = dict.fromkeys(known[text] for text in difflib.get_close_matches(name.casefold(), known, n=2))
+    near = dict.fromkeys(known[text] for text in get_close_matches(name.casefold(), known, n=2))
     hint = f"did you mean {' or '.join(repr(text) for text in near)}?" if near else "see 'remote_kernel list'"
     raise NoSuchKernelspec(f"there is no remote kernelspec '{name}'", hint)
 

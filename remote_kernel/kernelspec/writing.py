@@ -8,12 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from remote_kernel import __version__
 from remote_kernel.errors import RemoteKernelError, UsageError
@@ -28,13 +26,16 @@ from remote_kernel.kernelspec.installed import (
 from remote_kernel.kernelspec.names import check_display_name, check_free
 from remote_kernel.options import LaunchOptions, find_program, parse_launch
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 # jupyter_client fills these in anywhere in argv; VS Code only the first of them.
 _PLACEHOLDERS = ("{connection_file}", "{resource_dir}", "{prefix}")
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(NamedTuple):
     """What a kernelspec is to say. An empty `program` is the remote_kernel command of this installation.
 
     `host` is the name of the host on which a kernel runs that is to be resumed.
@@ -75,7 +76,7 @@ def write_kernelspec(draft: Draft, kernels: Path, *, replace: bool = False) -> K
     with _writing(kernels):
         kernels.mkdir(parents=True, exist_ok=True)
         # One level deeper than Jupyter looks, so that it never sees half a kernelspec.
-        with tempfile.TemporaryDirectory(prefix=".remote_kernel-", dir=kernels) as hidden:
+        with _hidden(kernels) as hidden:
             fresh = Path(hidden) / slug
             fresh.mkdir()
             _fill(fresh, kernel_document(draft), _template(draft.language))
@@ -138,7 +139,7 @@ def remove_kernelspec(spec: Kernelspec) -> None:
     Raises UsageError for any other, RemoteKernelError where the folder cannot be written.
     """
     require_added(spec)
-    with _writing(spec.folder), tempfile.TemporaryDirectory(prefix=".remote_kernel-", dir=spec.folder.parent) as hidden:
+    with _writing(spec.folder), _hidden(spec.folder.parent) as hidden:
         # Jupyter loses sight of it in one step, however long the deleting takes.
         spec.folder.rename(Path(hidden) / spec.slug)
 
@@ -206,6 +207,13 @@ def _fill(folder: Path, document: dict[str, Any], template: Path | None) -> None
             fresh.replace(folder / name)
         finally:
             fresh.unlink(missing_ok=True)
+
+
+def _hidden(folder: Path) -> TemporaryDirectory[str]:
+    """Make a folder in that one, for a `with` block, whose name no front end reads."""
+    from tempfile import TemporaryDirectory  # only here: `sync` imports this module before it starts ssh
+
+    return TemporaryDirectory(prefix=".remote_kernel-", dir=folder)
 
 
 @contextmanager

@@ -7,7 +7,10 @@ Python 3.8, standard library: this file is shipped to the remote host.
 from __future__ import annotations
 
 import os
-from hashlib import blake2b
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from hashlib import blake2b
 
 DIGEST = 16
 LEAST = 1 << 20  # a smaller file is sent whole: that is quicker than asking
@@ -38,4 +41,11 @@ def digests(fd: int, block: int, first: int, end: int) -> bytes:
 
 def digest(data: bytes) -> bytes:
     """Give a block's digest."""
-    return blake2b(data, digest_size=DIGEST).digest()
+    return new_digest(data).digest()
+
+
+def new_digest(data: bytes = b"", size: int = DIGEST) -> blake2b:
+    """Give what works out a digest of `size` bytes: of this, and of what it is updated with."""
+    from hashlib import blake2b  # it loads OpenSSL, which takes milliseconds that small files need not spend
+
+    return blake2b(data, digest_size=size)

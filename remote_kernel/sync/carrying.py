@@ -5,11 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import (
@@ -52,7 +51,7 @@ class FarProcess:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
         argv = self._argv()
         self._mark = choice.master_mark(self._options)
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = _scratch()
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -143,7 +142,7 @@ class FarEnd(FarProcess):
         self._program = bootstrap.program(self._marker, "sync", settings)
 
     def _argv(self) -> list[str]:
-        command = bootstrap.remote_command(self._options.remote_python(), len(self._program))
+        command = bootstrap.remote_command(self._options.remote_python(), len(self._program), bootstrap.FOR_FILES)
         return choice.carrier_argv(self._options, command)
 
     def _start(self, fd_in: int, fd_out: int) -> None:
@@ -250,6 +249,15 @@ def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
         f"the remote end of the sync on {options.endpoint} sent {error}, which was refused",
         "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
     )
+
+
+def _scratch() -> IO[bytes]:
+    """Give a file without a name, which goes when it is closed."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    from tempfile import TemporaryFile  # not above: it imports much, and ssh is not started yet
+
+    return TemporaryFile()
 
 
 def _widen(fd: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from hashlib import blake2b
 
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.folders import Folders
@@ -125,7 +124,7 @@ class Contents:
             raise Violation("more or less of a file than there is")
         try:
             folder, name = self._folders.locate(entry.path)
-            if not self._writer.write(folder, name, entry, data):
+            if not self._writer.write(folder, self._folders.turn, name, entry, data):
                 self._write_with_care(folder, name, entry, data)
         except OSError as error:
             self._fail(entry, error)
@@ -294,7 +293,7 @@ class _Incoming:
             os.close(old)
 
     def _digest(self, fd: int, end: int) -> bytes:
-        found = blake2b(digest_size=blocks.DIGEST)
+        found = blocks.new_digest()
         offset = 0
         if fd == self._part.fd and os.fstat(fd).st_size < end:
             os.ftruncate(fd, self._entry.size)

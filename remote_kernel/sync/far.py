@@ -11,7 +11,6 @@ import os
 from remote_kernel.sync import wire
 from remote_kernel.sync.receiver import Receiver, Wishes
 from remote_kernel.sync.sender import Sender, find_source, shown
-from remote_kernel.sync.tool import NEVER, has_rsync
 from remote_kernel.sync.wire import Broken, SyncFailure, Wire, to_bytes
 
 TYPE_CHECKING = False
@@ -76,7 +75,7 @@ def _send(pipe: Wire, settings: dict[str, Any]) -> None:
     excludes = [to_bytes(line) for line in settings["excludes"]]
     source = find_source(path, excludes, settings["gitignore"], settings["wishes"]["checksum"])
     wishes = Wishes(**settings["wishes"])
-    sender = Sender(pipe, source, lambda moved, files: None, wishes.rsync != NEVER and has_rsync())
+    sender = Sender(pipe, source, lambda moved, files: None, wishes.rsync)
     sender.offer()
     sender.deliver(wishes.dry_run)
 

@@ -19,6 +19,7 @@ class Folders:
 
     def __init__(self, root: bytes) -> None:
         self.root = root
+        self.turn = 0  # how often another folder was gone to
         self._open: list[tuple[bytes, int]] = []  # from the root on, each with the way to it
 
     def __enter__(self) -> Folders:
@@ -47,6 +48,7 @@ class Folders:
         return True
 
     def _enter(self, folder: bytes) -> None:
+        self.turn += 1
         while len(self._open) > 1 and not (folder + b"/").startswith(self._open[-1][0] + b"/"):
             os.close(self._open.pop()[1])
         if not self._open:

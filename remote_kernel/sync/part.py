@@ -10,8 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from hashlib import blake2b
 
+from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.tree import PARTS, is_part
 
@@ -85,7 +85,7 @@ def opened_part(folders: Folders, path: bytes, version: bytes = b"") -> Part:
 def part_path(target: bytes, more: bytes = b"") -> bytes:
     """Give the path of a file's unfinished copy."""
     folder, name = os.path.split(target)
-    mark = blake2b(name + b"\0" + more, digest_size=8).hexdigest().encode()
+    mark = new_digest(name + b"\0" + more, 8).hexdigest().encode()
     return os.path.join(folder, PARTS[0] + mark + PARTS[1])
 
 

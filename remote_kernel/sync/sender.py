@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-from hashlib import blake2b
 from typing import NamedTuple
 
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.belief import plan, summary
 from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.tool import ALL, NEVER, has_rsync
 from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, list_folder
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, to_text
 
@@ -72,8 +72,10 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], has_rsync: bool) -> None:
-        self._wire, self._source, self._moved, self._has_rsync = wire_, source, moved, has_rsync
+    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], rsync: str) -> None:
+        """`rsync` is the wish that `tool` names."""
+        self._wire, self._source, self._moved = wire_, source, moved
+        self._has_rsync = _has_work_for_rsync(source, rsync) and has_rsync()
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
@@ -160,7 +162,7 @@ class Sender:
             self._wire.write(wire.DONE)
             return
         block = blocks.block_size(entry.size)
-        whole = blake2b(digest_size=blocks.DIGEST)
+        whole = blocks.new_digest()
         covered = min(len(digests) // blocks.DIGEST * block, entry.size)
         for start in range(0, covered, block):
             data = _read(fd, start, min(block, entry.size - start))
@@ -192,6 +194,13 @@ def pack(entry: Entry) -> list[Any]:
 def shown(path: bytes) -> str:
     """Give a path for a message."""
     return repr(path.decode("utf-8", "backslashreplace"))
+
+
+def _has_work_for_rsync(source: Source, rsync: str) -> bool:
+    """Whether rsync may have to carry something; where it has not, nobody need ask which version there is."""
+    if rsync in (ALL, NEVER):
+        return rsync == ALL
+    return any(entry.size >= blocks.LEAST for entry in source.listing.entries)
 
 
 def _read(fd: int, start: int, count: int) -> bytes:

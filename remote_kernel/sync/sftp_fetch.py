@@ -18,6 +18,7 @@ from remote_kernel.sync.part import Part, opened_part
 from remote_kernel.sync.sender import Sender, Source, Want, shown
 from remote_kernel.sync.sftp_push import LARGE_AT_ONCE, SMALL
 from remote_kernel.sync.sftp_tree import WINDOW, contents
+from remote_kernel.sync.tool import NEVER
 from remote_kernel.sync.tree import Entry
 from remote_kernel.sync.wire import Broken, Wire, to_bytes
 
@@ -28,7 +29,7 @@ class SftpSender(Sender):
     """Sends what a server has: puts each file in its place itself, and tells the receiving end that it is there."""
 
     def __init__(self, pipe: Wire, source: Source, sftp: Sftp, moved: Callable[[int, int], None]) -> None:
-        super().__init__(pipe, source, moved, False)
+        super().__init__(pipe, source, moved, NEVER)
         self._sftp = sftp
         self._folders, self._single = Folders(b""), b""
 

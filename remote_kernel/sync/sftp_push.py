@@ -8,7 +8,6 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from hashlib import blake2b
 
 from remote_kernel.errors import NoRoom, SyncError
 from remote_kernel.sftp.client import Sftp
@@ -313,7 +312,7 @@ def make_folders(sftp: Sftp, path: bytes) -> None:
 def part_path(target: bytes, version: bytes) -> bytes:
     """Give the path of the unfinished copy of that version of a file: a server has no locks, and tells no digests."""
     folder, name = os.path.split(target)
-    marks = [blake2b(text, digest_size=8).hexdigest().encode() for text in (name, version)]
+    marks = [blocks.new_digest(text, 8).hexdigest().encode() for text in (name, version)]
     return os.path.join(folder, PARTS[0] + marks[0] + b"-v" + marks[1] + PARTS[1])
 
 

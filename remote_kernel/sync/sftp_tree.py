@@ -7,10 +7,10 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import TO_READ, About, Job, Named, Reply
+from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.rules import FILE as IGNORE_FILE
 from remote_kernel.sync.rules import Rules
@@ -74,7 +74,7 @@ def digests(sftp: Sftp, folder: bytes, files: Iterable[tuple[bytes, int]]) -> di
     found: dict[bytes, bytes] = {}
 
     def job(path: bytes, size: int) -> Job:
-        digest = blake2b(digest_size=16)
+        digest = new_digest()
         try:
             yield from contents(sftp, os.path.join(folder, path), 0, size, lambda _, data: digest.update(data))
         except OSError:

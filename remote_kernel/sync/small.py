@@ -8,6 +8,7 @@ Python 3.8, standard library: this file is shipped to the remote host.
 from __future__ import annotations
 
 import os
+import stat
 
 from remote_kernel.sync.tree import PARTS, Entry
 
@@ -34,20 +35,23 @@ class Writer:
 
     def __init__(self) -> None:
         self._part = PARTS[0] + os.urandom(8).hex().encode() + PARTS[1]
+        self._turn, self._kept = 0, -1  # which mode a new file gets as it is asked for, in the folder of that turn
 
-    def write(self, folder: int, name: bytes, entry: Entry, data: bytes) -> bool:
+    def write(self, folder: int, turn: int, name: bytes, entry: Entry, data: bytes) -> bool:
         """Write one beside its final name, which it then gets; false, and nothing is changed, if that fails.
 
-        Another sync may sweep the unfinished file away, as nothing locks it: this is one reason to fail.
+        Another sync may sweep the unfinished file away, as nothing locks it: this is one reason to fail. `turn` tells
+        one folder from the one before it.
         """
         try:
-            fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+            fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, entry.mode, dir_fd=folder)
         except OSError:
             return False
         try:
             try:
                 is_whole = os.write(fd, data) == len(data)
-                os.fchmod(fd, entry.mode)
+                if self._kept != entry.mode or self._turn != turn:
+                    self._set_mode(fd, turn, entry.mode)
                 os.utime(fd, ns=(entry.time, entry.time))
             finally:
                 os.close(fd)
@@ -61,3 +65,10 @@ class Writer:
         except OSError:
             pass
         return False
+
+    def _set_mode(self, fd: int, turn: int, mode: int) -> None:
+        """Give a new file its mode, which a umask or the folder's ACL may have cut; it costs as much as the writing."""
+        if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+            self._turn, self._kept = turn, mode
+        else:
+            os.fchmod(fd, mode)

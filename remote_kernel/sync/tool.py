@@ -6,8 +6,6 @@ Python 3.8, standard library: this file is shipped to the remote host.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 
 NEVER, CHANGED, ALL = "never", "changed", "all"
 PARTIAL_FOLDER = b".remote_kernel-rsync.part"  # one name with the unfinished files that sync passes over
@@ -16,6 +14,9 @@ _OLDEST = (3, 1)  # progress of a whole run; macOS brings an older one
 
 def has_rsync() -> bool:
     """Run `rsync --version`."""
+    import shutil  # only here: a receiving end seldom has to ask
+    import subprocess
+
     program = shutil.which("rsync")
     if not program:
         return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any, TypeVar
 
 from remote_kernel.errors import PythonNotFound, RemoteShellNoise, UsageError, by_name
@@ -58,9 +57,9 @@ def fitting(options: LaunchOptions, manner: Manner) -> Manner:
     wishes = manner.wishes
     if wishes.rsync == ALL and manner.sftp:
         raise UsageError("rsync does not go over SFTP", "leave out --rsync or --sftp")
-    if wishes.rsync == ALL and not _has_rsync():
+    if wishes.rsync == ALL and not has_rsync():
         raise UsageError("there is no rsync 3.1 or later here", "leave out --rsync")
-    if choice.name(options) == "openssh" and _has_rsync():
+    if choice.name(options) == "openssh":
         return manner
     if wishes.rsync == ALL:
         raise UsageError("rsync goes over the ssh program, not over paramiko", "leave out --rsync or --transport")
@@ -83,7 +82,7 @@ class Push:
             found = find_source(self._source.path, excludes, self._manner.gitignore, wishes.checksum)
         except SyncFailure as error:
             raise by_name(error.name, error.message, error.hint) from error
-        sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync != NEVER)
+        sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync)
         if not self._is_greeted:
             self._far.greet(sender.tell)
             self._is_greeted = True
@@ -132,11 +131,6 @@ def _errand(source: bytes, target: bytes, names: tuple[bytes, ...], single: byte
     if not single:
         return Errand(source, target, names, is_push)
     return Errand(os.path.join(source, names[0]), os.path.join(target, single), (), is_push)
-
-
-@cache
-def _has_rsync() -> bool:
-    return has_rsync()
 
 
 def _told(far: FarEnd, converse: Callable[[], Told]) -> Told:

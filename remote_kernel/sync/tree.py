@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
-from hashlib import blake2b
 from typing import NamedTuple
 
+from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.rules import Rules
 
 FILE, FOLDER, LINK = "f", "d", "l"
@@ -90,7 +90,7 @@ def is_part(name: bytes) -> bool:
 
 def digest(path: bytes) -> bytes:
     """Give what tells a file's content from others'. Raises OSError."""
-    found = blake2b(digest_size=16)
+    found = new_digest()
     with open(path, "rb", buffering=0) as file:
         buffer = bytearray(_CHUNK)
         view = memoryview(buffer)

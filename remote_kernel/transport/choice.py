@@ -7,7 +7,6 @@ stderr. Nobody above this module knows which one it is.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from functools import cache
 
@@ -31,7 +30,8 @@ def name(options: LaunchOptions) -> str:
 @cache
 def _default(path: str, program: str) -> str:
     # A program that was asked for by name and is missing is an error to be told, not a reason to take another way.
-    return "openssh" if program or shutil.which("ssh", path=path) else "paramiko"
+    found = program or any(os.access(os.path.join(folder, "ssh"), os.X_OK) for folder in path.split(os.pathsep))
+    return "openssh" if found else "paramiko"
 
 
 def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool = False) -> list[str]:

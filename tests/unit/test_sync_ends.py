@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
+import struct
 import threading
 from pathlib import Path
 
@@ -196,9 +198,29 @@ def test_small_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     small_file = entry(b"a")._replace(size=3)
     folder = os.open(tmp_path, os.O_RDONLY)
-    assert not small.Writer().write(folder, b"a", small_file, b"new")  # a folder is in its place
+    assert not small.Writer().write(folder, 1, b"a", small_file, b"new")  # a folder is in its place
     os.close(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
+def test_small_files_get_their_modes_whatever_the_umask_and_the_acl_of_a_folder_are(tmp_path: Path) -> None:
+    modes = [0o644, 0o644, 0o666, 0o400, 0o444, 0o755, 0o644, 0o000, 0o600, 0o666, 0o644]
+    # A default ACL: user::rw- group::r-- other::---, so that a new file gets at most 0640, whatever the umask is.
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, right, 0xFFFFFFFF) for tag, right in ((1, 6), (4, 4), (32, 0))
+    )
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "acl").mkdir()
+    os.setxattr(tmp_path / "acl", "system.posix_acl_default", acl)
+    writer = small.Writer()
+    for turn, inner in enumerate(("plain", "acl", "plain"), start=1):
+        folder = os.open(tmp_path / inner, os.O_RDONLY)
+        for number, mode in enumerate(modes):
+            about = entry(b"x")._replace(mode=mode, size=3)
+            assert writer.write(folder, turn, b"file%d" % number, about, b"new")
+        os.close(folder)
+        found = [stat.S_IMODE((tmp_path / inner / f"file{number}").stat().st_mode) for number in range(len(modes))]
+        assert found == modes, inner
 
 
 def test_small_file_with_a_hole_and_one_that_shrank_are_not_sent_in_one_piece(tmp_path: Path) -> None:
