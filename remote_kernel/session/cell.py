@@ -62,7 +62,7 @@ class Cell:
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
-        self.resend: Callable[[], None] | None = None  # sends the request again
+        self.resend: Callable[[], object] | None = None  # sends the request again
         self._resends = 0
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._begun, self._answered = asyncio.Event(), asyncio.Event()

@@ -63,6 +63,11 @@ class Past:
         """Whether there is, or was, a cell of this number."""
         return number in self._known
 
+    def check(self, number: str) -> None:
+        """Raises UsageError where there is, and was, no cell of this number."""
+        if not self.knows(number):
+            raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
+
     def with_key(self, key: str, code: str) -> str:
         """Give the number of the cell that came with this key; empty where there is none, or none that ever ran.
 

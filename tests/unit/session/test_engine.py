@@ -90,11 +90,11 @@ def attach(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         path.write_text(json.dumps({**kernel.connection(), **values}))
         record = Record("", "Python 3", str(path), "", str(tmp_path), IDENTITY, 0.0)
         engine = Engine(place, record, notes.append)
-        await engine.adopt()
+        await engine.life.adopt()
         try:
             yield engine
         finally:
-            engine.release()
+            engine.life.release()
             assert not notes
 
     return attach
@@ -324,8 +324,8 @@ session.msg = msg
                     assert (await run(engine, "1"))[1].verdict == "ok"
                     await asyncio.to_thread(kernel.client.execute_interactive, "2", timeout=SECONDS)
                 assert (await run(engine, "3"))[1].verdict == "ok"
-                assert engine.record.generation == 1
-                assert not engine.trouble
+                assert engine.life.record.generation == 1
+                assert not engine.life.trouble
             finally:
                 await run(engine, "session.msg = session.plain_msg")
 

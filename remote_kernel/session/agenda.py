@@ -1,0 +1,191 @@
+"""Keep a session's cells that are not done: taken, queued, run one after the other or beside that, each with a journal.
+
+What an earlier host has left without an end comes first: a cell that the kernel has got is followed to its end, and one
+that it has not waits its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.answers import drop_answers, keep_answers, kept_answers
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
+from remote_kernel.session.events import Answered, Event
+from remote_kernel.session.hindsight import can_tell, learn_end
+from remote_kernel.session.journal import Journal
+from remote_kernel.session.past import Past
+from remote_kernel.session.place import Place
+from remote_kernel.session.recording import AUTHOR, Recording
+from remote_kernel.session.tasks import Tasks
+from remote_kernel.session.wire import Message
+
+
+class Agenda:
+    """The cells of one session's host. `cells` and `journals` are by number, of those that are not done."""
+
+    def __init__(
+        self, place: Place, engine: Engine, past: Past, notebook: Recording, note: Callable[[str], None]
+    ) -> None:
+        self.past = past
+        self.queue: list[Cell] = []
+        self.running: Cell | None = None
+        self.cells: dict[str, Cell] = {}
+        self.journals: dict[str, Journal] = {}
+        self._place, self._engine, self._notebook, self._note = place, engine, notebook, note
+        self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
+        self._work = asyncio.Event()
+        self._tasks = Tasks(note)
+
+    # -- what an earlier host has left
+
+    def take_up(self) -> list[Cell]:
+        """Take up the cells that an earlier host has left without an end, and give those that the kernel has got.
+
+        Call it before the kernel is found, so that nothing of theirs is missed.
+        """
+        sent = []
+        for left in self.past.unfinished():
+            queued = left.queued
+            past = self.past.events(queued.cell)
+            cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
+            cell.side, cell.only = queued.side, queued.only
+            if answers := kept_answers(self._place, queued.cell):
+                got = sum(isinstance(event, Answered) for event in self.past.events(queued.cell))
+                cell.answers, cell.allow_stdin = answers[got:], True
+            if not left.was_sent and not cell.side:
+                self._append(cell)
+                continue
+            cell.missed = "the session's host ended while it ran: a part of its output may be missing"
+            self._engine.expect(cell)
+            sent.append(cell)
+            if not cell.side:
+                self.running = cell
+        return sent
+
+    def follow_up(self, left: Iterable[Cell]) -> None:
+        """Follow what `take_up` gave, once the kernel is found."""
+        following = [(cell, self._tasks.spawn(self._see_to_its_end(cell))) for cell in left]
+        self._left = [task for cell, task in following if not cell.side]
+
+    async def _see_to_its_end(self, cell: Cell) -> None:
+        """Follow a cell that may have ended unseen: once the kernel answers something later in its place, it has."""
+        following = asyncio.ensure_future(self._engine.follow(cell))
+        asking = asyncio.ensure_future(self._see_it_over(cell))
+        await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)
+        asking.cancel()
+        trouble = self._engine.life.trouble
+        cell.finish("lost", trouble or "it is not known how it ended; the kernel and its variables are there")
+        await following
+        self.forget(cell)
+
+    async def _see_it_over(self, cell: Cell) -> None:
+        """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended."""
+        life = self._engine.life
+        with contextlib.suppress(RemoteKernelError):
+            if life.is_dead:
+                return
+            if cell.side:
+                await self._engine.ended_beside()
+            elif can_tell(life.info):
+                await learn_end(cell, self._ask_after_all)
+            else:
+                await self._ask_after_all("kernel_info_request", {})
+
+    async def _ask_after_all(self, kind: str, content: dict[str, Any]) -> Message:
+        """Ask the kernel's shell, which answers when what runs has ended, and wait for the last output of that.
+
+        However long it takes.
+        """
+        reply = await self._engine.ask(kind, content, seconds=UNLIMITED_SECONDS)
+        await self._engine.passed()
+        return reply
+
+    # -- what clients send
+
+    def take(self, fields: Mapping[str, Any]) -> str:
+        """Take a client's cell and give its number; a key that was used before gives that cell's number."""
+        key = str(fields.get("key") or "")
+        if key and (number := self.past.with_key(key, str(fields["code"]))):
+            return number
+        life = self._engine.life
+        if life.is_dead and not life.trouble:
+            raise UsageError("the kernel is being restarted", "try again in a moment")
+        number = self.past.next_number(key)
+        cell = self._new_cell(number, str(fields["code"]), str(fields.get("author") or AUTHOR), key)
+        cell.answers = [str(text) for text in fields.get("answers") or ()]
+        cell.asks = bool(fields.get("asks"))
+        cell.allow_stdin = cell.asks or bool(cell.answers)
+        if cell.answers:
+            keep_answers(self._place, number, cell.answers)
+        cell.side, cell.only = bool(fields.get("side")), int(fields.get("generation") or 0)
+        ahead = len(self.queue) + (self.running is not None) + bool(self._engine.foreign.cells)
+        cell.queue(0 if cell.side else ahead)
+        if cell.only not in (0, life.record.generation):
+            cell.finish("lost", self._engine.wrong_kernel(cell))
+            self.forget(cell)
+        elif cell.side:
+            self._tasks.spawn(self._run(cell))
+        else:
+            self._append(cell)
+        return number
+
+    def _new_cell(self, number: str, code: str, author: str, key: str, past: Iterable[Event] = ()) -> Cell:
+        """Make a cell whose events go to its journal and the notebook; `past` are those that the journal has."""
+        cell = Cell(number, code, author=author, generation=self._engine.life.record.generation, key=key)
+        self._notebook.record(cell)
+        for event in past:
+            cell.replay(event)
+        self.journals[number] = journal = Journal(self._place.journal(number))
+        cell.record(journal)
+        self.cells[number] = cell
+        return cell
+
+    def _append(self, cell: Cell) -> None:
+        self.queue.append(cell)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Run the cells that wait, one after the other, for ever."""
+        if self._left:
+            await asyncio.wait(self._left)
+        self.running = None
+        while True:
+            while not self.queue:
+                self._work.clear()
+                await self._work.wait()
+            self.running = cell = self.queue.pop(0)
+            cell.missed = self._notebook.trouble
+            await self._run(cell)
+            self.running = None
+
+    async def _run(self, cell: Cell) -> None:
+        try:
+            await self._engine.execute(cell)
+        except RemoteKernelError as error:
+            cell.finish("lost", str(error))
+        self.forget(cell)
+
+    # -- ends
+
+    def take_out(self, cell: Cell, verdict: str, why: str) -> None:
+        """End a cell that is in the queue."""
+        self.queue.remove(cell)
+        cell.finish(verdict, why)
+        self.forget(cell)
+
+    def forget(self, cell: Cell) -> None:
+        """Let go of a cell that is done."""
+        self.cells.pop(cell.number, None)
+        if cell.allow_stdin:
+            drop_answers(self._place, cell.number)
+        journal = self.journals[cell.number]
+        journal.close()
+        if journal.is_held:  # the disk is full: it is read from memory as long as this host lives
+            self._note(f"no room for the output of cell {cell.number}: {self._place.cells} is on a full disk")
+        else:
+            del self.journals[cell.number]

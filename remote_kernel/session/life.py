@@ -1,0 +1,296 @@
+"""Live with one session's kernel: start or find it, restart it, see it go or come back as another one, and end it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from remote_kernel.connection_file import read_connection_file
+from remote_kernel.errors import ConnectionFileError, KernelDied, RemoteKernelError, UsageError
+from remote_kernel.presence import Presence, read_presence
+from remote_kernel.session.contact import Contact, Listener
+from remote_kernel.session.events import VERDICTS
+from remote_kernel.session.kernel import KernelProcess, make_connection_file
+from remote_kernel.session.place import Place
+from remote_kernel.session.program import find_program
+from remote_kernel.session.questions import NoAnswer
+from remote_kernel.session.record import Record, write_record
+from remote_kernel.session.tasks import Tasks
+from remote_kernel.session.watch import comes_back, listens, see_end
+from remote_kernel.session.wire import Wire
+
+START_SECONDS = 90.0
+_ADOPT_SECONDS = 5.0
+_SUBSCRIBING = 10  # questions
+_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS = 0.3, 60.0  # of a kernel that has ended
+_RESTART_SECONDS = 20.0  # for a kernel that listens again to answer
+
+
+class Dependent(Listener, Protocol):
+    """Who lives by the kernel: it runs cells in it."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a cell runs."""
+
+    def connected(self, *, is_new: bool) -> None:
+        """Take note that there is a contact to a kernel, started just now or found; what is spawned ends with it."""
+
+    def lose(self, message: str) -> None:
+        """Take note that the kernel is gone, and all that ran in it."""
+
+
+class Life:
+    """One session's kernel, from generation to generation. Made by the engine."""
+
+    def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
+        self.record = record
+        self.trouble = ""  # why the next cell must not run: the kernel died, or is another one
+        self.is_dead = True
+        self.memory_bytes = 0  # at the last look, 0 where there was none
+        self.info: dict[str, Any] = {}  # the kernel_info_reply's content
+        self.contact: Contact | None = None
+        self.process: KernelProcess | None = None  # none where the kernel is somebody else's
+        self.tasks = Tasks(note)  # that end with the contact
+        self._place, self._note = place, note
+        self._dependent: Dependent
+
+    def support(self, dependent: Dependent) -> None:
+        """Name who lives by the kernel. Called once, before anything else."""
+        self._dependent = dependent
+
+    # -- beginning
+
+    async def start(self) -> None:
+        """Start a kernel and wait until it answers. Raises RemoteKernelError with the reason why it does not."""
+        program = find_program(self.record.kernelspec)
+        make_connection_file(self._place)
+        argv = program.command(self._place.connection_file)
+        try:
+            self.process = KernelProcess.start(
+                self._place, argv, program.env, self.record.cwd, is_remote=bool(program.host)
+            )
+        except OSError as error:
+            raise KernelDied(f"cannot start '{self.record.kernelspec}': {error}", "see 'remote_kernel list'") from error
+        self._save(pid=self.process.pid, born=self.process.born, connection_file=self._place.connection_file)
+        self.process.go()
+        contact = self._connect(is_new=True)
+        try:
+            await self._wait_ready(self.process, contact)
+        except BaseException:
+            await self.end()
+            self._save(pid=0, born="")  # there never was a kernel
+            raise
+        self.is_dead = False  # from here on cells may come: before, their output would be lost
+
+    async def adopt(self) -> None:
+        """Find the kernel that an earlier host, or another program, has left. Sets `trouble` if it is gone."""
+        if not self.record.is_attached:
+            self.process = KernelProcess(
+                self._place, self.record.pid, self.record.born, is_remote=bool(self.record.host)
+            )
+            status = self.process.status()
+            if status is not None:
+                self._died(self.process.describe_end(status, 0))
+                return
+        try:
+            contact = self._connect(is_new=False)
+        except ConnectionFileError:
+            self._died("is gone, and its connection file with it")
+            raise
+        self.is_dead = False
+        try:
+            for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works
+                reply = await contact.questions.ask(
+                    "kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS
+                )
+                self.info = reply.content
+                if await contact.is_heard(0.2) and await contact.wire.can_be_asked(0.2):
+                    break
+        except RemoteKernelError as error:
+            if self.record.is_attached and not await listens(self.record.connection_file):
+                self._died("does not listen any longer")
+                raise
+            self._note(f"the kernel has not answered on control: {error}")
+
+    def _connect(self, *, is_new: bool) -> Contact:
+        wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
+        self.contact = contact = Contact(wire, self._dependent, self._note, self.is_away, self._see_another_kernel)
+        self.trouble = ""
+        contact.listen(self.tasks)
+        self.tasks.spawn(self._watch_connection(contact))
+        if self.process:
+            self.tasks.spawn(self._watch_process(self.process, contact))
+        self._dependent.connected(is_new=is_new)
+        return contact
+
+    async def _wait_ready(self, process: KernelProcess, contact: Contact) -> None:
+        """Wait for an answer on shell and for anything on iopub: only then does no output get lost."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            asking = asyncio.ensure_future(contact.questions.ask("kernel_info_request", {}, seconds=START_SECONDS))
+            ending = asyncio.ensure_future(process.ended())
+            await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if asking.done() and not asking.exception():
+                self.info = asking.result().content
+                if await contact.is_heard(0.5) and await contact.wire.can_be_asked(1.0):
+                    return
+                continue
+            asking.cancel()
+            break
+        status = process.status()
+        words = process.last_words()
+        if status is None:
+            raise KernelDied(f"the kernel did not answer within {START_SECONDS:.0f} s", f"see {self._place.kernel_log}")
+        raise _StartFailed(
+            status,
+            words or f"the kernel ended with status {status} before it was ready",
+            is_remote=bool(self.record.host),
+        )
+
+    # -- end
+
+    async def restart(self) -> None:
+        """End the kernel and start the next one. Its cells end as lost. Raises RemoteKernelError."""
+        if self.is_dead and not self.trouble:
+            raise UsageError("the kernel is being restarted", "try again in a moment")
+        self.is_dead, self.trouble = True, ""
+        try:
+            self._lose("the kernel was restarted")
+            await self.end()
+            self._save(generation=self.record.generation + 1)
+            await self.start()
+        finally:
+            if self.is_dead and not self.trouble:
+                self.lack()
+
+    def lack(self) -> None:
+        """Take note that there is no kernel since one did not start again."""
+        again = f"'rkernel restart {self._place.name}' tries once more"
+        self.trouble = f"there is no kernel: it did not start again when it was restarted; {again}"
+
+    async def end(self) -> None:
+        """End the kernel; an attached one is only let go of. Idempotent."""
+        process, self.process = self.process, None
+        if process and process.status() is None:
+            if self.contact and self.contact.is_up:
+                if self._dependent.is_busy and self.record.interrupt_mode == "signal":
+                    process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
+                # Not `restart: False`, which a kept kernel's launcher takes for a front end that only leaves.
+                await self.contact.wire.send("control", "shutdown_request", {"restart": True})
+            else:
+                process.signal(signal.SIGTERM)
+            await process.end()
+        self._disconnect()
+        self.is_dead = True
+
+    def release(self) -> None:
+        """Let go of the kernel, which lives on."""
+        self.process = None
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        self.tasks.cancel()
+        contact, self.contact = self.contact, None
+        if contact:
+            contact.close(self._no_kernel())
+
+    def _save(self, **fields: Any) -> None:
+        self.record = self.record._replace(**fields)
+        try:
+            write_record(self._place, self.record)
+        except OSError as error:
+            self._note(f"cannot write {self._place.record}: {error.strerror}; a next host may not find the kernel")
+
+    def reach(self) -> Contact:
+        """Give the contact to the kernel. Raises KernelLost where there is none."""
+        if self.contact is None:
+            raise self._no_kernel()
+        return self.contact
+
+    def _no_kernel(self) -> KernelLost:
+        if self.trouble:  # it says what to do
+            return KernelLost(self.trouble)
+        return KernelLost("there is no kernel", f"'rkernel restart {self._place.name}' starts one")
+
+    # -- what is watched
+
+    def presence(self) -> Presence | None:
+        """Whether the kernel's host is connected; None where nobody says."""
+        return read_presence(self._place.kernel_state)
+
+    def is_away(self) -> bool:
+        """Whether the connection to the kernel's host is away."""
+        now = self.presence()
+        return now is not None and not now.connected
+
+    def _see_another_kernel(self) -> None:
+        self._save(generation=self.record.generation + 1)
+        self._lose("the kernel was restarted by another front end, and what it held is gone")
+        if self.contact:  # what was asked was lost with it
+            self.contact.questions.close(KernelLost("the kernel was restarted by another front end", "ask again"))
+        self.trouble = (
+            "another front end has restarted the kernel: what earlier cells left in it is gone, and this cell did "
+            "not run; the next one runs in the new kernel"
+        )
+
+    async def _watch_process(self, process: KernelProcess, contact: Contact) -> None:
+        how = await see_end(process, lambda: self.memory_bytes)
+        await contact.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        if self.process is process:
+            self._died(how)
+
+    async def _watch_connection(self, contact: Contact) -> None:
+        """For a kernel that is somebody else's: see it go, or come back as another one."""
+        async for is_there in contact.wire.connections():
+            if not is_there and self.record.is_attached:
+                self.tasks.spawn(self._look_for_it(contact))
+            elif is_there and contact.is_up:  # its answer shows whether it is the same
+                await contact.wire.send("control", "kernel_info_request", {})
+
+    async def _look_for_it(self, contact: Contact) -> None:
+        if await comes_back(self.record.connection_file):
+            try:
+                await contact.questions.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
+                return
+            except NoAnswer:  # somebody else has got its port
+                pass
+            except KernelLost:
+                return
+        self._died("does not listen any longer")
+
+    def _died(self, how: str) -> None:
+        what = (
+            f"it was not started here: 'rkernel close {self._place.name}' removes the session"
+            if self.record.is_attached
+            else f"'rkernel restart {self._place.name}' starts a new one"
+        )
+        self.trouble = f"the kernel {how}; what earlier cells left in it is gone, and {what}"
+        self.is_dead = True
+        self._note(self.trouble)
+        self._lose(f"the kernel {how}; {what}")
+        self.process = None
+        asyncio.get_running_loop().call_soon(self._disconnect)
+
+    def _lose(self, message: str) -> None:
+        self.memory_bytes = 0
+        self._dependent.lose(message)
+
+
+class KernelLost(KernelDied):
+    """There is no kernel, or it is not the one that was asked for."""
+
+    exit_status = VERDICTS["lost"]
+
+
+class _StartFailed(KernelDied):
+    """The launcher gave up, and its own exit status says why."""
+
+    def __init__(self, status: int, message: str, *, is_remote: bool) -> None:
+        super().__init__(message)
+        if status in range(10, 60) and is_remote:
+            self.exit_status = status

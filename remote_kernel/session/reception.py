@@ -1,0 +1,143 @@
+"""Answer a session's clients on its Unix socket.
+
+A client sends one line of JSON, `{"protocol": 1, "do": ..., ...}`, and gets lines back:
+
+    execute, follow       {"host": {...}}, then the cell's events (events.py) up to Done
+    everything else       {"answer": ...}
+    what cannot be done   {"problem": {"error": class, "message": ..., "hint": ..., "status": ...}}
+
+While a cell waits for input, `{"do": "answer", "text": ...}` on the connection that follows it answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+from remote_kernel import __version__
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.agenda import Agenda
+from remote_kernel.session.engine import Engine
+from remote_kernel.session.events import VERSION
+from remote_kernel.session.journal import is_place
+from remote_kernel.session.place import Place
+from remote_kernel.session.requests import Requests
+
+_LINE_BYTES = 1 << 31
+
+
+class Reception:
+    """The socket of one session's host."""
+
+    def __init__(
+        self, place: Place, engine: Engine, agenda: Agenda, requests: Requests, note: Callable[[str], None]
+    ) -> None:
+        self._place, self._engine, self._agenda, self._requests, self._note = place, engine, agenda, requests, note
+        self._server: asyncio.AbstractServer | None = None
+
+    async def open(self) -> None:
+        """Begin to take clients."""
+        path = self._place.socket()
+        self._server = await asyncio.start_unix_server(self._serve, path, limit=_LINE_BYTES)
+        os.chmod(path, 0o600)
+
+    def close(self) -> None:
+        """Take no more clients; those that are being served are served on. Idempotent."""
+        if self._server:
+            self._server.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._place.socket())
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await reader.readline()
+            if line:
+                await self._obey(json.loads(line), reader, writer)
+        except RemoteKernelError as error:
+            _send(writer, problem=problem(error))
+        except (ValueError, KeyError, TypeError) as error:
+            _send(writer, problem=problem(UsageError(f"the host does not understand the request: {error!r}")))
+        except (ConnectionError, asyncio.CancelledError):
+            writer.transport.abort()  # a client that is stopped would never take the rest
+        except Exception as error:  # the top of a task
+            self._note(f"unexpected {error!r}")
+            _send(writer, problem=problem(RemoteKernelError(f"unexpected {error!r}", f"see {self._place.host_log}")))
+        finally:
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            writer.close()
+
+    async def _obey(self, fields: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if fields.get("protocol") != VERSION and fields.get("do") not in ("close", "leave", "status"):
+            raise UsageError(
+                f"the session's host is of remote_kernel {__version__}, and speaks protocol {VERSION}",
+                f"'rkernel refresh {self._place.name}' replaces it; the kernel and its variables stay",
+            )
+        do = str(fields.get("do"))
+        if do in ("execute", "follow"):
+            number = self._agenda.take(fields) if do == "execute" else str(fields["cell"])
+            answers = do == "execute" and bool(fields.get("asks"))
+            await self._follow(number, int(fields.get("since") or 0), reader if answers else None, writer)
+        else:
+            _send(writer, answer=await self._requests.answer(do, fields))
+
+    async def _follow(
+        self, number: str, since: int, reader: asyncio.StreamReader | None, writer: asyncio.StreamWriter
+    ) -> None:
+        """Send a cell's events from a byte of its journal on; `reader` is given where its client answers input()."""
+        path = self._place.journal(number)
+        journal = self._agenda.journals.get(number)
+        if journal is None:
+            self._agenda.past.check(number)
+        if not is_place(path, since) and not (journal and journal.holds(since)):
+            raise UsageError(
+                f"cell {number} has no place {since} to go on from", "give the number that 'tail' has said"
+            )
+        generation = self._engine.life.record.generation
+        _send(writer, host={"version": __version__, "cell": number, "generation": generation})
+        if journal is None:
+            with open(path, "rb") as file:
+                file.seek(since)
+                while piece := file.read(1 << 18):
+                    writer.write(piece)
+                    await writer.drain()
+            return
+        listening = asyncio.ensure_future(self._listen(number, reader)) if reader else None
+        try:
+            async for piece in journal.follow(since):
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            if listening:
+                listening.cancel()
+
+    async def _listen(self, number: str, reader: asyncio.StreamReader) -> None:
+        """Take the answers to input() from the client that sent the cell; when it leaves, there is nobody to ask."""
+        cell = self._agenda.cells.get(number)
+        with contextlib.suppress(ValueError, KeyError, ConnectionError):
+            while line := await reader.readline():
+                text = str(json.loads(line)["text"])
+                if cell and cell.wants_input:
+                    await self._engine.answer_input(cell, text)
+        if cell and cell.asks:
+            cell.asks = False
+            if cell.wants_input:
+                await self._engine.interrupt(cell)
+
+
+def _send(writer: asyncio.StreamWriter, **fields: object) -> None:
+    writer.write((json.dumps(fields) + "\n").encode())
+
+
+def problem(error: RemoteKernelError) -> dict[str, object]:
+    """Give the object that tells a client of an error."""
+    return {
+        "error": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "status": error.exit_status,
+    }

@@ -1,0 +1,139 @@
+"""Do what a session's clients ask for beside running cells: its state, an interrupt, a restart, a look at a name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from remote_kernel import __version__
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.agenda import Agenda
+from remote_kernel.session.cell import Cell
+from remote_kernel.session.engine import Engine
+from remote_kernel.session.place import Place
+from remote_kernel.session.recording import Recording
+from remote_kernel.session.variables import list_variables
+
+_Fields = dict[str, Any]
+
+
+class Requests:
+    """What one session's host can do. `leave` is set when it has to end."""
+
+    def __init__(self, place: Place, engine: Engine, agenda: Agenda, notebook: Recording) -> None:
+        self.leave = asyncio.Event()
+        self._place, self._engine, self._agenda, self._notebook = place, engine, agenda, notebook
+        self._since = time.time()
+        self._does: dict[str, Callable[[_Fields], Coroutine[Any, Any, object]]] = {
+            "status": self._status,
+            "interrupt": self._interrupt,
+            "restart": self._restart,
+            "close": self._close,
+            "leave": self._retire,
+            "variables": self._variables,
+            "inspect": self._inspect,
+            "complete": self._complete,
+        }
+
+    async def answer(self, do: str, fields: _Fields) -> object:
+        """Do it, and give what the client gets. Raises RemoteKernelError, UsageError for what is not known."""
+        if do not in self._does:
+            raise UsageError(f"the host knows no request '{do}'")
+        return await self._does[do](fields)
+
+    async def _status(self, fields: _Fields) -> object:
+        life, engine = self._engine.life, self._engine
+        presence = life.presence()
+        is_away = presence is not None and not presence.connected
+        if fields.get("memory") and not life.is_dead and not is_away:
+            with contextlib.suppress(RemoteKernelError):
+                usage = await engine.ask("usage_request", {}, channel="control", seconds=2.0)
+                life.memory_bytes = int(usage.content.get("kernel_memory") or 0)
+        record = life.record
+        return {
+            "session": self._place.name,
+            "version": __version__,
+            "kernelspec": record.kernelspec,
+            "display_name": record.display_name,
+            "host": record.host,
+            "state": "dead" if life.is_dead else "busy" if engine.is_busy else "idle",
+            "connected": presence.connected if presence else None,
+            "away_for": presence.reason if presence and is_away else "",
+            "trouble": life.trouble,
+            "generation": record.generation,
+            "memory_bytes": life.memory_bytes,
+            "running": _describe(self._agenda.running or next(iter(engine.foreign.cells), None)),
+            "queued": [cell.number for cell in self._agenda.queue],
+            "log": record.log,
+            "log_trouble": self._notebook.trouble,
+            "connection_file": record.connection_file,
+            "since": self._since,
+            "pid": os.getpid(),
+            "attached": record.is_attached,
+        }
+
+    async def _interrupt(self, fields: _Fields) -> object:
+        number = str(fields.get("cell") or "")
+        agenda, engine = self._agenda, self._engine
+        dropped = []
+        for cell in list(agenda.queue):
+            if cell.number == number or fields.get("all"):
+                cell.interrupted = True
+                agenda.take_out(cell, "aborted", "it was taken out of the queue")
+                dropped.append(cell.number)
+        if number and dropped:
+            return {"stopped": True, "dropped": dropped}
+        target = agenda.cells.get(number) if number else agenda.running
+        if target and engine.take_back(target):
+            return {"stopped": True, "dropped": [*dropped, target.number]}
+        if number and target is None:
+            agenda.past.check(number)
+            return {"stopped": True, "dropped": [], "ended": True}
+        if target is None and not engine.is_busy:
+            return {"stopped": True, "dropped": dropped, "idle": True}
+        return {"stopped": await engine.interrupt(target), "dropped": dropped}
+
+    async def _restart(self, _: _Fields) -> object:
+        life = self._engine.life
+        if life.record.is_attached:
+            raise UsageError("this kernel was started elsewhere", "restart it there")
+        for cell in list(self._agenda.queue):
+            self._agenda.take_out(cell, "lost", "it never ran: the kernel was restarted")
+        await life.restart()
+        return {"generation": life.record.generation}
+
+    async def _close(self, _: _Fields) -> object:
+        await self._engine.life.end()
+        for cell in list(self._agenda.cells.values()):
+            cell.finish("lost", "the session was closed")
+        is_complete = await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
+        self.leave.set()
+        return {"log_trouble": "" if is_complete else self._notebook.trouble or "it took too long"}
+
+    async def _retire(self, _: _Fields) -> object:
+        self._engine.life.release()
+        self.leave.set()
+        return {}
+
+    async def _variables(self, fields: _Fields) -> object:
+        return await list_variables(self._engine, str(fields.get("pattern") or ""))
+
+    async def _inspect(self, fields: _Fields) -> object:
+        name = str(fields["name"])
+        content = {"code": name, "cursor_pos": len(name), "detail_level": int(fields.get("detail") or 0)}
+        return (await self._engine.ask_beside("inspect_request", content)).content
+
+    async def _complete(self, fields: _Fields) -> object:
+        code = str(fields["code"])
+        at = int(fields.get("at", len(code)))
+        return (await self._engine.ask_beside("complete_request", {"code": code, "cursor_pos": at})).content
+
+
+def _describe(cell: Cell | None) -> object:
+    if cell is None:
+        return None
+    return {"cell": cell.number, "code": cell.code[:200], "author": cell.author, "since": cell.started_at}
