@@ -83,7 +83,7 @@ class Contact:
         return self._retry is not None and not self.was_made
 
     def go(self, mode: str, settings: Mapping[str, object], seconds: float) -> None:
-        """Make a trip, on which the agent has `seconds` to answer. Raises SshNotFound, SshConfigError."""
+        """Make a trip, on which the agent has `seconds` to answer. Raises TransportError's kinds."""
         self._trip = Trip(self._reactor, self._link, self._log, self._options, self._keeper)
         self._trip.start(mode, settings, seconds, avoid_master=self._stale)
 
@@ -114,7 +114,7 @@ class Contact:
             self._keeper.stop(error)
             return
         self._note_once(error)
-        if self._options.login_command() in error.hint:  # it is not back before somebody does that
+        if "remote_kernel login " in error.hint:  # it is not back before somebody does that
             tell_presence(connected=False, at=self.lost_at, reason=str(error))
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)

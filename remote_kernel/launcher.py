@@ -374,9 +374,12 @@ class Launcher:
         endpoint, python = self._options.endpoint, self._options.remote_python()
         last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
         if "No module named ipykernel" in last or "No module named 'ipykernel'" in last:
+            from remote_kernel.shell import quoted_path
+
+            install = f"{quoted_path(python)} -m pip install ipykernel"
             return KernelNotInstalled(
                 f"'{python}' on {endpoint} has no ipykernel",
-                f"install it with: {openssh.to_paste(self._options, f'{python} -m pip install ipykernel')}",
+                f"install it with: {openssh.to_paste(self._options, install)}",
             )
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return KernelDied(

@@ -149,7 +149,7 @@ def _after_restart(options: LaunchOptions) -> LaunchOptions | None:
             arguments: list[str] = json.load(file)
     except (OSError, ValueError):
         return None
-    return parse_launch(arguments)._replace(connection_file=options.connection_file)
+    return parse_launch(arguments)._replace(connection_file=options.connection_file, on_start=options.on_start)
 
 
 def _make_folder(path: str) -> None:

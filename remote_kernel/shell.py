@@ -129,7 +129,7 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
     forgiving = interactive and not command
     folder = options.workdir or "~"
     enter = _ENTER.format(
-        folder=_path(folder),
+        folder=quoted_path(folder),
         folder_name=quote(repr(folder)),
         no_folder=":" if forgiving else f"exit {RemoteError.exit_status}",
     )
@@ -139,7 +139,7 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
         last = _SHELL if interactive else 'unset RK_BIN RK_PREFIX\nexec "${SHELL:-/bin/sh}"\n'
     python = options.remote_python()
     settle = _SETTLE.format(
-        python=_path(python),
+        python=quoted_path(python),
         python_name=quote(repr(python)),
         no_python=":" if forgiving else f"exit {PythonNotFound.exit_status}",
         take_place=_TAKE_PLACE,
@@ -156,7 +156,7 @@ def _after_init(init: str, script: str) -> str:
     return f'exec "$(command -v bash || echo /bin/sh)" -lc {both} remote_kernel /bin/sh -c {quote(script)}\n'
 
 
-def _path(text: str) -> str:
+def quoted_path(text: str) -> str:
     """Quote a path but for the `~` or `~user` that it may begin with."""
     home = re.match(r"~[A-Za-z0-9._-]*(?=/|\Z)", text)
     if not home:

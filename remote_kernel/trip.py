@@ -19,6 +19,7 @@ from remote_kernel.errors import (
     ProtocolMismatch,
     RemoteKernelError,
     RemoteShellNoise,
+    TransportError,
     by_name,
 )
 from remote_kernel.link import Link
@@ -62,13 +63,22 @@ class Trip:
         self._over = self._arrived = False
 
     def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
-        """Start ssh, send the program and the Link's frames behind it. Raises SshNotFound, SshConfigError.
+        """Start ssh, send the program and the Link's frames behind it. Raises TransportError's kinds.
 
         The agent has `seconds` to answer.
         """
         self._mode = mode
+        try:
+            self._start(settings, seconds, avoid_master=avoid_master)
+        except OSError as error:  # no process or descriptor to spare: a kernel that runs can wait until there is
+            raise TransportError(
+                f"cannot start what leads to {self._options.endpoint}: {(error.strerror or str(error)).lower()}",
+                "see what uses up this machine, and the limits that 'ulimit -a' shows",
+            ) from error
+
+    def _start(self, settings: Mapping[str, object], seconds: float, *, avoid_master: bool) -> None:
         marker = f"remote_kernel-{os.urandom(8).hex()}"
-        program = bootstrap.program(marker, mode, settings)
+        program = bootstrap.program(marker, self._mode, settings)
         command = bootstrap.remote_command(self._options.remote_python(), len(program))
         argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
         self._carrier = Carrier(argv, choice.environment(self._options))

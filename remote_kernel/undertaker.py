@@ -17,7 +17,7 @@ import sys
 import time
 
 from remote_kernel import process
-from remote_kernel.errors import AuthenticationFailed, RemoteKernelError
+from remote_kernel.errors import AuthenticationFailed, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
@@ -49,6 +49,7 @@ class Undertaker:
         self._write(os.getpid(), process.birth(os.getpid()))
 
     def _write(self, launcher: int, born: str) -> None:
+        """Write the note; where there is no room for it, the kernel ends with its lease."""
         note = {
             "arguments": self._options.to_arguments(),
             "folder": os.environ.get("REMOTE_CONN_DIR", ""),
@@ -57,14 +58,22 @@ class Undertaker:
             "boot": process.boot(),
             "until": time.time() + min(self._options.linger_seconds, 10 * 365 * 86400),
         }
-        write_private(_note(self._identity), json.dumps(note))
+        with contextlib.suppress(OSError, TransportError):
+            write_private(_note(self._identity), json.dumps(note))
 
     def hire(self) -> None:
-        """Have the process at hand: it acts once this launcher has ended, however that happens. Idempotent."""
-        if self._fd < 0:
+        """Have the process at hand: it acts once this launcher has ended, however that happens. Idempotent.
+
+        Where there is no process or descriptor to spare for it, the next launcher finds the note.
+        """
+        if self._fd >= 0:
+            return
+        with contextlib.suppress(OSError):
             reading, self._fd = os.pipe()
-            _start(self._identity, reading)
-            os.close(reading)
+            try:
+                _start(self._identity, reading)
+            finally:
+                os.close(reading)
 
     def forget(self) -> None:
         """Call it off: the connection is back, or the kernel has ended. Idempotent."""
@@ -80,8 +89,9 @@ class Undertaker:
         """Let it act now: this launcher ends."""
         self._write(_NOBODY, "")
         self.hire()
-        os.close(self._fd)
-        self._fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def _start(identity: str, stdin: int) -> None:

@@ -202,7 +202,7 @@ def resume(
     title = name or f"{kernel.display_name or f'{kernel.kernel or kernel.language} on {kernel.host}'} ({kernel.id[:6]})"
     draft = Draft(
         " ".join(title.split()),
-        kernel.way._replace(resume=kernel.id),
+        kernel.way._replace(resume=kernel.id, on_start=_pushed_folder(kernel)),
         kernel.language or "python",
         "message" if kernel.interrupt_mode == "message" else "signal",
         host=kernel.host,
@@ -215,6 +215,12 @@ def resume(
     if tell_one(kernel, "logs").get("diary"):
         note(f"its cells printed something while no front end was attached: remote_kernel logs {kernel.id}")
     say(f"added '{spec.display_name}' as {spec.slug}: pick it for a notebook to go on in kernel {kernel.id}")
+
+
+def _pushed_folder(kernel: RunningKernel) -> str:
+    """Give the folder here that is pushed before such kernels start: one that takes its place at a restart is such."""
+    found = [spec.options.on_start for spec in list_kernelspecs() if spec.slug == kernel.slug and spec.options]
+    return found[0] if found else ""
 
 
 def _roster(hosts: list[str], *, complete: bool = False) -> Roster:

@@ -12,7 +12,7 @@ import time
 
 from remote_kernel.errors import AuthenticationFailed
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.private import note_path, write_private
+from remote_kernel.transport.private import leave_note, note_path
 
 BREAKER_SECONDS = 60.0
 
@@ -37,7 +37,7 @@ def is_tripped(options: LaunchOptions) -> bool:
 
 def trip(options: LaunchOptions, error: AuthenticationFailed) -> None:
     """Remember a refused login."""
-    write_private(note_path("refused", options), json.dumps([time.time(), error.message, error.hint]))
+    leave_note("refused", options, json.dumps([time.time(), error.message, error.hint]))
 
 
 def clear(options: LaunchOptions) -> None:

@@ -25,11 +25,16 @@ class Carrier:
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start `argv`. Raises FileNotFoundError when there is no /bin/sh; a missing program gives status 127."""
-        child_in, self.stdin = os.pipe()
-        self.stdout, child_out = os.pipe()
-        self.stderr, child_err = os.pipe()
-        self._status, child_status = os.pipe()
+        """Start `argv`. Raises OSError where nothing can be started; a missing program gives status 127."""
+        pipes: list[tuple[int, int]] = []
+        try:
+            for _ in range(4):
+                pipes.append(os.pipe())
+        except OSError:
+            for fd in (fd for pipe in pipes for fd in pipe):
+                os.close(fd)
+            raise
+        (child_in, self.stdin), (self.stdout, child_out), (self.stderr, child_err), (self._status, child_status) = pipes
         try:
             shell = subprocess.Popen(
                 ["/bin/sh", "-c", _ORPHAN.format(status=child_status), "remote_kernel", *argv],
@@ -40,11 +45,14 @@ class Carrier:
                 start_new_session=True,
                 env=environment,
             )
+        except OSError:
+            self.close()
+            raise
         finally:
             for fd in (child_in, child_out, child_err, child_status):
                 os.close(fd)
         self._group = shell.pid  # the carrier's process group outlives the shell that made it
-        shell.wait(timeout=10)
+        shell.wait()
 
     def status(self, timeout_seconds: float) -> int | None:
         """Wait for the exit status: call it at the end of `stdout`. None when the carrier was killed or lives on."""

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from remote_kernel.endpoint import print_jumps
-from remote_kernel.errors import SshConfigError, SshNotFound
+from remote_kernel.errors import SshConfigError, SshNotFound, TransportError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
@@ -68,10 +68,14 @@ def _all_settings(options: LaunchOptions) -> list[tuple[str, str]]:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, env=environment()
         )
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise SshNotFound(
             f"there is no ssh program '{argv[0]}' here",
             "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path",
+        ) from error
+    except OSError as error:
+        raise TransportError(
+            f"cannot run '{argv[0]}' here: {(error.strerror or str(error)).lower()}", "see whether it runs by itself"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise SshConfigError(

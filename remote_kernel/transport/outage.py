@@ -19,7 +19,7 @@ from remote_kernel.errors import (
     UnknownHost,
 )
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.private import note_path, write_private
+from remote_kernel.transport.private import leave_note, note_path
 
 _LONGEST_SECONDS = 24 * 3600.0  # after which a note says nothing: nobody was there to remove it
 _OF_AN_OUTAGE = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed, ConnectionLost, TransportError}
@@ -27,7 +27,7 @@ _OF_AN_OUTAGE = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed,
 
 def begin(options: LaunchOptions) -> None:
     """Remember that the connection was lost."""
-    write_private(note_path("outage", options), "")
+    leave_note("outage", options, "")
 
 
 def end(options: LaunchOptions) -> None:

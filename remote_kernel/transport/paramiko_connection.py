@@ -23,6 +23,7 @@ from typing import Any
 import paramiko
 import sshtunnel
 
+from remote_kernel.sockets import without_delay
 from remote_kernel.transport.known_hosts import fingerprint, known_keys
 from remote_kernel.transport.paramiko_config import Hop
 from remote_kernel.transport.paramiko_failure import CHATTER, Failure, at_a_jump_host
@@ -69,8 +70,7 @@ class _Handler(sshtunnel._ForwardHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection; called by sshtunnel's server, which would print a traceback of a refusal."""
-        if self.request.family != socket.AF_UNIX:
-            self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        without_delay(self.request)
         try:
             super().handle()
         except sshtunnel.HandlerSSHTunnelForwarderError:
@@ -179,7 +179,7 @@ def _dial(hop: Hop) -> socket.socket:
         raise Failure(f"ssh: connect to host {hop.host} port {hop.port}: Connection timed out") from error
     except OSError as error:
         raise Failure(f"ssh: connect to host {hop.host} port {hop.port}: {error.strerror}") from error
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    without_delay(opened)
     return opened
 
 

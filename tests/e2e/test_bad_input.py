@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -257,6 +258,17 @@ def test_python_that_is_no_program(
 def test_python_without_ipykernel(connection_file: Path, target: Server, ssh_config: Path, bare_python: Path) -> None:
     options = options_for("target", ssh_config, bare_python)
     fails_with(errors.KernelNotInstalled, options, connection_file, "has no ipykernel", "pip install ipykernel")
+
+
+def test_command_that_installs_ipykernel_can_be_pasted(
+    connection_file: Path, target: Server, ssh_config: Path, bare_python: Path, remote_folder: Path
+) -> None:
+    link = remote_folder / "my env"
+    link.symlink_to(bare_python.parent.parent)
+    options = options_for("target", ssh_config, link / "bin/python")
+    said = fails_with(errors.KernelNotInstalled, options, connection_file, "has no ipykernel")
+    pasted = shlex.split(said.partition("install it with: ")[2])
+    assert shlex.split(pasted[-1]) == [str(link / "bin/python"), "-m", "pip", "install", "ipykernel"]
 
 
 def test_unknown_kernelspec(connection_file: Path, target: Server, ssh_config: Path, remote_python: Path) -> None:

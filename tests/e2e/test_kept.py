@@ -176,19 +176,32 @@ def test_interrupt_and_restart_still_work_on_a_kept_kernel(manage: Manage, kerne
 
 
 def test_restart_of_a_resumed_kernel_gives_a_fresh_one_of_its_kind(
-    manage: Manage, kernels: Path, ssh_config: Path, remote_python: Path, isolation: Isolation
+    manage: Manage,
+    kernels: Path,
+    tmp_path: Path,
+    ssh_config: Path,
+    remote_python: Path,
+    remote_folder: Path,
+    isolation: Isolation,
 ) -> None:
-    options = options_for("target", ssh_config, remote_python, keep=True, env=(("WHO", "me"),), workdir="/tmp")
-    kept = install(Draft("Kept", options), kernels)
+    there = remote_folder / "work"
+    (tmp_path / "project").mkdir()
+    pushed = tmp_path / "project/mine.txt"
+    pushed.write_text("0")
+    options = options_for("target", ssh_config, remote_python, keep=True, env=(("WHO", "me"),), workdir=str(there))
+    kept = install(Draft("Kept", options._replace(on_start=str(tmp_path / "project"))), kernels)
     start_kept(kernels, kept, "x = 1")
     old = only(manage)["id"]
     with front_end(kernels, resumed(manage, old)) as (manager, client):
-        for _ in range(2):
+        for turn in ("1", "2"):
             run(client, "x = 2")
+            assert run(client, "open('mine.txt').read()").result == f"'{int(turn) - 1}'"
+            pushed.write_text(turn)
             manager.restart_kernel()
             client.wait_for_ready(timeout=60)
             assert "NameError" in run(client, "x").error
-            assert run(client, "import os\nos.environ['WHO'], os.getcwd()").result == "('me', '/tmp')"
+            assert run(client, "import os\nos.environ['WHO'], os.getcwd()").result == f"('me', '{there}')"
+            assert run(client, "open('mine.txt').read()").result == f"'{turn}'"
             fresh = only(manage)
             assert fresh["id"] != old and fresh["slug"] == "kept" and fresh["keep"]
     assert wait_until(lambda: only(manage)["state"] == "kept")

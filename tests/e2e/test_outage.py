@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -249,6 +251,30 @@ def test_a_server_that_refuses_connections_for_a_while_is_not_hammered(
         # Once for each reason: the first attempt may still meet the server while it goes.
         assert 1 <= log_of(manager).count("not yet: ") <= 2
         assert log_of(manager).count("\n") < 12
+
+
+@contextlib.contextmanager
+def limited(pid: int, kind: int, count: int) -> Iterator[None]:
+    """Let a process have only so much of something."""
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, kind, before)
+
+
+@pytest.mark.openssh_only
+def test_a_launcher_with_no_descriptor_to_spare_comes_back_once_it_has_one(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
+        run(client, "old = 1")
+        with limited(launcher_of(manager).pid, resource.RLIMIT_NOFILE, 0):
+            target.kill_sessions()
+            assert wait_until(lambda: "not yet: cannot start what leads to target" in log_of(manager))
+            time.sleep(2.5)  # beyond the moment in which it looks for a process that helps
+        assert run(client, "old + 1", timeout=40).result == "2"
 
 
 def test_refused_logins_stop_at_one_until_somebody_is_let_in(

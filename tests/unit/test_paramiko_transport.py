@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import subprocess
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import paramiko
@@ -15,6 +19,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
 from remote_kernel.transport.known_hosts import fingerprint
 from remote_kernel.transport.paramiko_config import Config, Hop
+from remote_kernel.transport.paramiko_connection import connect
 from remote_kernel.transport.paramiko_failure import Failure
 from remote_kernel.transport.paramiko_hosts import verify
 
@@ -206,3 +211,23 @@ def test_program_gets_no_secret_in_its_words() -> None:
     argv = choice.carrier_argv(options, "command")
     assert argv[1:4] == ["-Wignore", "-m", choice.PROGRAM]
     assert argv[4:] == ["-F", "/c", "-J", "gate", "-l", "me", "-p", "22", "gpu1", "command"]
+
+
+def test_a_connection_that_is_reset_at_once_is_one_that_was_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS refuses TCP_NODELAY then; a ProxyCommand's and a forward's sockets may be no TCP sockets at all."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
+        hop = hop_to("127.0.0.1", port, tmp_path / "known")
+        closer = threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True)
+        closer.start()
+        monkeypatch.setattr(socket.socket, "setsockopt", refuse)
+        with ExitStack() as undo, pytest.raises(Failure, match=f"Connection closed by 127.0.0.1 port {port}"):
+            connect([hop], undo)
+        closer.join(20)

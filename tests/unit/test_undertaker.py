@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from remote_kernel import process, undertaker
 from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import AuthenticationFailed
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import outage
+from remote_kernel.transport import breaker, outage
 from remote_kernel.transport.private import private_folder
 from remote_kernel.undertaker import Undertaker, take_over_the_dead
 from tests.support.ends import undertakers
@@ -65,6 +69,26 @@ def test_a_note_that_cannot_be_used_is_dropped(started: list[str], note: Path, t
     note.write_text(text)
     take_over_the_dead()
     assert not started and not note.exists()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process grow, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_notes_that_find_no_room_stop_no_kernel() -> None:
+    one = Undertaker(OPTIONS, "0123456789ab")
+    with full_disk():
+        one.remember()
+        breaker.trip(OPTIONS, AuthenticationFailed("permission denied", "log in"))
+    breaker.check(OPTIONS)
+    assert not list(Path(private_folder()).iterdir())
 
 
 def test_an_undertaker_that_is_not_needed_ends_with_the_note() -> None:
