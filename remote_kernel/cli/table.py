@@ -28,6 +28,7 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         _print_fitted(columns, rows)
     else:
         _print_blocks(columns, rows)
+    sys.stdout.flush()  # what is noted of it on stderr comes behind it
 
 
 def _fits(widths: Sequence[int], width: int) -> bool:
