@@ -39,14 +39,25 @@ class HostKernelspec(NamedTuple):
 
 
 class Discovery(NamedTuple):
-    """What a host has; `silent` are interpreters that did not answer in time, `foreign` those that are not ours."""
+    """What a host has; `silent` are interpreters that did not answer in time, `foreign` those that are not ours.
+
+    `home` is the user's there, and `default` the one of the interpreters that runs where no --python is given.
+    """
 
     host: str
+    home: str
+    default: str
     gpus: list[str]
     environments: list[Environment]
     kernelspecs: list[HostKernelspec]
     silent: list[str]
     foreign: list[str]
+
+    def path_of(self, python: str) -> str:
+        """Give the path there of an interpreter as --python names it, empty for the default."""
+        if not python:
+            return self.default
+        return f"{self.home}{python[1:]}" if python.startswith("~/") else python
 
 
 def discover(options: LaunchOptions, timeout_seconds: float = 30.0) -> Discovery:
@@ -55,6 +66,8 @@ def discover(options: LaunchOptions, timeout_seconds: float = 30.0) -> Discovery
     environments = [Environment(**values) for values in found["environments"]]
     return Discovery(
         host=found["host"],
+        home=found["home"],
+        default=found["default"],
         gpus=found["gpus"],
         environments=[environment for environment in environments if environment.is_usable],
         kernelspecs=[HostKernelspec(**values) for values in found["kernelspecs"]],

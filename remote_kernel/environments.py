@@ -63,6 +63,8 @@ def find(settings: Settings) -> dict[str, Any]:
     answers = _ask([path for path in paths if path not in foreign])
     return {
         "host": hostname(),
+        "home": os.path.expanduser("~"),
+        "default": _named_as(which(os.path.expanduser(settings.python)), paths),
         "gpus": _gpus(),
         "environments": [_environment(path, answers[path]) for path in paths if path in answers],
         "silent": [path for path in paths if path not in answers and path not in foreign],
@@ -164,12 +166,22 @@ def _unique(paths: Iterator[str]) -> Iterator[str]:
     for path in paths:
         if not (os.path.isfile(path) and os.access(path, os.X_OK)):
             continue
-        prefix = os.path.dirname(os.path.dirname(path))
-        own = os.path.isfile(os.path.join(prefix, "pyvenv.cfg")) or os.path.isdir(os.path.join(prefix, "conda-meta"))
-        identity = os.path.realpath(prefix) if own else os.path.realpath(path)
+        identity = _identity(path)
         if identity not in seen:
             seen.add(identity)
             yield path
+
+
+def _identity(path: str) -> str:
+    prefix = os.path.dirname(os.path.dirname(path))
+    own = os.path.isfile(os.path.join(prefix, "pyvenv.cfg")) or os.path.isdir(os.path.join(prefix, "conda-meta"))
+    return os.path.realpath(prefix) if own else os.path.realpath(path)
+
+
+def _named_as(python: str | None, paths: list[str]) -> str:
+    """Give the one of these paths that is the same interpreter; empty where none is."""
+    wanted = _identity(python) if python else ""
+    return next((path for path in paths if _identity(path) == wanted), "")
 
 
 # -- what they are

@@ -12,13 +12,14 @@ import re
 from collections.abc import Sequence
 from shlex import quote
 
+from remote_kernel import tilde
 from remote_kernel.bootstrap import in_plain_shell
 from remote_kernel.errors import PythonNotFound, RemoteError
 from remote_kernel.options import LaunchOptions
 
 _ENTER = """\
 cd -- {folder} 2>/dev/null || {{
-  echo "remote_kernel: there is no folder "{folder_name}" on $(uname -n); make it there, or give another --workdir" >&2
+  echo "remote_kernel: there is no folder "{folder_name}" on $(uname -n); "{folder_hint} >&2
   {no_folder}
 }}
 """
@@ -29,7 +30,7 @@ if found=$(command -v "$python") && [ -x "$found" ]; then
   RK_BIN=${{found%/*}} RK_PREFIX=${{found%/*/*}}
   export RK_BIN RK_PREFIX
 else
-  echo "remote_kernel: there is no interpreter "{python_name}" on $(uname -n); give --python the path of one" >&2
+  echo "remote_kernel: there is no interpreter "{python_name}" on $(uname -n); "{python_hint} >&2
   {no_python}
 fi
 if [ -n "$RK_BIN" ]; then
@@ -131,6 +132,7 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
     enter = _ENTER.format(
         folder=quoted_path(folder),
         folder_name=quote(repr(folder)),
+        folder_hint=quote(tilde.advice(options, folder) or "make it there, or give another --workdir"),
         no_folder=":" if forgiving else f"exit {RemoteError.exit_status}",
     )
     if command:
@@ -141,6 +143,7 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
     settle = _SETTLE.format(
         python=quoted_path(python),
         python_name=quote(repr(python)),
+        python_hint=quote(tilde.advice(options, python) or "give --python the path of one"),
         no_python=":" if forgiving else f"exit {PythonNotFound.exit_status}",
         take_place=_TAKE_PLACE,
     )

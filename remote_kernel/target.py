@@ -39,11 +39,12 @@ def _host(name: str) -> Target:
         return Target(LaunchOptions(Endpoint.parse(name)), ())
     options = specs[0].options
     assert options
-    if len(specs) > 1:
-        options = LaunchOptions(
-            options.endpoint, options.jumps, transport=options.transport, ssh_config=options.ssh_config
-        )
-    return Target(options, specs)
+    return Target(options if len(specs) == 1 else way_of(options), specs)
+
+
+def way_of(options: LaunchOptions) -> LaunchOptions:
+    """Give only how to get there, which kernelspecs of one host share."""
+    return LaunchOptions(options.endpoint, options.jumps, transport=options.transport, ssh_config=options.ssh_config)
 
 
 def _hosts(name: str) -> tuple[Kernelspec, ...]:

@@ -94,8 +94,8 @@ def _no_kernel(said: str, waited_seconds: float | None) -> KernelDied:
     """Give the error for a kernel that never answered; `waited_seconds` is None where its process had ended."""
     last = (_lines_of(said) or ["it said nothing"])[-1]
     if waited_seconds is not None:
-        return KernelDied(f"the kernel did not answer within {waited_seconds:.0f} s: {last}", "nothing was installed")
-    return KernelDied(f"the kernel ended before it was ready: {last}", "nothing was installed")
+        return KernelDied(f"the kernel did not answer within {waited_seconds:.0f} s: {last}")
+    return KernelDied(f"the kernel ended before it was ready: {last}")
 
 
 def _lines_of(said: str) -> list[str]:

@@ -96,6 +96,8 @@ def add(
     if discover:
         if given.python or given.kernel or name:
             raise UsageError("--discover looks for interpreters and kernels itself", "leave --python, --kernel, --name")
+        if replace:
+            raise UsageError("--discover replaces no kernelspec", "delete it first, or add it again by --python")
         return found_there.add_found(
             options, kernels, everything=everything, as_json=as_json, install=install, check=not no_check
         )

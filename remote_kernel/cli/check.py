@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from remote_kernel import tilde
 from remote_kernel.cli.edge import note
-from remote_kernel.errors import KernelNotInstalled
+from remote_kernel.errors import KernelDied, KernelNotInstalled, PythonNotFound
 from remote_kernel.kernelspec import Draft
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.openssh import to_paste
@@ -27,7 +28,10 @@ def ask_host(options: LaunchOptions, *, install: bool) -> Probe:
     from remote_kernel.probe import install_ipykernel, probe
 
     note(f"asking {options.endpoint} ...")
-    found = probe(options)
+    try:
+        found = probe(options)
+    except PythonNotFound as error:
+        raise PythonNotFound(error.message, tilde.advice(options, error.message) or error.hint) from error
     if not options.kernel and not found.ipykernel_version and found.is_the_systems:
         make = (
             f"{shlex.quote(found.python)} -m venv {_ENVIRONMENT} && {_ENVIRONMENT}/bin/python -m pip install ipykernel"
@@ -68,10 +72,17 @@ def fitted(draft: Draft, found: Probe) -> Draft:
     return draft._replace(language=found.kernelspec.language, interrupt_mode="message" if by_message else "signal")
 
 
-def start_once(draft: Draft, timeout_seconds: float = START_SECONDS) -> float:
-    """Start a kernel from this draft, end it, and give the seconds until it answered. Raises KernelDied."""
+def start_once(draft: Draft, timeout_seconds: float = START_SECONDS, *, undone: str = "nothing was installed") -> float:
+    """Start a kernel from this draft, end it, and give the seconds until it answered.
+
+    Raises KernelDied, which says that the command has `undone` nothing else.
+    """
     note("starting a kernel ...")
-    done = try_out(draft, timeout_seconds)
+    try:
+        done = try_out(draft, timeout_seconds)
+    except KernelDied as error:
+        hints = filter(None, (tilde.advice(draft.options, error.message), undone))
+        raise KernelDied(error.message, "; ".join(hints)) from error
     note(f"it answered after {done.start_seconds:.1f} s")
     for line in done.printed[:_LINES_SHOWN]:  # a module that --init could not load, for example
         note(f"note: it printed: {line}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from remote_kernel.errors import UsageError
+from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
 
 FLAGS = ("--install-completion", "--show-completion")
@@ -24,7 +24,9 @@ _DEEPEST = 4
 
 
 def set_up(flag: str, shell: str = "") -> int:
-    """Install the completion for a shell, the one that this runs in by default, or show it. Raises UsageError.
+    """Install the completion for a shell, the one that this runs in by default, or show it.
+
+    Raises UsageError, RemoteKernelError where a file cannot be written.
 
     typer has both flags too, but passes over a shell's name, and in zsh its first tab only loads the function.
     """
@@ -36,10 +38,16 @@ def set_up(flag: str, shell: str = "") -> int:
     if flag == "--show-completion":
         typer.echo(get_completion_script(prog_name=_PROGRAM, complete_var=_VARIABLE, shell=shell))
         return 0
-    path = Path(install(shell=shell, prog_name=_PROGRAM, complete_var=_VARIABLE)[1])
-    if shell == "zsh":
-        with path.open("a", encoding="utf-8") as file:
-            file.write(_CALL_AT_ONCE)
+    try:
+        path = Path(install(shell=shell, prog_name=_PROGRAM, complete_var=_VARIABLE)[1])
+        if shell == "zsh":
+            with path.open("a", encoding="utf-8") as file:
+                file.write(_CALL_AT_ONCE)
+    except OSError as error:
+        message = f"cannot write {error.filename or 'the completion'}: {(error.strerror or str(error)).lower()}"
+        raise RemoteKernelError(
+            message, f"'remote_kernel --show-completion {shell}' prints what belongs there"
+        ) from error
     typer.echo(f"{shell} completion installed in {path}; it begins with the next {shell}")
     return 0
 

@@ -17,11 +17,11 @@ from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import UsageError
+from remote_kernel.errors import TransportError, UsageError
 from remote_kernel.harmless import harmless
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.options import LaunchOptions
-from remote_kernel.target import find_target
+from remote_kernel.target import find_target, way_of
 from remote_kernel.transport import breaker
 
 EXAMPLES = """\b
@@ -71,12 +71,13 @@ def doctor(
     the login, the remote shell, interpreter, ipykernel, folders, disks, logout, clocks, and then starts a kernel.
     """
     objects: list[dict[str, Any]] = []
+    blocked: dict[LaunchOptions, Finding] = {}
     status = 0
     for title, options, spec in _patients(name, given):
         if not as_json:
             typer.echo(typer.style(title, bold=True))
         unreached: list[str] = []
-        for finding in _findings(options, spec, start=not no_start):
+        for finding in _findings(title, options, spec, blocked, start=not no_start):
             if finding.error and not status:
                 status = finding.error.exit_status
             if as_json:
@@ -92,10 +93,22 @@ def doctor(
     return status
 
 
-def _findings(options: LaunchOptions | None, spec: Kernelspec | None, *, start: bool) -> Iterator[Finding]:
+def _findings(
+    title: str,
+    options: LaunchOptions | None,
+    spec: Kernelspec | None,
+    blocked: dict[LaunchOptions, Finding],
+    *,
+    start: bool,
+) -> Iterator[Finding]:
+    """Give the findings; a way that is `blocked` is not gone again: servers ban who is refused often."""
     if options is not None:
         breaker.clear(options)  # a person asks: what was refused a moment ago is tried again
-        yield from examine(options, spec, start=start)
+        way = way_of(options)
+        for finding in examine(options, spec, start=start, known=blocked.get(way)):
+            if finding.error and issubclass(finding.error, TransportError) and way not in blocked:
+                blocked[way] = finding._replace(text=f"{finding.text}; not tried again after {title}", seconds=0.0)
+            yield finding
     elif spec is not None:
         hint = f"mend {spec.folder / 'kernel.json'}, or add it again with --replace"
         yield failed("config", UsageError(f"its settings cannot be read: {spec.problem}", hint))

@@ -6,7 +6,7 @@ import typer
 
 from remote_kernel.cli.telling import INTERRUPTED, complain, ended, note, say, say_json
 
-__all__ = ["complain", "note", "run", "say", "say_json"]
+__all__ = ["complain", "ended", "note", "run", "say", "say_json"]
 
 # What typer raises for a wrong command line. Its base is public nowhere: older versions take it
 # from click, newer ones bring a copy of their own.

@@ -82,7 +82,7 @@ def edit(
         found = ask_host(options, install=install)
         note(describe(found))
         draft = fitted(draft, found)
-        start_once(draft)
+        start_once(draft, undone="nothing was changed")
     elif not options.kernel and spec.options.kernel:
         draft = draft._replace(language="python", interrupt_mode="signal")
     changed = rewrite_kernelspec(spec, draft)

@@ -60,21 +60,33 @@ def add_found(
 
 
 def _offers(found: Discovery, options: LaunchOptions) -> list[Offer]:
-    taken = {(s.options.endpoint, s.options.python, s.options.kernel): s.slug for s in list_kernelspecs() if s.options}
+    pythons, kernels = _here(found, options)
     offers = []
     for one in found.environments:
-        slug = taken.get((options.endpoint, one.python, ""), "")
+        slug = pythons.get(one.python, "")
         row = (one.name, one.kind, one.version, one.ipykernel or "no", one.torch or "-", one.jax or "-", one.python)
         draft = Draft(f"{one.name} ({options.endpoint})", options._replace(python=one.python))
         offers.append(Offer((*row, slug or "-"), draft, not one.ipykernel, one.kind == "system", slug))
     for spec in found.kernelspecs:
-        slug = next(
-            (here for (where, _, name), here in taken.items() if (where, name) == (options.endpoint, spec.name)), ""
-        )
+        slug = kernels.get(spec.name, "")
         row = (spec.display_name, "kernelspec", "-", "-", "-", "-", spec.name)
         draft = Draft(f"{spec.display_name} ({options.endpoint})", options._replace(kernel=spec.name), spec.language)
         offers.append(Offer((*row, slug or "-"), draft, False, False, slug))
     return _apart(offers)
+
+
+def _here(found: Discovery, options: LaunchOptions) -> tuple[dict[str, str], dict[str, str]]:
+    """Give the slugs of this host's kernelspecs here, by the interpreter's path there and by the kernelspec's name."""
+    pythons: dict[str, str] = {}
+    kernels: dict[str, str] = {}
+    for spec in list_kernelspecs():
+        if spec.options is None or spec.options.resume or spec.options.endpoint != options.endpoint:
+            continue
+        if spec.options.kernel:
+            kernels.setdefault(spec.options.kernel, spec.slug)
+        else:
+            pythons.setdefault(found.path_of(spec.options.python), spec.slug)
+    return pythons, kernels
 
 
 def _apart(offers: list[Offer]) -> list[Offer]:
@@ -92,9 +104,12 @@ def _apart(offers: list[Offer]) -> list[Offer]:
 
 
 def _chosen(offers: list[Offer], *, everything: bool, install: bool) -> list[Offer]:
-    """Give what to add: all that can be, or what a person says at the terminal; nothing elsewhere."""
-    if everything:
-        return [offer for offer in offers if _is_addable(offer, install=install)]
+    """Give what to add: all that can be, or what a person says at the terminal; nothing elsewhere.
+
+    Nobody is asked where nothing can be added.
+    """
+    if everything or all(_why_not(offer, install=install) for offer in offers):
+        return _addable(offers, install=install)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         note("nothing is added: give --all, or name one with 'remote_kernel add HOST --python PATH'")
         return []
@@ -111,24 +126,33 @@ def _picked(answer: str, offers: list[Offer], *, install: bool) -> list[Offer]:
     if words in ([], ["none"]):
         return []
     if words == ["all"]:
-        return [offer for offer in offers if _is_addable(offer, install=install)]
-    if not all(word.isdigit() and 0 < int(word) <= len(offers) for word in words):
+        return _addable(offers, install=install)
+    numbers = {str(number): offer for number, offer in enumerate(offers, 1)}
+    if not numbers.keys() >= set(words):
         raise UsageError(f"'{answer}' is no choice", f"write numbers from 1 to {len(offers)}, 'all' or 'none'")
-    return [offers[int(word) - 1] for word in dict.fromkeys(words)]
+    return [numbers[word] for word in dict.fromkeys(words)]
 
 
-def _is_addable(offer: Offer, *, install: bool) -> bool:
-    """Tell whether `all` means this one too, and say why not."""
+def _addable(offers: list[Offer], *, install: bool) -> list[Offer]:
+    """Give what `all` means, and say why the others are not among them."""
+    left_out = [reason for offer in offers if (reason := _why_not(offer, install=install))]
+    for reason in left_out:
+        note(reason)
+    if len(left_out) == len(offers):
+        note("nothing is added")
+    return [offer for offer in offers if not _why_not(offer, install=install)]
+
+
+def _why_not(offer: Offer, *, install: bool) -> str:
+    """Say why `all` does not mean this one; empty where it does."""
     where = offer.row[6]
     if offer.slug:
-        note(f"{where} is here already, as {offer.slug}")
-    elif offer.lacks_ipykernel and offer.is_the_systems:
-        note(f"{where} is the system's own and has no ipykernel: left alone")
-    elif offer.lacks_ipykernel and not install:
-        note(f"{where} has no ipykernel: give --install to put it there")
-    else:
-        return True
-    return False
+        return f"{where} is here already, as {offer.slug}"
+    if offer.lacks_ipykernel and offer.is_the_systems:
+        return f"{where} is the system's own and has no ipykernel: left alone"
+    if offer.lacks_ipykernel and not install:
+        return f"{where} has no ipykernel: give --install to put it there"
+    return ""
 
 
 def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.edge import complain, run
+from remote_kernel.cli.edge import ended, run
 from remote_kernel.errors import UsageError
 
 EXAMPLES = """\b
@@ -64,16 +64,15 @@ _OTHER_NAMES = {
 def main(arguments: list[str]) -> int:
     """Run the manager with these arguments, the program's name left out, and give the exit status."""
     if len(arguments) in (1, 2) and arguments[0] in completion.FLAGS:
-        try:
-            return completion.set_up(*arguments)
-        except UsageError as error:
-            complain("remote_kernel", str(error))
-            return error.exit_status
-    if arguments and (meant := _OTHER_NAMES.get(arguments[0])):
-        complain("remote_kernel", f"no such command '{arguments[0]}'; see 'remote_kernel {meant} --help'")
-        return UsageError.exit_status
+        return ended("remote_kernel", lambda: completion.set_up(*arguments))
+    if arguments and arguments[0] in _OTHER_NAMES:
+        return ended("remote_kernel", lambda: _refuse_other_name(arguments[0]))
     named = arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS
     return run(build(named), "remote_kernel", arguments)
+
+
+def _refuse_other_name(name: str) -> None:
+    raise UsageError(f"no such command '{name}'", f"see 'remote_kernel {_OTHER_NAMES[name]} --help'")
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,6 +5,9 @@ Nothing slow is imported here: `sync` runs without typer.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import os
 import sys
@@ -19,8 +22,26 @@ INTERRUPTED = 130
 def ended(program: str, action: Callable[[], object]) -> int:
     """Run `action` and give the exit status: what it gives if that is one, else that of what it raised.
 
-    0 done, 1 an error of its own kind or a bug, 130 interrupted, else the error's status. Never a traceback.
+    0 done, 1 an error of its own kind or a bug, 130 interrupted, else the error's status. Never a traceback. All that
+    was printed has left when it returns: an interpreter that ends has no good word for a pipe that is closed.
     """
+    _settle_streams()
+    try:
+        result = _status_of(program, action)
+        sys.stdout.flush()
+        return result
+    except BrokenPipeError:  # the reader of `list | head` is gone
+        _drop_output()
+        return 1
+    except OSError as error:
+        if not _is_of_the_output(error):
+            raise
+        _drop_output()
+        complain(program, f"cannot write the output: {(error.strerror or str(error)).lower()}; see where it goes")
+        return 1
+
+
+def _status_of(program: str, action: Callable[[], object]) -> int:
     try:
         result = action()
     except RemoteKernelError as error:
@@ -30,12 +51,8 @@ def ended(program: str, action: Callable[[], object]) -> int:
         result = INTERRUPTED
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0
-    except BrokenPipeError:
-        # The reader of `list | head` is gone; keep the interpreter from flushing into nothing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
-        if os.environ.get("REMOTE_KERNEL_DEBUG"):
+        if _is_of_the_output(error) or os.environ.get("REMOTE_KERNEL_DEBUG"):
             raise
         complain(program, f"unexpected {type(error).__name__}: {error}; REMOTE_KERNEL_DEBUG=1 shows where")
         return 1
@@ -44,6 +61,29 @@ def ended(program: str, action: Callable[[], object]) -> int:
             note("")  # the terminal has just shown ^C
         complain(program, "interrupted")
     return result if isinstance(result, int) else 0
+
+
+def _is_of_the_output(error: Exception) -> bool:
+    unwritable = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return isinstance(error, OSError) and error.errno in unwritable and not error.filename
+
+
+def _settle_streams() -> None:
+    """Let there be three streams, also where the caller has closed them; those for output take any letter."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115  for as long as there is a process
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as there is a process
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # a display name in a terminal of few letters
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from flushing what is left into nothing at exit, which it would complain of."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(program: str, text: str) -> None:
@@ -58,8 +98,9 @@ def say(text: str) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print a result on stdout as JSON."""
-    print(harmless_json(json.dumps(value, indent=2, ensure_ascii=False)))
+    """Print a result on stdout as JSON: in UTF-8, or in ASCII where stdout is in another encoding."""
+    in_unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    print(harmless_json(json.dumps(value, indent=2, ensure_ascii=not in_unicode)))
 
 
 def note(text: str) -> None:

@@ -12,6 +12,16 @@ from remote_kernel.endpoint import Endpoint
 from remote_kernel.kernelspec import kernels_folder
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
+from remote_kernel.transport.openssh import ssh_program
+
+# Those of the README.
+_VARIABLES = (
+    "REMOTE_KERNEL_PYTHON",
+    "REMOTE_KERNEL_SSH",
+    "REMOTE_KERNEL_TRANSPORT",
+    "LOCAL_KERNELS_DIR",
+    "REMOTE_CONN_DIR",
+)
 
 
 def version_lines() -> list[str]:
@@ -19,16 +29,17 @@ def version_lines() -> list[str]:
     from jupyter_core.paths import jupyter_runtime_dir
 
     options = LaunchOptions(Endpoint("any"))
-    ssh = shutil.which("ssh")
+    program = ssh_program()
+    ssh = shutil.which(program)
     settings = {
         "python here": f"{sys.executable} ({sys.version.split()[0]})",
         "transport": choice.name(options),
-        "ssh": f"{ssh} ({_ssh_version(ssh)})" if ssh else "not found",
+        "ssh": f"{ssh} ({_ssh_version(ssh)})" if ssh else f"{program}: not found",
         "kernels folder": str(kernels_folder()),
         "runtime folder": jupyter_runtime_dir(),
         "remote python": options.remote_python(),
     }
-    for name in ("REMOTE_KERNEL_PYTHON", "REMOTE_KERNEL_TRANSPORT", "LOCAL_KERNELS_DIR", "REMOTE_CONN_DIR"):
+    for name in _VARIABLES:
         settings[name] = os.environ.get(name) or "not set"
     width = max(map(len, settings))
     return [f"remote_kernel {__version__}", *(f"  {name:<{width}}  {value}" for name, value in settings.items())]

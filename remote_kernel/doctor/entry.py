@@ -5,6 +5,7 @@ Both transports say it in the words of OpenSSH's LogLevel DEBUG1.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -49,7 +50,9 @@ def _door(said: str) -> Door:
     server = re.match(r"debug1: Authenticating to (\S+)", said)
     key = re.search(r"Server host key: (\S+ \S+)", said)
     offered = re.search(r"Authentications that can continue: (\S+)", said)
-    tried = re.findall(r"(?:Offering public key|Trying private key): (\S+)", said)
+    tried = re.findall(r"Offering public key: (\S+)", said)
+    # ssh says so of each of its default names, whether or not there is such a file.
+    tried += filter(os.path.exists, re.findall(r"Trying private key: (.+)", said))
     accepted = re.findall(r"Server accepts key: (\S+)", said)
     method = re.search(r'^Authenticated to .*using "([^"]+)"', said, re.MULTILINE)
     return Door(

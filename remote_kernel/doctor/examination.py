@@ -34,14 +34,17 @@ ASK_SECONDS = 60.0
 CODE, RESULT = "6 * 7", "42"
 
 
-def examine(options: LaunchOptions, kernelspec: Kernelspec | None = None, *, start: bool = True) -> Iterator[Finding]:
+def examine(
+    options: LaunchOptions, kernelspec: Kernelspec | None = None, *, start: bool = True, known: Finding | None = None
+) -> Iterator[Finding]:
     """Give a finding for every step, each as it is made; those that a failed step leaves out come last, unknown.
 
-    `start` starts a kernel and runs a cell. Raises nothing but bugs: what goes wrong is a finding.
+    `start` starts a kernel and runs a cell. `known` says what is wrong with the way there where that was seen already:
+    then nobody goes there. Raises nothing but bugs: what goes wrong is a finding.
     """
     seen: dict[str, State] = {}
     began = time.monotonic()
-    for finding in _steps(options, kernelspec, start):
+    for finding in _steps(options, kernelspec, start, known):
         seen[finding.step] = finding.state
         took = time.monotonic() - began
         yield finding._replace(seconds=took) if finding.seconds is None else finding
@@ -51,10 +54,12 @@ def examine(options: LaunchOptions, kernelspec: Kernelspec | None = None, *, sta
             yield unknown(step, NOT_REACHED)
 
 
-def _steps(options: LaunchOptions, kernelspec: Kernelspec | None, start: bool) -> Iterator[Finding]:
+def _steps(
+    options: LaunchOptions, kernelspec: Kernelspec | None, start: bool, known: Finding | None
+) -> Iterator[Finding]:
     is_good = True
-    with _loading_ahead() if start else nullcontext():
-        for finding in _there(options):
+    with _loading_ahead() if start and not known else nullcontext():
+        for finding in [known] if known else _there(options):
             is_good = is_good and finding.state is not State.FAILED
             yield finding
     if is_good and start:

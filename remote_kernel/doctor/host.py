@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from remote_kernel import tilde
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.errors import KernelNotInstalled, by_name
 from remote_kernel.options import LaunchOptions, print_size
@@ -28,7 +29,10 @@ def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float
 
 
 def _all(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
-    errors = {step: by_name(*told) for step, told in found["errors"].items()}
+    errors = {
+        step: by_name(name, message, tilde.advice(options, message) or hint)
+        for step, (name, message, hint) in found["errors"].items()
+    }
     shown = noise.strip().splitlines()[:1]
     yield ok("shell", f"it prints text when it starts ('{shown[0][:60]}'), which is skipped" if shown else "quiet")
     yield _init(options, found.get("init"))

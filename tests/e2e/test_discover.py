@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ from typing import Any
 import pexpect
 import pytest
 
+from remote_kernel.cli import found_there
 from remote_kernel.cli.manager import main
-from remote_kernel.errors import KernelNotInstalled
-from remote_kernel.kernelspec import list_kernelspecs
-from remote_kernel.options import find_program
+from remote_kernel.discovery import Discovery, Environment
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import KernelNotInstalled, UsageError
+from remote_kernel.kernelspec import Draft, list_kernelspecs
+from remote_kernel.options import LaunchOptions, find_program
 from remote_kernel.probe import install_ipykernel
 from tests.support.interpreters import UV, base_python, environment
 from tests.support.kernels import options_for
@@ -135,6 +139,44 @@ def test_all_adds_what_can_run_a_kernel(
     assert main(words) == 0  # once more adds nothing
     assert f"{environments['good']} is here already, as good_target" in capfd.readouterr().err
     assert len(list_kernelspecs()) == 2
+
+
+def test_interpreter_that_is_here_already_is_known_by_the_tilde_and_as_the_default(
+    target: Server, ssh_config: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = make_venv(target.home / "it" / ".venv")
+    words = ["target", "--ssh-config", str(ssh_config), "--no-check", "--name"]
+    try:
+        assert main(["add", *words, "By the tilde", "--python", "~/it/.venv/bin/python"]) == 0
+        assert main(["add", *words, "Default"]) == 0
+        slugs = {one["python"]: one["slug"] for one in found(ssh_config, capfd)["environments"]}
+    finally:
+        shutil.rmtree(target.home / "it")
+    assert slugs[str(python)] == "by_the_tilde"
+    assert "default" in [slug for path, slug in slugs.items() if Path(path).name.startswith("python3")]
+
+
+def test_nobody_is_asked_where_nothing_can_be_added(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = "/home/me/it/bin/python"
+    bare = Environment(python, "venv", "it", "3.12.0", ipykernel="", torch="", jax="")
+    monkeypatch.setattr(found_there, "discover", lambda _: Discovery("gpu1", "/home/me", "", [], [bare], [], [], []))
+    monkeypatch.setattr(found_there.typer, "prompt", lambda *_, **__: pytest.fail("somebody is asked"))
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    assert main(["add", "--discover", "gpu1"]) == 0
+    assert f"{python} has no ipykernel: give --install to put it there\nnothing is added\n" in capfd.readouterr().err
+    monkeypatch.setattr(found_there.typer, "prompt", lambda *_, **__: "none")
+    assert main(["add", "--discover", "gpu1", "--install"]) == 0
+    assert "nothing is added" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("answer", ["0", "3", "²", "x", "all 1", "9" * 5000])
+def test_answer_that_is_no_choice_is_refused(answer: str) -> None:
+    offer = found_there.Offer(("",) * 8, Draft("x", LaunchOptions(Endpoint("gpu1"))), False, False, "")
+    with pytest.raises(UsageError, match="write numbers from 1 to 2, 'all' or 'none'"):
+        found_there._picked(answer, [offer, offer], install=False)
 
 
 def test_chosen_at_the_terminal_is_tried_and_added(environments: dict[str, Path], ssh_config: Path) -> None:

@@ -423,6 +423,27 @@ def test_exit_status_is_that_of_the_step(world: World, capfd: pytest.CaptureFixt
     assert said.splitlines()[-1] == "? not reached: ipykernel, folder, curve, kernel, cell"
 
 
+@pytest.mark.openssh_only
+def test_server_that_refuses_is_asked_once_for_all_its_kernelspecs(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(world.folder / "kernels"))
+    refused = wrong_key(world)
+    for slug in ("one", "two"):
+        write_kernelspec(world.folder / "kernels", slug, refused._replace(workdir=slug))
+    seen = world.servers.target.log_text().count("Connection closed by authenticating user")
+    assert main(["doctor", "--json"]) == errors.AuthenticationFailed.exit_status
+    found = [one for one in json.loads(capfd.readouterr().out) if one["step"] in ("reach", "login", "vs code")]
+    assert [(one["name"], one["step"], one["state"]) for one in found] == [
+        *(("one", "reach", "ok"), ("one", "login", "failed"), ("one", "vs code", "warning")),
+        *(("two", "login", "failed"), ("two", "vs code", "warning"), ("two", "reach", "unknown")),
+    ]
+    assert found[3]["text"] == f"{found[1]['text']}; not tried again after one"
+    assert found[3]["hint"] == found[1]["hint"]
+    log = world.servers.target.log_text()
+    assert log.count("Connection closed by authenticating user") == seen + 1
+
+
 def test_init_that_fails_is_a_warning(world: World) -> None:
     options = world.options()._replace(init="echo loading; no_such_module load cuda")
     findings = {finding.step: finding for finding in examine(options, start=False)}

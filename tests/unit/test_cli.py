@@ -27,7 +27,7 @@ from remote_kernel.cli import check, manager, quick
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelDied, PythonNotFound
 from remote_kernel.kernelspec import Draft, list_kernelspecs
-from remote_kernel.options import LaunchOptions
+from remote_kernel.options import LaunchOptions, find_program
 
 ROOT = Path(remote_kernel.__file__).parent.parent
 COMMANDS: dict[str, Any] = {"": typer.main.get_command(manager.build())}
@@ -146,7 +146,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     monkeypatch.setitem(sys.modules, "remote_kernel.probe", fake)
     monkeypatch.setattr(remote_kernel, "probe", fake, raising=False)
     for module in ("add", "edit"):
-        monkeypatch.setattr(f"remote_kernel.cli.{module}.start_once", lambda draft: 0.1)
+        monkeypatch.setattr(f"remote_kernel.cli.{module}.start_once", lambda draft, **_: 0.1)
     return fake
 
 
@@ -262,6 +262,19 @@ def test_version_shows_the_settings_in_force(run: Run, kernels: Path, monkeypatc
             assert text in said.out
 
 
+def test_version_shows_the_ssh_program_that_is_used(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMOTE_KERNEL_SSH", "/nowhere/ssh")
+    assert "/nowhere/ssh: not found" in run("--version").out
+
+
+def test_version_shows_every_variable_of_the_readme(run: Run) -> None:
+    table = (ROOT / "README.md").read_text().partition("### Environment variables")[2].partition("\n#")[0]
+    variables = re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)
+    assert len(variables) == 5
+    said = run("--version").out
+    assert [name for name in variables if f" {name} " not in said] == []
+
+
 def test_program_is_light_until_it_has_to_do_something() -> None:
     code = (
         "import sys; from remote_kernel.cli.manager import main; main(['list']); main(['--version']);"
@@ -269,6 +282,45 @@ def test_program_is_light_until_it_has_to_do_something() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "set()"
+
+
+# Streams that somebody else has chosen
+
+
+def in_a_shell(script: str, tmp_path: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of bash in which `$rk` is the program; a kernelspec called 'Jürgens GPU' is there."""
+    program = find_program()
+    assert program
+    env = {**os.environ, "LOCAL_KERNELS_DIR": str(tmp_path / "kernels"), "rk": program, **more}
+    made = [program, "add", "gpu1", "--name", "Jürgens GPU", "--no-check"]
+    subprocess.run(made, env=env, check=True, capture_output=True, timeout=60)
+    return subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("script", "out", "err"),
+    [
+        ('"$rk" list | true; echo ${PIPESTATUS[0]}', "1\n", ""),
+        ('"$rk" list > /dev/full; echo $?', "1\n", "remote_kernel: cannot write the output: no space left on device"),
+        ('"$rk" list >&-; echo $?', "0\n", ""),
+        ('"$rk" nope 2>&-; echo $?', "2\n", ""),
+        ('"$rk" rm 2>&-; echo $?', "2\n", ""),
+        ('"$rk" delete jurgens_gpu <&-; echo $?', "deleted 'Jürgens GPU' (jurgens_gpu)\n0\n", ""),
+        ('"$rk" login no.such.host <&-; echo $?', "23\n", "remote_kernel: the name no.such.host has no address"),
+    ],
+)
+def test_stream_that_is_closed_or_full_is_no_traceback(script: str, out: str, err: str, tmp_path: Path) -> None:
+    said = in_a_shell(script, tmp_path)
+    assert said.stdout == out
+    assert said.stderr.startswith(err) and len(said.stderr.splitlines()) == bool(err)
+
+
+def test_stdout_of_few_letters_shows_all_names(tmp_path: Path) -> None:
+    said = in_a_shell('"$rk" list && "$rk" list --json', tmp_path, PYTHONIOENCODING="ascii")
+    assert (said.returncode, said.stderr) == (0, "")
+    table, _, listed = said.stdout.partition("[")
+    assert r"J\xfcrgens GPU" in table
+    assert json.loads(f"[{listed}")[0]["display_name"] == "Jürgens GPU"
 
 
 # Wrong input
@@ -498,9 +550,32 @@ def test_trial_start_tells_why_no_kernel_came(started: Callable[[list[str]], Dra
         check.start_once(draft)
 
 
+def test_failed_trial_of_a_path_that_the_shell_here_expanded_says_to_quote_it(
+    started: Callable[[list[str]], Draft], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/here")
+    draft = started(["-c", "import sys; sys.exit(\"remote_kernel: no folder '/home/here/my work' on gpu1\")"])
+    draft = draft._replace(options=draft.options._replace(workdir="/home/here/my work"))
+    with pytest.raises(KernelDied) as told:
+        check.start_once(draft, undone="nothing was changed")
+    assert "write --workdir '~/my work', in quotes; nothing was changed" in told.value.hint
+
+
 def test_trial_start_gives_up(started: Callable[[list[str]], Draft]) -> None:
     with pytest.raises(KernelDied, match="did not answer within 1 s"):
         check.start_once(started(["-c", "import time; time.sleep(60)"]), timeout_seconds=1)
+
+
+def test_interpreter_of_a_path_that_the_shell_here_expanded_is_to_be_quoted(
+    run: Run, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/here")
+    for python, hint in (("/home/here/.venv/bin/python", "--python '~/.venv/bin/python', in"), ("/opt/p", "one of: x")):
+        host.found = PythonNotFound(f"there is no interpreter '{python}' on gpu1", "give --python one of: x")
+        said = run("add", "gpu1", "--python", python)
+        assert said.status == PythonNotFound.exit_status
+        assert hint in said.err
+        assert ("in quotes" in said.err) == (python != "/opt/p")
 
 
 # list, delete, edit

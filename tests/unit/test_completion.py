@@ -90,6 +90,18 @@ def test_tab_completes_in_a_real_shell_after_the_installation(environment: dict[
         spawned.close(force=True)
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_home_that_takes_no_file_is_told(
+    shell: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    assert main(["--install-completion", shell]) == 1
+    said = capfd.readouterr().err
+    assert said.startswith(f"remote_kernel: cannot write {tmp_path}/file")
+    assert said.endswith(f"'remote_kernel --show-completion {shell}' prints what belongs there\n")
+
+
 def test_completion_for_a_shell_that_there_is_none_for(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--install-completion", "tcsh"]) == 2
     assert "name one of bash, zsh, fish" in capfd.readouterr().err

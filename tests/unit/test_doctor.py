@@ -10,11 +10,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from remote_kernel.doctor import examination, host, way
+from remote_kernel.doctor import entry, examination, host, way
 from remote_kernel.doctor.finding import State
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectTimeout, SshConfigError
@@ -58,6 +59,19 @@ def test_the_command_to_paste_is_right_for_any_path(version: str) -> None:
     remote = shlex.split(shlex.split(hint.partition("run: ")[2])[-1])
     assert remote[:4] == [python, "-m", "pip", "install"]
     assert remote[-1] == "ipykernel"
+
+
+def test_a_key_that_is_not_there_was_not_tried(tmp_path: Path) -> None:
+    (tmp_path / "my key").touch()
+    chatter = [
+        "debug1: Authenticating to gpu1:22 as 'me'",
+        "debug1: Authentications that can continue: publickey,password",
+        "debug1: Offering public key: /agent/key ED25519 SHA256:x agent",
+        f"debug1: Trying private key: {tmp_path}/my key",
+        f"debug1: Trying private key: {tmp_path}/id_dsa",
+    ]
+    assert entry.refused(entry.doors(chatter)).endswith(f", tried: /agent/key, {tmp_path}/my key")
+    assert entry.refused(entry.doors([*chatter[:2], chatter[-1]])).endswith(", no key was tried")
 
 
 def test_an_ssh_config_that_breaks_meanwhile_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,18 @@ def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     return show
 
 
+def test_names_in_any_script_leave_the_columns_straight(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(
+        ("SLUG", "NAME", "HOST"), [("a", "日本語", "gpu1"), ("b", "Ju\u0308rgens", "gpu2"), ("c", "plain", "gpu3")]
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        "SLUG  NAME     HOST",
+        "a     日本語   gpu1",
+        "b     Ju\u0308rgens  gpu2",
+        "c     plain    gpu3",
+    ]
+
+
 def test_a_wide_terminal_has_one_line_for_a_row(shown: Callable[[int], str]) -> None:
     lines = shown(100).splitlines()
     assert len(lines) == 3
