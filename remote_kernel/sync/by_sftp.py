@@ -25,11 +25,12 @@ from remote_kernel.sync.sender import Source, find_source, shown
 from remote_kernel.sync.sftp_fetch import SendingThread
 from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
 from remote_kernel.sync.sftp_tree import FarSource
-from remote_kernel.sync.tree import Listing
+from remote_kernel.sync.tree import FILE, Listing
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, to_text
 
 _MOST_NAMED = 100
 _SECOND = 10**9
+_CLOCKS_DIFFER = 1  # seconds, between hosts that keep time
 
 
 class SftpPush:
@@ -45,7 +46,7 @@ class SftpPush:
         """Send what differs. Raises as `sync` does."""
         wishes = self._manner.wishes
         found = self._find()
-        if _wait_for_the_second(found.listing):
+        if not wishes.dry_run and _wait_for_the_second(found.listing, 0):
             found = self._find()
         receiver = SftpReceiver(self._end.sftp, str(self._options.endpoint), found, wishes, self._progress.moved)
         try:
@@ -121,8 +122,14 @@ def _fetch(
     wishes = manner.wishes
     try:
         path = _path(end.sftp, options, source.path, makes_workdir=False)
-        far = FarSource(end.sftp, _excludes(manner), manner.gitignore)
-        found = far.find(path, str(options.endpoint), with_digests=wishes.checksum)
+
+        def find() -> Source:
+            far = FarSource(end.sftp, _excludes(manner), manner.gitignore)
+            return far.find(path, str(options.endpoint), with_digests=wishes.checksum)
+
+        found = find()
+        if not wishes.dry_run and _wait_for_the_second(found.listing, _CLOCKS_DIFFER):
+            found = find()
         with SendingThread(found, end, wishes.dry_run, progress.moved) as thread:
             receiver = Receiver(thread.wire, target.path, wishes, progress.moved)
             plan = receiver.consider()
@@ -137,12 +144,17 @@ def _fetch(
         raise end.why() from error
 
 
-def _wait_for_the_second(listing: Listing) -> bool:
-    """Let the second end in which a file was changed: a later change within it could not be told from this one."""
-    now = time.time_ns()
-    if not any(entry.time // _SECOND == now // _SECOND for entry in listing.entries):
+def _wait_for_the_second(listing: Listing, clocks_differ: int) -> bool:
+    """Let the second end in which a file was changed: a later change within it could not be told from this one.
+
+    The files' clock may differ from the one here by so many seconds.
+    """
+    now = time.time()
+    seconds = (entry.time // _SECOND for entry in listing.entries if entry.kind == FILE)
+    recent = [second for second in seconds if abs(second - int(now)) <= clocks_differ]
+    if not recent:
         return False
-    time.sleep((_SECOND - now % _SECOND) / _SECOND)
+    time.sleep(max(recent) + 1 + clocks_differ - now)
     return True
 
 

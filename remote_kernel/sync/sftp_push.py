@@ -6,12 +6,12 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 
 from remote_kernel.errors import NoRoom, SyncError
 from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import CREATE, TO_WRITE, TRUNCATE, Job, Reply
+from remote_kernel.sftp.packets import CREATE, EXCLUSIVE, TO_WRITE, Job, Reply
 from remote_kernel.sync import blocks
 from remote_kernel.sync.plan import Plan, below, compare, is_same_time
 from remote_kernel.sync.receiver import Wishes
@@ -22,6 +22,7 @@ from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
 
 SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
 LARGE_AT_ONCE = 4
+_MARK_LENGTH = len(PARTS[0]) + 16
 
 
 class SftpReceiver:
@@ -39,6 +40,8 @@ class SftpReceiver:
         self.plan = Plan()
         self.failed: list[tuple[bytes, str]] = list(source.listing.left)
         self.files = self.bytes = self.deleted = 0
+        self._run = os.urandom(8).hex().encode()  # what this run writes has a name of its own
+        self._left: dict[bytes, list[tuple[bytes, int]]] = {}  # unfinished copies, with their sizes, of each file
 
     def consider(self, target: bytes) -> None:
         """Work out where it goes and what is to be done."""
@@ -48,6 +51,8 @@ class SftpReceiver:
         wishes = self._wishes
         of_all = self._rules if wishes.delete and self._source.is_folder else None
         self._there = FarFolder(self._sftp, self.root, self.entries, of_all)
+        for path, size in self._there.parts.items():
+            self._left.setdefault(path[: path.rindex(PARTS[0]) + _MARK_LENGTH], []).append((path, size))
         if wishes.checksum:
             self._there.compare_contents(self.entries)
         rules = self._rules if self._source.is_folder else None
@@ -159,8 +164,9 @@ class SftpReceiver:
 
     def _link(self, entry: Entry) -> list[Reply]:
         path = self._at(entry.path)
-        new = part_path(path, b"link")
-        self._sftp.remove(new)
+        new = _mark_of(path) + b"-" + self._run + PARTS[1]
+        for left, _ in self._left.pop(_mark_of(entry.path), ()):
+            self._sftp.remove(self._at(left))
         found = [self._sftp.make_link(new, entry.extra)]
         if self._sftp.sets_link_times:
             found.append(self._sftp.change_link(new, entry.time))
@@ -169,19 +175,21 @@ class SftpReceiver:
     def _send(self, entry: Entry) -> Job:
         """Send one file: beside its final name, which it gets when the server has said that every byte is written."""
         target = self._at(entry.path)
-        part = part_path(target, b"%d %d" % (entry.size, entry.time))
-        start = self._start_of(part, entry)
+        version = version_path(target, b"%d %d" % (entry.size, entry.time))
+        part = version + b"-" + self._run + PARTS[1]
         path = os.path.join(self._source.root, self._source.listing.entries[0].path)
         path = os.path.join(self._source.root, entry.path) if self._source.is_folder else os.path.realpath(path)
         try:
-            opened = self._sftp.open(part, TO_WRITE | CREATE | (0 if start else TRUNCATE))
+            start = yield from self._take_over(entry, version, part)
+            flags = TO_WRITE | (0 if start else CREATE | EXCLUSIVE)
+            opened = self._sftp.open(part, flags)
             yield opened
             try:
                 handle = opened.handle()
             except PermissionError:
                 if not self._unlock(os.path.dirname(entry.path)):
                     raise
-                opened = self._sftp.open(part, TO_WRITE | CREATE | (0 if start else TRUNCATE))
+                opened = self._sftp.open(part, flags)
                 yield opened
                 handle = opened.handle()
             try:
@@ -191,14 +199,42 @@ class SftpReceiver:
                 raise
             renamed = self._sftp.rename(part, target)
             yield renamed
-            renamed.check()
+            try:
+                renamed.check()
+            except FileNotFoundError as error:
+                raise OSError(0, "what had come of it was taken away: another sync of it may be under way") from error
         except OSError as error:
             self._fail(entry, error)
             return
-        self._remove_parts(entry)
         self.files += 1
         self.bytes += entry.size
         self._moved(0, 1)
+
+    def _take_over(self, entry: Entry, version: bytes, part: bytes) -> Generator[Reply, None, int]:
+        """Give what is left of an earlier transfer of this version the name of this one's; give where to go on.
+
+        A server has no locks. Whoever should still be writing there finds the name gone, and can only write the bytes
+        that belong there: so what it wrote is never cut off. What is of no use is removed.
+        """
+        found = 0
+        for path, size in self._left.pop(_mark_of(entry.path), ()):
+            start = min(size, entry.size) - 2 * WINDOW  # a server may have written the last, and not what was before
+            if found or start < blocks.LEAST or not self._at(path).startswith(version):
+                self._sftp.remove(self._at(path))
+                continue
+            looked, renamed = self._sftp.look(self._at(path)), self._sftp.rename(self._at(path), part)
+            yield looked
+            yield renamed
+            try:
+                about = looked.about()
+                renamed.check()
+            except OSError:
+                continue  # another sync was quicker
+            if stat.S_ISREG(about.st_mode) and about.st_size >= size:
+                found = start
+            else:
+                self._sftp.remove(part)
+        return found
 
     def _send_content(self, path: bytes, handle: bytes, start: int, entry: Entry) -> Job:
         window: deque[tuple[int, Reply]] = deque()
@@ -219,20 +255,6 @@ class SftpReceiver:
             yield reply
             reply.check()
             self._moved(count, 0)
-
-    def _start_of(self, part: bytes, entry: Entry) -> int:
-        """Give where to go on: a server may have written the last of what was under way, and not what was before."""
-        size = self._there.parts.get(os.path.join(os.path.dirname(entry.path), os.path.basename(part)), 0)
-        start = min(size, entry.size) - 2 * WINDOW
-        return start if start >= blocks.LEAST else 0
-
-    def _remove_parts(self, entry: Entry) -> None:
-        """Remove what was left of other versions of a file."""
-        name = os.path.basename(part_path(entry.path, b"")).partition(b"-v")[0]
-        folder = os.path.dirname(entry.path)
-        for path in self._there.parts:
-            if os.path.dirname(path) == folder and os.path.basename(path).startswith(name):
-                self._sftp.remove(self._at(path))
 
     def _unlock(self, folder: bytes) -> bool:
         """Make a write-protected folder writable; it gets its own mode at the end."""
@@ -309,11 +331,15 @@ def make_folders(sftp: Sftp, path: bytes) -> None:
     sftp.wait(sftp.make_folder(path.rstrip(b"/"), 0o777)).check()
 
 
-def part_path(target: bytes, version: bytes) -> bytes:
-    """Give the path of the unfinished copy of that version of a file: a server has no locks, and tells no digests."""
+def version_path(target: bytes, version: bytes) -> bytes:
+    """Give what the paths of the unfinished copies of that version of a file begin with: a server tells no digests."""
+    return _mark_of(target) + b"-v" + blocks.new_digest(version, 8).hexdigest().encode()
+
+
+def _mark_of(target: bytes) -> bytes:
+    """Give what the paths of all unfinished copies of a file begin with."""
     folder, name = os.path.split(target)
-    marks = [blocks.new_digest(text, 8).hexdigest().encode() for text in (name, version)]
-    return os.path.join(folder, PARTS[0] + marks[0] + b"-v" + marks[1] + PARTS[1])
+    return os.path.join(folder, PARTS[0] + blocks.new_digest(name, 8).hexdigest().encode())
 
 
 def _read(path: bytes, start: int, entry: Entry, chunk: int) -> Iterator[tuple[int, bytes]]:

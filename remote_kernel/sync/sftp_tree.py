@@ -21,6 +21,7 @@ from remote_kernel.sync.wire import SyncFailure
 WINDOW = 4 << 20  # bytes of one file that are under way at a time
 _FEW, _MANY = 2, 16  # requests for a folder's entries at once; each gives about a hundred
 _LARGEST_RULES = 1 << 20
+_LONGEST = 4096 - 256 - 1  # of a path to which any name can be added: OpenSSH's server passes over the others
 
 
 def contents(sftp: Sftp, path: bytes, start: int, size: int, take: Callable[[int, bytes], None]) -> Job:
@@ -52,20 +53,28 @@ def contents(sftp: Sftp, path: bytes, start: int, size: int, take: Callable[[int
 
 
 def names(sftp: Sftp, path: bytes, found: list[Named]) -> Job:
-    """List a folder into `found`, by name. Raises OSError."""
+    """List a folder into `found`, by name. Raises OSError.
+
+    OpenSSH's server passes over what it may not look at, in silence: all of a folder that can be read and not entered.
+    """
     opened = sftp.open_folder(path)
     yield opened
     handle = opened.handle()
-    at_once, is_more = _FEW, True
+    at_once, is_more, is_entered = _FEW, True, False
     while is_more:
         replies = [sftp.read_folder(handle) for _ in range(at_once)]
         for reply in replies:
             yield reply
             batch = reply.names()
             is_more = is_more and bool(batch)
+            is_entered = is_entered or any(name.name == b"." for name in batch)
             found += (name for name in batch if name.name not in (b".", b".."))
         at_once = _MANY
     sftp.close(handle)
+    if not is_entered:
+        looked = sftp.look(os.path.join(path, b"."))
+        yield looked
+        looked.about()
     found.sort()
 
 
@@ -236,6 +245,8 @@ class FarSource:
         except OSError as error:
             self._listing.left.append((folder or b".", str(error.strerror)))
             return
+        if len(where) > _LONGEST:
+            self._listing.left.append((folder, "its path is too long for SFTP to tell all that is in it"))
         rules = next((named for named in found if named.name == IGNORE_FILE), None)
         if self._rules.use_gitignore and rules and stat.S_ISREG(rules.about.st_mode):
             text = bytearray()

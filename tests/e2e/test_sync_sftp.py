@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli.manager import main
-from tests.e2e.test_sync import make_tree, mounted, own, tree
+from remote_kernel.sync.sftp_push import version_path
+from tests.e2e.test_sync import make_tree, mounted, own, tree, wait_for
 from tests.support.relay import Relay
 from tests.support.servers import REMOTE_MARKER, Server
 
@@ -141,6 +143,114 @@ def test_part_of_another_version_is_not_gone_on_with(target: Server, remote_fold
     os.utime(here / "data", (1, 1))
     assert main(words) == 0
     assert whole.read_bytes() == (here / "data").read_bytes()
+
+
+def test_two_pushes_of_one_file_at_a_time_do_not_mix_their_bytes(
+    network: tuple[Relay, Path], remote_folder: Path, ssh_config: Path, tmp_path: Path
+) -> None:
+    relay, slow = network
+    contents = {name: os.urandom(8 << 20) for name in ("first", "second")}
+    for name, content in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").write_bytes(content)
+        os.utime(tmp_path / name / "data", (10**9, 10**9))
+    relay.bytes_per_second = 2 << 20
+
+    def words(name: str, config: Path) -> list[str]:
+        return [
+            "sync",
+            "target",
+            f"{tmp_path}/{name}/",
+            f"remote:{remote_folder}/",
+            "--sftp",
+            "--ssh-config",
+            str(config),
+        ]
+
+    program = [sys.executable, "-m", "remote_kernel", *words("first", slow)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+        wait_for(lambda: any(part.stat().st_size > 1 << 20 for part in remote_folder.glob(".remote_kernel-*")))
+        assert main(words("second", ssh_config)) == 0
+        assert (remote_folder / "data").read_bytes() == contents["second"]
+        relay.bytes_per_second = 0
+        said = first.communicate(timeout=60)[1]
+    assert first.returncode == 63
+    assert "data: what had come of it was taken away: another sync of it may be under way" in said
+    assert (remote_folder / "data").read_bytes() == contents["second"]
+    assert os.listdir(remote_folder) == ["data"]
+
+
+def test_part_of_the_same_version_is_gone_on_with_under_another_name(
+    target: Server, remote_folder: Path, ssh_config: Path, tmp_path: Path
+) -> None:
+    data = os.urandom(12 << 20)
+    (tmp_path / "data").write_bytes(data)
+    words = [
+        "sync",
+        "target",
+        f"{tmp_path}/data",
+        f"remote:{remote_folder}/",
+        "--sftp",
+        "--ssh-config",
+        str(ssh_config),
+    ]
+    version = version_path(b"data", b"%d %d" % (len(data), (tmp_path / "data").stat().st_mtime_ns))
+    first = bytearray(data[: 11 << 20])
+    first[0] ^= 1  # tells whether it was sent again
+    left = [remote_folder / os.fsdecode(version + end) for end in (b"-0123456789abcdef.part", b"-1.part", b".part")]
+    left[0].symlink_to(tmp_path / "elsewhere")
+    left[1].write_bytes(first)
+    left[2].write_bytes(first)
+    own(target, remote_folder)
+    assert main(words) == 0
+    assert (remote_folder / "data").read_bytes() == bytes(first[:1]) + data[1:]
+    assert os.listdir(remote_folder) == ["data"]
+
+
+@pytest.mark.parametrize("kind", ["no entry", "too long"])
+def test_folder_of_which_the_server_does_not_tell_all_keeps_delete_from_deleting(
+    kind: str,
+    target: Server,
+    remote_folder: Path,
+    ssh_config: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (remote_folder / "work/sub").mkdir(parents=True)
+    (remote_folder / "work/sub/kept").write_text("kept")
+    own(target, remote_folder)
+    words = ["sync", "target", f"remote:{remote_folder}/work/", f"{tmp_path}/back", "--sftp", "--delete"]
+    words += ["--ssh-config", str(ssh_config)]
+    assert main(words) == 0
+    if kind == "no entry":
+        (remote_folder / "work/sub").chmod(0o644)
+    else:
+        (tmp_path / "back/gone").touch()
+        make_deep = (
+            "import os, sys\nos.chdir(sys.argv[1])\nfor n in range(30): os.mkdir('d' * 200); os.chdir('d' * 200)"
+        )
+        subprocess.run([sys.executable, "-c", make_deep, str(remote_folder / "work")], check=True)
+        own(target, remote_folder)
+    capfd.readouterr()
+    assert main(words) == 63
+    said = capfd.readouterr().err
+    assert "nothing was deleted, because not all of the source could be read" in said
+    assert ("sub: Permission denied" if kind == "no entry" else "its path is too long for SFTP") in said
+    assert (tmp_path / "back/sub/kept").read_text() == "kept"
+    subprocess.run(["rm", "-rf", str(remote_folder / "work"), str(tmp_path / "back")], check=True)
+
+
+def test_change_in_the_second_of_a_pull_over_sftp_is_seen_by_the_next(
+    target: Server, remote_folder: Path, ssh_config: Path, tmp_path: Path
+) -> None:
+    words = ["sync", "target", f"remote:{remote_folder}/data", f"{tmp_path}/", "--sftp"]
+    words += ["--ssh-config", str(ssh_config)]
+    time.sleep(1 - time.time() % 1)  # so that a quick pull and the change would be in one second
+    for text in ("first", "other"):
+        (remote_folder / "data").write_text(text)
+        own(target, remote_folder)
+        assert main(words) == 0
+        assert (tmp_path / "data").read_text() == text
 
 
 @pytest.mark.parametrize("direction", ["there", "here"])
