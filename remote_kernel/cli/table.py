@@ -8,9 +8,9 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
-from unicodedata import combining, east_asian_width
 
 import typer
+from rich.cells import cell_len
 
 from remote_kernel.cli.edge import say
 from remote_kernel.harmless import harmless
@@ -22,7 +22,7 @@ _READABLE = 12  # characters: a path in shorter pieces is none
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table with these column titles; the first column is never wrapped. A text makes no row but its own."""
     rows = [[harmless(text).replace("\n", "?").replace("\t", " ") for text in row] for row in rows]
-    widths = [max(_cells(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
+    widths = [max(cell_len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
     if not sys.stdout.isatty():
         _print_plain(columns, rows, widths)
     elif _fits(widths, shutil.get_terminal_size().columns):
@@ -49,13 +49,8 @@ def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
     for row in [columns, *rows]:
-        cells = [text + " " * (width - _cells(text)) for text, width in zip(row, widths, strict=True)]
+        cells = [text + " " * (width - cell_len(text)) for text, width in zip(row, widths, strict=True)]
         say("  ".join(cells).rstrip())
-
-
-def _cells(text: str) -> int:
-    """Count the columns that a text takes in a terminal: letters of East Asia take two, accents of their own none."""
-    return sum(2 if east_asian_width(sign) in "WF" else not combining(sign) for sign in text)
 
 
 def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
