@@ -193,6 +193,11 @@ class Life:
         self.process = None
         self._disconnect()
 
+    @property
+    def has_let_go(self) -> bool:
+        """Whether the kernel lives on without this host, which leaves: the next one sees to its cells."""
+        return self.contact is None and not self.is_dead
+
     def _disconnect(self) -> None:
         self.tasks.cancel()
         contact, self.contact = self.contact, None

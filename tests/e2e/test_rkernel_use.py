@@ -94,6 +94,16 @@ def test_code_in_place_of_a_file_is_explained(shared: Rkernel) -> None:
     assert said.status == 2
 
 
+def test_time_that_is_none_is_refused_before_anything_is_sent(shared: Rkernel) -> None:
+    cells = list(shared.place("cells").glob("*.jsonl"))
+    said = shared.exec("1", "--timeout", "10x")
+    assert (said.status, said.err) == (
+        2,
+        "rkernel: '10x' is not a duration; write for example 90, 15m, 24h, 2d or forever\n",
+    )
+    assert list(shared.place("cells").glob("*.jsonl")) == cells
+
+
 def test_session_is_named_with_and_without_the_option(alone: Rkernel) -> None:
     alone.open()
     for words in (("work",), ("-s", "work")):
