@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.client import HostGone, HostHangs, NoSuchSession, Request, Running, Session, StillRunning
+from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
     add_session(parser)
     parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
     add_output(parser)
-    parser.set_defaults(timeout=None)
+    parser.set_defaults(timeout=None, only_looks=True)
 
 
 def tail(options: argparse.Namespace) -> int:
@@ -268,7 +268,7 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
         renderer.close()
         sys.stdout.flush()
         return still_running(session, still, away=away, waits=waits)
-    except HostHangs:
+    except RemoteKernelError:
         renderer.close()
         raise
 
@@ -278,10 +278,11 @@ def follow(
 ) -> Generator[Event, None, None]:
     """Give a cell's events, the last of them Done, and answer its questions.
 
-    Ctrl-C interrupts the cell, and the second one ends the command. Raises StillRunning at the deadline.
+    Ctrl-C interrupts the cell, and the second one ends the command; the first one does where it only looks. Raises
+    StillRunning at the deadline.
     """
     events = iter(running.limit(_left(deadline)))
-    interrupted = False
+    interrupted = getattr(options, "only_looks", False)
     while True:
         try:
             event = next(events)
