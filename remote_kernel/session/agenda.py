@@ -19,12 +19,15 @@ from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
 from remote_kernel.session.events import Answered, Event
 from remote_kernel.session.hindsight import can_tell, learn_end
 from remote_kernel.session.journal import Journal
+from remote_kernel.session.memory import give_back
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.questions import NoAnswer
 from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
 from remote_kernel.session.wire import Message
+
+_MUCH_BYTES = 16 << 20
 
 
 class Agenda:
@@ -197,6 +200,8 @@ class Agenda:
             drop_answers(self._place, cell.number)
         journal = self.journals[cell.number]
         journal.close()
+        if journal.size > _MUCH_BYTES:
+            give_back()
         if journal.is_held:  # the disk is full: it is read from memory as long as this host lives
             self._note(f"no room for the output of cell {cell.number}: {self._place.cells} is on a full disk")
         else:

@@ -20,14 +20,15 @@ IMPATIENT = """\
 from remote_kernel.session import client, connection, opening
 connection.HANG_SECONDS = client.HANG_SECONDS = client._SILENCE_SECONDS = opening._CHECK_SECONDS = 1.0
 """
-# The host is killed when so many lines are on their way to the client, and the last of them is lost with it.
+# The host is killed when so many lines are on their way to the client, and there is a file; the last line is lost.
 KILLS_HOST = """\
-import os, signal
+import os, signal, time
 from remote_kernel.session.connection import Connection
 plain, got = Connection.raw_line, []
 def raw_line(self, deadline):
     got.append(plain(self, deadline))
     if len(got) == {lines}:
+        while not os.path.exists({path!r}): time.sleep(.01)
         os.kill({host}, signal.SIGKILL)
         self._lines.clear()
         self._socket.close()
@@ -140,19 +141,21 @@ def test_tail_shows_what_there_is_and_ends_though_the_host_is_killed_meanwhile(a
     alone.open()
     number = _detached(alone, "import time\nprint('begun', flush=True)\nfor _ in range(6000): time.sleep(.1)")
     alone.wait_running("begun\n")
-    said = _Patched(alone.folder, KILLS_HOST.format(lines=4, host=alone.host().pid))("tail", number)
+    said = _Patched(alone.folder, KILLS_HOST.format(lines=4, path="/", host=alone.host().pid))("tail", number)
     assert (said.status, said.out) == (124, "begun\n"), said
     assert "is still running" in said.err
 
 
 def test_cell_whose_host_is_killed_before_it_says_that_it_has_got_it_runs_once(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
-    stop = tmp_path / "stop"
+    begun, stop = str(tmp_path / "begun"), tmp_path / "stop"
     alone.exec("n = 0")
-    forgetful = _Patched(alone.folder, KILLS_HOST.format(lines=1, host=alone.host().pid))
-    code = f"import os, time\nn += 1\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\nn"
-    command = forgetful.start("exec", "-c", code)
-    alone.wait_running()
+    host = alone.host()
+    forgetful = _Patched(alone.folder, KILLS_HOST.format(lines=1, path=begun, host=host.pid))
+    code = f"import os, time\nn += 1\nopen({begun!r}, 'w').close()\n"
+    command = forgetful.start("exec", "-c", f"{code}while not os.path.exists({str(stop)!r}): time.sleep(.05)\nn")
+    wait_ended([host], 60)
+    assert wait_until(lambda: alone.status()["running"])
     stop.touch()
     said = finish(command)
     assert (said.status, said.out) == (0, "1\n"), said
