@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.client import HostGone, HostHangs, NoSuchSession, Request, Running, Session, StillRunning
+from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
@@ -64,12 +64,19 @@ def _characters(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    """Read `--timeout`, before anything is sent. Raises UsageError."""
+    from remote_kernel.options import parse_duration
+
+    return parse_duration(text)
+
+
 def add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add `--timeout`."""
     parser.add_argument(
         "--timeout",
         metavar="TIME",
-        default="",
+        type=_seconds,
         help="stop waiting after this time, e.g. 100 or 5m; the cell goes on, and the exit status is 124",
     )
 
@@ -217,7 +224,7 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
     add_session(parser)
     parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
     add_output(parser)
-    parser.set_defaults(timeout="")
+    parser.set_defaults(timeout=None, only_looks=True)
 
 
 def tail(options: argparse.Namespace) -> int:
@@ -261,7 +268,7 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
         renderer.close()
         sys.stdout.flush()
         return still_running(session, still, away=away, waits=waits)
-    except HostHangs:
+    except RemoteKernelError:
         renderer.close()
         raise
 
@@ -271,18 +278,19 @@ def follow(
 ) -> Generator[Event, None, None]:
     """Give a cell's events, the last of them Done, and answer its questions.
 
-    Ctrl-C interrupts the cell, and the second one ends the command. Raises StillRunning at the deadline.
+    Ctrl-C interrupts the cell, and the second one ends the command; the first one does where it only looks. Raises
+    StillRunning at the deadline.
     """
     events = iter(running.limit(_left(deadline)))
-    interrupted = False
+    interrupted = getattr(options, "only_looks", False)
     while True:
         try:
             event = next(events)
-            if isinstance(event, InputWanted) and getattr(options, "stdin", False):
-                running.answer(_ask(event))  # Ctrl-C and Ctrl-D there mean the cell
             yield event
             if isinstance(event, Done):
                 return
+            if isinstance(event, InputWanted) and getattr(options, "stdin", False):
+                running.answer(_ask(event))  # Ctrl-C and Ctrl-D there mean the cell
         except KeyboardInterrupt:
             if interrupted:
                 raise
@@ -292,7 +300,7 @@ def follow(
             running = session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS)
             events = iter(running)
         except HostGone:  # killed, or replaced: the cell goes on, and the next host knows of it
-            running = _follow_again(session, running).limit(_left(deadline))
+            running = _follow_again(running)
             events = iter(running)
 
 
@@ -313,21 +321,17 @@ def shown(renderer: Renderer, events: Generator[Event, None, None]) -> Iterator[
 
 def deadline_of(options: argparse.Namespace) -> float | None:
     """Give the monotonic time at which a command stops waiting; None for never."""
-    if not options.timeout:
-        return None
-    from remote_kernel.options import parse_duration
-
-    return time.monotonic() + parse_duration(options.timeout)
+    return None if options.timeout is None else time.monotonic() + options.timeout
 
 
 def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _follow_again(session: Session, running: Running) -> Running:
+def _follow_again(running: Running) -> Running:
     """Follow the cell through the session's next host."""
     try:
-        return session.follow(running.cell, running.next)
+        return running.again()
     except NoSuchSession as error:
         raise SessionClosed(f"cell {running.cell} is lost: the session was closed", "see 'rkernel ls'") from error
 

@@ -13,16 +13,21 @@ from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.answers import drop_answers, keep_answers, kept_answers
+from remote_kernel.session.askers import Askers
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
 from remote_kernel.session.events import Answered, Event
 from remote_kernel.session.hindsight import can_tell, learn_end
 from remote_kernel.session.journal import Journal
+from remote_kernel.session.memory import give_back
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
+from remote_kernel.session.questions import NoAnswer
 from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
 from remote_kernel.session.wire import Message
+
+_MUCH_BYTES = 16 << 20
 
 
 class Agenda:
@@ -32,6 +37,7 @@ class Agenda:
         self, place: Place, engine: Engine, past: Past, notebook: Recording, note: Callable[[str], None]
     ) -> None:
         self.past = past
+        self.askers = Askers(engine)
         self.queue: list[Cell] = []
         self.running: Cell | None = None
         self.cells: dict[str, Cell] = {}
@@ -39,6 +45,7 @@ class Agenda:
         self._place, self._engine, self._notebook, self._note = place, engine, notebook, note
         self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
         self._work = asyncio.Event()
+        self._unsent_beside: list[Cell] = []
         self._tasks = Tasks(note)
 
     # -- what an earlier host has left
@@ -56,9 +63,12 @@ class Agenda:
             cell.side, cell.only = queued.side, queued.only
             if answers := kept_answers(self._place, queued.cell):
                 got = sum(isinstance(event, Answered) for event in self.past.events(queued.cell))
-                cell.answers, cell.allow_stdin = answers[got:], True
-            if not left.was_sent and not cell.side:
-                self._append(cell)
+                cell.answers = answers[got:]
+            cell.asks, cell.allow_stdin = queued.asks, queued.asks or bool(answers)
+            if cell.asks:
+                self._tasks.spawn(self.askers.see_return(cell))
+            if not left.was_sent:
+                (self._unsent_beside if cell.side else self.queue).append(cell)
                 continue
             cell.missed = "the session's host ended while it ran: a part of its output may be missing"
             self._engine.expect(cell)
@@ -68,9 +78,11 @@ class Agenda:
         return sent
 
     def follow_up(self, left: Iterable[Cell]) -> None:
-        """Follow what `take_up` gave, once the kernel is found."""
+        """Follow what `take_up` gave, once the kernel is found, and run what was to run beside it."""
         following = [(cell, self._tasks.spawn(self._see_to_its_end(cell))) for cell in left]
         self._left = [task for cell, task in following if not cell.side]
+        for cell in self._unsent_beside:
+            self._tasks.spawn(self._run(cell))
 
     async def _see_to_its_end(self, cell: Cell) -> None:
         """Follow a cell that may have ended unseen: once the kernel answers something later in its place, it has."""
@@ -78,6 +90,8 @@ class Agenda:
         asking = asyncio.ensure_future(self._see_it_over(cell))
         await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()
+        if self._engine.life.has_let_go:
+            return
         trouble = self._engine.life.trouble
         cell.finish("lost", trouble or "it is not known how it ended; the kernel and its variables are there")
         await following
@@ -131,7 +145,8 @@ class Agenda:
         elif cell.side:
             self._tasks.spawn(self._run(cell))
         else:
-            self._append(cell)
+            self.queue.append(cell)
+            self._work.set()
         return number
 
     def _new_cell(self, number: str, code: str, author: str, key: str, past: Iterable[Event] = ()) -> Cell:
@@ -144,10 +159,6 @@ class Agenda:
         cell.record(journal)
         self.cells[number] = cell
         return cell
-
-    def _append(self, cell: Cell) -> None:
-        self.queue.append(cell)
-        self._work.set()
 
     async def run(self) -> None:
         """Run the cells that wait, one after the other, for ever."""
@@ -166,7 +177,11 @@ class Agenda:
     async def _run(self, cell: Cell) -> None:
         try:
             await self._engine.execute(cell)
+        except NoAnswer as error:
+            cell.finish("aborted", f"it never ran: {error}")
         except RemoteKernelError as error:
+            if self._engine.life.has_let_go:
+                return
             cell.finish("lost", str(error))
         self.forget(cell)
 
@@ -185,6 +200,8 @@ class Agenda:
             drop_answers(self._place, cell.number)
         journal = self.journals[cell.number]
         journal.close()
+        if journal.size > _MUCH_BYTES:
+            give_back()
         if journal.is_held:  # the disk is full: it is read from memory as long as this host lives
             self._note(f"no room for the output of cell {cell.number}: {self._place.cells} is on a full disk")
         else:

@@ -59,6 +59,7 @@ class Cell:
         self.side = False  # runs beside the others
         self.asks = False  # whether somebody is there to be asked
         self.wants_input = False
+        self._prompt = ""  # of what it wants
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
@@ -89,6 +90,8 @@ class Cell:
         elif isinstance(event, (Away, Back)):
             self._is_away = isinstance(event, Away)
             self._away_for = event.reason if isinstance(event, Away) else ""
+        elif isinstance(event, (InputWanted, Answered)):
+            self.wants_input, self._prompt = isinstance(event, InputWanted), event.prompt
         self.tell(event)
 
     def see_presence(self, now: Presence) -> None:
@@ -102,7 +105,8 @@ class Cell:
 
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
-        self.tell(Queued(self.number, time.time(), ahead, self.code, self.author, self.key, self.side, self.only))
+        now = time.time()
+        self.tell(Queued(self.number, now, ahead, self.code, self.author, self.key, self.side, self.only, self.asks))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
@@ -137,9 +141,15 @@ class Cell:
         if self.answers:
             self.tell(Answered(prompt))
             return self.answers.pop(0)
-        self.wants_input = True
+        self.wants_input, self._prompt = True, prompt
         self.tell(InputWanted(prompt, password))
         return None
+
+    def see_answer(self) -> None:
+        """Take note that the kernel gets the line that somebody was asked for."""
+        if self.wants_input:
+            self.wants_input = False
+            self.tell(Answered(self._prompt))
 
     def take_reply(self, message: Message) -> None:
         """Take the execute_reply."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.connection import HANG_SECONDS, Connection, HostGone, HostHangs
 from remote_kernel.session.ending import read_done
-from remote_kernel.session.events import VERSION, Done, Event, InputWanted, Queued, from_fields
+from remote_kernel.session.events import VERSION, Answered, Done, Event, InputWanted, Queued, from_fields
 from remote_kernel.session.place import Place
 
 # For how long a host may be at what takes it longer than an answer: a kernel's start, its end, three interrupts.
@@ -71,7 +71,7 @@ class Running:
     `cell` is its number, known from the start; `next` the byte of its journal to read on from after the last event.
     """
 
-    def __init__(self, connection: Connection, session: Session, next_byte: int = 0) -> None:
+    def __init__(self, connection: Connection, session: Session, next_byte: int = 0, *, asks: bool = False) -> None:
         """Made by `Session`."""
         try:
             fields = connection.line()
@@ -82,8 +82,9 @@ class Running:
         self.generation = int(fields["host"]["generation"])
         self.version = str(fields["host"]["version"])
         self.next = next_byte
-        self._connection, self._session = connection, session
+        self._connection, self._session, self._asks = connection, session, asks
         self._deadline = self._end = float("inf")
+        self._answer: str | None = None  # until the cell has got it
 
     def limit(self, seconds: float | None) -> Running:
         """Let the iteration raise StillRunning when it has lasted that long from now; None for no limit.
@@ -97,6 +98,21 @@ class Running:
         """Let the iteration give what is in the journal now, however long that takes, and then raise StillRunning."""
         self._end = os.path.getsize(self._session.place.journal(self.cell))
         return self
+
+    def again(self) -> Running:
+        """Follow the cell through the session's next host, from where this has got to and with the same limits.
+
+        For after HostGone: the cell goes on. An answer that the cell has not got is given again. Raises NoSuchSession
+        where the session was closed.
+        """
+        return self._session._patiently(self._once_more)
+
+    def _once_more(self) -> Running:
+        running = self._session.follow(self.cell, self.next, asks=self._asks)
+        running._deadline = self._deadline
+        if self._answer is not None:
+            running.answer(self._answer)
+        return running if self._end == float("inf") else running.so_far()
 
     def _has_ended(self) -> bool:
         try:
@@ -119,6 +135,8 @@ class Running:
                     continue
                 event = from_fields(json.loads(raw))
                 self.next += len(raw)
+                if isinstance(event, Answered):
+                    self._answer = None
                 if event is not None:
                     yield event
                 if isinstance(event, Done):
@@ -129,6 +147,7 @@ class Running:
 
     def answer(self, text: str) -> None:
         """Answer an InputWanted: one line, without its end."""
+        self._answer = text
         self._connection.send({"do": "answer", "text": text})
 
     def close(self) -> None:
@@ -163,14 +182,21 @@ class Session:
         return session
 
     def execute(self, request: Request | str) -> Running:
-        """Have a cell run, and give what follows it. The cell runs whether or not anybody reads on."""
-        wanted = Request(request) if isinstance(request, str) else request
-        return Running(self._ask({"do": "execute", **wanted._asdict()}), self)
+        """Have a cell run, and give what follows it. The cell runs whether or not anybody reads on.
 
-    def follow(self, cell: str, since: int = 0) -> Running:
-        """Follow a cell that was sent before, from a byte of its journal on; an ended one gives its events at once."""
-        request = {"do": "follow", "cell": cell, "since": since}
-        return self._patiently(lambda: Running(self._ask(request), self, since))
+        One without a key gets one: a host may end when it has the request, and before it says so.
+        """
+        wanted = Request(request) if isinstance(request, str) else request
+        fields = {"do": "execute", **wanted._asdict(), "key": wanted.key or os.urandom(8).hex()}
+        return self._patiently(lambda: Running(self._ask(fields), self, asks=wanted.asks))
+
+    def follow(self, cell: str, since: int = 0, *, asks: bool = False) -> Running:
+        """Follow a cell that was sent before, from a byte of its journal on; an ended one gives its events at once.
+
+        `asks` as in its request: this client is there to be asked.
+        """
+        request = {"do": "follow", "cell": cell, "since": since, "asks": asks}
+        return self._patiently(lambda: Running(self._ask(request), self, since, asks=asks))
 
     def ask(self, do: str, **fields: object) -> Any:
         """Ask the host something: `status`, `interrupt`, `restart`, `variables`, `inspect`, `complete`. See host.py.

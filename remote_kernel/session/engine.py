@@ -47,6 +47,8 @@ class Engine:
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
             await self._hold(cell)
+        if self.life.has_let_go:  # the next host runs the cell
+            await cell.done
         if cell.done.done():
             return
         life = self.life
@@ -60,9 +62,9 @@ class Engine:
             return
         cell.generation = life.record.generation
         self._look_at_presence()  # before this cell is among those that are told of a change
-        self.expect(cell)
         if cell.side:
             cell.way = await life.reach().beside(life.info)
+        self.expect(cell)
         if cell.way[0] == "control":
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
@@ -71,8 +73,11 @@ class Engine:
         cell.send()
         if now := life.presence():
             cell.see_presence(now)
-        await self._send(cell)
-        await self.follow(cell)
+        try:
+            await self._send(cell)
+            await self.follow(cell)
+        finally:
+            self._cells.pop(cell.request, None)
 
     async def _send(self, cell: Cell) -> None:
         content = {
@@ -109,8 +114,6 @@ class Engine:
         finally:
             asking.cancel()
             self._held.remove(cell)
-        if self.life.contact is None and not self.life.is_dead:  # this host leaves: the next one runs the cell
-            await cell.done
 
     def take_back(self, cell: Cell) -> bool:
         """End a cell that waits here for another front end's to end; false where it does not."""
@@ -234,8 +237,8 @@ class Engine:
 
     async def answer_input(self, cell: Cell, text: str) -> None:
         """Give a cell the line that it has asked for."""
-        cell.wants_input = False
         await self.life.reach().wire.send("stdin", "input_reply", {"value": text})
+        cell.see_answer()  # not before: the next host would take it for answered, and the cell would wait for ever
 
     def take_input(self, message: Message) -> None:
         """Take a request for a line of text."""
@@ -245,9 +248,9 @@ class Engine:
             if answer is not None:
                 self.life.tasks.spawn(self.answer_input(cell, answer))
             elif not cell.asks:
-                self.life.tasks.spawn(self._refuse_input(cell))
+                self.life.tasks.spawn(self.refuse_input(cell))
 
-    async def _refuse_input(self, cell: Cell) -> None:
+    async def refuse_input(self, cell: Cell) -> None:
         """Stop a cell that wants input when there is nobody to ask (any longer); it ends as `input`."""
         if cell.side:
             await self.answer_input(cell, "")  # nothing else gets it out of there

@@ -34,6 +34,7 @@ class Queued(NamedTuple):
 
     `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
     true for one that runs beside the others. `only` is the only kernel of the session that it may run in, 0 for any.
+    `asks` is true where a client is there to be asked for what input() gets.
     """
 
     cell: str
@@ -44,6 +45,7 @@ class Queued(NamedTuple):
     key: str = ""
     side: bool = False
     only: int = 0
+    asks: bool = False
 
 
 class Sent(NamedTuple):
@@ -109,7 +111,7 @@ class InputWanted(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """The cell has asked for a line of text, and got the next of those that came with it."""
+    """The cell has asked for a line of text, and got it: from a client, or the next of those that came with it."""
 
     prompt: str
 

@@ -78,6 +78,11 @@ class Journal:
         return "; ".join(filter(None, (lost, left_out)))
 
     @property
+    def size(self) -> int:
+        """How many bytes of it are on the disk."""
+        return self._size
+
+    @property
     def is_held(self) -> bool:
         """Whether a part of it is in memory only."""
         return bool(self._held)

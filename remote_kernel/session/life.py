@@ -77,9 +77,8 @@ class Life:
             raise KernelDied(f"cannot start '{self.record.kernelspec}': {error}", "see 'remote_kernel list'") from error
         self._save(pid=self.process.pid, born=self.process.born, connection_file=self._place.connection_file)
         self.process.go()
-        contact = self._connect(is_new=True)
         try:
-            await self._wait_ready(self.process, contact)
+            await self._wait_ready(self.process, self._connect(is_new=True))
         except BaseException:
             await self.end()
             self._save(pid=0, born="")  # there never was a kernel
@@ -192,6 +191,11 @@ class Life:
         """Let go of the kernel, which lives on."""
         self.process = None
         self._disconnect()
+
+    @property
+    def has_let_go(self) -> bool:
+        """Whether the kernel lives on without this host, which leaves: the next one sees to its cells."""
+        return self.contact is None and not self.is_dead
 
     def _disconnect(self) -> None:
         self.tasks.cancel()

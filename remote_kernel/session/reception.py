@@ -6,7 +6,8 @@ A client sends one line of JSON, `{"protocol": 1, "do": ..., ...}`, and gets lin
     everything else       {"answer": ...}
     what cannot be done   {"problem": {"error": class, "message": ..., "hint": ..., "status": ...}}
 
-While a cell waits for input, `{"do": "answer", "text": ...}` on the connection that follows it answers.
+While a cell waits for input, `{"do": "answer", "text": ...}` answers, on a connection that follows it with
+`"asks": true`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from remote_kernel.session.events import VERSION
 from remote_kernel.session.journal import is_place
 from remote_kernel.session.place import Place
 from remote_kernel.session.requests import Requests
+from remote_kernel.session.tasks import Tasks
 
 _LINE_BYTES = 1 << 31
 
@@ -37,6 +39,7 @@ class Reception:
         self, place: Place, engine: Engine, agenda: Agenda, requests: Requests, note: Callable[[str], None]
     ) -> None:
         self._place, self._engine, self._agenda, self._requests, self._note = place, engine, agenda, requests, note
+        self._tasks = Tasks(note)
         self._server: asyncio.AbstractServer | None = None
 
     async def open(self) -> None:
@@ -80,15 +83,14 @@ class Reception:
         do = str(fields.get("do"))
         if do in ("execute", "follow"):
             number = self._agenda.take(fields) if do == "execute" else str(fields["cell"])
-            answers = do == "execute" and bool(fields.get("asks"))
-            await self._follow(number, int(fields.get("since") or 0), reader if answers else None, writer)
+            await self._follow(number, int(fields.get("since") or 0), reader if fields.get("asks") else None, writer)
         else:
             _send(writer, answer=await self._requests.answer(do, fields))
 
     async def _follow(
         self, number: str, since: int, reader: asyncio.StreamReader | None, writer: asyncio.StreamWriter
     ) -> None:
-        """Send a cell's events from a byte of its journal on; `reader` is given where its client answers input()."""
+        """Send a cell's events from a byte of its journal on; `reader` is given where its client can be asked."""
         path = self._place.journal(number)
         journal = self._agenda.journals.get(number)
         if journal is None:
@@ -106,27 +108,11 @@ class Reception:
                     writer.write(piece)
                     await writer.drain()
             return
-        listening = asyncio.ensure_future(self._listen(number, reader)) if reader else None
-        try:
-            async for piece in journal.follow(since):
-                writer.write(piece)
-                await writer.drain()
-        finally:
-            if listening:
-                listening.cancel()
-
-    async def _listen(self, number: str, reader: asyncio.StreamReader) -> None:
-        """Take the answers to input() from the client that sent the cell; when it leaves, there is nobody to ask."""
-        cell = self._agenda.cells.get(number)
-        with contextlib.suppress(ValueError, KeyError, ConnectionError):
-            while line := await reader.readline():
-                text = str(json.loads(line)["text"])
-                if cell and cell.wants_input:
-                    await self._engine.answer_input(cell, text)
-        if cell and cell.asks:
-            cell.asks = False
-            if cell.wants_input:
-                await self._engine.interrupt(cell)
+        if reader and (cell := self._agenda.cells.get(number)):
+            self._tasks.spawn(self._agenda.askers.listen(cell, reader))  # until the client leaves
+        async for piece in journal.follow(since):
+            writer.write(piece)
+            await writer.drain()
 
 
 def _send(writer: asyncio.StreamWriter, **fields: object) -> None:

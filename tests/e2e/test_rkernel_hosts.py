@@ -20,6 +20,22 @@ IMPATIENT = """\
 from remote_kernel.session import client, connection, opening
 connection.HANG_SECONDS = client.HANG_SECONDS = client._SILENCE_SECONDS = opening._CHECK_SECONDS = 1.0
 """
+# The host is killed when so many lines are on their way to the client, and there is a file; the last line is lost.
+KILLS_HOST = """\
+import os, signal, time
+from remote_kernel.session.connection import Connection
+plain, got = Connection.raw_line, []
+def raw_line(self, deadline):
+    got.append(plain(self, deadline))
+    if len(got) == {lines}:
+        while not os.path.exists({path!r}): time.sleep(.01)
+        os.kill({host}, signal.SIGKILL)
+        self._lines.clear()
+        self._socket.close()
+        return plain(self, deadline)
+    return got[-1]
+Connection.raw_line = raw_line
+"""
 COUNT = """\
 import time
 for i in range({}):
@@ -121,6 +137,57 @@ def test_answers_go_to_the_next_host(alone: Rkernel, tmp_path: Path) -> None:
     assert "three" not in alone("wait", "--jsonl").out.replace("three!", "")
 
 
+def test_tail_shows_what_there_is_and_ends_though_the_host_is_killed_meanwhile(alone: Rkernel) -> None:
+    alone.open()
+    number = _detached(alone, "import time\nprint('begun', flush=True)\nfor _ in range(6000): time.sleep(.1)")
+    alone.wait_running("begun\n")
+    said = _Patched(alone.folder, KILLS_HOST.format(lines=4, path="/", host=alone.host().pid))("tail", number)
+    assert (said.status, said.out) == (124, "begun\n"), said
+    assert "is still running" in said.err
+
+
+def test_cell_whose_host_is_killed_before_it_says_that_it_has_got_it_runs_once(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    begun, stop = str(tmp_path / "begun"), tmp_path / "stop"
+    alone.exec("n = 0")
+    host = alone.host()
+    forgetful = _Patched(alone.folder, KILLS_HOST.format(lines=1, path=begun, host=host.pid))
+    code = f"import os, time\nn += 1\nopen({begun!r}, 'w').close()\n"
+    command = forgetful.start("exec", "-c", f"{code}while not os.path.exists({str(stop)!r}): time.sleep(.05)\nn")
+    wait_ended([host], 60)
+    assert wait_until(lambda: alone.status()["running"])
+    stop.touch()
+    said = finish(command)
+    assert (said.status, said.out) == (0, "1\n"), said
+    assert alone.exec("n").out == "1\n"
+
+
+def test_question_is_answered_after_the_host_was_replaced(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop = tmp_path / "stop"
+    wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    code = f"print('hello ' + input('who? '))\n{wait}print('bye ' + input('and you? '))"
+    with (
+        terminal(alone, "exec", "--stdin", "-c", code) as shown,
+        terminal(alone, "exec", "--stdin", "-c", "input('last? ') + '!'") as queued,
+    ):
+        shown.expect("who? ")
+        assert wait_until(lambda: alone.status()["queued"])
+        assert alone("refresh").status == 0  # while somebody is typing
+        shown.type("me\n")
+        shown.expect("hello me")
+        assert alone("refresh").status == 0  # before the next question
+        stop.touch()
+        shown.expect("and you? ")
+        shown.type("too\n")
+        shown.expect("bye too")
+        assert shown.end() == 0
+        queued.expect("last? ")
+        queued.type("it\n")
+        queued.expect("'it!'")
+        assert queued.end() == 0
+
+
 def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop = tmp_path / "stop"
@@ -137,6 +204,22 @@ def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path
     assert said.status == 0
     assert said.out == "begun\nthe end\n"
     assert alone.kernel() == kernel
+
+
+def test_refresh_leaves_a_cell_to_the_next_host_that_an_earlier_one_has_left_already(
+    alone: Rkernel, tmp_path: Path
+) -> None:
+    alone.open()
+    stop = tmp_path / "stop"
+    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    command = alone.start("exec", "-c", wait + "print('the end')")
+    alone.wait_running("begun\n")
+    for _ in range(2):
+        assert alone("refresh").status == 0
+    assert alone.status()["running"]
+    stop.touch()
+    said = finish(command)
+    assert (said.status, said.out) == (0, "begun\nthe end\n"), said
 
 
 def test_refresh_loses_no_cell_that_runs_beside_another(alone: Rkernel, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -55,6 +56,15 @@ def test_large_image_is_a_file(shared: Rkernel, size: int) -> None:
     (path,) = set(shared.place("files").glob("*.png")) - known
     assert str(path) in said.out
     assert path.stat().st_size == size + 8
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives back what it likes")
+def test_memory_of_much_output_is_given_back(alone: Rkernel) -> None:
+    alone.open()
+    host = alone.host()
+    before = host.memory_info().rss
+    assert alone.exec("for _ in range(2000): print('x' * 100_000, flush=True)", "--budget", "100").status == 0
+    assert wait_until(lambda: host.memory_info().rss - before < 40 << 20), host.memory_info().rss - before
 
 
 def test_binary_buffers_disturb_nobody(shared: Rkernel) -> None:

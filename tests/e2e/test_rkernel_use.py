@@ -94,6 +94,29 @@ def test_code_in_place_of_a_file_is_explained(shared: Rkernel) -> None:
     assert said.status == 2
 
 
+def test_interrupt_key_ends_a_look_and_leaves_the_cell_alone(shared: Rkernel) -> None:
+    code = "import time\nfor _ in range(400): print('x' * 50_000, flush=True)\nprint('all')\ntime.sleep(60)"
+    number = json.loads(shared.exec(code, "--detach", "--json").out)["cell"]
+    assert shared.wait_running("all") == number
+    with terminal(shared, "tail", number) as shown:
+        shown.expect("x")
+        shown.type("\x03")
+        assert shown.end() == 130
+    assert "interrupting" not in shown.seen
+    assert shared.status()["running"]["cell"] == number
+    assert shared("interrupt").status == 0
+
+
+def test_time_that_is_none_is_refused_before_anything_is_sent(shared: Rkernel) -> None:
+    cells = list(shared.place("cells").glob("*.jsonl"))
+    said = shared.exec("1", "--timeout", "10x")
+    assert (said.status, said.err) == (
+        2,
+        "rkernel: '10x' is not a duration; write for example 90, 15m, 24h, 2d or forever\n",
+    )
+    assert list(shared.place("cells").glob("*.jsonl")) == cells
+
+
 def test_session_is_named_with_and_without_the_option(alone: Rkernel) -> None:
     alone.open()
     for words in (("work",), ("-s", "work")):

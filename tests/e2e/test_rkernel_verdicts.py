@@ -223,6 +223,13 @@ def test_input_asks_in_the_terminal(shared: Rkernel) -> None:
     assert shared("exec", "--stdin", "-c", "input()").status == 2
 
 
+def test_question_beside_other_cells_is_not_waited_for_when_its_client_is_killed(shared: Rkernel) -> None:
+    with terminal(shared, "exec", "--stdin", "--side", "-c", "'got ' + input('who? ')") as shown:
+        shown.expect("who? ")
+    newest = max(int(path.stem) for path in shared.place("cells").glob("*.jsonl"))
+    assert shared("wait", str(newest)).out == "'got '\n"  # an empty line: nothing else ends it
+
+
 def test_somebody_who_only_looks_leaves_the_question_alone(shared: Rkernel) -> None:
     with terminal(shared, "exec", "--stdin", "-c", "print('hello ' + input('who? '))") as shown:
         shown.expect("who? ")

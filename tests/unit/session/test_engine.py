@@ -16,10 +16,12 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 
 from remote_kernel.session import engine as engine_module
 from remote_kernel.session.cell import Cell
+from remote_kernel.session.contact import Contact
 from remote_kernel.session.engine import CellWaits, Engine
 from remote_kernel.session.events import Done, Event, Line, Sent, Stream
 from remote_kernel.session.foreign import Foreign
 from remote_kernel.session.place import Place
+from remote_kernel.session.questions import NoAnswer
 from remote_kernel.session.record import Record
 from tests.support.relay import Address, Relay
 
@@ -258,6 +260,25 @@ def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
             await running
             assert cell.done.result().verdict == "interrupted"
             assert (await run(engine, "print(ended)"))[0].text == "by itself\n"
+
+    go(work)
+
+
+def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_seems_busy(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def beside(contact: Contact, info: dict[str, Any]) -> tuple[str, str]:
+        raise NoAnswer("the kernel did not answer")
+
+    async def work() -> None:
+        async with attach() as engine:
+            cell, events = new_cell("1")
+            cell.side = True
+            monkeypatch.setattr(Contact, "beside", beside)
+            with pytest.raises(NoAnswer):
+                await engine.execute(cell)
+            assert not any(isinstance(event, Sent) for event in events)
+            assert not engine.is_busy
 
     go(work)
 

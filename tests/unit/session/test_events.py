@@ -10,7 +10,7 @@ from remote_kernel.session import events
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Queued, Started, Stream, Update
 
 EXAMPLES: list[Event] = [
-    Queued("7", 1.5, ahead=2),
+    Queued("7", 1.5, ahead=2, asks=True),
     Started(1.75, execution_count=3, generation=2),
     Stream("stdout", "a\r\x1b[1mb\n\ud83d"),
     Display({"text/plain": "1", "image/png": "iVBOR"}, {"isolated": True}, id="d1", result=True),
