@@ -11,8 +11,8 @@ A kernel that was resumed is kept from then on. Who may end the kernel, and what
 - the launcher says `bye` (SIGTERM or SIGHUP from its front end): at once; kept, it lives on without that launcher;
 - the launcher is gone (end of input while our output is healthy): after LAUNCHER_GRACE_SECONDS; kept: as above;
 - the SSH session is gone (end of input and, a moment later, nobody reads our output and its sshd has ended):
-  after `linger` seconds without a launcher, but a launcher that never heard of the start has given up: as above;
-  kept, it lives on;
+  after `linger` seconds without a launcher; kept, it lives on;
+- a launcher that never heard of the start has given up or tries another: after LAUNCHER_GRACE_SECONDS, kept or not;
 - `stop` through the socket: at once;
 - the kernel itself ends: its status and the last of its stderr wait for each launcher, `linger` seconds at most.
 
@@ -55,6 +55,7 @@ from remote_kernel.visitor import POLL_SECONDS, Owner, Visitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from remote_kernel.link import Stream
@@ -120,25 +121,29 @@ class Agent(Owner):
         self._reactor.on_signal(signal.SIGCHLD, self._child_changed)
         self._reactor.on_signal(signal.SIGHUP, lambda: None)  # ignored by a handler: SIG_IGN would be the kernel's too
         self._receive(self._settings.link).serve(session, marker)
-        try:
-            self._folder = make_folder(self._settings.folder, self._settings.id, self._settings.connection)
-        except StartError as error:
-            self._fail(error)
-        else:
-            self._warning = outlive_logout(self._settings.id)
-            self._guard = Guard(self._folder)
-            self._listen()
-            self._start()
+        self._start(self._prepare)
         self._reactor.run()
         self._clean_up()
 
+    def _prepare(self) -> None:
+        self._folder = make_folder(self._settings.folder, self._settings.id, self._settings.connection)
+        self._warning = outlive_logout(self._settings.id)
+        self._guard = Guard(self._folder)
+        self._listen()
+        self._start_kernel()
+
     # -- the kernel
 
-    def _start(self) -> None:
+    def _start(self, begin: Callable[[], None]) -> None:
+        """Begin, or tell the launchers why that cannot be."""
         try:
-            self._start_kernel()
+            begin()
         except StartError as error:
             self._fail(error)
+        except OSError as error:  # no process, descriptor or room to spare
+            reason = (error.strerror or str(error)).lower()
+            hint = "see what uses that host up, and its limits: 'ulimit -a' there, and 'df'"
+            self._fail(StartError("KernelDied", f"a kernel cannot be started on {hostname()}: {reason}", hint))
 
     def _start_kernel(self) -> None:
         command = Command(self._settings, os.path.join(self._folder, CONNECTION_FILE))
@@ -253,7 +258,9 @@ class Agent(Owner):
         visitor.expect(NEWS_SECONDS if linger is None else linger, lambda: self.left(visitor), "the kernel has ended")
 
     def _give_up(self, visitor: Visitor, why: str) -> None:
-        if self._keep or self._status is not None:
+        # A kept kernel is its front end's or somebody's who resumed it, not of an attempt that has failed.
+        is_wanted = visitor.heard or visitor.identity != self._settings.link or len(self._visitors) > 1
+        if (self._keep and is_wanted) or self._status is not None:
             self.left(visitor)
         else:
             self._end(why)
@@ -298,7 +305,10 @@ class Agent(Owner):
     def _answer(self, connection: socket.socket, request: dict[str, Any], fds: list[int]) -> bool:
         """Do what a request says; true when it took over the connection and the descriptors."""
         do = request["do"]
-        if do == "attach" and len(fds) == 3 and request["version"] == PROTOCOL_VERSION:
+        if do == "attach" and request["version"] == PROTOCOL_VERSION:
+            if len(fds) != 3:
+                connection.sendall(json.dumps(self._shortage()).encode())
+                return False
             visitor = self._visitors.get(request["link"])
             if visitor is None:
                 if not request["resume"] or self._status is not None:
@@ -317,7 +327,10 @@ class Agent(Owner):
         if do == "logs":
             state["logs"] = [output.tail.decode("utf-8", "replace") for output in self._outputs]
             state["diary"] = self._diary.text
-        connection.sendall(json.dumps(state).encode())
+        try:
+            connection.sendall(json.dumps(state).encode())
+        except OSError:
+            pass  # who asks has waited long enough and left; what is to be done is done
         if do == "stop":
             self._end("it was stopped")
         elif do == "bye" and not self._keep:  # of a launcher that had to go before it could say so itself
@@ -337,6 +350,12 @@ class Agent(Owner):
             visitor.join(self._ports)
             visitor.tell("ready", seconds=0.0)
         return visitor
+
+    def _shortage(self) -> dict[str, object]:
+        message = (
+            f"the agent of kernel {self._settings.id} on {hostname()} has no descriptor left for another connection"
+        )
+        return {"error": "RemoteError", "message": message, "hint": "close some of what is connected to the kernel"}
 
     def _refusal(self) -> dict[str, object]:
         if self._status is not None:
@@ -380,8 +399,12 @@ class Agent(Owner):
         self._why = self._why or why
         if self._kernel:
             self._kernel.signal(signal.SIGTERM)
-            sid = self._kernel.pid
-            self._reactor.call_later(TERMINATE_SECONDS, lambda: kill_session(sid))
+            self._reactor.call_later(TERMINATE_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        assert self._kernel
+        if self._kernel.status() is None:  # else its number may be another's by now
+            kill_session(self._kernel.pid)
 
     def _child_changed(self) -> None:
         if self._kernel is None or self._status is not None:
@@ -390,11 +413,13 @@ class Agent(Owner):
         if status is None:
             return
         kill_session(self._kernel.pid)
+        assert self._guard
+        self._guard.watch(0)
         for output in self._outputs:
             output.stop()
         if self._lost_a_port(status):
             self._kernel.close()
-            self._start()
+            self._start(self._start_kernel)
             return
         self._status = status
         news = {

@@ -41,7 +41,7 @@ SHIPPED = {
         ),
         *("sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver", "sync.far"),
     ),
-    "tunnel": ("pace", "spool", "link", "reactor", "sockets", "tunnel"),
+    "forward": ("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "tunnel", "forward_far"),
     "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }

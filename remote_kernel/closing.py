@@ -127,5 +127,5 @@ class ControlSocket(SocketSink):
             return "", False
         try:
             return str(json.loads(header)["msg_type"]), bool(json.loads(content).get("restart"))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "", False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from contextlib import suppress
 
 from remote_kernel.channels import KernelPorts
 from remote_kernel.reactor import READ, Reactor
@@ -80,7 +81,8 @@ class Diary:
         if self._greeted < len(GREETING):
             self._greeted += len(data)
             if self._greeted >= len(GREETING):
-                self._socket.send(_READY)  # some 40 bytes into an empty buffer
+                with suppress(OSError):  # it has closed already, which the next look finds
+                    self._socket.send(_READY)  # some 40 bytes into an empty buffer
         for piece in self._follower.feed(data):
             if piece.frames:
                 self._write(_text(piece.frames))
@@ -105,6 +107,6 @@ def _text(frames: list[bytes]) -> str:
             return f"{content['data']['text/plain']}\n"
         if kind == "error":
             return "\n".join(json.loads(frames[at + 5])["traceback"]) + "\n"
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         pass
     return ""

@@ -147,7 +147,8 @@ class Guard:
 
     def __init__(self, folder: str) -> None:
         reading, self._fd = os.pipe()
-        if os.fork():
+        self.pid = os.fork()
+        if self.pid:
             os.close(reading)
             return
         try:
@@ -169,15 +170,22 @@ class Guard:
                 break
             said += data
         if not said.endswith(b"bye"):
-            for pid in said.split():
-                kill_session(int(pid))
+            for pid in said.split()[-1:]:
+                if int(pid):
+                    kill_session(int(pid))
             remove_folder(folder)
 
     def watch(self, pid: int) -> None:
-        """Tell it of the kernel's process."""
-        os.write(self._fd, f"{pid} ".encode())
+        """Tell it of the kernel's process, in place of one before; 0 for none, as its number may be another's soon."""
+        self._say(f"{pid} ".encode())
 
     def dismiss(self) -> None:
         """Tell it that all is cleaned up."""
-        os.write(self._fd, b"bye")
+        self._say(b"bye")
         os.close(self._fd)
+
+    def _say(self, word: bytes) -> None:
+        try:
+            os.write(self._fd, word)
+        except BrokenPipeError:
+            pass  # it was killed: the agent cleans up by itself

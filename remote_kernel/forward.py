@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from remote_kernel import bootstrap
 from remote_kernel.contact import ANSWER_SECONDS, backoff, scattered
 from remote_kernel.errors import PortInUse, ProtocolMismatch, RemoteKernelError, SshConfigError, TransportError
-from remote_kernel.link import Link
+from remote_kernel.link import CONTROL, Link, MessageSink
 from remote_kernel.log import Log
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.reactor import Reactor, SocketSink, Timer
@@ -93,14 +95,29 @@ def listening(port: int) -> socket.socket:
 
 
 class Forwarder:
-    """Forward ports without a kernel, until the reactor is stopped.
+    """Forward ports with a Link of its own, until the reactor is stopped.
 
     A lost connection closes what went through it, and is made again.
     """
 
-    def __init__(self, reactor: Reactor, options: LaunchOptions, log: Log, arrived: Callable[[], None]) -> None:
-        """Make one that calls `arrived` each time it has a connection."""
+    def __init__(
+        self,
+        reactor: Reactor,
+        options: LaunchOptions,
+        log: Log,
+        arrived: Callable[[], None],
+        patience_seconds: float = 0.0,
+    ) -> None:
+        """Make one that calls `arrived` each time it has a connection.
+
+        With `patience_seconds` it ends by itself once a kernel of these very options was seen to run there, and then
+        none for so long.
+        """
         self._reactor, self._options, self._log, self._tell_arrived = reactor, options, log, arrived
+        self._patience = patience_seconds
+        self._fingerprint = bootstrap.fingerprint(options)
+        self._has_seen = False
+        self.outlived = False  # whether it has ended for want of a kernel
         self._ports = Ports(reactor)
         self._link = Link()
         self._trip: Trip | None = None
@@ -124,11 +141,32 @@ class Forwarder:
 
     def _go(self) -> None:
         self._link = Link()
+        control = self._link.streams[CONTROL]
+        control.sink = MessageSink(control, self._hear)
         self._trip = Trip(self._reactor, self._link, self._log, self._options, self)
         try:
-            self._trip.start("tunnel", {}, ANSWER_SECONDS, avoid_master=self._attempts > 0)
+            self._trip.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._attempts > 0)
         except TransportError as error:
             self.returned(error, arrived=False, silent=False)
+
+    def _watch(self) -> dict[str, object] | None:
+        """Give what the other end is to look for, as `forward_far.Vigil` takes it."""
+        if not self._patience:
+            return None
+        return {
+            "folder": bootstrap.remote_folder(),
+            "id": self._options.resume,
+            "fingerprint": self._fingerprint,
+            "patience": self._patience,
+            "seen": self._has_seen,
+        }
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "seen":
+            self._has_seen, self._fingerprint = True, str(message["fingerprint"])
+        elif message.get("event") == "over":
+            self.outlived = True
+            self._reactor.stop()
 
     def arrived(self) -> None:
         """Take note that the other end answers. Called by the Trip."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 
 from remote_kernel.reactor import SocketSink
 from remote_kernel.signing import DELIMITER, Signer
@@ -48,10 +49,14 @@ class Gap:
         self.bytes += size
 
     def notice(self, signer: Signer) -> bytes:
-        """Give the message that stands in for them; nothing if they were no Jupyter messages."""
+        """Give the message that stands in for them; nothing if they were no Jupyter messages in JSON."""
         if not self.parent:
             return b""
-        header = dict(json.loads(self._header[0]), msg_id=os.urandom(16).hex(), msg_type="stream")
+        try:
+            found = json.loads(b"".join(self._header))
+            header = {**found, "msg_id": os.urandom(16).hex(), "msg_type": "stream"}
+        except (ValueError, TypeError, RecursionError):
+            return b""
         missing = f"{self.messages} message{'s' if self.messages != 1 else ''} ({self.bytes / (1 << 20):.1f} MiB)"
         text = f"\n[remote_kernel: {missing} are missing here: there was no room for more while nobody took them]\n"
         content = {"name": "stderr", "text": text}
@@ -165,7 +170,8 @@ class IopubSocket(SocketSink):
         """Say at this place what is missing of a cell."""
         gap = self._gaps.pop(parent, None)
         if gap and not self.stream.spool.bursting:  # else the log alone has the count
-            self.stream.write(gap.notice(Signer(self._values)))
+            with suppress(ValueError):  # a way to sign that is unknown here
+                self.stream.write(gap.notice(Signer(self._values)))
 
     def _go_on(self) -> None:
         for parent in list(self._gaps):
@@ -180,5 +186,5 @@ def _kind(frames: list[bytes]) -> str:
     """Give a message's type; of what is no Jupyter message, the first of those that may be discarded."""
     try:
         return str(json.loads(frames[frames.index(DELIMITER) + 2])["msg_type"])
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return _BULK[0]

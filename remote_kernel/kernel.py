@@ -241,7 +241,9 @@ class KernelProcess:
             )
         except OSError as error:
             raise StartError(
-                "KernelDied", f"'{command.argv[0]}' on {hostname()} cannot be run: {error.strerror}"
+                "KernelDied",
+                f"'{command.argv[0]}' on {hostname()} cannot be run: {error.strerror}",
+                "run it there by hand, which may say more",
             ) from error
         assert self._process.stdout and self._process.stderr
         self._oom_kills = oom_kills()

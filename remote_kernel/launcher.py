@@ -16,6 +16,7 @@ neither typer nor paramiko nor jupyter_client: they would double a kernel's star
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -398,7 +399,8 @@ class Launcher:
         self._forwarded.close()
         for listener in self._listeners.values():
             if listener.family == socket.AF_UNIX:
-                os.unlink(listener.getsockname())
+                with contextlib.suppress(OSError):  # the front end may have removed it
+                    os.unlink(listener.getsockname())
             listener.close()
         self._contact.close()
         if not self._contact.was_made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -67,11 +68,17 @@ class Log:
             os.close(self._fd)
             self._fd = -1
             if not self.keep:
-                os.unlink(self.path)
+                with contextlib.suppress(OSError):  # one of many later launchers may have removed it
+                    os.unlink(self.path)
 
 
 def _prune(folder: str) -> None:
-    paths = [entry.path for entry in os.scandir(folder) if entry.name.startswith("remote_kernel-")]
-    logs = sorted((os.stat(path).st_mtime, path) for path in paths if path.endswith(".log"))
-    for _, path in logs[:-LOGS_KEPT]:
-        os.unlink(path)
+    """Remove all but the newest logs. Other launchers may be doing the same."""
+    logs = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith("remote_kernel-") and entry.name.endswith(".log"):
+            with contextlib.suppress(OSError):
+                logs.append((entry.stat().st_mtime, entry.path))
+    for _, path in sorted(logs)[:-LOGS_KEPT]:
+        with contextlib.suppress(OSError):
+            os.unlink(path)

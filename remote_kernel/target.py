@@ -15,6 +15,7 @@ class Target(NamedTuple):
 
     options: LaunchOptions
     kernelspecs: tuple[Kernelspec, ...]
+    is_host: bool = True
 
 
 def find_target(name: str) -> Target:
@@ -30,7 +31,7 @@ def find_target(name: str) -> Target:
         return _host(name)
     if spec.options is None:
         raise NoSuchKernelspec(f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "mend its kernel.json")
-    return Target(spec.options, (spec,))
+    return Target(spec.options, (spec,), is_host=False)
 
 
 def _host(name: str) -> Target:

@@ -2,22 +2,16 @@
 
 A stream of the Link whose channel is `tcp:PORT` is a connection to that port on the host's loopback; one of an agent
 that does not know them is closed at once, as one to a port is where nobody listens. A connection is closed as a whole:
-one end's last byte is the other's. `main` serves such streams without a kernel, for as long as its SSH session lasts.
-Python 3.8, standard library: this file is shipped to the remote host.
+one end's last byte is the other's. Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 
-from remote_kernel.link import Link, Stream
-from remote_kernel.reactor import Pipe, Reactor, SocketSink
+from remote_kernel.link import Stream
+from remote_kernel.reactor import Reactor, SocketSink
 from remote_kernel.sockets import without_delay
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 CHANNEL = "tcp:"
 CONNECT_SECONDS = 0.5  # loopback answers at once, or its queue is full
@@ -56,15 +50,3 @@ def _connected(port: int) -> socket.socket | None:
         without_delay(connection)
         return connection
     return None
-
-
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session until that ends."""
-    with Reactor() as reactor:
-        tunnels = Tunnels(reactor)
-        pipe = Pipe(reactor, Link(tunnels.opened), os.dup(0), os.dup(1), lambda _: reactor.stop())
-        pipe.start(f"\n{marker}\n".encode())
-        reactor.run()
-        tunnels.close()
-        pipe.close()
-    os._exit(0)

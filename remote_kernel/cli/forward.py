@@ -1,4 +1,4 @@
-"""`remote_kernel forward`: ports of the remote host, reachable here for as long as the command runs."""
+"""`remote_kernel forward`: ports of the remote host, reachable here while the command runs, or a kernel lives."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from remote_kernel.target import find_target
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.openssh import MASTER_SECONDS
 
+PATIENCE_SECONDS = 20.0  # without a kernel, until its end is no restart
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 EXAMPLES = """\b
@@ -54,13 +55,16 @@ def forward(
 ) -> int:
     """Make ports of the remote host reachable here.
 
-    For TensorBoard, Dask, Ray, debuggers and the like, until Ctrl-C. Listens on 127.0.0.1 only, and reaches what
-    listens on the remote host's loopback, over the connection that kernels share; also where the server forbids
-    forwarding. Where there is no Python, SSH itself forwards. When the connection is lost it is made again. A
-    kernelspec with --forward does so by itself while its kernel lives.
+    For TensorBoard, Dask, Ray, debuggers and the like, until Ctrl-C; for a kernelspec whose kernel runs, until that has
+    ended: a restart or an outage ends nothing. Listens on 127.0.0.1 only, and reaches what listens on the remote host's
+    loopback, over the connection that kernels share; also where the server forbids forwarding. Where there is no
+    Python, SSH itself forwards. When the connection is lost it is made again. A kernelspec with --forward does so by
+    itself while its kernel lives.
     """
     forwards = parse_forwards(ports)
-    options = given.applied_to(LaunchOptions(Endpoint.parse(name))) if given.any() else find_target(name).options
+    target = None if given.any() else find_target(name)
+    options = target.options if target else given.applied_to(LaunchOptions(Endpoint.parse(name)))
+    patience = 0.0 if target is None or target.is_host else PATIENCE_SECONDS
     with person_here() as person:
         entry.log_in(options, person, MASTER_SECONDS)
 
@@ -72,7 +76,10 @@ def forward(
         with Reactor() as reactor:
             for number in _SIGNALS:
                 reactor.on_signal(number, reactor.stop)
-            Forwarder(reactor, options, Log(), tell).run(forwards)
+            forwarder = Forwarder(reactor, options, Log(), tell, patience)
+            forwarder.run(forwards)
+            if forwarder.outlived:
+                note(f"the kernel of '{name}' has ended, and with it this")
     except (PythonNotFound, RemoteShellNoise) as error:
         complain("remote_kernel", f"{error.message}; forwarding by SSH itself, as far as the server allows")
         with suppress(_Ended), _raising_ended():

@@ -334,6 +334,22 @@ def test_kernel_that_dies_at_its_imports(
     fails_with(errors.KernelDied, options, connection_file, says, "remote_kernel-kernel-1.log")
 
 
+def test_socket_that_the_front_end_has_removed_is_not_missed(tmp_path: Path, config: Callable[..., Path]) -> None:
+    ports = {f"{name}_port": port for port, name in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1)}
+    file = write_connection_file(tmp_path / "kernel-1.json", transport="ipc", ip=str(tmp_path / "k"), **ports)
+    options = options_for("target", config("Host target", "ProxyCommand sleep 100"), "python3")
+    program = find_program()
+    assert program
+    words = options._replace(connection_file=str(file)).to_arguments()
+    with subprocess.Popen([program, *words], stderr=subprocess.PIPE, text=True) as launcher:
+        assert wait_until(lambda: all((tmp_path / f"k-{port}").exists() for port in ports.values()))
+        (tmp_path / "k-3").unlink()
+        launcher.terminate()
+        said = launcher.communicate(timeout=20)[1]
+    assert launcher.returncode == 128 + signal.SIGTERM and "Traceback" not in said, said
+    assert not list(tmp_path.glob("k-*"))
+
+
 GARBAGE = {
     "a word": "echo hello",
     "markers": "printf '\\nremote_kernel-0123456789abcdef\\n\\nremote_kernel-x {\"error\": 1}\\n'; cat > /dev/null",

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from remote_kernel import errors
+from remote_kernel.forward import Forwarder
+from remote_kernel.log import Log
 from remote_kernel.options import Forward, LaunchOptions, find_program
+from remote_kernel.reactor import Reactor
 from remote_kernel.transport import openssh
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.relay import Relay
@@ -209,6 +213,56 @@ def test_host_without_python_is_forwarded_to_by_ssh_itself(
         with connected(local) as again:
             assert said_back(again, b"back") == b"back"
         process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_forward_for_a_kernelspec_ends_with_its_kernel(
+    tmp_path: Path, forwarding: LaunchOptions, target: Server, remote_python: Path
+) -> None:
+    options = forwarding._replace(python=str(remote_python))
+    end = ExitStack()
+    end.enter_context(running_kernel(tmp_path, options))
+    arrivals: list[float] = []
+
+    def arrived() -> None:
+        arrivals.append(time.monotonic())
+        if len(arrivals) == 1:
+            reactor.call_later(0.5, target.kill_sessions)  # what was seen before a cut counts after it
+        else:
+            closing.start()
+
+    closing = threading.Thread(target=end.close)
+    with Reactor() as reactor:
+        forwarder = Forwarder(reactor, options, Log(), arrived, 1.0)
+        reactor.call_later(60, reactor.stop)
+        forwarder.run([Forward(free_port(), 6006)])
+    assert len(arrivals) == 2 and forwarder.outlived
+    closing.join(30)
+
+
+@pytest.mark.nightly
+def test_forward_for_a_kernelspec_outlives_a_restart_and_says_that_the_kernel_has_ended(
+    tmp_path: Path, forwarding: LaunchOptions, remote_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    options = forwarding._replace(python=str(remote_python))
+    local = free_port()
+    program = find_program()
+    assert program
+    with echo_server() as port, ExitStack() as stack:
+        with running_kernel(tmp_path / "kernels", options) as (manager, client):
+            words = [program, "forward", "remote", f"{local}:{port}"]
+            process = stack.enter_context(
+                subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+            )
+            line_with("leads to port", process)
+            manager.restart_kernel(now=True)
+            client.wait_for_ready(timeout=60)
+            time.sleep(22)
+            with connected(local) as one:
+                assert said_back(one, b"hello") == b"hello"
+        line_with("the kernel of 'remote' has ended", process)
         assert process.wait(20) == 0
 
 

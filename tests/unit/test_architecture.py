@@ -27,7 +27,7 @@ LAYERS = (
     {"folder"},
     {"channels", "logout", "iopub", "tunnel"},
     {"visitor", "diary"},
-    {"agent", "attach", "survey", "environments", "transport"},
+    {"agent", "attach", "forward_far", "survey", "environments", "transport"},
     {"checkup"},
     {"bootstrap"},
     {"launcher", "session", "sync", "kernelspec"},
@@ -42,7 +42,8 @@ REMOTE = {module for modules in SHIPPED.values() for module in modules} | {"stag
 REMOTE |= {module.rpartition(".")[0] for module in REMOTE if "." in module}  # empty packages there, so no more here
 
 # What runs as a process of its own, and so may print and exit; as may what has an `if __name__ == "__main__"`.
-PROGRAMS = {"cli", "__main__", "launcher", "agent", "attach", "survey", "checkup", "environments", "tunnel", "stage"}
+PROGRAMS = {"cli", "__main__", "launcher", "stage"}
+PROGRAMS |= {"agent", "attach", "forward_far", "survey", "checkup", "environments"}
 
 # The launcher runs for every kernel's start; each of these would cost it a tenth of a second or so.
 SLOW = {"typer", "click", "rich", "paramiko", "sshtunnel", "jupyter_client", "zmq", "tornado"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,8 +20,9 @@ import pytest
 
 from remote_kernel import attach, claim, process
 from remote_kernel.claim import Claim, look_at_claim
-from remote_kernel.folder import find_folders, make_folder, remove_folder
+from remote_kernel.folder import Guard, find_folders, make_folder, remove_folder
 from remote_kernel.kernel import StartError
+from tests.support.kernels import wait_until
 
 IDENTITY = "0123456789ab"
 COMMON = f"remote_kernel-{os.getuid()}"
@@ -228,3 +230,30 @@ def test_starts_of_a_machine_are_told_apart() -> None:
     assert process.is_same_boot("1700000000", "1700000001")
     assert not process.is_same_boot("1700000000", "1700009000")
     assert not process.is_same_boot("6c5f2a", "1700009000")
+
+
+@pytest.mark.parametrize(("number", "killed"), [(None, True), (0, False)], ids=["lives", "has ended"])
+def test_a_killed_agents_guard_ends_the_kernel_unless_that_has_ended(
+    chosen: Path, number: int | None, killed: bool
+) -> None:
+    """The number of a kernel that has ended may be another session's by now, as the one of this sleep."""
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as other:
+        code = (
+            "import os, sys\nfrom remote_kernel.folder import Guard, make_folder\n"
+            f"guard = Guard(make_folder({str(chosen)!r}, {IDENTITY.replace('0', '1')!r}, {{}}))\n"
+            f"guard.watch({other.pid})\nif {number!r} is not None: guard.watch({number!r})\nprint(guard.pid)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+        assert wait_until(lambda: not process.is_alive(int(done.stdout)))
+        try:
+            assert (other.poll() is not None) == killed
+        finally:
+            other.kill()
+
+
+def test_an_agent_whose_guard_was_killed_goes_on(chosen: Path) -> None:
+    guard = Guard(str(chosen))
+    os.kill(guard.pid, signal.SIGKILL)
+    os.waitpid(guard.pid, 0)
+    guard.watch(12345)
+    guard.dismiss()

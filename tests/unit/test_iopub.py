@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from jupyter_client.session import Session
 
 from remote_kernel import spool as spool_module
-from remote_kernel.iopub import IopubSocket
+from remote_kernel.diary import _text
+from remote_kernel.iopub import Gap, IopubSocket
 from remote_kernel.link import Link
 from remote_kernel.reactor import Reactor
 from remote_kernel.signing import DELIMITER, Signer
@@ -239,3 +240,16 @@ def test_ends_are_where_the_messages_end(all_frames: list[list[bytes]], chance: 
     assert ends == places
     assert skimmer.follows and skimmer.between
     assert [frames_of(each) for each in messages] == all_frames
+
+
+@pytest.mark.parametrize("header", [b"\x81\xa3abc", b"[" * 100_000, b"[]"], ids=["msgpack", "nested", "no object"])
+def test_a_loss_of_messages_that_are_no_json_is_told_to_the_log_alone(header: bytes) -> None:
+    gap = Gap([b"topic", DELIMITER, b"", header, b"parent", b"", b""])
+    gap.add(100)
+    assert gap.notice(Signer({"key": "k"})) == b""
+
+
+def test_diary_passes_over_what_is_nested_too_deep() -> None:
+    deep = b"[" * 100_000
+    assert _text([DELIMITER, b"", b'{"msg_type": "stream"}', b"{}", b"{}", deep]) == ""
+    assert _text([DELIMITER, b"", deep, b"{}", b"{}", b"{}"]) == ""

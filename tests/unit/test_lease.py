@@ -18,7 +18,7 @@ import pytest
 
 from remote_kernel import bootstrap
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink
+from remote_kernel.link import CONTROL, PROTOCOL_VERSION, STDERR, STDOUT, Link, MessageSink, Sink
 from remote_kernel.options import LaunchOptions
 from tests.support.kernels import wait_until
 
@@ -236,3 +236,49 @@ def test_a_kernel_that_is_ended_while_the_connection_is_being_lost_leaves_no_age
     agent.close_output()
     assert agent.state("bye")["away"] == ""
     assert wait_until(lambda: not agent.state(), 6)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("agent", [(SLEEP, {"keep": True})], indirect=True)
+def test_an_attempt_that_failed_leaves_no_kept_kernel(agent: LocalAgent) -> None:
+    """The launcher tries another, and nobody knows of this one."""
+    assert wait_until(lambda: agent.state().get("pid"))
+    agent.end_server()
+    agent.close_input()
+    agent.close_output()
+    assert away(agent) == "the launcher never heard of its start"
+    assert wait_until(lambda: not agent.state(), 20)
+
+
+def test_what_somebody_asked_for_who_has_left_is_done(agent: LocalAgent) -> None:
+    agent.hear("started")
+    path = agent.folder / "agents" / f"remote_kernel-{os.getuid()}" / IDENTITY / "a"
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(path))
+        asking.shutdown(socket.SHUT_RD)  # as a host that swaps answers later than anybody waits
+        asking.sendall(b'{"do": "bye"}')
+    assert wait_until(lambda: not Path(f"/proc/{agent.events[0]['pid']}").exists())
+    agent.close_input()
+    assert wait_until(lambda: not path.exists())
+
+
+def test_an_agent_without_a_descriptor_for_a_session_says_so(agent: LocalAgent) -> None:
+    """Not that it speaks another protocol, which no later attempt would mend."""
+    agent.hear("started")
+    request = {"do": "attach", "version": PROTOCOL_VERSION, "link": "l1", "resume": False, "server": 0, "marker": ""}
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(agent.folder / "agents" / f"remote_kernel-{os.getuid()}" / IDENTITY / "a"))
+        asking.sendall(json.dumps(request).encode())
+        assert json.loads(asking.recv(1 << 16))["error"] == "RemoteError"
+
+
+def test_a_host_with_no_descriptor_to_spare_says_so_and_has_nothing_left(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="rkl-", dir="/tmp") as folder:
+        options = LaunchOptions(Endpoint.parse("nowhere"), python=sys.executable)
+        settings = bootstrap.start_settings(options, IDENTITY, "l1", {"key": "k", "ip": "127.0.0.1"})
+        code = bootstrap.program("MARK", "start", {**settings, "folder": folder})
+        command = f"ulimit -n 12; {bootstrap.remote_command(sys.executable, len(code))}"
+        done = subprocess.run(["sh", "-c", command], input=code, capture_output=True, timeout=40, check=False)
+        assert b"a kernel cannot be started on " in done.stdout and b"too many open files" in done.stdout, done
+        assert not done.stderr
+        assert wait_until(lambda: not os.listdir(folder))
