@@ -23,7 +23,7 @@ import typer
 
 import remote_kernel
 from remote_kernel import trial
-from remote_kernel.cli import check, manager, quick
+from remote_kernel.cli import check, login, manager, quick
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelDied, PythonNotFound
 from remote_kernel.kernelspec import Draft, list_kernelspecs
@@ -619,6 +619,13 @@ def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) 
     assert f"'remote_kernel {command} --help'" in said.err
     assert command in COMMANDS
     assert other not in COMMANDS
+
+
+@pytest.mark.parametrize("name", ["remote_cuda", "Remote_CUDA", "remote  cuda", "me@gpu1", "gpu1"])
+def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
+    monkeypatch.setattr(login.entry, "status", lambda way: login.entry.Status(True, f"through {way.jumps[0]}"))
+    assert run("login", name, "--status").out == "me@gpu1: through gate\n"
 
 
 def test_delete_of_one_unknown_deletes_none(run: Run) -> None:
