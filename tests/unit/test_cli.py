@@ -500,6 +500,26 @@ def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Pa
     assert not kernels.exists()
 
 
+def test_edit_installs_ipykernel_when_told_also_for_the_same_interpreter(run: Run, host: FakeHost) -> None:
+    assert run("add", "gpu1", "--name", "Mine", "--no-check").status == 0
+    for words in (["--install"], ["--install", "--python", "python3"]):
+        host.installed.clear()
+        host.found = FakeProbe(ipykernel_version="")
+        assert run("edit", "mine", *words).status == 0
+        assert len(host.installed) == 1
+
+
+@pytest.mark.parametrize("idle", ["--no-check", "--kernel=ir"])
+def test_install_that_would_do_nothing_is_refused(idle: str, run: Run, host: FakeHost, kernels: Path) -> None:
+    assert run("add", "gpu1", "--name", "Mine", "--no-check").status == 0
+    for words in (["add", "gpu1"], ["edit", "mine"]):
+        said = run(*words, "--install", idle)
+        assert (said.status, said.err.startswith("remote_kernel: --install ")) == (2, True)
+    assert run("add", "--discover", "gpu1", "--all", "--install", "--no-check").status == 2
+    assert [folder.name for folder in kernels.iterdir()] == ["mine"]
+    assert not host.asked
+
+
 def test_add_installs_ipykernel_when_told(run: Run, host: FakeHost) -> None:
     host.found = FakeProbe(ipykernel_version="")
     assert run("add", "gpu1", "--install").status == 0
