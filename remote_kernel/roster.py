@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from remote_kernel import bootstrap
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import NoSuchKernel, RemoteError, RemoteKernelError, UsageError
-from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs
+from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs, same_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import ask
 
@@ -77,7 +77,7 @@ class Roster(NamedTuple):
 
 
 def ways(names: Sequence[str] = ()) -> list[LaunchOptions]:
-    """Give how to reach the hosts to ask: of all kernelspecs, or of those named by slug, host or endpoint.
+    """Give how to reach the hosts to ask: of all kernelspecs, or of those of a slug, display name, host or endpoint.
 
     A name that no kernelspec has is taken for a host, as `add` takes it. Raises UsageError.
     """
@@ -87,6 +87,7 @@ def ways(names: Sequence[str] = ()) -> list[LaunchOptions]:
     found = []
     for name in names:
         of_name = [_way(s.options) for s in known if s.options and s.slug == name.lower()]
+        of_name = of_name or [_way(s.options) for s in known if s.options and same_name(s.display_name, name)]
         of_name = of_name or [
             _way(s.options) for s in known if s.options and name in (str(s.options.endpoint), s.options.endpoint.host)
         ]

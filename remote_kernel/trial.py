@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import tempfile
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +38,7 @@ def try_out(draft: Draft, timeout_seconds: float = START_SECONDS, *, code: str =
     from jupyter_client.manager import KernelManager
 
     draft = draft._replace(options=draft.options._replace(keep=False, forward=()))  # this one is to end
-    with ExitStack() as undo:
+    with _ended_in_order(), ExitStack() as undo:
         folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="remote_kernel-check-"))
         context = zmq.Context()
         undo.callback(context.destroy, linger=0)
@@ -65,6 +68,25 @@ def try_out(draft: Draft, timeout_seconds: float = START_SECONDS, *, code: str =
         cell_seconds = _run(client, code, result) if code else None
         printed = said.read_text(errors="replace")
     return Trial(took, cell_seconds, _lines_of(printed))
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a terminal that is closed, or SIGTERM, end this as Ctrl-C does: the kernel and the folder go."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    for number in numbers:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(client: Any, code: str, result: str) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import completion, found_there
-from remote_kernel.cli.check import ask_host, describe, fitted, start_once
+from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.endpoint import Endpoint
@@ -93,6 +93,8 @@ def add(
     """
     options = _options(host, given)
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
+    if install:
+        refuse_idle_install(options, check=not no_check)
     if discover:
         if given.python or given.kernel or name:
             raise UsageError("--discover looks for interpreters and kernels itself", "leave --python, --kernel, --name")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from remote_kernel import tilde
 from remote_kernel.cli.edge import note
-from remote_kernel.errors import KernelDied, KernelNotInstalled, PythonNotFound
+from remote_kernel.errors import KernelDied, KernelNotInstalled, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.openssh import to_paste
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT = "~/.venv"
 _LINES_SHOWN = 5
+
+
+def refuse_idle_install(options: LaunchOptions, *, check: bool) -> None:
+    """Raise UsageError where --install would do nothing, without a word."""
+    if not check:
+        raise UsageError("--install needs a look at the host", "leave out --no-check")
+    if options.kernel:
+        raise UsageError("--install is for ipykernel, and --kernel starts something else", "give one of the two")
 
 
 def ask_host(options: LaunchOptions, *, install: bool) -> Probe:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.check import ask_host, describe, fitted, start_once
+from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
 from remote_kernel.cli.edge import complain, note, say
 from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
 from remote_kernel.errors import RemoteKernelError, UsageError
@@ -68,7 +68,7 @@ def edit(
     """
     spec = find_kernelspec(slug)
     require_added(spec)
-    if not given.any() and name is None and not unset_env:
+    if not (given.any() or name is not None or unset_env or install):
         _edit_by_hand(spec)
         return
     if spec.options is None:
@@ -78,7 +78,9 @@ def edit(
     program = spec.program if os.access(spec.program[0], os.X_OK) else program_arguments()
     draft = Draft(title, options, spec.language, spec.interrupt_mode, program)
     draft.argv()
-    if not no_check and _tried_before(options) != _tried_before(spec.options):
+    if install:
+        refuse_idle_install(options, check=not no_check)
+    if install or (not no_check and _tried_before(options) != _tried_before(spec.options)):
         found = ask_host(options, install=install)
         note(describe(found))
         draft = fitted(draft, found)

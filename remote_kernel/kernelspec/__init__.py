@@ -6,7 +6,13 @@ that `add` wrote carry `metadata.remote_kernel`; only they are ever changed or r
 """
 
 from remote_kernel.kernelspec.folders import every_folder, jupyter_folders, kernels_folder, read_document
-from remote_kernel.kernelspec.installed import Kernelspec, find_kernelspec, list_kernelspecs, read_kernelspec
+from remote_kernel.kernelspec.installed import (
+    Kernelspec,
+    find_kernelspec,
+    list_kernelspecs,
+    read_kernelspec,
+    same_name,
+)
 from remote_kernel.kernelspec.names import check_display_name, check_free, make_slug, unseen_by_vs_code
 from remote_kernel.kernelspec.writing import (
     LOGOS,
@@ -42,6 +48,7 @@ __all__ = [
     "replace_document",
     "require_added",
     "rewrite_kernelspec",
+    "same_name",
     "unseen_by_vs_code",
     "write_kernelspec",
 ]

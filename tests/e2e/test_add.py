@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 from remote_kernel.cli.manager import main
 from remote_kernel.errors import KernelNotInstalled
 from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.options import find_program
+from tests.support.kernels import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +36,26 @@ def test_add_starts_a_kernel_installs_it_and_tells_what_went_wrong_in_passing(
     assert "it answered after" in said.err
     assert re.search("note: it printed: .*modul", said.err)
     assert [spec.slug for spec in list_kernelspecs()] == ["mine"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_add_that_is_ended_in_its_trial_leaves_nothing(
+    number: signal.Signals, target: object, ssh_config: Path, remote_python: Path, tmp_path: Path, kernels: Path
+) -> None:
+    # A terminal that is closed. The kernel there is looked for by the fixture that looks for all that is left.
+    program = find_program()
+    assert program
+    (tmp_path / "tmp").mkdir()
+    words = ["add", "target", "--ssh-config", str(ssh_config), "--python", str(remote_python)]
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen([program, *words], stderr=subprocess.PIPE, text=True, env=env) as adding:
+        assert adding.stderr
+        assert any("starting a kernel" in line for line in adding.stderr)
+        assert wait_until(lambda: any((tmp_path / "tmp").glob("remote_kernel-check-*/stderr")))
+        adding.send_signal(number)
+        assert adding.wait(60) == 128 + number
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not kernels.exists()
 
 
 def test_add_installs_nothing_where_ipykernel_is_missing(

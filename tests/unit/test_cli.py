@@ -23,7 +23,7 @@ import typer
 
 import remote_kernel
 from remote_kernel import trial
-from remote_kernel.cli import check, manager, quick
+from remote_kernel.cli import check, login, manager, quick
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelDied, PythonNotFound
 from remote_kernel.kernelspec import Draft, list_kernelspecs
@@ -500,6 +500,26 @@ def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Pa
     assert not kernels.exists()
 
 
+def test_edit_installs_ipykernel_when_told_also_for_the_same_interpreter(run: Run, host: FakeHost) -> None:
+    assert run("add", "gpu1", "--name", "Mine", "--no-check").status == 0
+    for words in (["--install"], ["--install", "--python", "python3"]):
+        host.installed.clear()
+        host.found = FakeProbe(ipykernel_version="")
+        assert run("edit", "mine", *words).status == 0
+        assert len(host.installed) == 1
+
+
+@pytest.mark.parametrize("idle", ["--no-check", "--kernel=ir"])
+def test_install_that_would_do_nothing_is_refused(idle: str, run: Run, host: FakeHost, kernels: Path) -> None:
+    assert run("add", "gpu1", "--name", "Mine", "--no-check").status == 0
+    for words in (["add", "gpu1"], ["edit", "mine"]):
+        said = run(*words, "--install", idle)
+        assert (said.status, said.err.startswith("remote_kernel: --install ")) == (2, True)
+    assert run("add", "--discover", "gpu1", "--all", "--install", "--no-check").status == 2
+    assert [folder.name for folder in kernels.iterdir()] == ["mine"]
+    assert not host.asked
+
+
 def test_add_installs_ipykernel_when_told(run: Run, host: FakeHost) -> None:
     host.found = FakeProbe(ipykernel_version="")
     assert run("add", "gpu1", "--install").status == 0
@@ -619,6 +639,13 @@ def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) 
     assert f"'remote_kernel {command} --help'" in said.err
     assert command in COMMANDS
     assert other not in COMMANDS
+
+
+@pytest.mark.parametrize("name", ["remote_cuda", "Remote_CUDA", "remote  cuda", "me@gpu1", "gpu1"])
+def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
+    monkeypatch.setattr(login.entry, "status", lambda way: login.entry.Status(True, f"through {way.jumps[0]}"))
+    assert run("login", name, "--status").out == "me@gpu1: through gate\n"
 
 
 def test_delete_of_one_unknown_deletes_none(run: Run) -> None:
