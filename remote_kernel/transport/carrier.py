@@ -8,6 +8,7 @@ Being nobody's child here, it reports its exit status through a pipe.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 # A background process's stdin is /dev/null but for the detour over descriptor 4. dash has no `>&12`, hence /dev/fd.
 _ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >&3; }} &'
+_SHELL_SECONDS = 60.0  # it ends at once; longer than a machine that is out of memory stands still
 
 
 class Carrier:
@@ -52,7 +54,14 @@ class Carrier:
             for fd in (child_in, child_out, child_err, child_status):
                 os.close(fd)
         self._group = shell.pid  # the carrier's process group outlives the shell that made it
-        shell.wait()
+        try:
+            shell.wait(_SHELL_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            self.close()
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"the shell that starts it goes on after {_SHELL_SECONDS:.0f} s"
+            ) from error
 
     def status(self, timeout_seconds: float) -> int | None:
         """Wait for the exit status: call it at the end of `stdout`. None when the carrier was killed or lives on."""
