@@ -150,6 +150,11 @@ class Engine:
         if cell.reply is reply:  # else it was sent again
             cell.settle_without_idle()
 
+    async def rest(self, seconds: float) -> None:
+        """Wait that long for the cells that the kernel has got to end."""
+        if under_way := [cell.done for cell in self._cells.values()]:
+            await asyncio.wait(under_way, timeout=seconds)
+
     @property
     def is_busy(self) -> bool:
         """Whether a cell runs, ours or another front end's."""
