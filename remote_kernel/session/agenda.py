@@ -45,6 +45,7 @@ class Agenda:
         self._place, self._engine, self._notebook, self._note = place, engine, notebook, note
         self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
         self._work = asyncio.Event()
+        self._is_paused = False
         self._unsent_beside: list[Cell] = []
         self._tasks = Tasks(note)
 
@@ -166,13 +167,17 @@ class Agenda:
             await asyncio.wait(self._left)
         self.running = None
         while True:
-            while not self.queue:
+            while not self.queue or self._is_paused:
                 self._work.clear()
                 await self._work.wait()
             self.running = cell = self.queue.pop(0)
             cell.missed = self._notebook.trouble
             await self._run(cell)
             self.running = None
+
+    def pause(self) -> None:
+        """Begin no other cell: the next host does."""
+        self._is_paused = True
 
     async def _run(self, cell: Cell) -> None:
         try:

@@ -150,6 +150,11 @@ class Engine:
         if cell.reply is reply:  # else it was sent again
             cell.settle_without_idle()
 
+    async def rest(self, seconds: float) -> None:
+        """Wait that long for the cells that the kernel has got to end."""
+        if under_way := [cell.done for cell in self._cells.values()]:
+            await asyncio.wait(under_way, timeout=seconds)
+
     @property
     def is_busy(self) -> bool:
         """Whether a cell runs, ours or another front end's."""
@@ -191,7 +196,8 @@ class Engine:
         """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none.
 
         That is when the kernel has said so: the last of its output may be on its way for long.
-        Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread.
+        Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread. Raises
+        ConnectionAway where it will get there when the connection to the kernel's host is back.
         """
         if cell and cell.side:
             raise UsageError("a cell that was run with --side cannot be interrupted", "it has to end by itself")
@@ -210,9 +216,14 @@ class Engine:
                 await self.life.reach().wire.send("control", "interrupt_request", {})
             if not running:
                 return True
-            deadline = time.monotonic() + seconds
+            deadline = 0.0 if self.life.is_away() else time.monotonic() + seconds
             if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
                 return True
+            if self.life.is_away():  # no other is sent: what runs later would get it as well
+                raise ConnectionAway(
+                    "the connection to the kernel's host is away: the interrupt gets there when it is back",
+                    "the kernel goes on; see 'rkernel status'",
+                )
         return False
 
     async def _see_begin(self, cell: Cell) -> None:

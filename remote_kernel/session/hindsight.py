@@ -1,7 +1,8 @@
 """Learn from an IPython kernel how its last cell ended, when nobody was there to see it.
 
 IPython keeps the result of what it ran last, until it runs something else. A request that is silent replaces it as any
-other does, but its own code still finds it.
+other does, but its own code still finds it; what it found is kept in the shell for the next host, should the one that
+has asked be gone when the kernel comes to it.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from remote_kernel.session.wire import Message
 
 _KEEP = "setattr(get_ipython(), '_remote_kernel_last', get_ipython().last_execution_result)"
 _DESCRIBE = """\
-def describe(last):
+def describe(shell, ours):
     import json
-    error = last.error_before_exec or last.error_in_exec
-    found = [type(error).__name__, str(error)] if error else []
-    return json.dumps([last.execution_count, last.info.raw_cell, *found])
+    last = shell.__dict__.pop('_remote_kernel_last')
+    if last.info.raw_cell != ours:
+        error = last.error_before_exec or last.error_in_exec
+        found = [type(error).__name__, str(error)] if error else []
+        shell._remote_kernel_end = json.dumps([last.execution_count, last.info.raw_cell, *found])
+    return shell._remote_kernel_end
 """
-_EXPRESSION = (
-    "(lambda ns: (exec({source!r}, ns), ns['describe'](get_ipython().__dict__.pop('_remote_kernel_last')))[1])({{}})"
-)
+_EXPRESSION = "(lambda ns: (exec({source!r}, ns), ns['describe'](get_ipython(), {ours!r}))[1])({{}})"
 
 
 def can_tell(info: dict[str, Any]) -> bool:
@@ -42,7 +44,7 @@ async def learn_end(cell: Cell, ask: Callable[[str, dict[str, Any]], Awaitable[M
         "code": _KEEP,
         "silent": True,
         "store_history": False,
-        "user_expressions": {"end": _EXPRESSION.format(source=_DESCRIBE)},
+        "user_expressions": {"end": _EXPRESSION.format(source=_DESCRIBE, ours=_KEEP)},
         "allow_stdin": False,
         "stop_on_error": False,
     }

@@ -18,6 +18,7 @@ from remote_kernel.session.place import Place
 from remote_kernel.session.recording import Recording
 from remote_kernel.session.variables import list_variables
 
+_REST_SECONDS = 1.0  # for a short cell to end before the host leaves: nothing of that is missed then
 _Fields = dict[str, Any]
 
 
@@ -115,6 +116,8 @@ class Requests:
         return {"log_trouble": "" if is_complete else self._notebook.trouble or "it took too long"}
 
     async def _retire(self, _: _Fields) -> object:
+        self._agenda.pause()
+        await self._engine.rest(_REST_SECONDS)
         self._engine.life.release()
         self.leave.set()
         return {}

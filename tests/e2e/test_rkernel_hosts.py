@@ -99,6 +99,23 @@ def test_cell_that_ended_while_there_was_no_host_ends_as_it_did(
     assert json.loads(alone.exec("0", "--json").out)["execution_count"] == 3  # what was asked does not count
 
 
+def test_end_that_a_host_has_asked_for_and_not_learned_is_told_to_the_next_one(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop, stopped = tmp_path / "stop", tmp_path / "stopped"
+    wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    number = _detached(alone, f"{wait}open({str(stopped)!r}, 'w').close()")
+    alone.wait_running()
+    for _ in range(2):
+        alone.host().kill()
+        assert wait_until(lambda: not alone.hosts())
+        assert alone.status()["running"]  # by the next host, which asks
+    alone.host().kill()
+    stop.touch()
+    assert wait_until(stopped.exists)
+    time.sleep(0.5)  # for the kernel to come to what was asked
+    assert alone("wait", number, seconds=30).status == 0
+
+
 def test_cell_that_ended_unseen_and_is_not_the_last_is_not_known(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop = tmp_path / "stop"

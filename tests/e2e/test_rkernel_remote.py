@@ -107,6 +107,23 @@ def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
     assert far.rkernel.status()["connected"] is True
 
 
+def test_interrupt_while_the_network_is_away_says_so_and_gets_there_when_it_is_back(far: Far) -> None:
+    assert far.rkernel.exec(COUNT.format(6000), "--detach").status == 124
+    number = far.rkernel.wait_running("line 2\n")
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        said = far.rkernel("interrupt", number)
+        assert said.status == 6, said
+        assert "the interrupt gets there when it is back" in said.err
+        assert "restart" not in said.err
+    finally:
+        far.relay.thaw()
+    assert far.rkernel("wait", number, seconds=90).status == 130
+    assert far.rkernel.exec("6 * 7").out == "42\n"
+
+
 @pytest.mark.over_both
 def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, target: Server) -> None:
     keys = target._folder / "authorized_keys"

@@ -283,6 +283,24 @@ def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_
     go(work)
 
 
+def test_rest_waits_for_a_short_cell_and_not_for_a_long_one(attach: Callable[..., Any], tmp_path: Path) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            await engine.rest(SECONDS)
+            stop = tmp_path / "stop"
+            cell, _ = new_cell(f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.01)")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.started_at)
+            await engine.rest(0.05)
+            assert not cell.done.done()
+            stop.touch()
+            await engine.rest(SECONDS)
+            assert cell.done.result().verdict == "ok"
+            await running
+
+    go(work)
+
+
 def test_first_cell_waits_for_what_ran_before_the_session_came(
     attach: Callable[..., Any], kernel: Kernel, tmp_path: Path
 ) -> None:
