@@ -100,8 +100,12 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
     for folder in find_folders(settings["folder"], settings["id"]):
         connection = _connect(folder, _LISTEN_SECONDS if settings["id"] else 0.0)
         if connection is None:
-            if look_at_claim(folder) is Claim.ABANDONED:
+            claim = look_at_claim(folder)
+            if claim is Claim.ABANDONED:
                 remove_folder(folder)  # its agent and its guard were killed together, or the host was restarted
+            elif settings["id"]:  # who means this one is not to take it for gone
+                where = f"it is on {claimant(folder)}" if claim is Claim.ELSEWHERE else "its agent does not answer"
+                answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": where})
             continue
         try:
             connection.settimeout(_ASK_SECONDS)

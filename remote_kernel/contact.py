@@ -36,6 +36,8 @@ ATTACH_SECONDS = 20.0
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 REFUSED_SECONDS = (60.0, 120.0, 300.0, 600.0)  # servers ban an address after a few refused logins in ten minutes
 CLOCK_SECONDS = 5.0
+# Goes on while the machine sleeps, and does not jump when somebody sets its clock (macOS: the monotonic one does so).
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def backoff(attempts: int) -> float:
@@ -68,6 +70,7 @@ class Contact:
         self._reactor, self._link, self._log, self._options, self._keeper = reactor, link, log, options, keeper
         self.was_made = False  # whether the agent has answered ever
         self.lost_at = 0.0  # in seconds since the epoch; 0.0 while it is there, and before
+        self._lost_since = 0.0  # the same by _CLOCK
         self._give_up_at = time.monotonic() + ANSWER_SECONDS
         self._trip: Trip | None = None
         self._retry: Timer | None = None
@@ -95,14 +98,15 @@ class Contact:
         self._master = choice.master_mark(self._options)
         was_lost = self.lost_at > 0
         if was_lost:
-            self._log.tell(f"connected to {self._options.endpoint} again after {time.time() - self.lost_at:.1f} s")
+            self._log.tell(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
         self.was_made = True
         self.lost_at, self._attempts, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
         return was_lost
 
     def lost(self, error: RemoteKernelError, *, silent: bool) -> None:
         """Take note that it is lost, and try to get it back; `silent` as Traveller.returned has it."""
-        self.lost_at, self._attempts, self._stale = time.time(), 0, silent
+        self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
+        self._attempts, self._stale = 0, silent
         self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
         tell_presence(connected=False, at=self.lost_at, reason=error.message)
         outage.begin(self._options)
@@ -161,8 +165,12 @@ class Contact:
         if self._trip:
             self._trip.close()
 
+    def _lost_for(self) -> float:
+        """Give the seconds since it was lost."""
+        return time.clock_gettime(_CLOCK) - self._lost_since
+
     def _try_again(self) -> None:
-        left = self.lost_at + self._options.linger_seconds - time.time()
+        left = self._options.linger_seconds - self._lost_for()
         if left < 0:
             self._keeper.stop(
                 ConnectionLost(

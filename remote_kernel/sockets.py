@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CONNECT_SECONDS = 0.5  # a local socket answers at once, or its queue is full
 PAUSE_SECONDS = 0.5  # until there may be a descriptor again
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -52,14 +53,19 @@ def without_delay(connection: socket.socket) -> None:
 
 
 def connect_socket(address: object, family: int) -> socket.socket | None:
-    """Connect to a local socket that a kernel may not have made yet; None when there is none so far."""
+    """Connect to a local socket that a kernel may not have made yet; None when there is none so far.
+
+    None as well when its queue is full, as that of a stopped kernel may be: a connect that waits would wait for ever.
+    """
     connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_SECONDS)
     try:
         connection.connect(address)  # type: ignore[arg-type]
     except OSError as error:
         connection.close()
-        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN):
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.EAGAIN) or isinstance(error, socket.timeout):
             return None
         raise
+    connection.settimeout(None)
     without_delay(connection)
     return connection

@@ -11,10 +11,9 @@ import socket
 
 from remote_kernel.link import Stream
 from remote_kernel.reactor import Reactor, SocketSink
-from remote_kernel.sockets import without_delay
+from remote_kernel.sockets import CONNECT_SECONDS, without_delay
 
 CHANNEL = "tcp:"
-CONNECT_SECONDS = 0.5  # loopback answers at once, or its queue is full
 
 
 class Tunnels:

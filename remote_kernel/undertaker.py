@@ -17,7 +17,7 @@ import sys
 import time
 
 from remote_kernel import process
-from remote_kernel.errors import AuthenticationFailed, RemoteKernelError, TransportError
+from remote_kernel.errors import AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
@@ -153,7 +153,9 @@ def serve(stdin: int) -> int:
     while time.time() < float(str(note["until"])) and _read(identity) is not None:
         try:
             breaker.check(options)
-            ask(options, "ask", settings, 30.0)
+            found, _ = ask(options, "ask", settings, 30.0)
+            if any("unreadable" in kernel for kernel in found["kernels"]):
+                raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
         except AuthenticationFailed:
             time.sleep(_REFUSED_WAIT_SECONDS)
         except RemoteKernelError:

@@ -169,6 +169,8 @@ def test_a_folder_of_another_host_is_left_to_it(chosen: Path) -> None:
     assert told
     assert told["error"] == "RemoteError"  # and not KernelGone, on which a launcher gives up
     assert "login2" in str(told["message"])
+    (said,) = ask(chosen, IDENTITY)  # who wants to end it has not done so
+    assert said["unreadable"] == "it is on login2"
 
 
 def test_a_folder_from_before_a_restart_of_the_host_is_cleaned_up(chosen: Path) -> None:

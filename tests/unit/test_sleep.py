@@ -18,16 +18,19 @@ from remote_kernel.reactor import Reactor
 
 
 class FakeClock:
-    """`time` and `monotonic`, of which sleep stops only the second."""
+    """`time`, `monotonic`, which sleep stops, and what `clock_gettime` gives, which nobody can set."""
 
     def __init__(self) -> None:
-        self.awake, self.asleep = 1000.0, 0.0
+        self.awake, self.asleep, self.was_set = 1000.0, 0.0, 0.0
 
     def monotonic(self) -> float:
         return self.awake
 
     def time(self) -> float:
-        return 1e9 + self.awake + self.asleep
+        return 1e9 + self.awake + self.asleep + self.was_set
+
+    def clock_gettime(self, _: int) -> float:
+        return self.awake + self.asleep
 
 
 @pytest.fixture
@@ -112,10 +115,21 @@ def test_a_wake_tries_at_once_what_was_to_be_tried_later(contact: Contact, keepe
 
 
 def test_the_last_attempt_is_at_the_end_of_the_lease(contact: Contact, keeper: Keeper, clock: FakeClock) -> None:
-    contact.lost_at, contact._attempts = clock.time() - 3595.0, 7
+    contact._lost_since, contact._attempts = clock.clock_gettime(0) - 3595.0, 7
     contact._try_again()
     assert contact._retry
     assert contact._retry.at <= time.monotonic() + 5.0
     clock.awake += 5.1
+    contact._try_again()
+    assert isinstance(keeper.error, ConnectionLost)
+
+
+def test_a_clock_that_was_set_ends_no_lease(contact: Contact, keeper: Keeper, clock: FakeClock) -> None:
+    contact.lost(ConnectionLost("the connection was lost"), silent=False)
+    clock.awake += 10
+    clock.was_set = 7200.0
+    contact._try_again()
+    assert keeper.error is None
+    clock.asleep += 3600.0
     contact._try_again()
     assert isinstance(keeper.error, ConnectionLost)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +135,18 @@ def test_a_port_that_stays_taken_is_waited_for_once_at_a_time(
     assert len(told) == 1
     assert len(ports._waiting) == 1
     ports.close()
+
+
+@pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET], ids=["unix", "tcp"])
+def test_full_queue_of_a_stopped_kernel_is_no_connection(tmp_path: Path, family: int) -> None:
+    with socket.socket(family) as listener, ExitStack() as undo:
+        listener.bind(str(tmp_path / "s") if family == socket.AF_UNIX else ("127.0.0.1", 0))
+        listener.listen(0)
+        begun = time.monotonic()
+        for _ in range(10):
+            connection = connect_socket(listener.getsockname(), family)
+            if connection is None:
+                break
+            undo.enter_context(connection)
+        assert connection is None
+        assert time.monotonic() - begun < 20

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel import process, undertaker
+from remote_kernel import probe, process, undertaker
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import AuthenticationFailed
 from remote_kernel.options import LaunchOptions
@@ -119,6 +119,18 @@ def test_an_undertaker_leaves_a_launcher_that_lives_alone(note: Path, monkeypatc
         assert undertaker.serve(nothing.fileno()) == 0
     assert json.loads(note.read_text())["launcher"] == os.getpid()
     one.forget()
+
+
+def test_an_undertaker_goes_on_until_the_agent_itself_has_heard(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name of several login nodes may lead to another one than the kernel's; an agent may not answer just now."""
+    answers = [{"kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]}, {"kernels": [{"pid": 1}]}]
+    monkeypatch.setattr(probe, "ask", lambda *_: (answers.pop(0), ""))
+    monkeypatch.setattr(undertaker, "_FIRST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "argv", ["undertaker", "0123456789ab"])
+    Undertaker(OPTIONS, "0123456789ab")._write(0, "")
+    with open(os.devnull) as nothing:
+        assert undertaker.serve(nothing.fileno()) == 0
+    assert not answers and not note.exists()
 
 
 def test_a_process_is_told_from_its_successor() -> None:
