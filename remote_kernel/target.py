@@ -18,17 +18,18 @@ class Target(NamedTuple):
     is_host: bool = True
 
 
-def find_target(name: str) -> Target:
+def find_target(name: str, *, other_way: bool = False) -> Target:
     """Give what a name stands for: a kernelspec's slug or display name, else a host, as `add` takes it.
 
-    A host with one kernelspec stands for that; one with several only for the way there. Raises UsageError.
+    A host with one kernelspec stands for that; one with several only for the way there; and for none where the command
+    line has an `other_way` there. Raises UsageError.
     """
     try:
         spec = find_kernelspec(name)
     except NoSuchKernelspec:
         if " " in name:  # no host, but a display name
             raise
-        return _host(name)
+        return Target(LaunchOptions(Endpoint.parse(name)), ()) if other_way else _host(name)
     if spec.options is None:
         raise NoSuchKernelspec(f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "mend its kernel.json")
     return Target(spec.options, (spec,), is_host=False)

@@ -12,11 +12,10 @@ from remote_kernel.cli import completion, listing
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import Settings, takes
-from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.shell import remote_command
-from remote_kernel.target import Target, find_target
+from remote_kernel.target import find_target
 from remote_kernel.transport import choice
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.openssh import MASTER_SECONDS
@@ -76,10 +75,7 @@ def connect(
 
 
 def _options(name: str, given: Settings) -> LaunchOptions:
-    if given.jump or given.transport or given.ssh_config:  # another way there than any kernelspec's
-        target = Target(LaunchOptions(Endpoint.parse(name)), ())
-    else:
-        target = find_target(name)
+    target = find_target(name, other_way=given.has_a_way)
     if len(target.kernelspecs) > 1:
         slugs = ", ".join(spec.slug for spec in target.kernelspecs)
         note(f"note: {name} has several kernelspecs ({slugs}): give one for its environment")

@@ -16,7 +16,6 @@ from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
-from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import TransportError, UsageError
 from remote_kernel.harmless import harmless
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
@@ -123,12 +122,10 @@ def _patients(name: str | None, given: Settings) -> Iterable[tuple[str, LaunchOp
         if not specs:
             note("there are no remote kernelspecs yet; examine a host with 'remote_kernel doctor HOST'")
         return [(spec.slug, spec.options, spec) for spec in specs]
-    if given.jump or given.transport or given.ssh_config:
-        return [(name, given.applied_to(LaunchOptions(Endpoint.parse(name))), None)]
     for spec in list_kernelspecs():
         if spec.options is None and spec.slug == name.lower():
             return [(spec.slug, None, spec)]
-    target = find_target(name)
+    target = find_target(name, other_way=given.has_a_way)
     if len(target.kernelspecs) > 1 and not given.any():
         return [(spec.slug, spec.options, spec) for spec in target.kernelspecs if spec.options]
     only = target.kernelspecs[0] if len(target.kernelspecs) == 1 else None

@@ -15,11 +15,11 @@ import typer
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import WAY_THERE, Settings, takes
-from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.harmless import harmless
 from remote_kernel.options import LaunchOptions, parse_duration
 from remote_kernel.roster import ways
+from remote_kernel.target import find_target, way_of
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.person import Person
 
@@ -100,7 +100,7 @@ def logout(
 def _ways(host: str, given: Settings) -> list[LaunchOptions]:
     """Give the ways to log in on: those of the kernelspecs of that name, or the one that the options say."""
     if given.any():
-        return [given.applied_to(LaunchOptions(Endpoint.parse(host)))]
+        return [given.applied_to(way_of(find_target(host, other_way=True).options))]
     unique = {way._replace(python=""): None for way in ways([host])}
     return list(unique)
 

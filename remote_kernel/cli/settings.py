@@ -160,6 +160,11 @@ class Settings:
         """Tell whether anything was given."""
         return any(getattr(self, field.name) not in (None, []) for field in fields(self))
 
+    @property
+    def has_a_way(self) -> bool:
+        """Tell whether another way to a host was given than any kernelspec's."""
+        return bool(self.jump or self.transport or self.ssh_config)
+
     def applied_to(self, options: LaunchOptions) -> LaunchOptions:
         """Give `options` with what was given put in. Raises UsageError; looks at nothing but the ssh config file."""
         changes: dict[str, Any] = {}

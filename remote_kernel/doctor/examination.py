@@ -69,7 +69,7 @@ def _steps(
     if kernelspec:
         yield _seen_by_vs_code(kernelspec)
     else:
-        yield unknown("vs code", "there is no kernelspec yet", f"make one with 'remote_kernel add {options.endpoint}'")
+        yield unknown("vs code", "no kernelspec is looked at", f"'remote_kernel add {options.endpoint}' makes one")
 
 
 @contextmanager

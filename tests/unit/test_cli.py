@@ -23,8 +23,9 @@ import typer
 
 import remote_kernel
 from remote_kernel import trial
-from remote_kernel.cli import check, login, manager, quick
-from remote_kernel.endpoint import Endpoint
+from remote_kernel.cli import check, connect, doctor, login, manager, quick
+from remote_kernel.cli.settings import Settings
+from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound
 from remote_kernel.kernelspec import Draft, list_kernelspecs
 from remote_kernel.options import LaunchOptions, find_program
@@ -646,6 +647,25 @@ def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monke
     run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
     monkeypatch.setattr(login.entry, "status", lambda way: login.entry.Status(True, f"through {way.jumps[0]}"))
     assert run("login", name, "--status").out == "me@gpu1: through gate\n"
+
+
+@pytest.mark.parametrize("command", ["connect", "doctor", "login", "logout"])
+def test_option_for_the_way_there_changes_that_of_a_kernelspec(
+    command: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("add", "me@gpu1", "--name", "Remote CUDA", "--workdir", "w", "--no-check")
+    given = Settings(jump=["gate"])
+    for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):
+        if command == "connect":
+            options = connect._options(name, given)
+        elif command == "doctor":
+            ((_, found, _),) = doctor._patients(name, given)
+            assert found
+            options = found
+        else:
+            (options,) = login._ways(name, given)
+        assert (str(options.endpoint), print_jumps(options.jumps)) == ("me@gpu1", "gate")
+        assert options.workdir == ("w" if command in ("connect", "doctor") and name != "me@gpu1" else "")
 
 
 def test_delete_of_one_unknown_deletes_none(run: Run) -> None:
