@@ -169,14 +169,15 @@ class Sftp:
         return self._ask(packets.REALPATH, packed(path))
 
     def room(self, path: bytes) -> int | None:
-        """Give the bytes that are free where a path is; None where the server does not tell."""
+        """Give the bytes that are free where a path is, 0 if no file can be made, None if the server does not tell."""
         if _SPACE not in self._extensions:
             return None
         try:
             numbers = self.wait(self._extended(_SPACE, packed(path))).longs()
         except OSError:
             return None
-        return numbers[1] * numbers[4]
+        _, unit, _, _, blocks, files, _, files_free = numbers[:8]
+        return 0 if files and not files_free else unit * blocks
 
     def _extended(self, name: bytes, body: bytes = b"") -> Reply:
         return self._ask(packets.EXTENDED, packed(name) + body)

@@ -41,12 +41,13 @@ class Asked(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What the other end has. `left` are paths that it could not read, each with the reason; `left_out` counts what its
-    rules leave out, and `passed_over` are sockets, pipes and devices.
+    """What the other end has. `mode` is that of the folder itself. `left` are paths that it could not read, each with
+    the reason; `left_out` counts what its rules leave out, and `passed_over` are sockets, pipes and devices.
     """
 
     name: bytes
     is_folder: bool
+    mode: int
     root: bytes
     rules: Rules
     has_rsync: bool
@@ -56,7 +57,7 @@ class Offer(NamedTuple):
     passed_over: list[str]
 
 
-NOTHING = Offer(b"", False, b"", Rules([], False), False, [], [], 0, [])
+NOTHING = Offer(b"", False, 0o777, b"", Rules([], False), False, [], [], 0, [])
 
 
 def read_offer(wire_: Wire, asked: Asked | None) -> Offer:
@@ -151,12 +152,16 @@ def _offer(begin: Any, entries: list[Entry], notes: Any) -> Offer:
     name, root = to_bytes(begin["name"]), to_bytes(begin["root"])
     if b"/" in name or name in (b".", b"..") or b"\0" in name + root or is_part(name):
         raise ValueError
+    mode = _count(begin["mode"])
+    if mode > 0o777:
+        raise ValueError
     left = [(to_bytes(path), _text(reason)) for path, reason in notes["left"]]
     passed_over = [_text(path) for path in notes["passed_over"]]
     rules = Rules.unpack(begin["rules"])
     return Offer(
         name,
         bool(begin["is_folder"]),
+        mode,
         root,
         rules,
         bool(begin["rsync"]),

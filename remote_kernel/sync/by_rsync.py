@@ -20,6 +20,8 @@ from remote_kernel.transport import choice
 
 _OF_THE_CONNECTION = (10, 12, 30, 35, 255)
 _OPTIONS = ("--times", "--perms", "--sparse", "--copy-links", "--protect-args", "--from0", "--ignore-times")
+# As for what comes without it: no file runs as its owner, and folders are left as they are.
+_WITHOUT = ("--chmod=ug-s,o-t", "--no-implied-dirs")
 _SHOWS = re.compile(rb"^\s*([\d,.]+)\s+\d+%")
 
 
@@ -79,7 +81,7 @@ def _check(options: LaunchOptions, status: int, said: str) -> None:
 def _argv(options: LaunchOptions, errand: Errand) -> list[bytes]:
     *shell, host, _ = choice.carrier_argv(options, "true")
     remote = os.fsencode(f"[{host}]" if ":" in host else host) + b":"
-    words = [*_OPTIONS, f"--partial-dir={os.fsdecode(PARTIAL_FOLDER)}", "--info=progress2", "--outbuf=L"]
+    words = [*_OPTIONS, *_WITHOUT, f"--partial-dir={os.fsdecode(PARTIAL_FOLDER)}", "--info=progress2", "--outbuf=L"]
     words += [f"--rsh={' '.join(map(_quoted, shell))}"]
     ends = [errand.source, errand.target]
     if errand.files:

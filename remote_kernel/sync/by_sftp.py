@@ -201,7 +201,7 @@ def _outcome(receiver: SftpReceiver, listing: Listing, names: bool) -> Outcome:
         "deleted": receiver.deleted,
         "unchanged": plan.unchanged,
         "left_out": listing.left_out,
-        "passed_over": [to_text(path) for path in listing.passed_over[:_MOST_NAMED]],
+        "passed_over": [to_text(path) for path in listing.passed_over],
         "failures": sum(bool(path) for path, _ in receiver.failed),
         "failed": [[to_text(path), reason] for path, reason in receiver.failed[:_MOST_NAMED]],
     }

@@ -75,7 +75,7 @@ class Contents:
     """Receives files below a root. `moved` is called with bytes and files that have been dealt with.
 
     `asked` says which entries may come, once each: how many bytes of each its `basis` told of, or None for what rsync
-    brings.
+    brings; `before` says what was in the places of that, if anything.
 
     `files` and `bytes` count what got its final name; `failed` are paths that did not, each with the reason.
     """
@@ -87,8 +87,10 @@ class Contents:
         entries: list[Entry],
         asked: dict[int, int | None],
         moved: Callable[[int, int], None],
+        before: dict[bytes, os.stat_result | None] | None = None,
     ) -> None:
         self._wire, self._folders, self._entries, self._asked, self._moved = wire_, folders, entries, asked, moved
+        self._before = before or {}
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
         self._writer = small.Writer()
@@ -179,32 +181,34 @@ class Contents:
             self.failed.append((entry.path, "it changed here while it was compared; try again"))
 
     def _take_over(self, entry: Entry) -> None:
-        """Count a file that rsync has brought."""
+        """Count a file that rsync has brought: as it was listed, or as it had become when rsync read it."""
         try:
             folder, name = self._folders.locate(entry.path)
             there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(there.st_mode) or not (_is_as_listed(entry, there) or self._is_other(entry, there)):
+                raise OSError(0, "rsync left it as it was")
+            if stat.S_IMODE(there.st_mode) != entry.mode:
+                os.chmod(name, entry.mode, dir_fd=folder)
         except OSError as error:
             self._fail(entry, error)
-            return
-        if (
-            not stat.S_ISREG(there.st_mode)
-            or there.st_size != entry.size
-            or not is_same_time(entry.time, there.st_mtime_ns)
-        ):
-            self.failed.append((entry.path, "rsync left it as it was, or it changed meanwhile"))
             return
         self.files += 1
         self.bytes += entry.size
         self._moved(0, 1)
 
+    def _is_other(self, entry: Entry, there: os.stat_result) -> bool:
+        """Whether it was put in the place of what was there before, which is done with whole files."""
+        if entry.path not in self._before:
+            return False
+        before = self._before[entry.path]
+        return before is None or not (
+            os.path.samestat(before, there)
+            or (before.st_size, before.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+        )
+
     def _fail(self, entry: Entry, error: OSError) -> None:
         if error.errno in FULL:
-            where = self._folders.root.decode("utf-8", "replace")
-            raise SyncFailure(
-                "NoRoom",
-                f"there is no room on {os.uname().nodename} in '{where}': {error.strerror}",
-                "make room there; the same command then goes on from here",
-            ) from error
+            raise no_room(self._folders.root, error) from error
         self.failed.append((entry.path, str(error.strerror or error)))
 
     def _skip(self) -> None:
@@ -304,6 +308,20 @@ class _Incoming:
             found.update(data)
             offset += len(data)
         return found.digest()
+
+
+def no_room(root: bytes, error: OSError) -> SyncFailure:
+    """Give the failure for a disk that is full, or a quota that is reached."""
+    where = root.decode("utf-8", "replace")
+    return SyncFailure(
+        "NoRoom",
+        f"there is no room on {os.uname().nodename} in '{where}': {error.strerror}",
+        "make room there; the same command then goes on from here",
+    )
+
+
+def _is_as_listed(entry: Entry, there: os.stat_result) -> bool:
+    return there.st_size == entry.size and is_same_time(entry.time, there.st_mtime_ns)
 
 
 def _open(name: bytes, folder: int) -> int:

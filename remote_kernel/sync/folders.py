@@ -11,6 +11,7 @@ import errno
 import os
 
 # O_PATH asks for no right to list a folder: one that takes files and shows none is enough. macOS has none.
+_MOST = 200  # folders that stay open on the way to the last: a process may have 1024 files open, or 256
 _FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
@@ -59,6 +60,8 @@ class Folders:
                 fd = _descend(fd, part)
                 way = way + b"/" + part if way else part
                 self._open.append((way, fd))
+            if len(self._open) > _MOST:
+                os.close(self._open.pop(1)[1])  # the root stays: from there all are found again
 
 
 def _descend(fd: int, name: bytes) -> int:

@@ -133,24 +133,33 @@ def is_same_time(wanted: int, there: int) -> bool:
 def below(there: Disk, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
     """Give what is in a folder and no rule protects, what is inside before its folder, and whether that is all."""
     found: list[bytes] = []
-    is_all = True
-    try:
-        inside = there.inside(path)
-    except OSError:
-        return [], False
-    for name, is_folder in inside:
-        item = path + b"/" + name
-        if rules.leave_out(item, is_folder) and not is_part(name):
-            is_all = False
+    kept: set[bytes] = set()  # folders that hold something that stays
+    waiting = [(path, True)]
+    while waiting:
+        item, is_new_folder = waiting.pop()
+        if not is_new_folder:
+            if item not in kept:
+                found.append(item)
             continue
-        if is_folder:
-            more, emptied = below(there, item, rules)
-            found += more
-            is_all = is_all and emptied
-            if not emptied:
-                continue
-        found.append(item)
-    return found, is_all
+        try:
+            inside = there.inside(item)
+        except OSError:
+            _keep(item, kept)
+            continue
+        waiting.append((item, False))
+        for name, is_folder in reversed(inside):
+            more = item + b"/" + name
+            if rules.leave_out(more, is_folder) and not is_part(name):
+                _keep(item, kept)
+            else:
+                waiting.append((more, is_folder))
+    return [item for item in found if item != path], path not in kept
+
+
+def _keep(folder: bytes, kept: set[bytes]) -> None:
+    while folder and folder not in kept:
+        kept.add(folder)
+        folder = folder.rpartition(b"/")[0]
 
 
 def _is_in_the_way(entry: Entry, mode: int) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.belief import NOTHING, Asked, Offer, read_offer
-from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version
+from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, no_room
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import part_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, is_same_time
@@ -64,7 +64,7 @@ class Receiver:
         self._folders = Folders(b"")
         self._asked: dict[int, int | None] = {}
         self.plan = Plan()
-        self.for_rsync: list[bytes] = []
+        self.for_rsync: dict[bytes, os.stat_result | None] = {}  # by path, what is there before
         self._rsync_is_here: bool | None = None
         self._failed: list[tuple[bytes, str]] = []
         self._deleted = 0
@@ -96,7 +96,7 @@ class Receiver:
             for number in self.plan.wanted:
                 entry = self.offer.entries[number]
                 if self._is_for_rsync(entry):
-                    self.for_rsync.append(entry.path)
+                    self.for_rsync[entry.path] = self._about(entry.path)
                     self._asked[number] = None
                     self._wire.write(wire.BY_RSYNC, number)
                 elif self._wishes.dry_run or not (digests := basis(self._folders, entry)):
@@ -112,7 +112,7 @@ class Receiver:
 
     def receive(self) -> dict[str, Any]:
         """Put everything in place and give the summary, which the other end gets too. Raises Broken, SyncFailure."""
-        contents = Contents(self._wire, self._folders, self.offer.entries, self._asked, self._moved)
+        contents = Contents(self._wire, self._folders, self.offer.entries, self._asked, self._moved, self.for_rsync)
         if self._wishes.dry_run:
             self._deleted = len(self.plan.doomed)
             self._wire.read_empty(wire.SENT)
@@ -140,13 +140,21 @@ class Receiver:
             raise SyncFailure("SyncError", f"there is no rsync 3.1 or later on {where}", "leave out --rsync")
         return self._rsync_is_here
 
+    def _about(self, path: bytes) -> os.stat_result | None:
+        try:
+            folder, name = self._folders.locate(path)
+            return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError:
+            return None
+
     def _make_way(self) -> None:
         """Remove what is in the way, make folders and links, and mend modes and times."""
         try:
-            os.makedirs(self.root, exist_ok=True)
+            self._make_root()
         except OSError as error:
-            kind = "NoRoom" if error.errno in FULL else "SyncError"
-            raise SyncFailure(kind, f"cannot make the folder {shown(self.root)}: {error.strerror}") from error
+            if error.errno in FULL:
+                raise no_room(self.root, error) from error
+            raise SyncFailure("SyncError", f"cannot make the folder {shown(self.root)}: {error.strerror}") from error
         for path in self.plan.cleared:
             self._try(path, lambda path=path: self._clear(path))  # type: ignore[misc]
         for numbers, action in (
@@ -158,10 +166,27 @@ class Receiver:
                 entry = self.offer.entries[number]
                 self._try(entry.path, lambda entry=entry, action=action: action(entry))  # type: ignore[misc]
 
+    def _make_root(self) -> None:
+        """Make the folder that all goes into, if there is none: as open to others as the one that is copied."""
+        if not self.offer.is_folder or os.path.isdir(self.root):
+            os.makedirs(self.root, exist_ok=True)
+            return
+        os.makedirs(os.path.dirname(self.root), exist_ok=True)
+        mode = self.offer.mode | 0o700
+        try:
+            os.mkdir(self.root, mode)
+        except FileExistsError:
+            if not os.path.isdir(self.root):
+                raise
+            return  # another sync was quicker
+        os.chmod(self.root, stat.S_IMODE(os.stat(self.root).st_mode) & 0o7000 | mode)  # a umask may have cut it
+
     def _try(self, path: bytes, action: Callable[[], None]) -> bool:
         try:
             action()
         except OSError as error:
+            if error.errno in FULL:
+                raise no_room(self.root, error) from error
             self._failed.append((path, str(error.strerror or error)))
             return False
         return True
@@ -264,7 +289,7 @@ class Receiver:
             "deleted": self._deleted,
             "unchanged": plan.unchanged,
             "left_out": self.offer.left_out,
-            "passed_over": self.offer.passed_over[:_MOST_NAMED],
+            "passed_over": self.offer.passed_over,
             "failures": sum(bool(path) for path, _ in self._failed),
             "failed": [[to_text(path), reason] for path, reason in self._failed[:_MOST_NAMED]],
         }

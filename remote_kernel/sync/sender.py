@@ -26,7 +26,7 @@ _BATCH = 2000
 
 class Source(NamedTuple):
     """What to send. `root` is the folder that the entries' paths start from; `name` is the last part of what was named,
-    empty where only what is inside a folder is meant.
+    empty where only what is inside a folder is meant. `mode` is that of the folder itself.
     """
 
     root: bytes
@@ -34,6 +34,7 @@ class Source(NamedTuple):
     is_folder: bool
     listing: Listing
     rules: Rules
+    mode: int = 0o777
 
 
 class Want(NamedTuple):
@@ -61,7 +62,8 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
     if stat.S_ISDIR(found.st_mode):
         whole = name in (b"", b".", b"..")
         root = os.path.realpath(path)
-        return Source(root, b"" if whole else name, True, list_folder(root, rules, with_digests), rules)
+        mode = stat.S_IMODE(found.st_mode) & 0o777
+        return Source(root, b"" if whole else name, True, list_folder(root, rules, with_digests), rules, mode)
     if not stat.S_ISREG(found.st_mode):
         raise SyncFailure("SyncError", f"{shown(path)} is neither a file nor a folder")
     return Source(
@@ -86,7 +88,8 @@ class Sender:
     def tell(self) -> None:
         """Tell what there is. Raises Broken."""
         source, listing = self._source, self._source.listing
-        begin = {"name": to_text(source.name), "is_folder": source.is_folder, "root": to_text(source.root)}
+        begin = {"name": to_text(source.name), "is_folder": source.is_folder, "mode": source.mode}
+        begin["root"] = to_text(source.root)
         self._wire.write_object(wire.BEGIN, {**begin, "rsync": self._has_rsync, "rules": source.rules.pack()})
         for first in range(0, len(listing.entries), _BATCH):
             rows = [pack(entry) for entry in listing.entries[first : first + _BATCH]]

@@ -22,6 +22,7 @@ from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
 
 SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
 LARGE_AT_ONCE = 4
+_LEAST_ROOM = 4096  # bytes, for a folder or link
 _MARK_LENGTH = len(PARTS[0]) + 16
 
 
@@ -74,7 +75,7 @@ class SftpReceiver:
             self.files, self.deleted = len(self.plan.wanted), len(self.plan.doomed)
             self.bytes = sum(self.entries[number].size for number in self.plan.wanted)
             return
-        self._make_folders(self.root)
+        self._make_root()
         self._make_way()
         wanted = [self.entries[number] for number in self.plan.wanted]
         small = (self._send(entry) for entry in wanted if entry.size <= SMALL)
@@ -123,11 +124,13 @@ class SftpReceiver:
                 "name a folder in it, or leave out --delete",
             )
 
-    def _make_folders(self, path: bytes) -> None:
+    def _make_root(self) -> None:
+        """Make the folder that all goes into, if there is none: as open to others as the one that is copied."""
+        mode = self._source.mode | 0o700 if self._source.is_folder else None
         try:
-            make_folders(self._sftp, path)
+            make_folders(self._sftp, self.root, mode)
         except OSError as error:
-            raise SyncError(f"cannot make the folder {shown(path)}: {error.strerror}") from error
+            raise SyncError(f"cannot make the folder {shown(self.root)}: {error.strerror}") from error
 
     def _make_way(self) -> None:
         """Remove what is in the way, make folders and links, and mend modes and times. The server keeps the order."""
@@ -159,7 +162,7 @@ class SftpReceiver:
                     self._sftp.wait(reply).check()
                 done += 1
             except OSError as error:
-                self.failed.append((path, str(error.strerror)))
+                self._fail(path, error, _LEAST_ROOM)
         return done
 
     def _link(self, entry: Entry) -> list[Reply]:
@@ -204,7 +207,7 @@ class SftpReceiver:
             except FileNotFoundError as error:
                 raise OSError(0, "what had come of it was taken away: another sync of it may be under way") from error
         except OSError as error:
-            self._fail(entry, error)
+            self._fail(entry.path, error, max(self._sftp.chunk, min(entry.size, 1 << 20)))
             return
         self.files += 1
         self.bytes += entry.size
@@ -268,16 +271,16 @@ class SftpReceiver:
             return False
         return True
 
-    def _fail(self, entry: Entry, error: OSError) -> None:
-        """Note a failure. That a disk is full is told as a failure like any other."""
+    def _fail(self, path: bytes, error: OSError, needed: int) -> None:
+        """Note a failure. That a disk is full, which lacks the bytes `needed`, is told as a failure like any other."""
         if error.errno == errno.EIO:
             room = self._sftp.room(self.root)
-            if room is not None and room < max(self._sftp.chunk, min(entry.size, 1 << 20)):
+            if room is not None and room < needed:
                 raise NoRoom(
                     f"there is no room on {self._host} in {shown(self.root)}",
                     "make room there; the same command then goes on from here",
                 ) from error
-        self.failed.append((entry.path, str(error.strerror or error)))
+        self.failed.append((path, str(error.strerror or error)))
 
     def _delete(self) -> None:
         """Delete what the source lacks, unless something went wrong: then it may still be needed."""
@@ -320,15 +323,19 @@ class SftpReceiver:
         return os.path.join(self.root, path)
 
 
-def make_folders(sftp: Sftp, path: bytes) -> None:
-    """Make a folder there, and those that it is in, where there are none. Raises OSError."""
+def make_folders(sftp: Sftp, path: bytes, mode: int | None = None) -> None:
+    """Make a folder there, of that mode, and those that it is in, where there are none. Raises OSError."""
     about = kind_of(sftp, path)
     if about and stat.S_ISDIR(about.st_mode):
         return
     parent = os.path.dirname(path.rstrip(b"/"))
     if parent and parent != path:
         make_folders(sftp, parent)
-    sftp.wait(sftp.make_folder(path.rstrip(b"/"), 0o777)).check()
+    sftp.wait(sftp.make_folder(path.rstrip(b"/"), 0o777 if mode is None else mode)).check()
+    about = kind_of(sftp, path) if mode is not None else None
+    if mode is not None and about:
+        mode |= stat.S_IMODE(about.st_mode) & 0o7000
+        sftp.wait(sftp.change(path, mode=mode)).check()  # a umask may have cut it
 
 
 def version_path(target: bytes, version: bytes) -> bytes:

@@ -204,7 +204,8 @@ class FarSource:
             self._root = whole
             self._list_all()
             is_inside = name in (b"", b".", b"..")
-            source = Source(whole, b"" if is_inside else name, True, self._listing, self._rules)
+            mode = stat.S_IMODE(about.st_mode) & 0o777
+            source = Source(whole, b"" if is_inside else name, True, self._listing, self._rules, mode)
         else:
             raise SyncFailure("SyncError", f"{shown(path)} is neither a file nor a folder")
         if with_digests:

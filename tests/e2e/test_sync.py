@@ -302,6 +302,137 @@ def test_path_that_cannot_be_written_does_not_stop_the_others(
     assert (way.there / "extra").exists()
 
 
+DIRECTIONS = pytest.mark.parametrize("direction", ["push", "pull"])
+
+
+def across(way: Way, direction: str, source: str, target: str, *more: str) -> int:
+    """Copy from below one of the folders of a way to below the other."""
+    if direction == "push":
+        return way.push(f"{way.here}/{source}", target, *more)
+    return way.pull(source, f"{way.here}/{target}", *more)
+
+
+def ends(way: Way, direction: str) -> tuple[Path, Path]:
+    """Give the folder that is copied from, and the one that is copied to."""
+    return (way.here, way.there) if direction == "push" else (way.there, way.here)
+
+
+@DIRECTIONS
+def test_folder_that_is_made_is_as_open_to_others_as_the_one_that_is_copied(
+    direction: str, way: Way, target: Server
+) -> None:
+    source, goal = ends(way, direction)
+    (source / "private").mkdir(mode=0o700)
+    (source / "private/a").write_bytes(b"1" * 2_000_000)
+    (goal / "team").mkdir()
+    (goal / "team").chmod(0o2775)
+    own(target, way.there)
+    assert across(way, direction, "private", "team") == 0
+    assert stat.S_IMODE((goal / "team/private").stat().st_mode) == 0o2700
+    (goal / "team/private").chmod(0o2775)
+    (source / "private/a").write_bytes(b"2" * 2_000_000)
+    own(target, way.there)
+    assert across(way, direction, "private", "team") == 0
+    assert stat.S_IMODE((goal / "team/private").stat().st_mode) == 0o2775
+    assert (goal / "team/private/a").read_bytes() == b"2" * 2_000_000
+
+
+@ONE_WAY
+@DIRECTIONS
+def test_destination_that_is_a_link_to_a_folder_is_followed_and_no_link_below_it(
+    direction: str, way: Way, target: Server
+) -> None:
+    source, goal = ends(way, direction)
+    (source / "d/sub").mkdir(parents=True)
+    (source / "d/sub/x").write_text("x")
+    for name in ("real", "elsewhere"):
+        (goal / name).mkdir()
+    (goal / "elsewhere/kept").touch()
+    for name in ("link", "d"):
+        (goal / name).symlink_to("real")
+    own(target, way.there)
+    for words in (("d/", "link"), ("d/", "link/"), ("d", "")):  # by the name that is given, or the source's
+        assert across(way, direction, *words) == 0
+        assert (goal / "real/sub/x").read_text() == "x"
+        (goal / "real/sub/x").unlink()
+    assert (goal / "link").is_symlink() and (goal / "d").is_symlink()
+    (goal / "real/sub").rmdir()
+    (goal / "real/sub").symlink_to("../elsewhere")
+    assert across(way, direction, "d", "") == 63
+    assert across(way, direction, "d", "", "--delete") == 0
+    assert files_in(goal) == {"real/sub/x", "elsewhere/kept"}
+
+
+@pytest.mark.parametrize("way", ["openssh", "rsync"], indirect=True)
+@DIRECTIONS
+def test_file_that_grows_all_the_time_is_copied_as_it_was_at_some_moment(
+    direction: str, way: Way, target: Server
+) -> None:
+    source, goal = ends(way, direction)
+    (source / "log").write_bytes(os.urandom(2 << 20))
+    own(target, way.there)
+    assert across(way, direction, "log", "") == 0
+    is_enough = threading.Event()
+
+    def grow() -> None:
+        with (source / "log").open("ab", buffering=0) as file:
+            while not is_enough.wait(0.002):
+                file.write(b"more")
+
+    growing = threading.Thread(target=grow)
+    growing.start()
+    try:
+        wait_for(lambda: (source / "log").stat().st_size > 2 << 20)
+        assert across(way, direction, "log", "") == 0
+    finally:
+        is_enough.set()
+        growing.join()
+    found = (goal / "log").read_bytes()
+    assert len(found) > 2 << 20
+    assert (source / "log").read_bytes().startswith(found)
+
+
+@pytest.mark.parametrize("way", ["openssh", "rsync"], indirect=True)
+@DIRECTIONS
+def test_no_copy_runs_as_its_owner(direction: str, way: Way, target: Server) -> None:
+    source, goal = ends(way, direction)
+    for content in (b"1", b"2"):
+        (source / "program").write_bytes(content * (2 << 20))
+        own(target, way.there)
+        (source / "program").chmod(0o6755)
+        assert across(way, direction, "program", "") == 0
+        assert (goal / "program").read_bytes()[:1] == content
+        assert stat.S_IMODE((goal / "program").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("way", ["openssh", "sftp"], indirect=True)
+@DIRECTIONS
+@pytest.mark.parametrize("kind", ["folder", "link", "file"])
+def test_disk_that_takes_no_more_files_is_told_as_a_full_one(
+    kind: str, direction: str, way: Way, target: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    source, goal = ends(way, direction)
+    (goal / "disk").mkdir()
+    make = {"folder": Path.mkdir, "link": lambda path: path.symlink_to("x"), "file": Path.touch}[kind]
+    (source / "many").mkdir()
+    for number in range(40):
+        make(source / "many" / str(number))
+    with mounted(goal / "disk", "size=4m,nr_inodes=20"):
+        own(target, way.there)
+        assert across(way, direction, "many/", "disk") == 62
+    assert "there is no room on" in capfd.readouterr().err
+
+
+@ONE_WAY
+def test_all_that_is_passed_over_is_counted(way: Way, capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(120):
+        os.mkfifo(way.here / f"{number:03}")
+    assert way.push(f"{way.here}/") == 0
+    assert "passed over 120 socket, pipe or device: 000, 001, 002" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "to", "status", "said"),
     [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import stat
 import struct
+import subprocess
 import threading
 from pathlib import Path
 
@@ -20,8 +22,9 @@ from remote_kernel.sync.belief import check, unpack
 from remote_kernel.sync.contents import Contents
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import Part, part_path, sweep
-from remote_kernel.sync.plan import is_same_time
+from remote_kernel.sync.plan import Disk, below, is_same_time
 from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, find_source, pack
 from remote_kernel.sync.tool import NEVER
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
@@ -105,6 +108,38 @@ def converse(source: Path, target: Path) -> int:
         os.close(fd)
     assert summary["failed"] == []
     return wire.sent
+
+
+def test_deep_tree_is_copied_and_deleted_with_few_files_open(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    path = bytes(here)
+    os.mkdir(path)
+    for _ in range(1100):  # more than calls may be nested
+        path += b"/d"
+        os.mkdir(path)
+    Path(os.fsdecode(path + b"/file")).write_text("deep down")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
+    try:
+        converse(here, there)
+        with open(path.replace(bytes(here), bytes(there / "here")) + b"/file", "rb") as file:
+            assert file.read() == b"deep down"
+        found, is_all = below(Disk(bytes(there)), b"here", Rules([], False))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        subprocess.run(["rm", "-rf", str(here), str(there)], check=True)
+    assert is_all
+    assert [path[-4:] for path in found[:2]] == [b"file", b"/d/d"]
+    assert len(found) == 1101
+
+
+def test_what_is_below_a_folder_goes_before_it_and_stays_with_what_a_rule_protects(tmp_path: Path) -> None:
+    for name in ("top/a/kept.log", "top/a/b/x", "top/c/.remote_kernel-1.part", "top/d"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found, is_all = below(Disk(bytes(tmp_path)), b"top", Rules([b"*.log", b".*"], False))
+    assert found == [b"top/a/b/x", b"top/a/b", b"top/c/.remote_kernel-1.part", b"top/c", b"top/d"]
+    assert not is_all
 
 
 class CountingWire(Wire):

@@ -40,7 +40,14 @@ from remote_kernel.sync.transfer import sync
 from remote_kernel.sync.tree import list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
 
-BEGIN: dict[str, Any] = {"name": "", "is_folder": True, "root": "/x", "rsync": False, "rules": Rules([], False).pack()}
+BEGIN: dict[str, Any] = {
+    "name": "",
+    "is_folder": True,
+    "mode": 0o755,
+    "root": "/x",
+    "rsync": False,
+    "rules": Rules([], False).pack(),
+}
 NOTES: dict[str, Any] = {"left_out": 0, "left": [], "passed_over": []}
 WISHES = Wishes(rsync=NEVER)
 
@@ -251,7 +258,7 @@ def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, m
         receiver = Receiver(near, bytes(there), Wishes(delete=True, rsync=ALL), print)
         receiver.ask(receiver.consider())
         thread.join(20)
-    assert receiver.for_rsync == []
+    assert not receiver.for_rsync
 
 
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
@@ -468,6 +475,7 @@ def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
         [(wire.BEGIN, {"name": "x"})],
         [(wire.BEGIN, {**BEGIN, "name": 1})],
         [(wire.BEGIN, {**BEGIN, "root": "\0"})],
+        [(wire.BEGIN, {**BEGIN, "mode": 0o4755})],
         [(wire.BEGIN, {**BEGIN, "name": "a/b"})],
         [(wire.BEGIN, {**BEGIN, "rules": 1})],
         [(wire.BEGIN, {**BEGIN, "rules": {**BEGIN["rules"], "texts": [["a"]]}})],
@@ -542,7 +550,7 @@ SPEAKS = """
 import os, sys
 from remote_kernel.sync import wire
 far = wire.Wire(0, 1)
-far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "root": "/x", "rsync": False, "rules": {}})
+far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x", "rsync": False, "rules": {}})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
 far.write_object(wire.ENTRIED, {"left_out": 0, "left": [], "passed_over": []})
 far.flush()
