@@ -5,20 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
 
+from remote_kernel.cli.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
-from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.client import HostGone, NoSuchSession, Request, Running, Session, StillRunning
-from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted, Queued, Started
-
-if TYPE_CHECKING:
-    from remote_kernel.session.render import Renderer
-
-_AFTER_INTERRUPT_SECONDS = 15.0
+from remote_kernel.errors import UsageError
+from remote_kernel.session.client import Request, Session
 
 EXEC_EXAMPLES = """\
 examples:
@@ -150,7 +142,7 @@ def exec_(options: argparse.Namespace) -> int:
         running.close()
         renderer.close()
         sys.stdout.flush()
-        return _detached(session, running.cell, "running in the background")
+        return detached(session, running.cell, "running in the background")
     return show(session, running, options)
 
 
@@ -246,157 +238,6 @@ def _newest(session: Session) -> str:
 def _is_side(session: Session, number: int) -> bool:
     with open(session.place.journal(str(number)), "rb") as file:
         return b'"side": true' in file.readline().rpartition(b'"author"')[2]
-
-
-def show(session: Session, running: Running, options: argparse.Namespace) -> int:
-    """Show a cell until it is done, or the time is up, and give the exit status."""
-    renderer = renderer_for(session, running, options)
-    away = waits = False
-    status = 0
-    events = shown(renderer, follow(session, running, options, deadline_of(options)))
-    try:
-        for event in events:
-            if isinstance(event, (Away, Back)):
-                away = isinstance(event, Away)
-            elif isinstance(event, (Queued, Started)):
-                waits = isinstance(event, Queued)
-            elif isinstance(event, Done):
-                status = event.status
-        sys.stdout.flush()
-        return status
-    except StillRunning as still:
-        renderer.close()
-        sys.stdout.flush()
-        return still_running(session, still, away=away, waits=waits)
-    except RemoteKernelError:
-        renderer.close()
-        raise
-
-
-def follow(
-    session: Session, running: Running, options: argparse.Namespace, deadline: float | None
-) -> Generator[Event, None, None]:
-    """Give a cell's events, the last of them Done, and answer its questions.
-
-    Ctrl-C interrupts the cell, and the second one ends the command; the first one does where it only looks. Raises
-    StillRunning at the deadline.
-    """
-    events = iter(running.limit(_left(deadline)))
-    interrupted = getattr(options, "only_looks", False)
-    while True:
-        try:
-            event = next(events)
-            yield event
-            if isinstance(event, Done):
-                return
-            if isinstance(event, InputWanted) and getattr(options, "stdin", False):
-                running.answer(_ask(event))  # Ctrl-C and Ctrl-D there mean the cell
-        except KeyboardInterrupt:
-            if interrupted:
-                raise
-            interrupted = True
-            _interrupt(session, running)
-            deadline = time.monotonic() + _AFTER_INTERRUPT_SECONDS
-            running = session.follow(running.cell, running.next).limit(_AFTER_INTERRUPT_SECONDS)
-            events = iter(running)
-        except HostGone:  # killed, or replaced: the cell goes on, and the next host knows of it
-            running = _follow_again(running)
-            events = iter(running)
-
-
-def shown(renderer: Renderer, events: Generator[Event, None, None]) -> Iterator[Event]:
-    """Show each event, and then give it. A Ctrl-C while something is being shown means the cell all the same."""
-    event = next(events)
-    while True:
-        try:
-            renderer.feed(event)
-        except KeyboardInterrupt as pressed:
-            event = events.throw(pressed)
-            continue
-        yield event
-        if isinstance(event, Done):
-            return
-        event = next(events)
-
-
-def deadline_of(options: argparse.Namespace) -> float | None:
-    """Give the monotonic time at which a command stops waiting; None for never."""
-    return None if options.timeout is None else time.monotonic() + options.timeout
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def _follow_again(running: Running) -> Running:
-    """Follow the cell through the session's next host."""
-    try:
-        return running.again()
-    except NoSuchSession as error:
-        raise SessionClosed(f"cell {running.cell} is lost: the session was closed", "see 'rkernel ls'") from error
-
-
-class SessionClosed(RemoteKernelError):
-    """Somebody has closed the session while a command waited for its cell."""
-
-    exit_status = VERDICTS["lost"]
-
-
-def _interrupt(session: Session, running: Running) -> None:
-    """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
-    sys.stderr.write("rkernel: interrupting the cell; Ctrl-C again leaves it running\n")
-    session.ask("interrupt", cell=running.cell)
-
-
-def _ask(event: InputWanted) -> str:
-    """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
-    try:
-        from remote_kernel.harmless import harmless
-
-        if event.password:
-            from getpass import getpass
-
-            return getpass(harmless(event.prompt))
-        return input(harmless(event.prompt))
-    except EOFError:
-        sys.stderr.write("\n")
-        raise KeyboardInterrupt from None
-
-
-def still_running(session: Session, still: StillRunning, *, away: bool = False, waits: bool = False) -> int:
-    """Say how to go on with a cell that nobody waits for any longer, and give the exit status.
-
-    `waits` is true for one that has not begun.
-    """
-    if away:
-        what = "has not begun" if waits else "goes on there"
-        sys.stderr.write(
-            f"rkernel: the connection to the kernel's host is away; cell {still.cell} {what}, and "
-            f"'rkernel wait -s {session.name} {still.cell}' shows it when the connection is back\n"
-        )
-        return VERDICTS["away"]
-    return _detached(session, still.cell, "still waiting for its turn" if waits else "still running", still.next)
-
-
-def _detached(session: Session, cell: str, what: str, since: int = 0) -> int:
-    place = f" --since {since}" if since else ""
-    sys.stderr.write(
-        f"rkernel: cell {cell} is {what}; go on with 'rkernel wait -s {session.name} {cell} --timeout 100', look with "
-        f"'rkernel tail -s {session.name} {cell}{place}', stop it with 'rkernel interrupt -s {session.name} {cell}'\n"
-    )
-    return VERDICTS["running"]
-
-
-def renderer_for(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
-    """Give what shows a cell's events as the options say."""
-    from remote_kernel.session.render import View, make_renderer
-
-    since = getattr(options, "since", 0)
-    part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
-    output_file = os.path.join(session.place.cells, f"{running.cell}{part}.txt")
-    view = View(session.place.files, output_file, options.budget, options.full_traceback)
-    form = "json" if options.json else "jsonl" if options.jsonl else "text"
-    return make_renderer(form, sys.stdout, sys.stderr, view)
 
 
 COMMANDS = {

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from remote_kernel.cli.cells import deadline_of, follow, renderer_for, request_for, session_for, shown, still_running
+from remote_kernel.cli.cells import request_for, session_for
+from remote_kernel.cli.following import deadline_of, follow, renderer_for, shown, still_running
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Running, Session, StillRunning
 from remote_kernel.session.events import Away, Back, Done, Event
