@@ -86,7 +86,10 @@ class OutputFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-            os.replace(self._partial, self.path)
+            try:
+                os.replace(self._partial, self.path)
+            except OSError as error:  # the session was closed, and its folder is gone: what the cell gave counts
+                self.problem = f"gone: {error.strerror}"
 
 
 def _remove_those_of_the_dead(path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,3 +137,13 @@ def test_cleared_output_without_a_budget_waits_only_so_long() -> None:
     for _ in range(20):
         budget.write("stdout", "b" * 100_000)
     assert len("".join(written)) == 2_000_100
+
+
+def test_file_whose_folder_is_gone_with_its_session_does_not_hide_the_cells_end(tmp_path: Path) -> None:
+    folder = tmp_path / "cells"
+    file = OutputFile(str(folder / "1.txt"))
+    file.open()
+    file.record("text")
+    shutil.rmtree(folder)
+    file.close()
+    assert file.problem.startswith("gone: ")
