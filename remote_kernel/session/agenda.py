@@ -205,7 +205,7 @@ class Agenda:
             drop_answers(self._place, cell.number)
         journal = self.journals[cell.number]
         journal.close()
-        if journal.size > _MUCH_BYTES:
+        if journal.end > _MUCH_BYTES:
             give_back()
         if journal.is_held:  # the disk is full: it is read from memory as long as this host lives
             self._note(f"no room for the output of cell {cell.number}: {self._place.cells} is on a full disk")

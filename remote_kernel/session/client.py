@@ -82,6 +82,7 @@ class Running:
         self.generation = int(fields["host"]["generation"])
         self.version = str(fields["host"]["version"])
         self.next = next_byte
+        self._size = int(fields["host"].get("end", 0))  # of the journal
         self._connection, self._session, self._asks = connection, session, asks
         self._deadline = self._end = float("inf")
         self._answer: str | None = None  # until the cell has got it
@@ -95,8 +96,8 @@ class Running:
         return self
 
     def so_far(self) -> Running:
-        """Let the iteration give what is in the journal now, however long that takes, and then raise StillRunning."""
-        self._end = os.path.getsize(self._session.place.journal(self.cell))
+        """Let the iteration give what was there when it was made, however long that takes, and raise StillRunning."""
+        self._end = self._size
         return self
 
     def again(self) -> Running:

@@ -78,9 +78,9 @@ class Journal:
         return "; ".join(filter(None, (lost, left_out)))
 
     @property
-    def size(self) -> int:
-        """How many bytes of it are on the disk."""
-        return self._size
+    def end(self) -> int:
+        """The byte behind the last of it, on the disk or not."""
+        return self._size + len(self._held)
 
     @property
     def is_held(self) -> bool:
@@ -131,7 +131,7 @@ class Journal:
 
     def holds(self, place: int) -> bool:
         """Tell whether this byte is among those that the disk had no room for yet, or just behind them."""
-        return self._size < place <= self._size + len(self._held)
+        return self._size < place <= self.end
 
     def close(self) -> None:
         """Close the file. Idempotent."""

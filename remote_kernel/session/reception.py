@@ -100,7 +100,8 @@ class Reception:
                 f"cell {number} has no place {since} to go on from", "give the number that 'tail' has said"
             )
         generation = self._engine.life.record.generation
-        _send(writer, host={"version": __version__, "cell": number, "generation": generation})
+        end = journal.end if journal else os.path.getsize(path)
+        _send(writer, host={"version": __version__, "cell": number, "generation": generation, "end": end})
         if journal is None:
             with open(path, "rb") as file:
                 file.seek(since)

@@ -153,6 +153,8 @@ def test_full_disk_ends_no_cell(small_disk: Path, alone: Rkernel) -> None:
         assert (said.status, said.out) == (1, "one\n")
         assert alone.exec("print('w' * 20000)").status == 0
         assert alone.exec("print('w' * 20000)", "--budget", "0").out == "w" * 20000 + "\n"
+        said = alone("tail", "--budget", "0")
+        assert (said.status, said.out) == (0, "w" * 20000 + "\n"), said
     assert alone.exec("6 * 7").out == "42\n"
 
 

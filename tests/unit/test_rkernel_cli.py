@@ -41,7 +41,7 @@ def serve(listener):
     client, _ = listener.accept()
     client.recv(65536)
     for line in (
-        {"host": {"cell": "1", "generation": 1, "version": "1"}},
+        {"host": {"cell": "1", "generation": 1, "version": "1", "end": 0}},
         {"event": "queued", "cell": "1", "at": 0.0},
         {"event": "stream", "name": "stdout", "text": "hello\\n"},
         {"event": "display", "data": {"text/plain": "1"}, "metadata": {}, "result": True},
