@@ -70,7 +70,7 @@ def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], arrived: 
     try:
         with process.stderr as lines:
             for line in lines:
-                if "Local forwarding listening on" in line:
+                if "[port listener]" in line:  # "Local forwarding listening on" comes ahead of bind and listen
                     waiting -= 1
                     if not waiting:
                         arrived()

@@ -24,7 +24,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from remote_kernel import bootstrap
+from remote_kernel import bootstrap, process
 from remote_kernel.closing import Closing, ControlSocket
 from remote_kernel.connection_file import Connection, read_connection_file
 from remote_kernel.contact import ANSWER_SECONDS, Contact
@@ -107,6 +107,12 @@ def listen(connection: Connection) -> dict[str, socket.socket]:
     return listeners
 
 
+def _has_lost_its_front_end() -> bool:
+    """Whether jupyter_client, which names itself to its kernels, was killed before this process could look for it."""
+    front_end = os.environ.get("JPY_PARENT_PID", "")
+    return front_end.isdigit() and int(front_end) != os.getppid() and not process.is_alive(int(front_end))
+
+
 def _loss(message: dict[str, Any], spool_bytes: int) -> str:
     """Say what is missing of the kernel's output, or may be."""
     where = f"on iopub connection {message['number']}"
@@ -165,6 +171,9 @@ class Launcher:
             self._reactor.on_signal(number, lambda n=int(number): self._signal(n))  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._reactor.on_signal(number, self._say_bye)
+        if _has_lost_its_front_end():
+            self._log.note("the front end was gone before the kernel was started")
+            return 128 + signal.SIGTERM
         if os.getppid() != 1:  # else somebody has set it free on purpose
             self._watch_parent(os.getppid())
         self._listeners = listen(self._connection)

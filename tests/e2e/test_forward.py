@@ -20,6 +20,7 @@ from remote_kernel.log import Log
 from remote_kernel.options import Forward, LaunchOptions, find_program
 from remote_kernel.reactor import Reactor
 from remote_kernel.transport import openssh
+from tests.support.ends import kernels_on
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.relay import Relay
 from tests.support.servers import REMOTE_MARKER, Server, free_port
@@ -220,8 +221,6 @@ def test_forward_for_a_kernelspec_ends_with_its_kernel(
     tmp_path: Path, forwarding: LaunchOptions, target: Server, remote_python: Path
 ) -> None:
     options = forwarding._replace(python=str(remote_python))
-    end = ExitStack()
-    end.enter_context(running_kernel(tmp_path, options))
     arrivals: list[float] = []
 
     def arrived() -> None:
@@ -229,15 +228,14 @@ def test_forward_for_a_kernelspec_ends_with_its_kernel(
         if len(arrivals) == 1:
             reactor.call_later(0.5, target.kill_sessions)  # what was seen before a cut counts after it
         else:
-            closing.start()
+            kernel.kill()
 
-    closing = threading.Thread(target=end.close)
-    with Reactor() as reactor:
+    with running_kernel(tmp_path, options), Reactor() as reactor:
+        (kernel,) = kernels_on(target)
         forwarder = Forwarder(reactor, options, Log(), arrived, 1.0)
         reactor.call_later(60, reactor.stop)
         forwarder.run([Forward(free_port(), 6006)])
-    assert len(arrivals) == 2 and forwarder.outlived
-    closing.join(30)
+        assert len(arrivals) == 2 and forwarder.outlived
 
 
 @pytest.mark.nightly

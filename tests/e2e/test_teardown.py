@@ -23,7 +23,7 @@ from jupyter_client.manager import KernelManager
 from remote_kernel.agent import LAUNCHER_GRACE_SECONDS
 from remote_kernel.errors import ConnectionLost, KernelGone
 from remote_kernel.launcher import BYE_SECONDS
-from remote_kernel.options import LaunchOptions
+from remote_kernel.options import LaunchOptions, find_program
 from tests.support.frontends import (
     IGNORES_INTERRUPTS,
     Count,
@@ -35,7 +35,14 @@ from tests.support.frontends import (
     listens,
 )
 from tests.support.isolation import Isolation
-from tests.support.kernels import manager_for, options_for, run, wait_until, write_kernelspec
+from tests.support.kernels import (
+    manager_for,
+    options_for,
+    run,
+    wait_until,
+    write_connection_file,
+    write_kernelspec,
+)
 from tests.support.servers import Server, Servers, is_alive
 
 
@@ -176,6 +183,30 @@ def test_killed_front_end_leaves_nothing(tmp_path: Path, options: LaunchOptions,
     assert not is_alive(child)
     for path in Path(os.environ["JUPYTER_RUNTIME_DIR"]).glob("kernel-*.json"):
         path.unlink()
+
+
+def test_front_end_that_is_killed_while_the_launcher_comes_up_leaves_nothing(
+    tmp_path: Path, options: LaunchOptions, count: Count
+) -> None:
+    """The launcher is nobody's child then, as is one that somebody has set free on purpose."""
+    front_end = subprocess.Popen(["true"])
+    front_end.wait(20)
+    file = write_connection_file(tmp_path / "kernel-1.json")
+    words = [str(find_program()), *options._replace(connection_file=str(file)).to_arguments()]
+    done = subprocess.run(
+        ["sh", "-c", '"$@" > /dev/null 2>&1 & echo $!', "sh", *words],
+        env={**os.environ, "JPY_PARENT_PID": str(front_end.pid)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    launcher = int(done.stdout)
+    gone = wait_until(lambda: not psutil.pid_exists(launcher))
+    if not gone:
+        psutil.Process(launcher).terminate()
+    assert gone
+    assert count.left() == []
 
 
 # -- VS Code

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from remote_kernel.forward import Ports
-from remote_kernel.link import Link
+from remote_kernel.link import Link, Stream
 from remote_kernel.options import Forward
 from remote_kernel.reactor import Reactor
 from remote_kernel.sockets import connect_socket, serve
-from remote_kernel.tunnel import _connected
+from remote_kernel.tunnel import Tunnels
 
 
 @pytest.fixture
@@ -98,9 +99,13 @@ def test_a_connection_that_was_reset_already_ends_nobody(reset: None, reactor: R
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         address = listening.getsockname()
-        for connection in (connect_socket(address, socket.AF_INET), _connected(address[1])):
-            assert connection
-            connection.close()
+        connection = connect_socket(address, socket.AF_INET)
+        assert connection
+        connection.close()
+        tunnels, stream = Tunnels(reactor), Stream(Link(), 16, f"tcp:{address[1]}")
+        tunnels.opened(stream)
+        assert not stream.closing
+        tunnels.close()
 
 
 def test_a_forwarded_connection_that_was_reset_already_ends_nobody(
@@ -150,3 +155,50 @@ def test_full_queue_of_a_stopped_kernel_is_no_connection(tmp_path: Path, family:
             undo.enter_context(connection)
         assert connection is None
         assert time.monotonic() - begun < 20
+
+
+def test_tunnel_to_a_busy_program_is_made_while_all_else_goes_on(reactor: Reactor) -> None:
+    """Such as a server in the kernel, whose queue is full while a cell computes."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as undo:
+        listener.settimeout(20)
+        address = listener.getsockname()
+        for _ in range(4):
+            waiting = undo.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        tunnels, stream = Tunnels(reactor), Stream(Link(), 16, f"tcp:{address[1]}")
+        begun = time.monotonic()
+        tunnels.opened(stream)
+        stream.sink.deliver(memoryview(b"hello"))
+        assert time.monotonic() - begun < 0.3
+        heard: list[bytes] = []
+
+        def serve_all() -> None:
+            while b"hello" not in heard:
+                connection = undo.enter_context(listener.accept()[0])
+                connection.settimeout(0.2)
+                with suppress(TimeoutError):
+                    heard.append(connection.recv(10))
+
+        def look() -> None:
+            if heard:
+                reactor.stop()
+            reactor.call_later(0.02, look)
+
+        look()
+        server = threading.Thread(target=serve_all, daemon=True)
+        server.start()
+        run(reactor)
+        server.join(20)
+        assert heard == [b"hello"] and stream.consumed == 5
+        tunnels.close()
+
+
+def test_tunnel_to_where_nobody_listens_is_closed(reactor: Reactor, listener: socket.socket) -> None:
+    port: int = listener.getsockname()[1]
+    listener.close()
+    for channel in (f"tcp:{port}", "tcp:0", "tcp:x", "tcp:70000"):
+        stream = Stream(Link(), 16, channel)
+        Tunnels(reactor).opened(stream)
+        run(reactor, 0.1)
+        assert stream.closing
