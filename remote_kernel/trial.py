@@ -74,8 +74,8 @@ def try_out(draft: Draft, timeout_seconds: float = START_SECONDS, *, code: str =
 def _ended_in_order() -> Iterator[None]:
     """Let a terminal that is closed, or SIGTERM, end this as Ctrl-C does: the kernel and the folder go."""
 
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+    def leave(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
 
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():

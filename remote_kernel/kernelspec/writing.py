@@ -5,6 +5,7 @@ Only those that `add` made, which carry `metadata.remote_kernel`, are ever chang
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -73,7 +74,7 @@ def write_kernelspec(draft: Draft, kernels: Path, *, replace: bool = False) -> K
     target = kernels / slug
     if replace and target.is_dir():
         return _overwrite(target, kernel_document(draft), _template(draft.language))
-    with _writing(kernels):
+    with _writing(kernels, ", or choose another folder with --prefix or LOCAL_KERNELS_DIR"):
         kernels.mkdir(parents=True, exist_ok=True)
         # One level deeper than Jupyter looks, so that it never sees half a kernelspec.
         with _hidden(kernels) as hidden:
@@ -217,14 +218,13 @@ def _hidden(folder: Path) -> TemporaryDirectory[str]:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, way_out: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise RemoteKernelError(
-            f"cannot write {path}: {reason}", "make room there, or choose a folder with --prefix or LOCAL_KERNELS_DIR"
-        ) from error
+        hint = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see who may write there"
+        raise RemoteKernelError(f"cannot write {path}: {reason}", hint + way_out) from error
 
 
 def _read_back(folder: Path) -> Kernelspec:

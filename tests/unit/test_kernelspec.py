@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -191,6 +192,26 @@ def test_folder_that_cannot_be_written_is_an_error_of_ours(kernels: Path, tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(RemoteKernelError, match=r"cannot write .*: not a directory"):
         write(tmp_path / "file" / "kernels")
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.ENOSPC, "make room there"), (errno.EACCES, "see who may write there")]
+)
+def test_error_of_writing_says_what_would_help(
+    number: int, hint: str, kernels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = write(kernels)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(RemoteKernelError) as told:
+        kernelspec.remove_kernelspec(spec)
+    assert told.value.hint == hint
+    with pytest.raises(RemoteKernelError) as told:
+        write(kernels, "Another")
+    assert told.value.hint == f"{hint}, or choose another folder with --prefix or LOCAL_KERNELS_DIR"
 
 
 @pytest.mark.parametrize("placeholder", ["{connection_file}", "{resource_dir}", "{prefix}"])
