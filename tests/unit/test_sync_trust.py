@@ -35,7 +35,7 @@ from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Want, find_source
 from remote_kernel.sync.sftp_fetch import SftpSender
 from remote_kernel.sync.small import Writer
-from remote_kernel.sync.tool import ALL, NEVER
+from remote_kernel.sync.tool import ALL, NEVER, PARTIAL_FOLDER
 from remote_kernel.sync.transfer import sync
 from remote_kernel.sync.tree import list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
@@ -461,6 +461,17 @@ def test_link_that_never_got_its_name_is_swept_away_once_nobody_can_be_at_it(
     monkeypatch.setattr(time, "time", lambda: now + 100)
     sweep(bytes(there))
     assert not left.is_symlink()
+
+
+def test_folder_that_rsync_left_is_swept_away_once_it_is_empty(there: Path) -> None:
+    left = there / os.fsdecode(PARTIAL_FOLDER)
+    left.mkdir()
+    (left / "mine").touch()
+    sweep(bytes(there))
+    assert (left / "mine").exists()
+    (left / "mine").unlink()
+    sweep(bytes(there))
+    assert not left.exists()
 
 
 def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
