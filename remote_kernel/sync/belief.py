@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MOST = 1 << 63  # neither a size nor a time in seconds is as large
+A_HOME = (
+    "SyncError",
+    "what a remote home is called is not known here",
+    "write for example 'remote:~/' for what is in it, and a folder here for that to go to",
+)
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _COUNTS = ("files", "bytes", "folders", "links", "touched", "deleted", "unchanged", "left_out", "failures")
 _VERBS = ("replace", "make", "link", "copy", "touch", "delete")
@@ -180,8 +185,7 @@ def _check_name(offer: Offer, asked: Asked) -> None:
     if offer.name == name and (offer.is_folder or (name and all(entry.path == name for entry in offer.entries))):
         return
     if name.startswith(b"~") and name == asked.path:
-        hint = "write for example 'remote:~/' for what is in it, and a folder here for that to go to"
-        raise SyncFailure("SyncError", "what a remote home is called is not known here", hint)
+        raise SyncFailure(*A_HOME)
     raise Violation("another name than the one asked for")
 
 

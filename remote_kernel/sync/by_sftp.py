@@ -17,6 +17,7 @@ from remote_kernel.errors import NoSftp, RemoteKernelError, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import PipeBroken
+from remote_kernel.sync.belief import A_HOME
 from remote_kernel.sync.carrying import SftpEnd, refused
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
@@ -121,6 +122,8 @@ def _fetch(
 ) -> Outcome:
     wishes = manner.wishes
     try:
+        if b"/" not in source.path and _expanded(end.sftp, source.path) != source.path:
+            raise SyncFailure(*A_HOME)
         path = _path(end.sftp, options, source.path, makes_workdir=False)
 
         def find() -> Source:

@@ -10,10 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 
 from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.sync.tree import PARTS, is_part
+
+_LINK_SECONDS = 60.0
 
 
 class Part:
@@ -31,7 +35,7 @@ class Part:
         self.path = part_path(target, version)
         self.fd, self.size = lock_part(self.path, folder, os.O_RDWR | os.O_CREAT)
         if self.fd < 0:
-            self.path = _new_path(target)
+            self.path = new_path(target)
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
             _lock(self.fd)  # keeps it from being swept away
 
@@ -42,12 +46,12 @@ class Part:
             count = os.pwrite(self.fd, view, offset)
             view, offset = view[count:], offset + count
 
-    def finish(self, size: int, mode: int, time: int) -> None:
-        """Give it its length, mode and time (nanoseconds), and its final name."""
+    def finish(self, size: int, mode: int, time_ns: int) -> None:
+        """Give it its length, mode and time, and its final name."""
         if os.fstat(self.fd).st_size != size:
             os.ftruncate(self.fd, size)
         os.fchmod(self.fd, mode)
-        os.utime(self.fd, ns=(time, time))
+        os.utime(self.fd, ns=(time_ns, time_ns))
         os.rename(self.path, self._target, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def close(self) -> None:
@@ -113,24 +117,52 @@ def lock_part(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[
 
 
 def sweep(folder: bytes) -> None:
-    """Remove the unfinished files of ours in a folder that no transfer is writing."""
+    """Remove the unfinished files of ours in a folder that no transfer is writing, and links that never got a name."""
     try:
         with os.scandir(folder) as items:
-            found = [item.path for item in items if is_part(item.name)]
+            found = [(item.path, item.is_symlink()) for item in items if is_part(item.name)]
     except OSError:
         return
-    for path in found:
+    for path, is_link in found:
+        if os.path.basename(path) == PARTIAL_FOLDER:
+            _remove_folder(path)
+            continue
+        if is_link and _is_of_a_while_ago(path):
+            _remove(path)
+            continue
         fd, _ = lock_part(path, None)
         if fd >= 0:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass
+            _remove(path)
             os.close(fd)
 
 
-def _new_path(target: bytes) -> bytes:
+def new_path(target: bytes) -> bytes:
+    """Give the path of an unfinished copy that nobody else knows."""
     return os.path.join(os.path.dirname(target), PARTS[0] + os.urandom(8).hex().encode() + PARTS[1])
+
+
+def _remove(path: bytes) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _remove_folder(path: bytes) -> None:
+    """Remove the folder that rsync left, if nothing is in it: whoever shares the folder may have put it there."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass
+
+
+def _is_of_a_while_ago(link: bytes) -> bool:
+    """Whether a link of ours was made some time ago: it has no lock, and gets its name within a moment."""
+    try:
+        about = os.lstat(link)
+    except OSError:
+        return False
+    return about.st_uid == os.geteuid() and time.time() - about.st_ctime > _LINK_SECONDS
 
 
 def _is_ours(about: os.stat_result) -> bool:

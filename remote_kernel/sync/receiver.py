@@ -14,7 +14,7 @@ from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.belief import NOTHING, Asked, Offer, read_offer
 from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, no_room
 from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.part import part_path, sweep
+from remote_kernel.sync.part import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, is_same_time
 from remote_kernel.sync.sender import shown
 from remote_kernel.sync.tool import ALL, CHANGED, NEVER, has_rsync
@@ -201,15 +201,15 @@ class Receiver:
 
     def _make_folder(self, entry: Entry) -> None:
         folder, name = self._folders.locate(entry.path)
-        os.mkdir(name, entry.mode | 0o700, dir_fd=folder)
+        try:
+            os.mkdir(name, entry.mode | 0o700, dir_fd=folder)
+        except FileExistsError:  # another sync was quicker
+            if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise
 
     def _make_link(self, entry: Entry) -> None:
         folder, name = self._folders.locate(entry.path)
-        new = part_path(name, b"link")
-        try:
-            os.unlink(new, dir_fd=folder)
-        except OSError:
-            pass
+        new = new_path(name)
         os.symlink(entry.extra, new, dir_fd=folder)
         os.utime(new, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
         os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -231,11 +231,14 @@ class Receiver:
             self._deleted += self._try(path, lambda path=path: self._remove(path))  # type: ignore[misc]
 
     def _remove(self, path: bytes) -> None:
-        folder, name = self._folders.locate(path)
-        if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-            os.rmdir(name, dir_fd=folder)
-        else:
-            os.unlink(name, dir_fd=folder)
+        try:
+            folder, name = self._folders.locate(path)
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                os.rmdir(name, dir_fd=folder)
+            else:
+                os.unlink(name, dir_fd=folder)
+        except FileNotFoundError:
+            pass  # another sync was quicker
 
     def _finish_folders(self) -> None:
         """Give folders their modes and times, the innermost first; the root itself keeps its own."""

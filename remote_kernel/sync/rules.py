@@ -83,14 +83,20 @@ class Rules:
             if parent == folder or not name:
                 return
             folder, way = parent, name + b"/" + way
-            text = _read(os.path.join(folder, FILE))
+            try:
+                text = _read(os.path.join(folder, FILE))
+            except PermissionError:
+                continue  # it may be above the work tree, if there is one
             if text:
                 found.append((way, text))
         for way, text in found:
             self.add_above(way, text)
 
     def read(self, folder: bytes, path: bytes) -> None:
-        """Read the .gitignore file of a folder below the root, which is at `path`."""
+        """Read the .gitignore file of a folder below the root, which is at `path`.
+
+        Raises PermissionError where there is one that cannot be read: nobody knows then what is to be left out.
+        """
         if self.use_gitignore:
             self.add(folder, _read(os.path.join(path, FILE)))
 
@@ -162,9 +168,14 @@ def _verdict(rules: list[Rule], path: bytes, name: bytes, is_folder: bool) -> bo
 
 
 def _read(path: bytes) -> bytes:
-    """Give a file's text; empty where there is none, or what cannot be one. git reads no link here either."""
+    """Give a file's text; empty where there is none, or what cannot be one. git reads no link here either.
+
+    Raises PermissionError.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:
+        raise
     except OSError:
         return b""
     with os.fdopen(fd, "rb") as file:

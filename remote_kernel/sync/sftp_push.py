@@ -139,9 +139,8 @@ class SftpReceiver:
             about = self._there.look(path)
             inside = below(self._there, path, self._rules)[0] if about and stat.S_ISDIR(about.st_mode) else []
             steps.append((path, [self._remove(item) for item in (*inside, path)]))
-        for number in self.plan.folders:
-            entry = self.entries[number]
-            steps.append((entry.path, [self._sftp.make_folder(self._at(entry.path), entry.mode | 0o700)]))
+        folders = [self.entries[number] for number in self.plan.folders]
+        made = [(entry, self._sftp.make_folder(self._at(entry.path), entry.mode | 0o700)) for entry in folders]
         for number in self.plan.links:
             steps.append((self.entries[number].path, self._link(self.entries[number])))
         for number in self.plan.touched:
@@ -151,7 +150,19 @@ class SftpReceiver:
                 steps.append((entry.path, [self._sftp.change(path, mode=entry.mode, time_ns=entry.time)]))
             else:
                 steps.append((entry.path, [self._sftp.change_link(path, entry.time)]))
+        for entry, reply in made:
+            try:
+                self._sftp.wait(reply).check()
+            except OSError as error:
+                if not self._is_folder(entry.path):  # else another sync was quicker
+                    self._fail(entry.path, error, _LEAST_ROOM)
         self._settle(steps)
+
+    def _is_folder(self, path: bytes) -> bool:
+        try:
+            return stat.S_ISDIR(self._sftp.wait(self._sftp.look(self._at(path))).about().st_mode)
+        except OSError:
+            return False
 
     def _settle(self, steps: Iterable[tuple[bytes, list[Reply]]]) -> int:
         """Wait for what was asked for each path, note what failed, and count what did not."""

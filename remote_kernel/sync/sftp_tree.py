@@ -251,7 +251,12 @@ class FarSource:
         rules = next((named for named in found if named.name == IGNORE_FILE), None)
         if self._rules.use_gitignore and rules and stat.S_ISREG(rules.about.st_mode):
             text = bytearray()
-            yield from self._read_rules(os.path.join(where, IGNORE_FILE), rules.about, text)
+            try:
+                yield from self._read_rules(os.path.join(where, IGNORE_FILE), rules.about, text)
+            except OSError as error:
+                self._listing.left.append((os.path.join(folder, IGNORE_FILE), str(error.strerror)))
+                found.clear()  # nobody knows what of it is to be left out
+                return
             self._rules.add(folder, bytes(text))
         for named in found:
             path = folder + b"/" + named.name if folder else named.name
@@ -272,11 +277,8 @@ class FarSource:
             self._listing.left.append((path, str(error.strerror)))
 
     def _read_rules(self, path: bytes, about: About, text: bytearray) -> Job:
-        try:
-            size = min(about.st_size, _LARGEST_RULES)
-            yield from contents(self._sftp, path, 0, size, lambda _, data: text.extend(data))
-        except OSError:
-            text.clear()
+        size = min(about.st_size, _LARGEST_RULES)
+        yield from contents(self._sftp, path, 0, size, lambda _, data: text.extend(data))
 
     def _read_above(self) -> None:
         """Read the .gitignore files of the folders over the root, if that is inside a git work tree."""
@@ -292,7 +294,10 @@ class FarSource:
         for folder, about in list(zip(folders, abouts[len(folders) :], strict=True))[1 : top + 1]:
             if about and stat.S_ISREG(about.st_mode):
                 text = bytearray()
-                self._sftp.run([self._read_rules(os.path.join(folder, IGNORE_FILE), about, text)], 1)
+                try:
+                    self._sftp.run([self._read_rules(os.path.join(folder, IGNORE_FILE), about, text)], 1)
+                except OSError:
+                    continue
                 way = os.path.relpath(self._root, folder) + b"/"
                 self._rules.add_above(way, bytes(text))
 

@@ -11,6 +11,7 @@ import stat
 from typing import NamedTuple
 
 from remote_kernel.sync.blocks import new_digest
+from remote_kernel.sync.rules import FILE as IGNORE_FILE
 from remote_kernel.sync.rules import Rules
 
 FILE, FOLDER, LINK = "f", "d", "l"
@@ -53,12 +54,16 @@ def list_folder(root: bytes, rules: Rules, with_digests: bool) -> Listing:
     while waiting:
         folder = waiting.pop()
         path = os.path.join(root, folder) if folder else root
-        rules.read(folder, path)
         try:
             with os.scandir(path) as items:
                 inside = sorted(items, key=lambda item: item.name)
         except OSError as error:
             found.left.append((folder or b".", str(error.strerror)))
+            continue
+        try:
+            rules.read(folder, path)
+        except OSError as error:
+            found.left.append((os.path.join(folder, IGNORE_FILE), str(error.strerror)))
             continue
         folders = []
         for item in inside:

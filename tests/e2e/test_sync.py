@@ -228,6 +228,27 @@ def test_gitignore_files_count_at_whichever_end_the_source_is(way: Way, target: 
     assert files_in(tmp_path / "all") == expected | {"a.ckpt", "build/x", "sub/b.ckpt"}
 
 
+@pytest.mark.parametrize("way", ["openssh", "sftp"], indirect=True)
+def test_folder_whose_gitignore_cannot_be_read_is_not_copied_and_nothing_is_deleted(
+    way: Way, target: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (way.there / "sub").mkdir()
+    (way.there / "sub/.gitignore").write_text("secret\n")
+    (way.there / "sub/plain").write_text("plain")
+    (way.there / "other").write_text("other")
+    own(target, way.there)
+    assert way.pull("", f"{way.here}/") == 0
+    (way.here / "sub/secret").write_text("mine")
+    (way.there / "sub/secret").write_text("theirs")
+    (way.there / "other").write_text("other one")
+    own(target, way.there)
+    (way.there / "sub/.gitignore").chmod(0)
+    assert way.pull("", f"{way.here}/", "--delete") == 63
+    assert "1 path could not be copied: sub/.gitignore: Permission denied" in capfd.readouterr().err
+    assert (way.here / "sub/secret").read_text() == "mine"
+    assert (way.here / "other").read_text() == "other one"
+
+
 @ONE_WAY
 def test_checksum_finds_what_size_and_time_hide(way: Way) -> None:
     (way.here / "a").write_text("one")

@@ -287,6 +287,7 @@ def test_full_disk_is_told_over_sftp_too(
         ("folder", "remote:/proc/nothing", 60, "cannot make the folder '/proc/nothing/folder'"),
         ("folder", "remote:/etc", 60, "cannot make the folder '/etc/folder': Permission denied"),
         ("remote:file", "folder/f/", 60, "is no folder"),
+        ("remote:~", "folder", 60, "what a remote home is called is not known here; write for example 'remote:~/'"),
     ],
 )
 def test_bad_input_over_sftp_reads_the_same(

@@ -110,6 +110,24 @@ def test_remote_end_that_is_killed_is_started_again(
     assert tree(end) == tree(source)
 
 
+@pytest.mark.parametrize("direction", ["push", "pull"])
+def test_several_syncs_at_a_time_do_not_fail_because_of_each_other(
+    direction: str, ssh_config: Path, here: Path, remote_folder: Path, target: Server
+) -> None:
+    source, end, first, last = ways(direction, here, remote_folder)
+    for number in range(300):
+        (source / f"link{number}").symlink_to(f"to{number}")
+        (source / f"file{number}").write_text(str(number))
+        (source / f"folder{number}").mkdir()
+        (end / f"gone{number}").mkdir()
+    own(target, remote_folder)
+    running = [started(words(ssh_config, first, last, "--no-rsync", "--delete")) for _ in range(3)]
+    for process in running:
+        said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert tree(end) == tree(source)
+
+
 def test_pull_killed_at_any_moment_leaves_whole_files(
     ssh_config: Path, here: Path, remote_folder: Path, target: Server
 ) -> None:

@@ -27,7 +27,7 @@ from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.outcome import Manner
-from remote_kernel.sync.part import Part, part_path, sweep
+from remote_kernel.sync.part import Part, new_path, part_path, sweep
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver, Wishes
@@ -35,7 +35,7 @@ from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Want, find_source
 from remote_kernel.sync.sftp_fetch import SftpSender
 from remote_kernel.sync.small import Writer
-from remote_kernel.sync.tool import ALL, NEVER
+from remote_kernel.sync.tool import ALL, NEVER, PARTIAL_FOLDER
 from remote_kernel.sync.transfer import sync
 from remote_kernel.sync.tree import list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
@@ -448,6 +448,30 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
     Path(os.fsdecode(part_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
     assert copy(here, there)[1]["files"] == 1
     assert (there / "big").read_bytes() == data
+
+
+def test_link_that_never_got_its_name_is_swept_away_once_nobody_can_be_at_it(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Path(os.fsdecode(new_path(bytes(there / "link"))))
+    left.symlink_to("anywhere")
+    sweep(bytes(there))
+    assert left.is_symlink()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    sweep(bytes(there))
+    assert not left.is_symlink()
+
+
+def test_folder_that_rsync_left_is_swept_away_once_it_is_empty(there: Path) -> None:
+    left = there / os.fsdecode(PARTIAL_FOLDER)
+    left.mkdir()
+    (left / "mine").touch()
+    sweep(bytes(there))
+    assert (left / "mine").exists()
+    (left / "mine").unlink()
+    sweep(bytes(there))
+    assert not left.exists()
 
 
 def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
