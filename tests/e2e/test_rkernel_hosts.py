@@ -112,7 +112,6 @@ def test_end_that_a_host_has_asked_for_and_not_learned_is_told_to_the_next_one(a
     alone.host().kill()
     stop.touch()
     assert wait_until(stopped.exists)
-    time.sleep(0.5)  # for the kernel to come to what was asked
     assert alone("wait", number, seconds=30).status == 0
 
 
