@@ -56,19 +56,25 @@ class Push:
         return self._process is not None
 
     def start(self, seconds: float) -> None:
-        """Begin; the host has `seconds` to answer. Raises PushFailed where there is no such folder here."""
+        """Begin; the host has `seconds` to answer. Raises PushFailed where there is no such folder or process here."""
         folder = self._options.on_start
         if not os.path.isdir(folder):
             raise missing(folder)
         way = self._options._replace(env=(), init="", kernel="", forward=())  # what it need not know
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", _PROGRAM, *way.to_arguments()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # it ends with its stdin, and takes its ssh along: a killed group would not
-            cwd="/",  # in the notebook's folder, Python would look for modules
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", _PROGRAM, *way.to_arguments()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # it ends with its stdin, and takes its ssh along: a killed group would not
+                cwd="/",  # in the notebook's folder, Python would look for modules
+            )
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise PushFailed(
+                f"cannot push '{folder}': {reason}", "see what uses up this machine, and try again"
+            ) from error
         assert self._process.stdout
         self._log.note(f"pushing '{folder}' to {self._options.endpoint}")
         self._reactor.watch(self._process.stdout.fileno(), READ, self._read)
