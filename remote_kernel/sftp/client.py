@@ -63,6 +63,11 @@ class Sftp:
         """Whether a link can be given a time."""
         return _LINK_TIMES in self._extensions
 
+    @property
+    def replaces_in_one_step(self) -> bool:
+        """Whether a file can be given the name of another; else that one is removed first."""
+        return _POSIX_RENAME in self._extensions
+
     def wait(self, reply: Reply) -> Reply:
         """Wait for a reply and give it."""
         while not reply.is_there:
@@ -149,7 +154,7 @@ class Sftp:
 
     def rename(self, path: bytes, new: bytes) -> Reply:
         """Give a file another name, in place of what had that; in one step where the server can."""
-        if _POSIX_RENAME in self._extensions:
+        if self.replaces_in_one_step:
             return self._extended(_POSIX_RENAME, packed(path) + packed(new))
         self.remove(new)
         return self._ask(packets.RENAME, packed(path) + packed(new))

@@ -211,18 +211,25 @@ class SftpReceiver:
             except OSError:
                 self._sftp.close(handle)
                 raise
-            renamed = self._sftp.rename(part, target)
-            yield renamed
-            try:
-                renamed.check()
-            except FileNotFoundError as error:
-                raise OSError(0, "what had come of it was taken away: another sync of it may be under way") from error
+            yield from self._put_in_place(part, target)
         except OSError as error:
             self._fail(entry.path, error, max(self._sftp.chunk, min(entry.size, 1 << 20)))
             return
         self.files += 1
         self.bytes += entry.size
         self._moved(0, 1)
+
+    def _put_in_place(self, part: bytes, target: bytes) -> Job:
+        try:
+            if not self._sftp.replaces_in_one_step:
+                looked = self._sftp.look(part)  # before the old file is removed
+                yield looked
+                looked.about()
+            renamed = self._sftp.rename(part, target)
+            yield renamed
+            renamed.check()
+        except FileNotFoundError as error:
+            raise OSError(0, "what had come of it was taken away: another sync of it may be under way") from error
 
     def _take_over(self, entry: Entry, version: bytes, part: bytes) -> Generator[Reply, None, int]:
         """Give what is left of an earlier transfer of this version the name of this one's; give where to go on.

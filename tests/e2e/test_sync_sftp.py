@@ -145,8 +145,9 @@ def test_part_of_another_version_is_not_gone_on_with(target: Server, remote_fold
     assert whole.read_bytes() == (here / "data").read_bytes()
 
 
+@pytest.mark.parametrize("lacks", ["fsync", "fsync,posix-rename"])
 def test_two_pushes_of_one_file_at_a_time_do_not_mix_their_bytes(
-    network: tuple[Relay, Path], remote_folder: Path, ssh_config: Path, tmp_path: Path
+    lacks: str, network: tuple[Relay, Path], target: Server, remote_folder: Path, ssh_config: Path, tmp_path: Path
 ) -> None:
     relay, slow = network
     contents = {name: os.urandom(8 << 20) for name in ("first", "second")}
@@ -168,7 +169,10 @@ def test_two_pushes_of_one_file_at_a_time_do_not_mix_their_bytes(
         ]
 
     program = [sys.executable, "-m", "remote_kernel", *words("first", slow)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first:
+    with (
+        target.configured(f"ForceCommand internal-sftp -P {lacks}"),
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as first,
+    ):
         wait_for(lambda: any(part.stat().st_size > 1 << 20 for part in remote_folder.glob(".remote_kernel-*")))
         assert main(words("second", ssh_config)) == 0
         assert (remote_folder / "data").read_bytes() == contents["second"]
