@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -183,11 +184,10 @@ def test_question_is_answered_after_the_host_was_replaced(alone: Rkernel, tmp_pa
     stop = tmp_path / "stop"
     wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
     code = f"print('hello ' + input('who? '))\n{wait}print('bye ' + input('and you? '))"
-    with (
-        terminal(alone, "exec", "--stdin", "-c", code) as shown,
-        terminal(alone, "exec", "--stdin", "-c", "input('last? ') + '!'") as queued,
-    ):
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(terminal(alone, "exec", "--stdin", "-c", code))
         shown.expect("who? ")
+        queued = stack.enter_context(terminal(alone, "exec", "--stdin", "-c", "input('last? ') + '!'"))
         assert wait_until(lambda: alone.status()["queued"])
         assert alone("refresh").status == 0  # while somebody is typing
         shown.type("me\n")
