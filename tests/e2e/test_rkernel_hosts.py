@@ -89,8 +89,8 @@ def test_cell_that_ended_while_there_was_no_host_ends_as_it_did(
     alone: Rkernel, end: str, status: int, words: str
 ) -> None:
     alone.open()
-    number = _detached(alone, f"import time\ntime.sleep(1)\n{end}")
-    alone.wait_running()
+    number = _detached(alone, f"import time\nprint('begun', flush=True)\ntime.sleep(1)\n{end}")
+    alone.wait_running("begun\n")
     alone.host().kill()
     time.sleep(1.5)
     said = alone("wait", number, seconds=30)
@@ -103,9 +103,9 @@ def test_cell_that_ended_while_there_was_no_host_ends_as_it_did(
 def test_end_that_a_host_has_asked_for_and_not_learned_is_told_to_the_next_one(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop, stopped = tmp_path / "stop", tmp_path / "stopped"
-    wait = f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
     number = _detached(alone, f"{wait}open({str(stopped)!r}, 'w').close()")
-    alone.wait_running()
+    alone.wait_running("begun\n")
     for _ in range(2):
         alone.host().kill()
         assert wait_until(lambda: not alone.hosts())
