@@ -108,9 +108,25 @@ def listen(connection: Connection) -> dict[str, socket.socket]:
 
 
 def _has_lost_its_front_end() -> bool:
-    """Whether jupyter_client, which names itself to its kernels, was killed before this process could look for it."""
+    """Whether jupyter_client, which names itself to its kernels, was killed before this process could look for it.
+
+    Whatever is started from a notebook inherits the name of a front end that may be long gone, VS Code for one: only
+    a process that nobody but the system has adopted has lost its own.
+    """
     front_end = os.environ.get("JPY_PARENT_PID", "")
-    return front_end.isdigit() and int(front_end) != os.getppid() and not process.is_alive(int(front_end))
+    if not front_end.isdigit() or int(front_end) == os.getppid() or not _is_adopted():
+        return False
+    return not process.is_alive(int(front_end))
+
+
+def _is_adopted() -> bool:
+    """Whether this process has lost its parent, in whose place the system's first process is, or the user's systemd."""
+    parent = os.getppid()
+    try:
+        with open(f"/proc/{parent}/comm", encoding="utf-8", errors="replace") as file:
+            return parent == 1 or file.read() == "systemd\n"
+    except OSError:
+        return parent == 1
 
 
 def _loss(message: dict[str, Any], spool_bytes: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ from remote_kernel.transport.private import private_folder
 
 CONNECT_SECONDS = 15
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
+_SHORTAGES = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 _NOT_AT_A_TERMINAL = ("-oRequestTTY=no", "-oEscapeChar=none")
@@ -68,14 +70,14 @@ def _all_settings(options: LaunchOptions) -> list[tuple[str, str]]:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, env=environment()
         )
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise TransportError(
+                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}", "see what uses up this machine"
+            ) from error
         raise SshNotFound(
             f"there is no ssh program '{argv[0]}' here",
             "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path",
-        ) from error
-    except OSError as error:
-        raise TransportError(
-            f"cannot run '{argv[0]}' here: {(error.strerror or str(error)).lower()}", "see whether it runs by itself"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise SshConfigError(

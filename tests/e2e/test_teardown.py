@@ -212,6 +212,20 @@ def test_front_end_that_is_killed_while_the_launcher_comes_up_leaves_nothing(
 # -- VS Code
 
 
+def test_vscode_started_from_a_notebook_of_a_server_that_has_ended_starts_kernels(
+    tmp_path: Path, options: LaunchOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = subprocess.Popen(["true"])
+    server.wait(20)
+    monkeypatch.setenv("JPY_PARENT_PID", str(server.pid))
+    with RawKernel(tmp_path, options) as kernel:
+        assert run(kernel.ready().client, "6 * 7").result == "42"
+
+        kernel.dispose()
+
+        assert kernel.exit_status() == 128 + signal.SIGTERM
+
+
 @pytest.mark.over_both
 def test_vscode_shutdown_leaves_nothing(tmp_path: Path, options: LaunchOptions, count: Count) -> None:
     with RawKernel(tmp_path, options) as kernel:
