@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 
-# O_PATH asks for no right to list a folder: one that takes files and shows none is enough. macOS has none.
 _MOST = 200  # folders that stay open on the way to the last: a process may have 1024 files open, or 256
+# O_PATH asks for no right to list a folder: one that takes files and shows none is enough. macOS has none.
 _FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
