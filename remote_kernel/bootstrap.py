@@ -19,6 +19,7 @@ from remote_kernel.options import FOREVER, LaunchOptions
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
+_FILES = tuple(f"sync.{name}" for name in ("blocks", "rules", "tree", "wire", "belief", "small", "tool"))
 SHIPPED = {
     "start": (
         *("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub"),
@@ -28,18 +29,10 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
-    "sync": (
-        *(
-            "sync.blocks",
-            "sync.rules",
-            "sync.tree",
-            "sync.wire",
-            "sync.belief",
-            "sync.small",
-            "sync.tool",
-            "sync.sender",
-        ),
-        *("sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver", "sync.far"),
+    "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
+    "receive": (
+        *(*_FILES, "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
+        *("sync.far", "sync.far_receiver"),
     ),
     "forward": ("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "tunnel", "forward_far"),
     "discover": ("kernel", "ownership", "environments"),

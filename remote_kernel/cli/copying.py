@@ -17,7 +17,6 @@ from remote_kernel.sync.place import parse_places
 from remote_kernel.sync.receiver import Wishes
 from remote_kernel.sync.tool import ALL, NEVER
 from remote_kernel.sync.transfer import sync as copy
-from remote_kernel.sync.watching import watch as watch_folder
 from remote_kernel.target import find_target
 
 _MOST_SHOWN = 10
@@ -53,6 +52,8 @@ def run(asked: Request, change: Callable[[LaunchOptions], LaunchOptions] | None)
     manner = Manner(wishes, tuple(asked.exclude or ()), not asked.no_ignore, asked.sftp)
     with reporter(f"{source} to {target}") as report:
         if asked.watch:
+            from remote_kernel.sync.watching import watch as watch_folder  # few need it, and ssh is not started yet
+
             watch_folder(
                 options,
                 source,

@@ -22,12 +22,12 @@ from remote_kernel.sync.carrying import SftpEnd, refused
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.receiver import Receiver
-from remote_kernel.sync.sender import Source, find_source, shown
+from remote_kernel.sync.sender import Source, find_source
 from remote_kernel.sync.sftp_fetch import SendingThread
 from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
 from remote_kernel.sync.sftp_tree import FarSource
 from remote_kernel.sync.tree import FILE, Listing
-from remote_kernel.sync.wire import Broken, SyncFailure, Violation, to_text
+from remote_kernel.sync.wire import Broken, SyncFailure, Violation, shown, to_text
 
 _MOST_NAMED = 100
 _SECOND = 10**9

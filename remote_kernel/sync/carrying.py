@@ -136,10 +136,11 @@ class FarProcess:
 class FarEnd(FarProcess):
     """The remote end, run by the Python there; `wire` leads to it. Starting does not wait for it: `greet` does."""
 
-    def __init__(self, options: LaunchOptions, settings: Mapping[str, object]) -> None:
+    def __init__(self, options: LaunchOptions, mode: str, settings: Mapping[str, object]) -> None:
+        """`mode` is what the program there does: `send` or `receive`."""
         super().__init__(options)
         self._marker = f"remote_kernel-{os.urandom(8).hex()}"
-        self._program = bootstrap.program(self._marker, "sync", settings)
+        self._program = bootstrap.program(self._marker, mode, settings)
 
     def _argv(self) -> list[str]:
         command = bootstrap.remote_command(self._options.remote_python(), len(self._program), bootstrap.FOR_FILES)

@@ -1,4 +1,4 @@
-"""The remote end's program: send or receive, as the local end asks.
+"""What both programs of the remote end share: begin, run, and say why it cannot go on.
 
 Python 3.8, standard library: this file is shipped to the remote host.
 """
@@ -9,29 +9,22 @@ import json
 import os
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.receiver import Receiver, Wishes
-from remote_kernel.sync.sender import Sender, find_source, shown
-from remote_kernel.sync.wire import Broken, SyncFailure, Wire, to_bytes
+from remote_kernel.sync.wire import Broken, SyncFailure, Wire, shown, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session, until the local end closes it."""
-    settings = parameters["settings"]
+def serve(marker: str, settings: dict[str, Any], converse: Callable[[Wire, bytes], None], *, is_sender: bool) -> None:
+    """Run in the SSH session, until the local end closes it. `converse` gets what relative paths begin with."""
     os.write(1, f"\n{marker} {json.dumps({})}\n".encode())
     pipe = Wire(0, 1)
     try:
         try:
-            is_sender = settings["role"] == "send"
             may_be_made = not is_sender and not settings["wishes"]["dry_run"]
-            start = _enter(to_bytes(settings["folder"]), may_be_made, may_lack=not is_sender)
-            if is_sender:
-                _send(pipe, settings)
-            else:
-                _receive(pipe, settings, start)
+            converse(pipe, _enter(to_bytes(settings["folder"]), may_be_made, may_lack=not is_sender))
         except SyncFailure as error:
             _give_up(pipe, error)
         except OSError as error:
@@ -68,22 +61,3 @@ def _enter(folder: bytes, may_be_made: bool, *, may_lack: bool) -> bytes:
             "check the spelling of --workdir",
         ) from error
     return b""
-
-
-def _send(pipe: Wire, settings: dict[str, Any]) -> None:
-    path = os.path.expanduser(to_bytes(settings["path"])) or b"."
-    excludes = [to_bytes(line) for line in settings["excludes"]]
-    source = find_source(path, excludes, settings["gitignore"], settings["wishes"]["checksum"])
-    wishes = Wishes(**settings["wishes"])
-    sender = Sender(pipe, source, lambda moved, files: None, wishes.rsync)
-    sender.offer()
-    sender.deliver(wishes.dry_run)
-
-
-def _receive(pipe: Wire, settings: dict[str, Any], start: bytes) -> None:
-    """Receive as often as the local end begins: it may watch a folder."""
-    path = os.path.join(start, os.path.expanduser(to_bytes(settings["path"])))
-    while not pipe.at_end():
-        receiver = Receiver(pipe, path, Wishes(**settings["wishes"]), lambda moved, files: None)
-        receiver.ask(receiver.consider())
-        receiver.receive()

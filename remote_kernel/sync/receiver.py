@@ -16,10 +16,9 @@ from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, 
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, is_same_time
-from remote_kernel.sync.sender import shown
 from remote_kernel.sync.tool import ALL, CHANGED, NEVER, has_rsync
 from remote_kernel.sync.tree import FILE, FOLDER, Entry
-from remote_kernel.sync.wire import SyncFailure, Wire, to_text
+from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from remote_kernel.sync.belief import plan, summary
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tool import ALL, NEVER, has_rsync
 from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, list_folder
-from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, to_text
+from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,11 +192,6 @@ def pack(entry: Entry) -> list[Any]:
     """Give the entry for JSON."""
     extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
     return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
-
-
-def shown(path: bytes) -> str:
-    """Give a path for a message."""
-    return repr(path.decode("utf-8", "backslashreplace"))
 
 
 def _has_work_for_rsync(source: Source, rsync: str) -> bool:

@@ -16,9 +16,10 @@ from remote_kernel.sync import blocks
 from remote_kernel.sync.plan import Plan, below, compare, is_same_time
 from remote_kernel.sync.receiver import Wishes
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.sender import Source, shown
+from remote_kernel.sync.sender import Source
 from remote_kernel.sync.sftp_tree import WINDOW, FarFolder, kind_of
 from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
+from remote_kernel.sync.wire import shown
 
 SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
 LARGE_AT_ONCE = 4

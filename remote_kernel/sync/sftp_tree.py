@@ -14,9 +14,9 @@ from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.rules import FILE as IGNORE_FILE
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.sender import Source, shown
+from remote_kernel.sync.sender import Source
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, Listing, is_part
-from remote_kernel.sync.wire import SyncFailure
+from remote_kernel.sync.wire import SyncFailure, shown
 
 WINDOW = 4 << 20  # bytes of one file that are under way at a time
 _FEW, _MANY = 2, 16  # requests for a folder's entries at once; each gives about a hundred

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from remote_kernel.errors import PythonNotFound, RemoteShellNoise, UsageError, by_name
+from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise, UsageError, by_name
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import by_sftp
 from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.by_rsync import Errand, carry
 from remote_kernel.sync.carrying import FarEnd
@@ -33,7 +32,7 @@ def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, p
     """
     manner = fitting(options, manner)
     if manner.sftp:
-        return by_sftp.copy(options, source, target, manner, progress)
+        return _over_sftp(options, source, target, manner, progress)
     try:
         if source.is_remote:
             return _fetch(options, source, target, manner, progress)
@@ -42,13 +41,26 @@ def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, p
     except CANNOT_RUN as error:
         if manner.wishes.rsync == ALL:
             raise
-        return by_sftp.copy(options, source, target, manner, progress, instead_of=error)
+        return _over_sftp(options, source, target, manner, progress, instead_of=error)
+
+
+def _over_sftp(
+    options: LaunchOptions,
+    source: Place,
+    target: Place,
+    manner: Manner,
+    progress: Progress,
+    instead_of: RemoteKernelError | None = None,
+) -> Outcome:
+    from remote_kernel.sync import by_sftp  # only here: few need it, and ssh is not started yet
+
+    return by_sftp.copy(options, source, target, manner, progress, instead_of=instead_of)
 
 
 @contextmanager
 def pusher(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Iterator[Push]:
     """Give what sends to a receiving end, as long as the block."""
-    with FarEnd(options, far_settings(options, "receive", target, manner)) as far:
+    with FarEnd(options, "receive", _far_settings(options, target, manner)) as far:
         yield Push(options, far, source, manner, progress)
 
 
@@ -106,7 +118,7 @@ class Push:
 
 
 def _fetch(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Outcome:
-    with FarEnd(options, far_settings(options, "send", source, manner)) as far:
+    with FarEnd(options, "send", _far_settings(options, source, manner)) as far:
         far.greet()
         asked = Asked(source.path, tuple(map(os.fsencode, manner.excludes)), manner.gitignore)
         receiver = Receiver(far.wire, target.path, manner.wishes, progress.moved, asked)
@@ -140,10 +152,9 @@ def _told(far: FarEnd, converse: Callable[[], Told]) -> Told:
         raise far.why(error) from error
 
 
-def far_settings(options: LaunchOptions, role: str, place: Place, manner: Manner) -> dict[str, Any]:
-    """Give what the remote end's program is started with; `role` is `send` or `receive`."""
+def _far_settings(options: LaunchOptions, place: Place, manner: Manner) -> dict[str, Any]:
+    """Give what the remote end's program is started with."""
     return {
-        "role": role,
         "folder": options.workdir,
         "path": to_text(place.path),
         "excludes": [to_text(os.fsencode(line)) for line in manner.excludes],

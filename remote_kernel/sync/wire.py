@@ -164,6 +164,11 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+def shown(path: bytes) -> str:
+    """Give a path for a message."""
+    return repr(path.decode("utf-8", "backslashreplace"))
+
+
 def _failure(body: bytes) -> SyncFailure:
     words = decoded(body)
     if not isinstance(words, list) or len(words) != 3 or not all(isinstance(word, str) for word in words):

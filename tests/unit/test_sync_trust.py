@@ -614,5 +614,5 @@ def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
 
 def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carrying, "_END_SECONDS", 0.3)
-    with FarEnd(play(monkeypatch, NEVER_ENDS), {}) as far:
+    with FarEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
