@@ -381,7 +381,7 @@ def test_launcher_killed_while_the_connection_is_lost_leaves_nothing_after_the_n
             old.exit_status()
         with RawKernel(tmp_path, options) as new:
             new.ready()
-            assert wait_until(lambda: not is_alive(child))
+            assert wait_until(lambda: not is_alive(child), 40)  # it is tried again after 2, 4, 8 and 16 s
             new.dispose()
             new.exit_status()
 
