@@ -31,7 +31,7 @@ class Vigil:
     """The kernels of one kernelspec on this host: those of a fingerprint, or first the one of an id."""
 
     def __init__(self, settings: dict[str, Any], tell: Callable[..., None]) -> None:
-        """Take what `forward.Watch` sends. `tell` gets `seen` with the fingerprint, and `over` in the end."""
+        """Take what `forward.Forwarder` sends. `tell` gets `seen` with the fingerprint, and `over` in the end."""
         self._base: str = settings["folder"]
         self._id: str = settings["id"]
         self._fingerprint: str = settings["fingerprint"]

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from remote_kernel.cli.progress import counted, reporter, shown, size_text
 from remote_kernel.cli.telling import note
-from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import NoSuchKernelspec, SyncIncomplete, UsageError
+from remote_kernel.errors import SyncIncomplete, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.again import persistently
@@ -71,13 +70,9 @@ def run(asked: Request, change: Callable[[LaunchOptions], LaunchOptions] | None)
 
 def _options(name: str | None, change: Callable[[LaunchOptions], LaunchOptions] | None) -> LaunchOptions:
     """Give the way there, and the workdir that relative paths start from. Raises UsageError."""
-    if name is not None and change:
-        try:
-            return change(find_target(name).options)
-        except NoSuchKernelspec:
-            return change(LaunchOptions(Endpoint.parse(name)))
     if name is not None:
-        return find_target(name).options
+        options = find_target(name).options
+        return change(options) if change else options
     specs = [spec for spec in list_kernelspecs() if spec.options and not spec.options.resume]
     if len(specs) != 1 or specs[0].options is None:
         names = ", ".join(spec.slug for spec in specs)

@@ -13,12 +13,11 @@ from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import WAY_THERE, Settings, takes
-from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.forward import Forwarder
 from remote_kernel.forward_by_ssh import forward_by_ssh
 from remote_kernel.log import Log
-from remote_kernel.options import LaunchOptions, parse_forwards
+from remote_kernel.options import parse_forwards
 from remote_kernel.reactor import Reactor
 from remote_kernel.target import find_target
 from remote_kernel.transport import login as entry
@@ -62,9 +61,9 @@ def forward(
     itself while its kernel lives.
     """
     forwards = parse_forwards(ports)
-    target = None if given.any() else find_target(name)
-    options = target.options if target else given.applied_to(LaunchOptions(Endpoint.parse(name)))
-    patience = 0.0 if target is None or target.is_host else PATIENCE_SECONDS
+    target = find_target(name, other_way=given.has_a_way)
+    options = given.applied_to(target.options)
+    patience = 0.0 if target.is_host else PATIENCE_SECONDS
     with person_here() as person:
         entry.log_in(options, person, MASTER_SECONDS)
 

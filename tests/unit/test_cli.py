@@ -26,7 +26,7 @@ from remote_kernel import trial
 from remote_kernel.cli import check, connect, doctor, login, manager, quick
 from remote_kernel.cli.settings import Settings
 from remote_kernel.endpoint import Endpoint, print_jumps
-from remote_kernel.errors import KernelDied, PythonNotFound
+from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft, list_kernelspecs
 from remote_kernel.options import LaunchOptions, find_program
 
@@ -666,6 +666,24 @@ def test_option_for_the_way_there_changes_that_of_a_kernelspec(
             (options,) = login._ways(name, given)
         assert (str(options.endpoint), print_jumps(options.jumps)) == ("me@gpu1", "gate")
         assert options.workdir == ("w" if command in ("connect", "doctor") and name != "me@gpu1" else "")
+
+
+@pytest.mark.parametrize("words", [["forward", "{}", "6006"], ["sync", "{}", ".", "remote:w"]])
+def test_option_for_the_way_there_changes_that_of_a_kernelspec_for_ports_and_files(
+    words: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[LaunchOptions] = []
+
+    def stop(options: LaunchOptions, *_: object) -> None:
+        seen.append(options)
+        raise UsageError("far enough")
+
+    monkeypatch.setattr("remote_kernel.cli.forward.entry.log_in", stop)
+    monkeypatch.setattr("remote_kernel.cli.copying.copy", stop)
+    run("add", "me@gpu1", "--name", "Remote CUDA", "--no-check")
+    for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):
+        assert "far enough" in run(*(word.format(name) for word in words), "-J", "gate").err
+    assert [(str(one.endpoint), print_jumps(one.jumps)) for one in seen] == [("me@gpu1", "gate")] * 3
 
 
 def test_delete_of_one_unknown_deletes_none(run: Run) -> None:
