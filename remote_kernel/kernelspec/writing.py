@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from remote_kernel import __version__
@@ -26,10 +27,6 @@ from remote_kernel.kernelspec.installed import (
 )
 from remote_kernel.kernelspec.names import check_display_name, check_free
 from remote_kernel.options import LaunchOptions, find_program, parse_launch
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from tempfile import TemporaryDirectory
 
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 # jupyter_client fills these in anywhere in argv; VS Code only the first of them.
@@ -212,8 +209,6 @@ def _fill(folder: Path, document: dict[str, Any], template: Path | None) -> None
 
 def _hidden(folder: Path) -> TemporaryDirectory[str]:
     """Make a folder in that one, for a `with` block, whose name no front end reads."""
-    from tempfile import TemporaryDirectory  # only here: `sync` imports this module before it starts ssh
-
     return TemporaryDirectory(prefix=".remote_kernel-", dir=folder)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import (
@@ -51,7 +52,7 @@ class FarProcess:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
         argv = self._argv()
         self._mark = choice.master_mark(self._options)
-        self._stderr = _scratch()
+        self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -250,15 +251,6 @@ def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
         f"the remote end of the sync on {options.endpoint} sent {error}, which was refused",
         "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
     )
-
-
-def _scratch() -> IO[bytes]:
-    """Give a file without a name, which goes when it is closed."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("stderr"), "w+b")
-    from tempfile import TemporaryFile  # not above: it imports much, and ssh is not started yet
-
-    return TemporaryFile()
 
 
 def _widen(fd: int) -> None:
