@@ -19,7 +19,7 @@ from remote_kernel.options import FOREVER, LaunchOptions
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
-_FILES = tuple(f"sync.{name}" for name in ("blocks", "rules", "tree", "wire", "belief", "small", "tool"))
+_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "rules", "tree", "wire", "answers", "small", "tool"))
 SHIPPED = {
     "start": (
         *("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub"),
@@ -31,7 +31,7 @@ SHIPPED = {
     "install": ("kernel", "survey"),
     "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
     "receive": (
-        *(*_FILES, "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
+        *(*_FILES, "sync.belief", "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
         *("sync.far", "sync.far_receiver"),
     ),
     "forward": ("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "tunnel", "forward_far"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,12 @@ from tests.support.servers import Server, Servers, running_servers
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let scripts/test try the same examples each time, so that it fails for a change alone; others try new ones."""
+    """Let scripts/test try the same examples each time, so that it fails for a change alone; others try new ones.
+
+    What a shell runs in the background ignores Ctrl-C, and so would all that is started here, which is to hear it.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     settings.register_profile("steady", derandomize=True)
     if config.option.markexpr == "not nightly":
         settings.load_profile("steady")

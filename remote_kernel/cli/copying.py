@@ -13,9 +13,8 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.outcome import Manner, Outcome
 from remote_kernel.sync.place import parse_places
-from remote_kernel.sync.receiver import Wishes
-from remote_kernel.sync.tool import ALL, NEVER
 from remote_kernel.sync.transfer import sync as copy
+from remote_kernel.sync.wishes import ALL, NEVER, Wishes
 from remote_kernel.target import find_target
 
 _MOST_SHOWN = 10

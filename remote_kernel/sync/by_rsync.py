@@ -37,6 +37,13 @@ class Errand(NamedTuple):
     is_push: bool
 
 
+def errand(source: bytes, target: bytes, names: tuple[bytes, ...], single: bytes, *, is_push: bool) -> Errand:
+    """Give what rsync is to do; a `single` file gets that name."""
+    if not single:
+        return Errand(source, target, names, is_push)
+    return Errand(os.path.join(source, names[0]), os.path.join(target, single), (), is_push)
+
+
 def carry(options: LaunchOptions, errand: Errand, moved: Callable[[int, int], None]) -> None:
     """Run rsync, and tell `moved` of the bytes that it has dealt with.
 

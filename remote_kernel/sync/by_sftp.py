@@ -18,11 +18,12 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import PipeBroken
 from remote_kernel.sync.belief import A_HOME
-from remote_kernel.sync.carrying import SftpEnd, refused
+from remote_kernel.sync.carrying import refused
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.sender import Source, find_source
+from remote_kernel.sync.sftp_end import SftpEnd
 from remote_kernel.sync.sftp_fetch import SendingThread
 from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
 from remote_kernel.sync.sftp_tree import FarSource
@@ -63,7 +64,7 @@ class SftpPush:
     def _find(self) -> Source:
         manner = self._manner
         try:
-            return find_source(self._source.path, _excludes(manner), manner.gitignore, manner.wishes.checksum)
+            return find_source(self._source.path, _excludes(manner), manner.gitignore, manner.wishes.checksum).listed()
         except SyncFailure as error:
             raise by_name(error.name, error.message, error.hint) from error
 

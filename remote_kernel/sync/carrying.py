@@ -16,15 +16,12 @@ from remote_kernel.errors import (
     AuthenticationFailed,
     ConnectionLost,
     ConnectTimeout,
-    NoSftp,
     ProtocolMismatch,
     RemoteError,
     RemoteKernelError,
     by_name,
 )
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import PipeBroken
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
 from remote_kernel.transport.openssh import to_paste
@@ -36,6 +33,7 @@ _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
 _PIPE_BYTES = 1 << 20
 
 Process = TypeVar("Process", bound="FarProcess")
+Told = TypeVar("Told")
 
 
 class FarProcess:
@@ -171,6 +169,13 @@ class FarEnd(FarProcess):
             raise by_name(greeting["error"], greeting.get("message", ""), greeting.get("hint", ""))
         breaker.clear(self._options)
 
+    def converse(self, words: Callable[[], Told]) -> Told:
+        """Give what a conversation gives. Raises ConnectionLost, ProtocolMismatch, and what the other end tells."""
+        try:
+            return words()
+        except (Broken, SyncFailure) as error:
+            raise self.why(error) from error
+
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""
         if self._process.poll() is not None:
@@ -208,41 +213,6 @@ class FarEnd(FarProcess):
             return None
         finally:
             timer.cancel()
-
-
-class SftpEnd(FarProcess):
-    """An SFTP server as the remote end; `sftp` speaks with it, once `greet` has been called."""
-
-    def _argv(self) -> list[str]:
-        return choice.subsystem_argv(self._options, "sftp")
-
-    def _start(self, fd_in: int, fd_out: int) -> None:
-        self.sftp = Sftp(fd_in, fd_out)
-
-    def greet(self) -> None:
-        """Wait until the server answers. Raises TransportError's kinds, NoSftp."""
-        try:
-            with self._patience():
-                self.sftp.begin()
-        except PipeBroken as error:
-            found = self._no_greeting(error.args[0] if error.args else b"")
-            if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
-                raise found from error
-            raise NoSftp(
-                f"{self._options.endpoint} lets nobody copy files by SFTP",
-                "its sshd needs a line 'Subsystem sftp internal-sftp'",
-            ) from error
-        breaker.clear(self._options)
-
-    def check(self) -> None:
-        """Raise ConnectionLost if the carrier has ended."""
-        if self._process.poll() is not None:
-            raise self.why()
-
-    def why(self) -> RemoteKernelError:
-        """Give the error for a conversation that broke off."""
-        self._ended()
-        return self._lost()
 
 
 def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:

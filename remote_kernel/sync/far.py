@@ -5,11 +5,12 @@ Python 3.8, standard library: this file is shipped to the remote host.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.wire import Broken, SyncFailure, Wire, shown, to_bytes
+from remote_kernel.sync.wire import MOST_GARBAGE, Broken, SyncFailure, Wire, shown, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 def serve(marker: str, settings: dict[str, Any], converse: Callable[[Wire, bytes], None], *, is_sender: bool) -> None:
     """Run in the SSH session, until the local end closes it. `converse` gets what relative paths begin with."""
+    gc.set_threshold(MOST_GARBAGE)
     os.write(1, f"\n{marker} {json.dumps({})}\n".encode())
     pipe = Wire(0, 1)
     try:

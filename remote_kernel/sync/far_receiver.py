@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 
 from remote_kernel.sync.far import serve
-from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.wire import Wire, to_bytes
+from remote_kernel.sync.wishes import Wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

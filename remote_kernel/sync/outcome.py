@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.sync.receiver import Wishes
+from remote_kernel.sync.wishes import Wishes
 
 
 class Manner(NamedTuple):

@@ -15,6 +15,7 @@ from remote_kernel.sync.tree import FOLDER, LINK, Entry, digest, is_part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Protocol
 
     class About(Protocol):
@@ -94,10 +95,10 @@ class Disk:
             return sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
 
 
-def compare(there: Disk, entries: list[Entry], rules: Rules | None, delete: bool, checksum: bool) -> Plan:
-    """Say what has to be done to what is there so that it holds these entries.
+def compare(there: Disk, entries: Iterable[Entry], delete: bool, checksum: bool) -> Plan:
+    """Say what has to be done to what is there so that it holds these entries; what is in the way goes with `delete`.
 
-    With `delete`, what the source lacks goes, if its rules do not leave it out; rules are None for a single file.
+    What the source lacks is told by `doomed`.
     """
     plan = Plan()
     missing: set[bytes] = set() if there.is_there() else {b""}
@@ -118,9 +119,41 @@ def compare(there: Disk, entries: list[Entry], rules: Rules | None, delete: bool
         if about is None and entry.kind == FOLDER:
             missing.add(entry.path)
         _decide(plan, number, entry, there, about, checksum)
-    if delete and rules and b"" not in missing:
-        _doom(plan, there, entries, rules)
     return plan
+
+
+def doomed(there: Disk, entries: list[Entry], cleared: Iterable[bytes], rules: Rules) -> list[bytes]:
+    """Give what is there and not among the entries, unless rules leave it out or it is `cleared` away before.
+
+    What is inside comes before its folder.
+    """
+    if not there.is_there():
+        return []
+    found: list[bytes] = []
+    known = {entry.path for entry in entries}
+    cleared = set(cleared)
+    spelled: dict[str, bytes] = {}
+    for folder in [b"", *(entry.path for entry in entries if entry.kind == FOLDER)]:
+        if folder in cleared or folder.rpartition(b"/")[0] in cleared:
+            cleared.add(folder)  # nor is anything below it: the way there may lead through a link
+            continue
+        try:
+            inside = there.inside(folder)
+        except OSError:
+            continue
+        listed = {name for name, _ in inside}
+        for name, is_folder in inside:
+            path = folder + b"/" + name if folder else name
+            if path in known or is_part(name) or rules.leave_out(path, is_folder):
+                continue
+            spelled = spelled or {_fold(entry.path): entry.path for entry in entries}
+            other = spelled.get(_fold(path))
+            # Where A and a are one name, or both spellings of é, this is what an entry was found under, or came to.
+            if other and os.path.basename(other) not in listed and there.look(other):
+                continue
+            more, emptied = below(there, path, rules) if is_folder else ([], True)
+            found += [*more, path] if emptied else more
+    return found
 
 
 def is_same_time(wanted: int, there: int) -> bool:
@@ -195,32 +228,6 @@ def _decide(plan: Plan, number: int, entry: Entry, there: Disk, about: About | N
         plan.touched.append(number)
     else:
         plan.unchanged += 1
-
-
-def _doom(plan: Plan, there: Disk, entries: list[Entry], rules: Rules) -> None:
-    known = {entry.path for entry in entries}
-    cleared = set(plan.cleared)
-    spelled: dict[str, bytes] = {}
-    for folder in [b"", *(entry.path for entry in entries if entry.kind == FOLDER)]:
-        if folder in cleared or folder.rpartition(b"/")[0] in cleared:
-            cleared.add(folder)  # nor is anything below it: the way there may lead through a link
-            continue
-        try:
-            inside = there.inside(folder)
-        except OSError:
-            continue
-        listed = {name for name, _ in inside}
-        for name, is_folder in inside:
-            path = folder + b"/" + name if folder else name
-            if path in known or is_part(name) or rules.leave_out(path, is_folder):
-                continue
-            spelled = spelled or {_fold(entry.path): entry.path for entry in entries}
-            other = spelled.get(_fold(path))
-            # Where A and a are one name, or both spellings of é, this is what an entry was found under, or came to.
-            if other and os.path.basename(other) not in listed and there.look(other):
-                continue
-            more, emptied = below(there, path, rules) if is_folder else ([], True)
-            plan.doomed += [*more, path] if emptied else more
 
 
 def _fold(path: bytes) -> str:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 import pwd
 import stat
-from typing import NamedTuple
 
 from remote_kernel.sync import blocks, wire
-from remote_kernel.sync.belief import NOTHING, Asked, Offer, read_offer
+from remote_kernel.sync.belief import Asked, Offer
 from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, no_room
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import new_path, sweep
-from remote_kernel.sync.plan import Disk, Plan, below, compare, is_same_time
-from remote_kernel.sync.tool import ALL, CHANGED, NEVER, has_rsync
+from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
+from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.tree import FILE, FOLDER, Entry
 from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
+from remote_kernel.sync.wishes import ALL, CHANGED, NEVER, Wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 100
 _BATCH = 10_000
-
-
-class Wishes(NamedTuple):
-    """What is asked for besides the files: `delete` what the source lacks, `dry_run` changes nothing, `checksum`
-    compares contents where sizes are equal, `names` tells every path that is dealt with, `rsync` is who carries files:
-    NEVER it, where both ends have it those CHANGED that are large, or ALL.
-    """
-
-    delete: bool = False
-    dry_run: bool = False
-    checksum: bool = False
-    names: bool = False
-    rsync: str = CHANGED
 
 
 class Receiver:
@@ -58,7 +45,6 @@ class Receiver:
     ) -> None:
         self._wire, self._target, self._wishes, self._moved = wire_, target, wishes, moved
         self._asked_for = asked
-        self.offer = NOTHING
         self.root = b""
         self._folders = Folders(b"")
         self._asked: dict[int, int | None] = {}
@@ -70,15 +56,18 @@ class Receiver:
 
     def consider(self) -> dict[str, Any]:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
-        self.offer = read_offer(self._wire, self._asked_for)
-        self.root, entries = find_target(self._target, self.offer)
+        wishes = self._wishes
+        offer = self.offer = Offer(self._wire, self._asked_for)
+        self.root, name = find_target(self._target, offer)
         self._folders = Folders(self.root)
-        self.offer = self.offer._replace(entries=entries)
-        rules = self.offer.rules if self.offer.is_folder else None
-        if rules and self._wishes.delete:
+        deletes = offer.is_folder and wishes.delete
+        if deletes:
             _check_deletable(self.root)
-        self.plan = compare(Disk(self.root), entries, rules, self._wishes.delete, self._wishes.checksum)
-        self._failed = list(self.offer.left)
+        disk = Disk(self.root)
+        self.plan = compare(disk, offer.arriving(name), wishes.delete, wishes.checksum)
+        if deletes:
+            self.plan.doomed = doomed(disk, offer.entries, self.plan.cleared, offer.rules)
+        self._failed = list(offer.left)
         if self._failed and self.plan.doomed:
             self.plan.doomed = []
             self._failed.append((b"", "nothing was deleted, because not all of the source could be read"))
@@ -297,8 +286,8 @@ class Receiver:
         }
 
 
-def find_target(target: bytes, offer: Offer) -> tuple[bytes, list[Entry]]:
-    """Give the folder that the entries' paths start from here, and the entries, a single file renamed if it is to be.
+def find_target(target: bytes, offer: Offer) -> tuple[bytes, bytes]:
+    """Give the folder that the entries' paths start from here, and the name of a single file if that is another.
 
     As rsync does: a folder that is named goes into the target, what is inside a folder too; a file goes into a folder
     that there is, or that ends with a slash, and else gets the target's name. Raises SyncFailure.
@@ -310,14 +299,14 @@ def find_target(target: bytes, offer: Offer) -> tuple[bytes, list[Entry]]:
                 raise SyncFailure(
                     "SyncError", f"{shown(path)} is no folder, and the source is one", "give another name"
                 )
-        return os.path.realpath(root or b"."), offer.entries
+        return os.path.realpath(root or b"."), b""
     if not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b"..") or os.path.isdir(target):
         whole = target.rstrip(b"/")
         if whole and os.path.lexists(whole) and not os.path.isdir(whole):
             raise SyncFailure("SyncError", f"{shown(target)} is no folder", "leave out the slash to replace it")
-        return os.path.realpath(target or b"."), offer.entries
+        return os.path.realpath(target or b"."), b""
     folder, name = os.path.split(target)
-    return os.path.realpath(folder or b"."), [entry._replace(path=name) for entry in offer.entries]
+    return os.path.realpath(folder or b"."), name
 
 
 def _check_deletable(root: bytes) -> None:

@@ -10,23 +10,26 @@ import stat
 from typing import NamedTuple
 
 from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.belief import plan, summary
+from remote_kernel.sync.answers import plan, summary
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tool import ALL, NEVER, has_rsync
-from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, list_folder
+from remote_kernel.sync.tool import has_rsync
+from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, walk
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
+from remote_kernel.sync.wishes import ALL, NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-_BATCH = 2000
+_BATCH = 1000
 
 
 class Source(NamedTuple):
     """What to send. `root` is the folder that the entries' paths start from; `name` is the last part of what was named,
     empty where only what is inside a folder is meant. `mode` is that of the folder itself.
+
+    `listing` and `rules` are complete once `steps` have been gone through.
     """
 
     root: bytes
@@ -35,6 +38,13 @@ class Source(NamedTuple):
     listing: Listing
     rules: Rules
     mode: int = 0o777
+    steps: Iterator[None] = iter(())
+
+    def listed(self) -> Source:
+        """Go through all steps."""
+        for _ in self.steps:
+            pass
+        return self
 
 
 class Want(NamedTuple):
@@ -46,7 +56,7 @@ class Want(NamedTuple):
 
 
 def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
-    """List a file or folder; `folder/`, `.` and `..` stand for what is inside. A link is followed.
+    """Find a file or folder; `folder/`, `.` and `..` stand for what is inside. A link is followed.
 
     Raises SyncFailure where there is nothing of that name.
     """
@@ -63,7 +73,9 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
         whole = name in (b"", b".", b"..")
         root = os.path.realpath(path)
         mode = stat.S_IMODE(found.st_mode) & 0o777
-        return Source(root, b"" if whole else name, True, list_folder(root, rules, with_digests), rules, mode)
+        listing = Listing()
+        steps = walk(listing, root, rules, with_digests)
+        return Source(root, b"" if whole else name, True, listing, rules, mode, steps)
     if not stat.S_ISREG(found.st_mode):
         raise SyncFailure("SyncError", f"{shown(path)} is neither a file nor a folder")
     return Source(
@@ -76,8 +88,7 @@ class Sender:
 
     def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], rsync: str) -> None:
         """`rsync` is the wish that `tool` names."""
-        self._wire, self._source, self._moved = wire_, source, moved
-        self._has_rsync = _has_work_for_rsync(source, rsync) and has_rsync()
+        self._wire, self._source, self._moved, self._rsync = wire_, source, moved, rsync
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
@@ -86,19 +97,31 @@ class Sender:
         return self.hear()
 
     def tell(self) -> None:
-        """Tell what there is. Raises Broken."""
+        """Tell what there is, as far as it is listed, and list on. Raises Broken."""
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "mode": source.mode}
-        begin["root"] = to_text(source.root)
-        self._wire.write_object(wire.BEGIN, {**begin, "rsync": self._has_rsync, "rules": source.rules.pack()})
-        for first in range(0, len(listing.entries), _BATCH):
-            rows = [pack(entry) for entry in listing.entries[first : first + _BATCH]]
-            self._wire.write_object(wire.ENTRIES, rows)
-            self._wire.flush()  # the other end reads these while the next are packed
-        left = [[to_text(path), reason] for path, reason in listing.left]
-        passed = [to_text(path) for path in listing.passed_over]
-        self._wire.write_object(wire.ENTRIED, {"left_out": listing.left_out, "left": left, "passed_over": passed})
+        self._wire.write_object(wire.BEGIN, {**begin, "root": to_text(source.root)})
+        for entries in self._batches():
+            self._wire.write_object(wire.ENTRIES, [pack(entry) for entry in entries])
+            self._wire.flush()  # the other end compares these while the next are listed
+        notes = {
+            "left_out": listing.left_out,
+            "left": [[to_text(path), reason] for path, reason in listing.left],
+            "passed_over": [to_text(path) for path in listing.passed_over],
+            "rsync": _has_work_for_rsync(source, self._rsync) and has_rsync(),
+            "rules": source.rules.pack(),
+        }
+        self._wire.write_object(wire.ENTRIED, notes)
         self._wire.flush()
+
+    def _batches(self) -> Iterator[list[Entry]]:
+        entries, told = self._source.listing.entries, 0
+        for _ in self._source.steps:
+            if len(entries) - told >= _BATCH:
+                yield entries[told:]
+                told = len(entries)
+        for first in range(told, len(entries), _BATCH):
+            yield entries[first : first + _BATCH]
 
     def hear(self) -> Any:
         """Give the other end's plan. Raises Broken, SyncFailure."""

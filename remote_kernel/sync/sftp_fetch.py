@@ -12,15 +12,15 @@ from remote_kernel.errors import NoRoom
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import Job
 from remote_kernel.sync import blocks, wire
-from remote_kernel.sync.carrying import SftpEnd
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import Part, opened_part
 from remote_kernel.sync.sender import Sender, Source, Want
+from remote_kernel.sync.sftp_end import SftpEnd
 from remote_kernel.sync.sftp_push import LARGE_AT_ONCE, SMALL
 from remote_kernel.sync.sftp_tree import WINDOW, contents
-from remote_kernel.sync.tool import NEVER
 from remote_kernel.sync.tree import Entry
 from remote_kernel.sync.wire import Broken, Wire, shown, to_bytes
+from remote_kernel.sync.wishes import NEVER
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

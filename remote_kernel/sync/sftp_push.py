@@ -13,13 +13,13 @@ from remote_kernel.errors import NoRoom, SyncError
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import CREATE, EXCLUSIVE, TO_WRITE, Job, Reply
 from remote_kernel.sync import blocks
-from remote_kernel.sync.plan import Plan, below, compare, is_same_time
-from remote_kernel.sync.receiver import Wishes
+from remote_kernel.sync.plan import Plan, below, compare, doomed, is_same_time
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Source
 from remote_kernel.sync.sftp_tree import WINDOW, FarFolder, kind_of
 from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
 from remote_kernel.sync.wire import shown
+from remote_kernel.sync.wishes import Wishes
 
 SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
 LARGE_AT_ONCE = 4
@@ -57,10 +57,11 @@ class SftpReceiver:
             self._left.setdefault(path[: path.rindex(PARTS[0]) + _MARK_LENGTH], []).append((path, size))
         if wishes.checksum:
             self._there.compare_contents(self.entries)
-        rules = self._rules if self._source.is_folder else None
         if of_all:
             self._check_deletable()
-        self.plan = compare(self._there, self.entries, rules, wishes.delete, wishes.checksum)
+        self.plan = compare(self._there, self.entries, wishes.delete, wishes.checksum)
+        if of_all:
+            self.plan.doomed = doomed(self._there, self.entries, self.plan.cleared, of_all)
         if not self._sftp.sets_link_times:
             links = [number for number in self.plan.touched if self.entries[number].kind != FILE]
             self.plan.touched = [number for number in self.plan.touched if number not in links]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 
-NEVER, CHANGED, ALL = "never", "changed", "all"
 PARTIAL_FOLDER = b".remote_kernel-rsync.part"  # one name with the unfinished files that sync passes over
 _OLDEST = (3, 1)  # progress of a whole run; macOS brings an older one
 

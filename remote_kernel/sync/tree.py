@@ -14,6 +14,10 @@ from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.rules import FILE as IGNORE_FILE
 from remote_kernel.sync.rules import Rules
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FILE, FOLDER, LINK = "f", "d", "l"
 PARTS = (b".remote_kernel-", b".part")
 _CHUNK = 1 << 20
@@ -47,8 +51,18 @@ class Listing:
 
 
 def list_folder(root: bytes, rules: Rules, with_digests: bool) -> Listing:
-    """List what is below a folder, each folder before what is in it; read its .gitignore files into `rules`."""
+    """List what is below a folder, as `walk` does."""
     found = Listing()
+    for _ in walk(found, root, rules, with_digests):
+        pass
+    return found
+
+
+def walk(found: Listing, root: bytes, rules: Rules, with_digests: bool) -> Iterator[None]:
+    """List into `found` what is below a folder, one more at each step, each folder before what is in it.
+
+    Reads its .gitignore files into `rules`.
+    """
     rules.read_above(root)
     waiting = [b""]
     while waiting:
@@ -77,8 +91,8 @@ def list_folder(root: bytes, rules: Rules, with_digests: bool) -> Listing:
             # What the listing said may have become something else, a link above all: what is told goes by the entry.
             if _add(found, below, item.path, with_digests) == FOLDER:
                 folders.append(below)
+            yield
         waiting += reversed(folders)
-    return found
 
 
 def list_file(path: bytes, name: bytes, with_digests: bool) -> Listing:

@@ -14,8 +14,9 @@ from remote_kernel.sync import by_sftp
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.outcome import Manner, Outcome, Progress
 from remote_kernel.sync.place import Place
+from remote_kernel.sync.push import Push
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.transfer import CANNOT_RUN, Push, fitting, pusher
+from remote_kernel.sync.transfer import CANNOT_RUN, fitting, pusher
 from remote_kernel.sync.tree import Entry, list_file, list_folder
 
 INTERVAL_SECONDS = 1.0

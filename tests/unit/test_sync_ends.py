@@ -16,20 +16,20 @@ import pytest
 
 from remote_kernel.cli import progress
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
-from remote_kernel.sync import again, blocks, small
+from remote_kernel.sync import again, blocks, sender, small
 from remote_kernel.sync.again import persistently
-from remote_kernel.sync.belief import check, unpack
+from remote_kernel.sync.belief import Offer, Tree, unpack
 from remote_kernel.sync.contents import Contents
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.part import Part, part_path, sweep
 from remote_kernel.sync.plan import Disk, below, is_same_time
-from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, find_source, pack
-from remote_kernel.sync.tool import NEVER
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
-from remote_kernel.sync.wire import DATA, SMALL, Broken, SyncFailure, Wire
+from remote_kernel.sync.wire import BEGIN, DATA, ENTRIED, ENTRIES, SMALL, Broken, SyncFailure, Wire
 from remote_kernel.sync.wire import FILE as FILE_COMES
+from remote_kernel.sync.wishes import NEVER, Wishes
 
 
 def entry(path: bytes, kind: str = FILE) -> Entry:
@@ -55,14 +55,14 @@ def entry(path: bytes, kind: str = FILE) -> Entry:
 )
 def test_receiver_believes_no_path_that_leads_elsewhere(entries: list[Entry]) -> None:
     with pytest.raises(Broken):
-        check(entries, is_folder=True)
+        Tree(None).take(entries)
 
 
 def test_single_file_is_no_folder_and_no_link() -> None:
-    check([entry(b"a")], is_folder=False)
+    Tree(b"a").take([entry(b"a")])
     for entries in ([entry(b"a"), entry(b"b")], [entry(b"a", LINK)], [entry(b"a", FOLDER)]):
         with pytest.raises(Broken):
-            check(entries, is_folder=False)
+            Tree(b"a").take(entries)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,34 @@ def test_entries_survive_the_journey(raw: bytes) -> None:
         unpack(["a", FILE])
 
 
+def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(25):
+        (tmp_path / f"{number:02}").touch()
+    monkeypatch.setattr(sender, "_BATCH", 10)
+    source = find_source(bytes(tmp_path) + b"/", [], True, False)
+    told: list[tuple[bytes, int]] = []
+
+    class Noting(Wire):
+        def write_object(self, kind: bytes, value: object) -> None:
+            told.append((kind, len(source.listing.entries)))
+            super().write_object(kind, value)
+
+    reader, writer = os.pipe()
+    try:
+        Sender(Noting(reader, writer), source, lambda *_: None, NEVER).tell()
+        offer = Offer(Wire(reader, writer), None)
+        arriving = offer.arriving()
+        assert next(arriving).path == b"00"
+        assert len(offer.entries) == 10
+        assert len(list(arriving)) == 24
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert told == [(BEGIN, 0), (ENTRIES, 10), (ENTRIES, 20), (ENTRIES, 25), (ENTRIED, 25)]
+
+
 def converse(source: Path, target: Path) -> int:
     """Send a file from one folder to another; give how many bytes came over the wire as data."""
     (to_receiver, from_sender), (to_sender, from_receiver) = os.pipe(), os.pipe()
@@ -100,9 +128,9 @@ def converse(source: Path, target: Path) -> int:
     thread = threading.Thread(target=receive)
     thread.start()
     wire = CountingWire(to_sender, from_sender)
-    sender = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None, False)
-    sender.offer()
-    summary = sender.deliver(False)
+    end = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None, NEVER)
+    end.offer()
+    summary = end.deliver(False)
     thread.join(20)
     for fd in (to_receiver, from_sender, to_sender, from_receiver):
         os.close(fd)

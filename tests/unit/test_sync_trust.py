@@ -21,7 +21,7 @@ from remote_kernel.errors import ConnectionLost, ProtocolMismatch, RemoteKernelE
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import Job
-from remote_kernel.sync import belief, carrying, part, sftp_fetch, wire
+from remote_kernel.sync import answers, carrying, part, sftp_fetch, wire
 from remote_kernel.sync.again import persistently
 from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.carrying import FarEnd
@@ -30,25 +30,30 @@ from remote_kernel.sync.outcome import Manner
 from remote_kernel.sync.part import Part, new_path, part_path, sweep
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.plan import Disk
-from remote_kernel.sync.receiver import Receiver, Wishes
+from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Want, find_source
 from remote_kernel.sync.sftp_fetch import SftpSender
 from remote_kernel.sync.small import Writer
-from remote_kernel.sync.tool import ALL, NEVER, PARTIAL_FOLDER
+from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.sync.transfer import sync
 from remote_kernel.sync.tree import list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
+from remote_kernel.sync.wishes import ALL, NEVER, Wishes
 
 BEGIN: dict[str, Any] = {
     "name": "",
     "is_folder": True,
     "mode": 0o755,
     "root": "/x",
+}
+NOTES: dict[str, Any] = {
+    "left_out": 0,
+    "left": [],
+    "passed_over": [],
     "rsync": False,
     "rules": Rules([], False).pack(),
 }
-NOTES: dict[str, Any] = {"left_out": 0, "left": [], "passed_over": []}
 WISHES = Wishes(rsync=NEVER)
 
 
@@ -94,7 +99,7 @@ def copy(
     """Copy what is in a folder, from an honest end; give the plan and the summary."""
     with wires() as (near, far):
         found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
-        sender = Sender(far, found, lambda *_: None, False)
+        sender = Sender(far, found, lambda *_: None, NEVER)
 
         def send() -> None:
             sender.offer()
@@ -224,7 +229,7 @@ def test_sftp_brings_nothing_through_a_link(
 
     monkeypatch.setattr(sftp_fetch, "contents", contents)
     with wires() as (near, far), open(os.devnull) as nothing:
-        source = find_source(bytes(here) + b"/", [], True, False)
+        source = find_source(bytes(here) + b"/", [], True, False).listed()
         sender = SftpSender(far, source, Sftp(nothing.fileno(), nothing.fileno()), lambda *_: None)
         sender._folders = Folders(bytes(there))
         with sender._folders:
@@ -252,7 +257,7 @@ def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, m
     monkeypatch.setattr(Receiver, "_clear", lambda self, path: None)
     with wires() as (near, far):
         thread = threading.Thread(
-            target=Sender(far, find_source(bytes(here) + b"/", [], True, False), print, True).offer
+            target=Sender(far, find_source(bytes(here) + b"/", [], True, False), print, ALL).offer
         )
         thread.start()
         receiver = Receiver(near, bytes(there), Wishes(delete=True, rsync=ALL), print)
@@ -501,8 +506,6 @@ def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
         [(wire.BEGIN, {**BEGIN, "root": "\0"})],
         [(wire.BEGIN, {**BEGIN, "mode": 0o4755})],
         [(wire.BEGIN, {**BEGIN, "name": "a/b"})],
-        [(wire.BEGIN, {**BEGIN, "rules": 1})],
-        [(wire.BEGIN, {**BEGIN, "rules": {**BEGIN["rules"], "texts": [["a"]]}})],
         [(wire.PLAN, {})],
         [(wire.BEGIN, BEGIN), (wire.SENT, {})],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, 1)],
@@ -514,7 +517,9 @@ def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "l", 0o777, 0, 0, "x\0y", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["\ud800", "f", 0o644, 0, 0, "", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [[["a"], {}, "x", None, 0, "", 0]])],
-        [(wire.BEGIN, {**BEGIN, "name": 1}), (wire.ENTRIED, {"left_out": 0, "left": [["a"]], "passed_over": []})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left": [["a"]]})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "rules": 1})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "rules": {**NOTES["rules"], "texts": [["a"]]}})],
         [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": "x"})],
         [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": -1})],
         [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "passed_over": [1]})],
@@ -544,22 +549,22 @@ def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes
 
 def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
     described = {"root": "/x", "name": "", "files": 1, "bytes": 2, "actions": [["copy", "a"]]}
-    counts: dict[str, Any] = dict.fromkeys(belief._COUNTS, 0)
+    counts: dict[str, Any] = dict.fromkeys(answers.COUNTS, 0)
     told = {**counts, "failed": [["a", "why"]], "passed_over": ["p"]}
-    assert belief.plan(described) == described
-    assert belief.plan({**described, "actions": [["\x1b[2J", "a"]]})["actions"] == []
-    assert belief.summary({**told, "more": 1}) == told
+    assert answers.plan(described) == described
+    assert answers.plan({**described, "actions": [["\x1b[2J", "a"]]})["actions"] == []
+    assert answers.summary({**told, "more": 1}) == told
     for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b"), ("actions", [["copy"]])):
         with pytest.raises(Violation):
-            belief.plan({**described, key: value})
+            answers.plan({**described, key: value})
     for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5), ("failed", [["a", 1]]), ("passed_over", 1)):
         with pytest.raises(Violation):
-            belief.summary({**told, key: value})
+            answers.summary({**told, key: value})
     for whatever in (None, [], 1, "x", {}):
         with pytest.raises(Violation):
-            belief.plan(whatever)
+            answers.plan(whatever)
         with pytest.raises(Violation):
-            belief.summary(whatever)
+            answers.summary(whatever)
 
 
 def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -574,9 +579,9 @@ SPEAKS = """
 import os, sys
 from remote_kernel.sync import wire
 far = wire.Wire(0, 1)
-far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x", "rsync": False, "rules": {}})
+far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
-far.write_object(wire.ENTRIED, {"left_out": 0, "left": [], "passed_over": []})
+far.write_object(wire.ENTRIED, {"left_out": 0, "left": [], "passed_over": [], "rsync": False, "rules": {}})
 far.flush()
 sys.stdin.buffer.read()
 """

@@ -1,0 +1,35 @@
+"""Fetch: the receiving end runs here, and speaks with one there that sends."""
+
+from __future__ import annotations
+
+import os
+
+from remote_kernel.options import LaunchOptions
+from remote_kernel.sync.belief import Asked
+from remote_kernel.sync.by_rsync import carry, errand
+from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
+from remote_kernel.sync.place import Place
+from remote_kernel.sync.receiver import Receiver
+
+
+def fetch(
+    options: LaunchOptions, far: FarEnd, source: Place, target: Place, manner: Manner, progress: Progress
+) -> Outcome:
+    """Receive what differs, once. Raises as `sync` does."""
+    far.greet()
+    asked = Asked(source.path, tuple(map(os.fsencode, manner.excludes)), manner.gitignore)
+    receiver = Receiver(far.wire, target.path, manner.wishes, progress.moved, asked)
+
+    def receive() -> Outcome:
+        plan = receiver.consider()
+        progress.planned(plan["bytes"], plan["files"])
+        receiver.ask(plan)
+        if receiver.for_rsync:
+            offer, names = receiver.offer, tuple(receiver.for_rsync)
+            single = b"" if offer.is_folder else names[0]
+            source_names = names if offer.is_folder else (offer.name,)
+            carry(options, errand(offer.root, receiver.root, source_names, single, is_push=False), progress.moved)
+        return outcome(plan, receiver.receive())
+
+    return far.converse(receive)

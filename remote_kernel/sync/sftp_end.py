@@ -1,0 +1,44 @@
+"""An SFTP server as the remote end of a sync."""
+
+from __future__ import annotations
+
+from remote_kernel.errors import NoSftp, RemoteError, RemoteKernelError
+from remote_kernel.sftp.client import Sftp
+from remote_kernel.sftp.packets import PipeBroken
+from remote_kernel.sync.carrying import FarProcess
+from remote_kernel.transport import breaker, choice
+
+
+class SftpEnd(FarProcess):
+    """An SFTP server as the remote end; `sftp` speaks with it, once `greet` has been called."""
+
+    def _argv(self) -> list[str]:
+        return choice.subsystem_argv(self._options, "sftp")
+
+    def _start(self, fd_in: int, fd_out: int) -> None:
+        self.sftp = Sftp(fd_in, fd_out)
+
+    def greet(self) -> None:
+        """Wait until the server answers. Raises TransportError's kinds, NoSftp."""
+        try:
+            with self._patience():
+                self.sftp.begin()
+        except PipeBroken as error:
+            found = self._no_greeting(error.args[0] if error.args else b"")
+            if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
+                raise found from error
+            raise NoSftp(
+                f"{self._options.endpoint} lets nobody copy files by SFTP",
+                "its sshd needs a line 'Subsystem sftp internal-sftp'",
+            ) from error
+        breaker.clear(self._options)
+
+    def check(self) -> None:
+        """Raise ConnectionLost if the carrier has ended."""
+        if self._process.poll() is not None:
+            raise self.why()
+
+    def why(self) -> RemoteKernelError:
+        """Give the error for a conversation that broke off."""
+        self._ended()
+        return self._lost()
