@@ -1,6 +1,7 @@
 """Make the pictures of docs/ anew: `python -m tests.support.pictures [NAME...]`.
 
-Each is what a real JupyterLab in a real Chromium shows of kernels behind the tests' SSH servers. Takes about a minute.
+Each is what a real JupyterLab or VS Code in a real Chromium shows of kernels behind the tests' SSH servers. Takes about
+two minutes. Those of VS Code need `code-server` in PATH.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import NamedTuple
 
 import nbformat
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from remote_kernel.cli.manager import main as manage
 from tests.support.account import remote_account
@@ -26,6 +29,7 @@ from tests.support.kernels import wait_until
 from tests.support.lab import Page, running_browser, running_lab
 from tests.support.rkernel import running_rkernel
 from tests.support.servers import Server, running_servers
+from tests.support.vscode import Window, running_vscode
 
 DOCS = Path(__file__).parents[2] / "docs"
 LARGEST_BYTES = 150_000
@@ -89,10 +93,15 @@ def scene() -> Iterator[Scene]:
         folder.mkdir()
         lab = undo.enter_context(running_lab(folder))
         driver = undo.enter_context(running_browser(top / "chromium"))
-        size = {"width": 1400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        resize(driver, 900)
         undo.callback(lab.end_sessions)
         yield Scene(Page(lab, driver), servers.target, folder)
+
+
+def resize(driver: WebDriver, height: int) -> None:
+    """Give the page so many pixels of height."""
+    size = {"width": 1400, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
 class Shot(NamedTuple):
@@ -176,11 +185,35 @@ def shared(scene: Scene) -> Iterator[Shot]:
         assert rkernel("close", "shared").status == 0
 
 
+def vscode(scene: Scene) -> Iterator[Shot]:
+    """VS Code with the log of a session, while a cell is run in its terminal; what it says before it has extensions."""
+    runtime = os.environ["JUPYTER_RUNTIME_DIR"]
+    with running_rkernel(scene.folder, session="work", JUPYTER_RUNTIME_DIR=runtime) as rkernel:
+        (scene.folder / "runtime").rmdir()
+        assert rkernel("exec", "-k", "remote_cuda", "-c", PLOT[1]).status == 0
+        environment = {**rkernel.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        with running_vscode(scene.folder, environment, scene.folder.parent / "vscode") as address:
+            resize(scene.page.driver, 620)
+            window = Window(scene.page.driver, address)
+            window.open("rkernel-work.ipynb")
+            window.find(".view-lines", "getpass")
+            window.press(Keys.CONTROL, "b")
+            window.type_in_terminal("rkernel exec --code 'loss = [2.2 * 0.8**n for n in range(9)]; round(loss[-1], 3)'")
+            window.find(".view-lines", "range")
+            time.sleep(3)  # what a cell gave is drawn in a frame of its own, and the terminal on a canvas
+            yield Shot("vscode-log.png", ".monaco-workbench")
+            window.find(".kernel-action-view-item").click()
+            window.find(".quick-input-widget", "suggested extensions")
+            yield Shot("vscode-extensions.png", ".monaco-workbench", 200)
+        assert rkernel("close", "work").status == 0
+
+
 PICTURES: dict[str, Callable[[Scene], Iterator[Shot]]] = {
     "plot": plot,
     "menu": menu,
     "cut": cut,
     "shared": shared,
+    "vscode": vscode,
 }
 
 
