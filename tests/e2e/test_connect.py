@@ -16,6 +16,7 @@ import pexpect
 import pytest
 
 from remote_kernel.cli.manager import main
+from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions, find_program
 from remote_kernel.transport import openssh
 from tests.support.kernels import options_for, write_kernelspec
@@ -250,3 +251,31 @@ def test_host_that_cannot_be_reached_is_told_as_for_a_kernel() -> None:
     done = connect("no-such-host.invalid", "--", "true")
     assert done.returncode == 23
     assert "no-such-host.invalid has no address" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("connect", "remote_cuda.invalid", "--", "true"),
+        ("doctor", "remote_cuda.invalid", "--no-start"),
+        ("forward", "remote_cuda.invalid", "6006"),
+        ("login", "remote_cuda.invalid"),
+        ("sync", "remote_cuda.invalid", ".", "remote:w"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_name_without_an_address_may_be_a_mistyped_slug(
+    words: tuple[str, ...], options: LaunchOptions, kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_kernelspec(kernels, "remote_cuda", options)
+    assert main(list(words)) == 23
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert "did you mean 'remote_cuda'? Else check the spelling, the network and the VPN" in said
+
+
+def test_host_of_a_kernelspec_is_no_mistyped_slug(
+    options: LaunchOptions, kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_kernelspec(kernels, "remote_cuda", options._replace(endpoint=Endpoint("remote_cuda.invalid")))
+    assert main(["connect", "remote_cuda.invalid", "--", "true"]) == 23
+    assert "did you mean" not in capfd.readouterr().err

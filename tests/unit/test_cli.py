@@ -826,3 +826,11 @@ def test_sync_understands_a_plain_line_without_typer(line: list[str]) -> None:
 )
 def test_sync_leaves_what_is_in_doubt_to_typer(line: list[str]) -> None:
     assert quick.read(line) is None
+
+
+@pytest.mark.parametrize("words", [("ls", "-la"), ("python", "-c", "1"), ("ps", "--sort", "rss")])
+def test_options_of_a_remote_command_are_told_where_to_go(words: tuple[str, ...], run: Run) -> None:
+    said = run("connect", "gpu1", *words)
+    assert said.status == 2
+    assert "the options of a command go behind '--': remote_kernel connect HOST -- COMMAND" in said.err
+    assert "'--'" not in run("list", "--nothing").err
