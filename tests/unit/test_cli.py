@@ -487,7 +487,8 @@ def test_add_offers_an_environment_in_place_of_the_systems_python(run: Run, host
     assert said.status == 42
     assert not host.installed
     made = "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
-    assert shlex.split(said.err.partition("with: ")[2]) == ["ssh", "gpu1", made]
+    command = ["remote_kernel", "connect", "gpu1", "--", "sh", "-c", made]
+    assert shlex.split(said.err.partition("with: ")[2]) == command
     assert "give --python '~/.venv/bin/python'" in said.err
 
 
@@ -496,7 +497,8 @@ def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Pa
     said = run("add", "me@gpu1:22", "-J", "gate")
     assert said.status == 42
     command = said.err.partition("run: ")[2]
-    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-l", "me", "-p", "22", "gpu1"]
+    way = ["remote_kernel", "connect", "me@gpu1:22", "-J", "gate", "--", "sh", "-c"]
+    assert shlex.split(command)[:-1] == way
     assert shlex.split(shlex.split(command)[-1]) == ["/opt/my env/python", "-m", "pip", "install", "ipykernel"]
     assert not kernels.exists()
 
