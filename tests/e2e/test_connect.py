@@ -18,6 +18,7 @@ import pytest
 from remote_kernel.cli.manager import main
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions, find_program
+from remote_kernel.shell import remote_command
 from remote_kernel.transport import openssh
 from tests.support.kernels import options_for, write_kernelspec
 from tests.support.servers import Server, Servers, server_with_terminals
@@ -136,6 +137,16 @@ def test_command_has_its_words_bytes_and_status(options: LaunchOptions, kernels:
     assert json.loads(done.stdout) == [words, options.workdir, str(Path(options.python).parents[1]), "from here\n"]
     assert connect("mine", "--", "sh", "-c", "kill -9 $$").returncode in (128 + signal.SIGKILL, 255)
     assert connect("mine", "--", "sh", "-c", "exit 7").returncode == 7
+
+
+def test_cdpath_leads_to_no_other_folder(tmp_path: Path) -> None:
+    for place in ("home", "elsewhere"):
+        (tmp_path / place / "work").mkdir(parents=True)
+    options = LaunchOptions(Endpoint("gpu1"), workdir="work")
+    line = remote_command(options, ("pwd",), interactive=False)
+    environment = {**os.environ, "CDPATH": str(tmp_path / "elsewhere")}
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path / "home", env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{tmp_path}/home/work\n", "")
 
 
 def test_shell_off_a_terminal_reads_its_commands(options: LaunchOptions, kernels: Path) -> None:
