@@ -46,7 +46,7 @@ from remote_kernel.presence import tell_presence
 from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink
 from remote_kernel.sockets import serve
-from remote_kernel.transport import breaker, openssh, outage
+from remote_kernel.transport import breaker, outage
 from remote_kernel.undertaker import Undertaker, take_over_the_dead
 
 BYE_SECONDS = 5.0  # for the agent to end the kernel
@@ -400,13 +400,14 @@ class Launcher:
         endpoint, python = self._options.endpoint, self._options.remote_python()
         last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
         if "No module named ipykernel" in last or "No module named 'ipykernel'" in last:
-            from remote_kernel.shell import quoted_path
+            from remote_kernel import remedy
 
-            install = f"{quoted_path(python)} -m pip install ipykernel"
-            return KernelNotInstalled(
-                f"'{python}' on {endpoint} has no ipykernel",
-                f"install it with: {openssh.to_paste(self._options, install)}",
-            )
+            found = last.partition(":")[0]  # what runs there by that name
+            if remedy.looks_like_the_systems(found):
+                hint = remedy.beside(self._options, found)
+            else:
+                hint = f"install it with: {remedy.to_install(self._options, python)}"
+            return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return KernelDied(
             f"the kernel on {endpoint} {how} before it was ready{': ' + last if last else ''}",

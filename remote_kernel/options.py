@@ -78,16 +78,20 @@ class LaunchOptions(NamedTuple):
 
     def login_command(self) -> str:
         """Give the command that logs in on the same way, for a person to paste: errors show it."""
+        return self.command_line("login")
+
+    def command_line(self, command: str, *words_behind: str) -> str:
+        """Give the line that has one of our commands go the same way."""
         from shlex import join  # only here: the launcher imports this module before it starts ssh
 
-        words = ["remote_kernel", "login", str(self.endpoint)]
+        words = ["remote_kernel", command, str(self.endpoint)]
         if self.jumps:
             words += ["-J", print_jumps(self.jumps)]
         if self.transport:
             words += ["--transport", self.transport]
         if self.ssh_config:
             words += ["--ssh-config", self.ssh_config]
-        return join(words)
+        return join([*words, *words_behind])
 
     def to_arguments(self) -> list[str]:
         """Give the command-line arguments, without the program, that `parse_launch` reads back the same."""

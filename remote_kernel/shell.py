@@ -17,8 +17,9 @@ from remote_kernel.bootstrap import in_plain_shell
 from remote_kernel.errors import PythonNotFound, RemoteError
 from remote_kernel.options import LaunchOptions
 
+# With a CDPATH, `cd` would go elsewhere and print where it is.
 _ENTER = """\
-cd -- {folder} 2>/dev/null || {{
+CDPATH= cd -- {folder} 2>/dev/null || {{
   echo "remote_kernel: there is no folder "{folder_name}" on $(uname -n); "{folder_hint} >&2
   {no_folder}
 }}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import NoSuchKernelspec
-from remote_kernel.kernelspec import Kernelspec, find_kernelspec, list_kernelspecs
+from remote_kernel.errors import NoSuchKernelspec, UnknownHost
+from remote_kernel.kernelspec import Kernelspec, did_you_mean, find_kernelspec, list_kernelspecs
 from remote_kernel.options import LaunchOptions
 
 
@@ -33,6 +35,21 @@ def find_target(name: str, *, other_way: bool = False) -> Target:
     if spec.options is None:
         raise NoSuchKernelspec(f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "mend its kernel.json")
     return Target(spec.options, (spec,), is_host=False)
+
+
+@contextmanager
+def perhaps_a_slug(name: str) -> Iterator[None]:
+    """Have an error inside the block say which kernelspec may be meant by a `name` that no server has."""
+    try:
+        yield
+    except UnknownHost as error:
+        raise UnknownHost(error.message, hint_for(name, error.hint)) from error
+
+
+def hint_for(name: str, hint: str) -> str:
+    """Give the hint for a host that has no address: a name that no kernelspec here leads to may be a mistyped slug."""
+    meant = "" if _hosts(name) else did_you_mean(name)
+    return f"{meant} Else {hint}" if meant else hint
 
 
 def _host(name: str) -> Target:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
-from remote_kernel import tilde
+from remote_kernel import remedy, tilde
 from remote_kernel.cli.edge import note
 from remote_kernel.errors import KernelDied, KernelNotInstalled, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.openssh import to_paste
 from remote_kernel.trial import START_SECONDS, try_out
 
 if TYPE_CHECKING:
     from remote_kernel.probe import Probe
 
-_ENVIRONMENT = "~/.venv"
 _LINES_SHOWN = 5
 
 
@@ -41,21 +38,18 @@ def ask_host(options: LaunchOptions, *, install: bool) -> Probe:
     except PythonNotFound as error:
         raise PythonNotFound(error.message, tilde.advice(options, error.message) or error.hint) from error
     if not options.kernel and not found.ipykernel_version and found.is_the_systems:
-        make = (
-            f"{shlex.quote(found.python)} -m venv {_ENVIRONMENT} && {_ENVIRONMENT}/bin/python -m pip install ipykernel"
-        )
         raise KernelNotInstalled(
             f"{found.python} on {options.endpoint} is the system's own and has no ipykernel",
-            f"give --python '{_ENVIRONMENT}/bin/python', after making it with: {to_paste(options, make)}",
+            remedy.beside(options, found.python),
         )
     if not options.kernel and not found.ipykernel_version and install:
         note(f"installing ipykernel for {found.python} on {options.endpoint} ...")
         note(f"installed with: {install_ipykernel(options)}")
         found = probe(options)
     if not options.kernel and not found.ipykernel_version:
-        command = to_paste(options, shlex.join([found.python, "-m", "pip", "install", "ipykernel"]))
         raise KernelNotInstalled(
-            f"{found.python} on {options.endpoint} has no ipykernel", f"give --install, or run: {command}"
+            f"{found.python} on {options.endpoint} has no ipykernel",
+            f"give --install, or run: {remedy.to_install(options, found.python)}",
         )
     if found.noise:
         first = found.noise.strip().splitlines()[0][:60]

@@ -15,7 +15,7 @@ from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.shell import remote_command
-from remote_kernel.target import find_target
+from remote_kernel.target import find_target, perhaps_a_slug
 from remote_kernel.transport import choice
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.openssh import MASTER_SECONDS
@@ -63,7 +63,7 @@ def connect(
         listing.list_()
         return
     options = _options(name, given)
-    with person_here() as person:
+    with perhaps_a_slug(name), person_here() as person:
         entry.log_in(options, person, MASTER_SECONDS)
     at_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     line = remote_command(_with_its_python(options), command or (), interactive=at_terminal)

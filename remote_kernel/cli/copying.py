@@ -15,7 +15,7 @@ from remote_kernel.sync.outcome import Manner, Outcome
 from remote_kernel.sync.place import parse_places
 from remote_kernel.sync.transfer import sync as copy
 from remote_kernel.sync.wishes import ALL, NEVER, Wishes
-from remote_kernel.target import find_target
+from remote_kernel.target import find_target, perhaps_a_slug
 
 _MOST_SHOWN = 10
 
@@ -34,6 +34,11 @@ class Request(NamedTuple):
     verbose: bool = False
     sftp: bool = False
 
+    @property
+    def name(self) -> str | None:
+        """Give the kernelspec or host that was named, if one was."""
+        return self.words[0] if len(self.words) == 3 else None
+
 
 def run(asked: Request, change: Callable[[LaunchOptions], LaunchOptions] | None) -> None:
     """Do what is asked for; `change` puts in what was given of the way there, and is None where nothing was."""
@@ -42,13 +47,13 @@ def run(asked: Request, change: Callable[[LaunchOptions], LaunchOptions] | None)
     source, target = parse_places(asked.words[-2], asked.words[-1])
     if asked.watch and (source.is_remote or asked.dry_run):
         raise UsageError("--watch copies from here, and not as a dry run", "leave it out")
-    options = _options(asked.words[0] if len(asked.words) == 3 else None, change)
+    options = _options(asked.name, change)
     names = asked.dry_run or asked.verbose
     wishes = Wishes(delete=asked.delete, dry_run=asked.dry_run, checksum=asked.checksum, names=names)
     if asked.rsync is not None:
         wishes = wishes._replace(rsync=ALL if asked.rsync else NEVER)
     manner = Manner(wishes, tuple(asked.exclude or ()), not asked.no_ignore, asked.sftp)
-    with reporter(f"{source} to {target}") as report:
+    with perhaps_a_slug(asked.name or ""), reporter(f"{source} to {target}") as report:
         if asked.watch:
             from remote_kernel.sync.watching import watch as watch_folder  # few need it, and ssh is not started yet
 

@@ -16,11 +16,11 @@ from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
-from remote_kernel.errors import TransportError, UsageError
+from remote_kernel.errors import TransportError, UnknownHost, UsageError
 from remote_kernel.harmless import harmless
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.options import LaunchOptions
-from remote_kernel.target import find_target, way_of
+from remote_kernel.target import find_target, hint_for, way_of
 from remote_kernel.transport import breaker
 
 EXAMPLES = """\b
@@ -77,6 +77,8 @@ def doctor(
             typer.echo(typer.style(title, bold=True))
         unreached: list[str] = []
         for finding in _findings(title, options, spec, blocked, start=not no_start):
+            if spec is None and finding.error is UnknownHost:
+                finding = finding._replace(hint=hint_for(title, finding.hint))
             if finding.error and not status:
                 status = finding.error.exit_status
             if as_json:

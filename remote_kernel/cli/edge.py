@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from remote_kernel.cli.telling import INTERRUPTED, complain, ended, note, say, say_json
@@ -31,10 +33,17 @@ def run(app: typer.Typer, program: str, arguments: list[str]) -> int:
     return ended(program, call)
 
 
+def _runs_a_command(command: Any) -> bool:
+    return any(str(parameter.metavar).startswith("[-- ") for parameter in command.params)
+
+
 def _refuse(program: str, error: Exception) -> int:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else program
     message = error.format_message() if hasattr(error, "format_message") else str(error)
     message = message.strip().rstrip(".").replace(". Did", "; did")
-    complain(program, f"{message[:1].lower()}{message[1:]}; see '{path} --help'")
+    hint = f"see '{path} --help'"
+    if hasattr(error, "option_name") and context and _runs_a_command(context.command):
+        hint += f"; the options of a command go behind '--': {path} HOST -- COMMAND"
+    complain(program, f"{message[:1].lower()}{message[1:]}; {hint}")
     return int(getattr(error, "exit_code", 2))

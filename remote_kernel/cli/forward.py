@@ -19,7 +19,7 @@ from remote_kernel.forward_by_ssh import forward_by_ssh
 from remote_kernel.log import Log
 from remote_kernel.options import parse_forwards
 from remote_kernel.reactor import Reactor
-from remote_kernel.target import find_target
+from remote_kernel.target import find_target, perhaps_a_slug
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.openssh import MASTER_SECONDS
 
@@ -64,7 +64,7 @@ def forward(
     target = find_target(name, other_way=given.has_a_way)
     options = given.applied_to(target.options)
     patience = 0.0 if target.is_host else PATIENCE_SECONDS
-    with person_here() as person:
+    with perhaps_a_slug(name), person_here() as person:
         entry.log_in(options, person, MASTER_SECONDS)
 
     def tell() -> None:

@@ -13,7 +13,7 @@ from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.discovery import Discovery, Environment, discover
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.kernelspec import Draft, check_free, list_kernelspecs, write_kernelspec
+from remote_kernel.kernelspec import Draft, check_free, list_kernelspecs, make_slug, write_kernelspec
 from remote_kernel.options import LaunchOptions
 
 COLUMNS = ("NR", "NAME", "KIND", "PYTHON", "IPYKERNEL", "TORCH", "JAX", "WHERE", "HERE")
@@ -90,17 +90,25 @@ def _here(found: Discovery, options: LaunchOptions) -> tuple[dict[str, str], dic
 
 
 def _apart(offers: list[Offer]) -> list[Offer]:
-    """Tell those of one name apart by their folder or interpreter."""
-    titles = [offer.draft.display_name for offer in offers]
-    apart = []
-    for offer in offers:
-        draft = offer.draft
-        if titles.count(draft.display_name) > 1:
-            where = Path(draft.options.python)
-            place = where.name if offer.row[1] in ("system", "python") else where.parent.parent
-            draft = Draft(f"{offer.row[0]} {place} ({draft.options.endpoint})"[-100:], draft.options, draft.language)
+    """Tell those whose names give one slug apart: by folder, interpreter or kernelspec, else by their number."""
+    slugs = [make_slug(offer.draft.display_name) for offer in offers]
+    apart: list[Offer] = []
+    taken: set[str] = set()
+    for number, (offer, slug) in enumerate(zip(offers, slugs, strict=True), 1):
+        draft, where = offer.draft, Path(offer.row[6])
+        if slugs.count(slug) > 1:
+            place = where.name if offer.row[1] in ("system", "python", "kernelspec") else where.parent.parent
+            draft = _renamed(offer, str(place))
+            if make_slug(draft.display_name) in taken:  # `a-b` and `a_b`
+                draft = _renamed(offer, str(number))
+        taken.add(make_slug(draft.display_name))
         apart.append(offer._replace(draft=draft))
     return apart
+
+
+def _renamed(offer: Offer, more: str) -> Draft:
+    options = offer.draft.options
+    return Draft(f"{offer.row[0]} {more} ({options.endpoint})"[-100:], options, offer.draft.language)
 
 
 def _chosen(offers: list[Offer], *, everything: bool, install: bool) -> list[Offer]:

@@ -19,7 +19,7 @@ from remote_kernel.errors import UsageError
 from remote_kernel.harmless import harmless
 from remote_kernel.options import LaunchOptions, parse_duration
 from remote_kernel.roster import ways
-from remote_kernel.target import find_target, way_of
+from remote_kernel.target import find_target, perhaps_a_slug, way_of
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.person import Person
 
@@ -76,7 +76,7 @@ def login(
             say(f"{way.endpoint}: {status.text}")
             found += status.is_there
             continue
-        with person_here() as person:
+        with perhaps_a_slug(host), person_here() as person:
             said = entry.log_in(way, person, persist_seconds)
         say(f"logged in to {way.endpoint}: {said}")
     return 1 if show and not found else 0
@@ -126,9 +126,9 @@ class Terminal:
                 return answer == "yes"
             self.hears("Please write yes or no.")
 
-    def hears(self, text: str) -> None:
+    def hears(self, text: str, *, end: str = "\n") -> None:
         """Show something, without what could steer the terminal: it may come from a server that nobody trusts yet."""
-        note(text)
+        note(text, end=end)
 
     def _line(self) -> str:
         line = sys.stdin.readline()

@@ -103,6 +103,6 @@ def say_json(value: object) -> None:
     print(harmless_json(json.dumps(value, indent=2, ensure_ascii=not in_unicode)))
 
 
-def note(text: str) -> None:
+def note(text: str, *, end: str = "\n") -> None:
     """Print progress or an aside on stderr, where it does not mix with a result. As harmless as `say`."""
-    print(harmless(text), file=sys.stderr, flush=True)
+    print(harmless(text), end=end, file=sys.stderr, flush=True)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from remote_kernel import tilde
+from remote_kernel import remedy, tilde
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.errors import KernelNotInstalled, by_name
 from remote_kernel.options import LaunchOptions, print_size
 from remote_kernel.push import missing
-from remote_kernel.transport.openssh import to_paste
 
 SCARCE_BYTES = 256 << 20
 SKEW_SECONDS = 5.0
@@ -82,19 +80,22 @@ def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any
         yield ok("ipykernel", f"not needed: kernelspec {spec['name']} ({spec['display_name']}, {spec['language']})")
         yield unknown("curve", "a kernelspec's kernel is not asked whether it can encrypt")
     elif not version:
-        if survey["is_the_systems"]:
-            make = "python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
-            hint = f"it is the system's own: give --python '~/.venv/bin/python', after {to_paste(options, make)}"
-        else:
-            hint = f"run: {to_paste(options, shlex.join([python, '-m', 'pip', 'install', 'ipykernel']))}"
+        hint = _to_install(options, survey)
         yield failed("ipykernel", KernelNotInstalled(f"{python} on {options.endpoint} has no ipykernel", hint))
     elif _numbers(version) < _OLDEST_IPYKERNEL:
-        hint = f"run: {to_paste(options, shlex.join([python, '-m', 'pip', 'install', '--upgrade', 'ipykernel']))}"
-        yield warning("ipykernel", f"ipykernel {version} is older than any that remote_kernel is tried with", hint)
+        text = f"ipykernel {version} is older than any that remote_kernel is tried with"
+        yield warning("ipykernel", text, _to_install(options, survey))
     else:
         yield ok("ipykernel", f"ipykernel {version}")
     if not spec and version:
         yield _curve(version, str(found.get("curve", "")))
+
+
+def _to_install(options: LaunchOptions, survey: dict[str, Any]) -> str:
+    """Say how the interpreter gets an ipykernel, or a newer one."""
+    if survey["is_the_systems"]:
+        return f"it is the system's own: {remedy.beside(options, survey['python'])}"
+    return f"run: {remedy.to_install(options, survey['python'], upgrade=bool(survey['ipykernel_version']))}"
 
 
 def _curve(version: str, has: str) -> Finding:

@@ -8,6 +8,7 @@ that `add` wrote carry `metadata.remote_kernel`; only they are ever changed or r
 from remote_kernel.kernelspec.folders import every_folder, jupyter_folders, kernels_folder, read_document
 from remote_kernel.kernelspec.installed import (
     Kernelspec,
+    did_you_mean,
     find_kernelspec,
     list_kernelspecs,
     read_kernelspec,
@@ -33,6 +34,7 @@ __all__ = [
     "Kernelspec",
     "check_display_name",
     "check_free",
+    "did_you_mean",
     "every_folder",
     "find_kernelspec",
     "forget_kernel",

@@ -64,12 +64,17 @@ def find_kernelspec(name: str) -> Kernelspec:
         if folder.name.lower() == name.lower() or same_name(shown_name(folder), name):
             message = f"the kernelspec '{folder.name}' in {folder.parent} does not run remote_kernel"
             raise UsageError(message, "'jupyter kernelspec' looks after that one")
+    hint = did_you_mean(name) or "see 'remote_kernel list'"
+    raise NoSuchKernelspec(f"there is no remote kernelspec '{name}'", hint)
+
+
+def did_you_mean(name: str) -> str:
+    """Ask whether one of the kernelspecs with a slug or display name near to this is meant; empty where none is."""
     from difflib import get_close_matches  # only here: `sync` imports this module before it starts ssh
 
-    known = {text.casefold(): spec.slug for spec in specs for text in (spec.display_name, spec.slug)}
+    known = {text.casefold(): spec.slug for spec in list_kernelspecs() for text in (spec.display_name, spec.slug)}
     near = dict.fromkeys(known[text] for text in get_close_matches(name.casefold(), known, n=2))
-    hint = f"did you mean {' or '.join(repr(text) for text in near)}?" if near else "see 'remote_kernel list'"
-    raise NoSuchKernelspec(f"there is no remote kernelspec '{name}'", hint)
+    return f"did you mean {' or '.join(repr(text) for text in near)}?" if near else ""
 
 
 def read_kernelspec(folder: Path) -> Kernelspec | None:

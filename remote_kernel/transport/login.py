@@ -32,6 +32,10 @@ from remote_kernel.transport.verdict import explain
 PERSIST_SECONDS = 12 * 3600.0  # a day's work; ssh counts from the last use
 
 _OFFENDING = re.compile(r"^Offending (?:\S+ )?key in (.+):(\d+)\r?$", re.MULTILINE)
+# After a wrong password ssh says so on stderr and asks again on the terminal, before what it said can be shown here: it
+# comes behind the prompt. So it is shown as a prompt, which reads well in either order.
+_REFUSED = "Permission denied, please try again."
+_ASKS_AGAIN = "Permission denied, please try again: "
 
 
 def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float = PERSIST_SECONDS) -> str:
@@ -161,7 +165,9 @@ def _attended(argv: list[str], person: Person | None) -> tuple[int, str]:
             assert process.stderr
             for line in process.stderr:
                 said.append(line)
-                if person:
+                if person and line.strip() == _REFUSED:
+                    person.hears(f"\n{_ASKS_AGAIN}", end="")
+                elif person:
                     person.hears(line.rstrip())
 
         listener = threading.Thread(target=listen, daemon=True)

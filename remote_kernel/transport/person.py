@@ -14,5 +14,5 @@ class Person(Protocol):
     def confirms(self, facts: str, question: str) -> bool:
         """Show facts and a question; true only for a whole `yes`."""
 
-    def hears(self, text: str) -> None:
-        """Show something."""
+    def hears(self, text: str, *, end: str = "\n") -> None:
+        """Show something, in a line of its own; another `end` leaves the cursor behind it."""

@@ -269,6 +269,17 @@ def test_command_that_installs_ipykernel_can_be_pasted(
     said = fails_with(errors.KernelNotInstalled, options, connection_file, "has no ipykernel")
     pasted = shlex.split(said.partition("install it with: ")[2])
     assert shlex.split(pasted[-1]) == [str(link / "bin/python"), "-m", "pip", "install", "ipykernel"]
+    program = find_program()
+    assert program
+    tried = [program, *pasted[1:-1], pasted[-1].replace("-m pip install ipykernel", "--version")]
+    assert subprocess.run(tried, capture_output=True, text=True, timeout=30).stdout.startswith("Python 3.")
+
+
+def test_pip_is_not_advised_for_the_systems_own_python(connection_file: Path, target: Server, ssh_config: Path) -> None:
+    options = options_for("target", ssh_config, "/usr/bin/python3")
+    said = fails_with(errors.KernelNotInstalled, options, connection_file, "has no ipykernel")
+    assert "give --python '~/.venv/bin/python', after making it with: " in said
+    assert "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel" in said
 
 
 def test_unknown_kernelspec(connection_file: Path, target: Server, ssh_config: Path, remote_python: Path) -> None:

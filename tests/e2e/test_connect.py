@@ -16,7 +16,9 @@ import pexpect
 import pytest
 
 from remote_kernel.cli.manager import main
+from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions, find_program
+from remote_kernel.shell import remote_command
 from remote_kernel.transport import openssh
 from tests.support.kernels import options_for, write_kernelspec
 from tests.support.servers import Server, Servers, server_with_terminals
@@ -137,6 +139,16 @@ def test_command_has_its_words_bytes_and_status(options: LaunchOptions, kernels:
     assert connect("mine", "--", "sh", "-c", "exit 7").returncode == 7
 
 
+def test_cdpath_leads_to_no_other_folder(tmp_path: Path) -> None:
+    for place in ("home", "elsewhere"):
+        (tmp_path / place / "work").mkdir(parents=True)
+    options = LaunchOptions(Endpoint("gpu1"), workdir="work")
+    line = remote_command(options, ("pwd",), interactive=False)
+    environment = {**os.environ, "CDPATH": str(tmp_path / "elsewhere")}
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path / "home", env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{tmp_path}/home/work\n", "")
+
+
 def test_shell_off_a_terminal_reads_its_commands(options: LaunchOptions, kernels: Path) -> None:
     write_kernelspec(kernels, "mine", options)
     done = connect("mine", input="pwd\necho $COLOUR >&2\nexit 5\n")
@@ -250,3 +262,31 @@ def test_host_that_cannot_be_reached_is_told_as_for_a_kernel() -> None:
     done = connect("no-such-host.invalid", "--", "true")
     assert done.returncode == 23
     assert "no-such-host.invalid has no address" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("connect", "remote_cuda.invalid", "--", "true"),
+        ("doctor", "remote_cuda.invalid", "--no-start"),
+        ("forward", "remote_cuda.invalid", "6006"),
+        ("login", "remote_cuda.invalid"),
+        ("sync", "remote_cuda.invalid", ".", "remote:w"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_name_without_an_address_may_be_a_mistyped_slug(
+    words: tuple[str, ...], options: LaunchOptions, kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_kernelspec(kernels, "remote_cuda", options)
+    assert main(list(words)) == 23
+    said = " ".join("".join(capfd.readouterr()).split())
+    assert "did you mean 'remote_cuda'? Else check the spelling, the network and the VPN" in said
+
+
+def test_host_of_a_kernelspec_is_no_mistyped_slug(
+    options: LaunchOptions, kernels: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_kernelspec(kernels, "remote_cuda", options._replace(endpoint=Endpoint("remote_cuda.invalid")))
+    assert main(["connect", "remote_cuda.invalid", "--", "true"]) == 23
+    assert "did you mean" not in capfd.readouterr().err

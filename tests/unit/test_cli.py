@@ -487,7 +487,8 @@ def test_add_offers_an_environment_in_place_of_the_systems_python(run: Run, host
     assert said.status == 42
     assert not host.installed
     made = "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
-    assert shlex.split(said.err.partition("with: ")[2]) == ["ssh", "gpu1", made]
+    command = ["remote_kernel", "connect", "gpu1", "--", "sh", "-c", made]
+    assert shlex.split(said.err.partition("with: ")[2]) == command
     assert "give --python '~/.venv/bin/python'" in said.err
 
 
@@ -496,7 +497,8 @@ def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Pa
     said = run("add", "me@gpu1:22", "-J", "gate")
     assert said.status == 42
     command = said.err.partition("run: ")[2]
-    assert shlex.split(command)[:-1] == ["ssh", "-J", "gate", "-l", "me", "-p", "22", "gpu1"]
+    way = ["remote_kernel", "connect", "me@gpu1:22", "-J", "gate", "--", "sh", "-c"]
+    assert shlex.split(command)[:-1] == way
     assert shlex.split(shlex.split(command)[-1]) == ["/opt/my env/python", "-m", "pip", "install", "ipykernel"]
     assert not kernels.exists()
 
@@ -826,3 +828,11 @@ def test_sync_understands_a_plain_line_without_typer(line: list[str]) -> None:
 )
 def test_sync_leaves_what_is_in_doubt_to_typer(line: list[str]) -> None:
     assert quick.read(line) is None
+
+
+@pytest.mark.parametrize("words", [("ls", "-la"), ("python", "-c", "1"), ("ps", "--sort", "rss")])
+def test_options_of_a_remote_command_are_told_where_to_go(words: tuple[str, ...], run: Run) -> None:
+    said = run("connect", "gpu1", *words)
+    assert said.status == 2
+    assert "the options of a command go behind '--': remote_kernel connect HOST -- COMMAND" in said.err
+    assert "'--'" not in run("list", "--nothing").err

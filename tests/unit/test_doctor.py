@@ -51,13 +51,22 @@ def test_a_server_that_talks_on_and_on_is_not_listened_to_for_ever(talkative: in
 
 
 @pytest.mark.parametrize("version", ["", "6.0.0"])
+def test_the_systems_own_python_is_never_to_be_installed_into(version: str) -> None:
+    survey = {"python": "/usr/bin/python3", "python_version": "3.11.4", "kernelspec": None, "is_the_systems": True}
+    found = {"survey": {**survey, "ipykernel_version": version}}
+    hint = next(one.hint for one in host._kernel(OPTIONS, found, {}) if one.step == "ipykernel")
+    assert "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel" in hint
+    assert "/usr/bin/python3 -m pip" not in hint
+
+
+@pytest.mark.parametrize("version", ["", "6.0.0"])
 def test_the_command_to_paste_is_right_for_any_path(version: str) -> None:
     python = "/opt/it's my env/bin/python"
     survey = {"python": python, "python_version": "3.11.4", "kernelspec": None, "is_the_systems": False}
     found = {"survey": {**survey, "ipykernel_version": version}}
     hint = next(one.hint for one in host._kernel(OPTIONS, found, {}) if one.step == "ipykernel")
     remote = shlex.split(shlex.split(hint.partition("run: ")[2])[-1])
-    assert remote[:4] == [python, "-m", "pip", "install"]
+    assert remote == [python, "-m", "pip", "install", *(["--upgrade"] if version else []), "ipykernel"]
     assert remote[-1] == "ipykernel"
 
 
