@@ -247,7 +247,9 @@ class Launcher:
         """Take note that the agent answers. Called by the Trip."""
         was_lost = self._contact.made()
         if was_lost and not self._leaving:
-            self._undertaker.forget()
+            self._undertaker.dismiss()
+        elif not was_lost and not self._closing.kept:
+            self._undertaker.remember()
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
         """Take note that the SSH session is over. Called by the Trip."""
@@ -257,7 +259,6 @@ class Launcher:
             self._finish()
         elif arrived:
             if not self._closing.kept:
-                self._undertaker.remember()
                 self._reactor.call_later(HIRE_SECONDS, self._hire)
             self._contact.lost(error, silent=silent)
         elif self._contact.lost_at:
@@ -321,10 +322,6 @@ class Launcher:
             self._leave(128 + signal.SIGTERM)
             return
         self._tell("bye")
-        if (
-            self._contact.was_made and not self._closing.kept
-        ):  # in case this process is killed before the agent has heard
-            self._undertaker.remember()
         self._contact.hurry()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
         self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
@@ -345,6 +342,7 @@ class Launcher:
             self._log.note(f"kernel ready after {message['seconds']:.2f} s")
         elif event == "kept":
             self._closing.kept = True
+            self._undertaker.forget()
         elif event == "parted":
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
