@@ -53,6 +53,7 @@ BYE_SECONDS = 5.0  # for the agent to end the kernel
 HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2.5 s after SIGTERM
 DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
 HIRE_SECONDS = 2.0  # most lost connections are back by then
+TAKE_OVER_SECONDS = 1.0  # the start goes first, and leaves a connection to share
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -202,7 +203,7 @@ class Launcher:
             for forward in self._options.forward:
                 self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
             self._contact.watch_clock()
-            take_over_the_dead()
+            self._reactor.call_later(TAKE_OVER_SECONDS, take_over_the_dead)
             self._reactor.run()
         finally:
             self._clean_up()

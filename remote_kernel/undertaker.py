@@ -120,16 +120,19 @@ def _start(identity: str, stdin: int) -> None:
 
 
 def take_over_the_dead() -> None:
-    """Bury the kernels whose launcher was killed. Called by each new launcher."""
-    for entry in os.scandir(private_folder()):
-        if not entry.name.startswith("away-") or entry.name.endswith(".new"):
-            continue
-        identity = entry.name.removeprefix("away-")
-        note = _read(identity)
-        if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
-            _forget(identity)
-        elif note["pids"] == _pid_namespace() and not _has_launcher(note):
-            _start(identity, subprocess.DEVNULL)
+    """Bury the kernels whose launcher was killed. Called by each new launcher, which lives on if that cannot be."""
+    with contextlib.suppress(OSError, TransportError):
+        for name in os.listdir(private_folder()):
+            if name.startswith("away-") and not name.endswith(".new"):
+                _take_over(name.removeprefix("away-"))
+
+
+def _take_over(identity: str) -> None:
+    note = _read(identity)
+    if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
+        _forget(identity)
+    elif note["pids"] == _pid_namespace() and not _has_launcher(note):
+        _start(identity, subprocess.DEVNULL)
 
 
 def main() -> int:

@@ -66,6 +66,17 @@ def test_a_launcher_of_another_container_is_not_taken_for_dead(started: list[str
     note.unlink()
 
 
+def test_a_launcher_lives_on_where_no_undertaker_can_be_started(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BlockingIOError("no process to spare")
+
+    monkeypatch.setattr(undertaker, "_start", refuse)
+    Undertaker(OPTIONS, "0123456789ab")._write(0, "")
+    take_over_the_dead()
+    assert note.exists()
+    note.unlink()
+
+
 def test_a_note_of_an_earlier_boot_is_dropped(started: list[str], note: Path) -> None:
     Undertaker(OPTIONS, "0123456789ab").remember()
     note.write_text(json.dumps({**json.loads(note.read_text()), "boot": "another", "launcher": 0}))
