@@ -53,6 +53,7 @@ BYE_SECONDS = 5.0  # for the agent to end the kernel
 HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2.5 s after SIGTERM
 DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
 HIRE_SECONDS = 2.0  # most lost connections are back by then
+TAKE_OVER_SECONDS = 1.0  # the start goes first, and leaves a connection to share
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -202,7 +203,7 @@ class Launcher:
             for forward in self._options.forward:
                 self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
             self._contact.watch_clock()
-            take_over_the_dead()
+            self._reactor.call_later(TAKE_OVER_SECONDS, take_over_the_dead)
             self._reactor.run()
         finally:
             self._clean_up()
@@ -247,7 +248,9 @@ class Launcher:
         """Take note that the agent answers. Called by the Trip."""
         was_lost = self._contact.made()
         if was_lost and not self._leaving:
-            self._undertaker.forget()
+            self._undertaker.dismiss()
+        elif not was_lost and not self._closing.kept:
+            self._undertaker.remember()
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
         """Take note that the SSH session is over. Called by the Trip."""
@@ -257,7 +260,6 @@ class Launcher:
             self._finish()
         elif arrived:
             if not self._closing.kept:
-                self._undertaker.remember()
                 self._reactor.call_later(HIRE_SECONDS, self._hire)
             self._contact.lost(error, silent=silent)
         elif self._contact.lost_at:
@@ -321,10 +323,6 @@ class Launcher:
             self._leave(128 + signal.SIGTERM)
             return
         self._tell("bye")
-        if (
-            self._contact.was_made and not self._closing.kept
-        ):  # in case this process is killed before the agent has heard
-            self._undertaker.remember()
         self._contact.hurry()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
         self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
@@ -345,6 +343,7 @@ class Launcher:
             self._log.note(f"kernel ready after {message['seconds']:.2f} s")
         elif event == "kept":
             self._closing.kept = True
+            self._undertaker.forget()
         elif event == "parted":
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)

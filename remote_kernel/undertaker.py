@@ -1,10 +1,11 @@
-"""End kernels whose launcher had to go while the connection was lost.
+"""End kernels whose launcher had to go and could not say so.
 
 A front end that restarts or closes a kernel waits a few seconds for its launcher. When the network is away just
 then, the launcher cannot tell the agent, so it leaves a note and a process that tries until it has: this module's
-`main`. A launcher that is killed without warning while the connection is lost has left its note already; the next
-launcher on this machine finds it. A note from before this machine was last started is dropped: the kernel of a
-crashed laptop is to be found by `remote_kernel ps` and resumed.
+`main`. A launcher that is killed without warning has left its note already, when the kernel was started: the
+connection may be gone by then without a sign, and the agent would take the one for the other. The next launcher on
+this machine finds the note. A note from before this machine was last started is dropped: the kernel of a crashed
+laptop is to be found by `remote_kernel ps` and resumed.
 """
 
 from __future__ import annotations
@@ -33,19 +34,20 @@ _FIELDS = {
     "launcher",
     "born",
     "boot",
-    "until",
+    "pids",
+    "linger",
 }  # a note that lacks one was not written by this version
 
 
 class Undertaker:
-    """What one launcher arranges for its kernel, from when the connection is lost."""
+    """What one launcher arranges for its kernel, from when there is one."""
 
     def __init__(self, options: LaunchOptions, identity: str) -> None:
         self._options, self._identity = options, identity
         self._fd = -1  # of the pipe whose end tells the process that it is its turn, or that it is not needed
 
     def remember(self) -> None:
-        """Leave the note. It names the launcher, which is this process."""
+        """Leave the note. It names the launcher, which is this process. Idempotent."""
         self._write(os.getpid(), process.birth(os.getpid()))
 
     def _write(self, launcher: int, born: str) -> None:
@@ -56,7 +58,8 @@ class Undertaker:
             "launcher": launcher,
             "born": born,
             "boot": process.boot(),
-            "until": time.time() + min(self._options.linger_seconds, 10 * 365 * 86400),
+            "pids": _pid_namespace(),
+            "linger": min(self._options.linger_seconds, 10 * 365 * 86400),
         }
         with contextlib.suppress(OSError, TransportError):
             write_private(_note(self._identity), json.dumps(note))
@@ -76,8 +79,12 @@ class Undertaker:
                 os.close(reading)
 
     def forget(self) -> None:
-        """Call it off: the connection is back, or the kernel has ended. Idempotent."""
+        """Call it off: the kernel has ended, or is kept. Idempotent."""
         _forget(self._identity)
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Let the process go: the connection is back. The note stays. Idempotent."""
         if self._fd >= 0:
             with contextlib.suppress(OSError):
                 # In words: when it reads the mere end it may find the note of the next loss, and believe that.
@@ -113,16 +120,19 @@ def _start(identity: str, stdin: int) -> None:
 
 
 def take_over_the_dead() -> None:
-    """Bury the kernels whose launcher was killed while the connection was lost. Called by each new launcher."""
-    for entry in os.scandir(private_folder()):
-        if not entry.name.startswith("away-") or entry.name.endswith(".new"):
-            continue
-        identity = entry.name.removeprefix("away-")
-        note = _read(identity)
-        if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
-            _forget(identity)
-        elif not _has_launcher(note):
-            _start(identity, subprocess.DEVNULL)
+    """Bury the kernels whose launcher was killed. Called by each new launcher, which lives on if that cannot be."""
+    with contextlib.suppress(OSError, TransportError):
+        for name in os.listdir(private_folder()):
+            if name.startswith("away-") and not name.endswith(".new"):
+                _take_over(name.removeprefix("away-"))
+
+
+def _take_over(identity: str) -> None:
+    note = _read(identity)
+    if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
+        _forget(identity)
+    elif note["pids"] == _pid_namespace() and not _has_launcher(note):
+        _start(identity, subprocess.DEVNULL)
 
 
 def main() -> int:
@@ -150,7 +160,8 @@ def serve(stdin: int) -> int:
     options = parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
     settings = {"id": identity, "do": "bye", "folder": note["folder"]}
     wait = _FIRST_WAIT_SECONDS
-    while time.time() < float(str(note["until"])) and _read(identity) is not None:
+    until = time.time() + float(str(note["linger"]))  # the connection may have been there until now
+    while time.time() < until and _read(identity) is not None:
         try:
             breaker.check(options)
             found, _ = ask(options, "ask", settings, 30.0)
@@ -158,13 +169,21 @@ def serve(stdin: int) -> int:
                 raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
         except AuthenticationFailed:
             time.sleep(_REFUSED_WAIT_SECONDS)
-        except RemoteKernelError:
+        except (RemoteKernelError, OSError):  # OSError: no process or descriptor to spare just now
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
         else:
             break
     _forget(identity)
     return 0
+
+
+def _pid_namespace() -> str:
+    """Name what the numbers of processes here are good in: containers may share this folder and have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _has_launcher(note: dict[str, object]) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.options import FOREVER
+from remote_kernel.undertaker import take_over_the_dead
 from tests.support.ends import (
     Running,
     agent_of,
@@ -277,6 +278,8 @@ class Fate:
         if self._found.manager.has_kernel:
             self._found.manager.shutdown_kernel()
         assert nothing_there(self._target, 30), self.done
+        if way == "kill":
+            take_over_the_dead()  # the next launcher does that
         assert nothing_noted(isolation, 30), self.done
 
 

@@ -370,16 +370,20 @@ def test_front_end_that_closes_while_the_connection_is_lost_leaves_nothing_once_
         assert notes() == []
 
 
+@pytest.mark.parametrize("noticed", [True, False], ids=["noticed", "before it notices"])
 def test_launcher_killed_while_the_connection_is_lost_leaves_nothing_after_the_next_start(
-    tmp_path: Path, options: LaunchOptions, count: Count, target: Server
+    tmp_path: Path, options: LaunchOptions, count: Count, target: Server, noticed: bool
 ) -> None:
     before = set(notes())  # of the test before this one: its kernel may just be being ended
     with RawKernel(tmp_path, options) as old:
         child = leave_a_child(old.ready().client)
+        if not noticed:
+            old.launcher.send_signal(signal.SIGSTOP)
         with outage(target):
-            assert wait_until(lambda: set(notes()) - before), "the launcher has not noticed the loss"
+            assert not noticed or wait_until(lambda: "trying to get back" in old.stderr())
             old.launcher.kill()
             old.exit_status()
+            time.sleep(2.0)  # the agent has seen by then that the connection is lost, and so waits for a launcher
         with RawKernel(tmp_path, options) as new:
             new.ready()
             assert wait_until(lambda: not is_alive(child), 40)  # it is tried again after 2, 4, 8 and 16 s

@@ -57,6 +57,26 @@ def test_a_process_with_a_dead_launchers_number_is_not_taken_for_it(started: lis
     note.unlink()
 
 
+def test_a_launcher_of_another_container_is_not_taken_for_dead(started: list[str], note: Path) -> None:
+    """They may share the folder, and each counts its processes from 1."""
+    Undertaker(OPTIONS, "0123456789ab").remember()
+    note.write_text(json.dumps({**json.loads(note.read_text()), "pids": "pid:[1]", "launcher": 0}))
+    take_over_the_dead()
+    assert not started
+    note.unlink()
+
+
+def test_a_launcher_lives_on_where_no_undertaker_can_be_started(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BlockingIOError("no process to spare")
+
+    monkeypatch.setattr(undertaker, "_start", refuse)
+    Undertaker(OPTIONS, "0123456789ab")._write(0, "")
+    take_over_the_dead()
+    assert note.exists()
+    note.unlink()
+
+
 def test_a_note_of_an_earlier_boot_is_dropped(started: list[str], note: Path) -> None:
     Undertaker(OPTIONS, "0123456789ab").remember()
     note.write_text(json.dumps({**json.loads(note.read_text()), "boot": "another", "launcher": 0}))
@@ -99,13 +119,12 @@ def test_an_undertaker_that_is_not_needed_ends_with_the_note() -> None:
     one.forget()  # the leak check sees to the rest
 
 
-def test_an_undertaker_that_was_not_needed_leaves_the_next_note_alone(note: Path) -> None:
+def test_an_undertaker_that_was_not_needed_leaves_the_note_for_the_next_loss_alone(note: Path) -> None:
     """It starts slowly on a busy machine, and the connection may be lost again by then."""
     one = Undertaker(OPTIONS, "0123456789ab")
     one.remember()
     one.hire()
-    one.forget()
-    one.remember()
+    one.dismiss()
     assert wait_until(lambda: not undertakers())
     assert json.loads(note.read_text())["launcher"] == os.getpid()
     one.forget()
@@ -124,8 +143,19 @@ def test_an_undertaker_leaves_a_launcher_that_lives_alone(note: Path, monkeypatc
 
 def test_an_undertaker_goes_on_until_the_agent_itself_has_heard(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name of several login nodes may lead to another one than the kernel's; an agent may not answer just now."""
-    answers = [{"kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]}, {"kernels": [{"pid": 1}]}]
-    monkeypatch.setattr(probe, "ask", lambda *_: (answers.pop(0), ""))
+    answers = [
+        BlockingIOError("no process to spare"),
+        {"kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]},
+        {"kernels": [{"pid": 1}]},
+    ]
+
+    def ask(*_: object) -> tuple[dict[str, object], str]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer, ""
+
+    monkeypatch.setattr(probe, "ask", ask)
     monkeypatch.setattr(undertaker, "_FIRST_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(sys, "argv", ["undertaker", "0123456789ab"])
     Undertaker(OPTIONS, "0123456789ab")._write(0, "")
