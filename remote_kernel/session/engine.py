@@ -90,7 +90,10 @@ class Engine:
         }
         channel, subshell = cell.way
         wire = self.life.reach().wire
-        await wire.send(channel, "execute_request", content, identity=cell.request, subshell=subshell)
+        known_by = {"cellId": cell.request}  # as JupyterLab names its cells: IPython keeps it, see hindsight.py
+        await wire.send(
+            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=known_by
+        )
 
     def wrong_kernel(self, cell: Cell) -> str:
         """Say why a cell that may run in one kernel of the session only does not run in this one."""
