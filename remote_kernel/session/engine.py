@@ -195,9 +195,10 @@ class Engine:
 
     # -- interrupts
 
-    async def interrupt(self, cell: Cell | None = None) -> bool:
+    async def interrupt(self, cell: Cell | None = None, is_wanted: Callable[[], bool] = lambda: True) -> bool:
         """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none.
 
+        Once only where that `is_wanted` no longer: who has left wants the cell to go on, or to be tidying up.
         That is when the kernel has said so: the last of its output may be on its way for long.
         Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread. Raises
         ConnectionAway where it will get there when the connection to the kernel's host is back.
@@ -222,6 +223,8 @@ class Engine:
             deadline = 0.0 if self.life.is_away() else time.monotonic() + seconds
             if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
                 return True
+            if not is_wanted():
+                return False
             if self.life.is_away():  # no other is sent: what runs later would get it as well
                 raise ConnectionAway(
                     "the connection to the kernel's host is away: the interrupt gets there when it is back",
