@@ -101,7 +101,9 @@ class Reception:
             )
         generation = self._engine.life.record.generation
         end = journal.end if journal else os.path.getsize(path)
-        _send(writer, host={"version": __version__, "cell": number, "generation": generation, "end": end})
+        ended = journal is None or journal.is_done
+        about = {"version": __version__, "cell": number, "generation": generation, "end": end, "ended": ended}
+        _send(writer, host=about)
         if journal is None:
             with open(path, "rb") as file:
                 file.seek(since)

@@ -113,6 +113,29 @@ def test_detached_cell_is_looked_at_piece_by_piece(shared: Rkernel) -> None:
     assert shared("tail", number[1]).status == 0
 
 
+def test_detached_cell_that_has_ended_is_shown_when_its_key_is_sent_again(shared: Rkernel) -> None:
+    wait = "import time\nwhile not free: time.sleep(.01)\nprint('one')\n1 / 0"
+    assert shared.exec("free = False").status == 0
+    for _ in range(2):
+        said = shared.exec(wait, "--detach", "--key", "once")
+        assert said.status == 124
+        assert "in the background" in said.err
+    assert shared.exec("free = True", "--side").status == 0
+    assert shared("wait").status == 1
+    again = shared.exec(wait, "--detach", "--key", "once")
+    assert (again.status, again.out) == (1, "one\n"), again
+    assert "ZeroDivisionError" in again.err
+    assert "in the background" not in again.err
+    document = json.loads(shared.exec(wait, "--detach", "--key", "once", "--json").out)
+    assert (document["verdict"], document["stdout"]) == ("error", "one\n")
+
+
+def test_detached_cell_for_another_kernel_does_not_run(shared: Rkernel) -> None:
+    said = shared.exec("1", "--detach", "--generation", "7")
+    assert said.status == 4
+    assert "this is kernel 1 of the session, not kernel 7" in said.err
+
+
 def test_kernel_that_is_killed_gives_4_to_the_running_and_the_queued_cell(alone: Rkernel) -> None:
     alone.open()
     running = alone.start("exec", "-c", SLEEPER)
