@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import VERDICTS
+from remote_kernel.session.cell import Cell, read_output
+from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
@@ -33,6 +33,7 @@ class Engine:
 
     def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
         self.foreign = Foreign()
+        self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
         self.life = Life(place, record, note)
         self.life.support(self)
         self._note = note
@@ -279,12 +280,15 @@ class Engine:
     def take_output(self, message: Message) -> None:
         """Take a message of iopub."""
         cell = self._cells.get(message.parent)
-        if cell:
+        ours = f"{self.life.record.identity}-"
+        if cell and not cell.done.done():
             if message.kind == "execute_input" and not cell.side:
                 self.foreign.pass_over()
             cell.take_output(message)
         elif message.parent_session != self.life.record.identity:
             self.foreign.take_output(message, self.life.record.generation)
+        elif message.parent.startswith(ours) and (event := read_output(message)):  # a thread's, or a task's
+            self.tell_after(message.parent.rpartition("-")[2], event)
 
     def take_reply(self, message: Message) -> None:
         """Take a reply to a cell, or to the question for the kernel's memory."""
