@@ -91,7 +91,9 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     add_timeout(parser)
     parser.add_argument("--detach", action="store_true", help="send the cell and do not wait: exit status 124")
     parser.add_argument(
-        "--key", default="", help="a name for this request, e.g. 'train-1': sent again, it runs only once"
+        "--key",
+        default="",
+        help="a name for this request, e.g. 'train-1': sent again, it runs only once, and is shown when it has ended",
     )
     parser.add_argument("--side", action="store_true", help="run beside the cell that is running")
     parser.add_argument(
@@ -136,7 +138,7 @@ def exec_(options: argparse.Namespace) -> int:
     code = _read_code(options)
     session = session_for(options)
     running = session.execute(request_for(code, options))
-    if options.detach:
+    if options.detach and not running.has_ended:
         renderer = renderer_for(session, running, options)
         renderer.feed(next(iter(running)))  # that it was taken, which --json tells
         running.close()

@@ -50,7 +50,7 @@ def follow(
     """Give a cell's events, the last of them Done, and answer its questions.
 
     Ctrl-C interrupts the cell, and the second one ends the command; the first one does where it only looks. Raises
-    StillRunning at the deadline.
+    StillRunning at the deadline, LeftAlone at a second Ctrl-C.
     """
     events = iter(running.limit(_left(deadline)))
     interrupted = getattr(options, "only_looks", False)
@@ -64,7 +64,7 @@ def follow(
                 running.answer(_ask(event))  # Ctrl-C and Ctrl-D there mean the cell
         except KeyboardInterrupt:
             if interrupted:
-                raise
+                raise LeftAlone from None
             interrupted = True
             _interrupt(session, running)
             deadline = time.monotonic() + _AFTER_INTERRUPT_SECONDS
@@ -107,6 +107,10 @@ def _follow_again(running: Running) -> Running:
         raise SessionClosed(f"cell {running.cell} is lost: the session was closed", "see 'rkernel ls'") from error
 
 
+class LeftAlone(KeyboardInterrupt):
+    """Ctrl-C was pressed again, or where a command only looks: it ends, and nothing more is asked of the cell."""
+
+
 class SessionClosed(RemoteKernelError):
     """Somebody has closed the session while a command waited for its cell."""
 
@@ -116,7 +120,10 @@ class SessionClosed(RemoteKernelError):
 def _interrupt(session: Session, running: Running) -> None:
     """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
     sys.stderr.write("rkernel: interrupting the cell; Ctrl-C again leaves it running\n")
-    session.ask("interrupt", cell=running.cell)
+    try:
+        session.ask("interrupt", cell=running.cell)
+    except KeyboardInterrupt:
+        raise LeftAlone from None
 
 
 def _ask(event: InputWanted) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.cells import request_for, session_for
-from remote_kernel.cli.following import deadline_of, follow, renderer_for, shown, still_running
+from remote_kernel.cli.following import LeftAlone, deadline_of, follow, renderer_for, shown, still_running
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Running, Session, StillRunning
 from remote_kernel.session.events import Away, Back, Done, Event
@@ -40,6 +40,8 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
                 status = 0 if event.verdict == "error" and step.may_fail else event.status
     except StillRunning as still:
         return run.detached(still)
+    except LeftAlone:
+        raise
     except KeyboardInterrupt:
         run.interrupt()
         raise

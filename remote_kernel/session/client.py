@@ -69,6 +69,7 @@ class Running:
     """A cell that is followed: an iterator of its events, the last of them Done. Closed by itself at the end.
 
     `cell` is its number, known from the start; `next` the byte of its journal to read on from after the last event.
+    `has_ended` tells whether it was over when it was asked for.
     """
 
     def __init__(self, connection: Connection, session: Session, next_byte: int = 0, *, asks: bool = False) -> None:
@@ -81,6 +82,7 @@ class Running:
         self.cell = str(fields["host"]["cell"])
         self.generation = int(fields["host"]["generation"])
         self.version = str(fields["host"]["version"])
+        self.has_ended = bool(fields["host"].get("ended"))
         self.next = next_byte
         self._size = int(fields["host"].get("end", 0))  # of the journal
         self._connection, self._session, self._asks = connection, session, asks
@@ -115,7 +117,7 @@ class Running:
             running.answer(self._answer)
         return running if self._end == float("inf") else running.so_far()
 
-    def _has_ended(self) -> bool:
+    def _is_over(self) -> bool:
         try:
             return read_done(self._session.place.journal(self.cell)) is not None
         except OSError:  # the session was closed, or the disk is full
@@ -127,7 +129,7 @@ class Running:
             while self.next < self._end:
                 raw = self._connection.raw_line(min(self._deadline, time.monotonic() + _SILENCE_SECONDS))
                 if raw is None and time.monotonic() >= self._deadline:
-                    if not self._has_ended():
+                    if not self._is_over():
                         raise StillRunning(self.cell, self.next)
                     self._deadline = float("inf")
                     continue

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.cell import Cell
-from remote_kernel.session.events import VERDICTS
+from remote_kernel.session.cell import Cell, read_output
+from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
@@ -33,6 +33,7 @@ class Engine:
 
     def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
         self.foreign = Foreign()
+        self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
         self.life = Life(place, record, note)
         self.life.support(self)
         self._note = note
@@ -90,7 +91,10 @@ class Engine:
         }
         channel, subshell = cell.way
         wire = self.life.reach().wire
-        await wire.send(channel, "execute_request", content, identity=cell.request, subshell=subshell)
+        known_by = {"cellId": cell.request}  # as JupyterLab names its cells: IPython keeps it, see hindsight.py
+        await wire.send(
+            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=known_by
+        )
 
     def wrong_kernel(self, cell: Cell) -> str:
         """Say why a cell that may run in one kernel of the session only does not run in this one."""
@@ -192,9 +196,10 @@ class Engine:
 
     # -- interrupts
 
-    async def interrupt(self, cell: Cell | None = None) -> bool:
+    async def interrupt(self, cell: Cell | None = None, is_wanted: Callable[[], bool] = lambda: True) -> bool:
         """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none.
 
+        Once only where that `is_wanted` no longer: who has left wants the cell to go on, or to be tidying up.
         That is when the kernel has said so: the last of its output may be on its way for long.
         Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread. Raises
         ConnectionAway where it will get there when the connection to the kernel's host is back.
@@ -219,6 +224,8 @@ class Engine:
             deadline = 0.0 if self.life.is_away() else time.monotonic() + seconds
             if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
                 return True
+            if not is_wanted():
+                return False
             if self.life.is_away():  # no other is sent: what runs later would get it as well
                 raise ConnectionAway(
                     "the connection to the kernel's host is away: the interrupt gets there when it is back",
@@ -273,12 +280,15 @@ class Engine:
     def take_output(self, message: Message) -> None:
         """Take a message of iopub."""
         cell = self._cells.get(message.parent)
-        if cell:
+        ours = f"{self.life.record.identity}-"
+        if cell and not cell.done.done():
             if message.kind == "execute_input" and not cell.side:
                 self.foreign.pass_over()
             cell.take_output(message)
         elif message.parent_session != self.life.record.identity:
             self.foreign.take_output(message, self.life.record.generation)
+        elif message.parent.startswith(ours) and (event := read_output(message)):  # a thread's, or a task's
+            self.tell_after(message.parent.rpartition("-")[2], event)
 
     def take_reply(self, message: Message) -> None:
         """Take a reply to a cell, or to the question for the kernel's memory."""

@@ -1,8 +1,9 @@
 """Learn from an IPython kernel how its last cell ended, when nobody was there to see it.
 
-IPython keeps the result of what it ran last, until it runs something else. A request that is silent replaces it as any
-other does, but its own code still finds it; what it found is kept in the shell for the next host, should the one that
-has asked be gone when the kernel comes to it.
+IPython keeps the result of what it ran last, until it runs something else, and since 8.3 the `cellId` that came with
+the request; before that, the number and the code have to do, which are known of a cell that was seen to begin. A
+request that is silent replaces it as any other does, but its own code still finds it; what it found is kept in the
+shell for the next host, should the one that has asked be gone when the kernel comes to it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def describe(shell, ours):
     if last.info.raw_cell != ours:
         error = last.error_before_exec or last.error_in_exec
         found = [type(error).__name__, str(error)] if error else []
-        shell._remote_kernel_end = json.dumps([last.execution_count, last.info.raw_cell, *found])
+        name = getattr(last.info, 'cell_id', None)
+        shell._remote_kernel_end = json.dumps([last.execution_count, last.info.raw_cell, name, *found])
     return shell._remote_kernel_end
 """
 _EXPRESSION = "(lambda ns: (exec({source!r}, ns), ns['describe'](get_ipython(), {ours!r}))[1])({{}})"
@@ -51,11 +53,14 @@ async def learn_end(cell: Cell, ask: Callable[[str, dict[str, Any]], Awaitable[M
     reply = (await ask("execute_request", content)).content
     try:
         text = reply["user_expressions"]["end"]["data"]["text/plain"]
-        count, code, *error = json.loads(ast.literal_eval(text))
+        count, code, name, *error = json.loads(ast.literal_eval(text))
     except (KeyError, TypeError, ValueError, SyntaxError):  # dropped, or not what IPython says
         return
-    if cell.done.done() or count is None or count != cell.execution_count or code != cell.code:
+    is_it = name == cell.request if name else count == cell.execution_count and code == cell.code
+    if cell.done.done() or count is None or not is_it:
         return
+    cell.execution_count = count
+    cell.start(count)
     if error:
         cell.tell(Error(*error))
     cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")

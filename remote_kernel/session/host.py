@@ -37,6 +37,7 @@ class Host:
         self._engine = Engine(place, record, note)
         self._notebook = Recording(place, record, note)
         self._engine.foreign.tell = self._notebook.record
+        self._engine.tell_after = self._notebook.add_after
         self._agenda = Agenda(place, self._engine, self._past, self._notebook, note)
         self._requests = Requests(place, self._engine, self._agenda, self._notebook)
         self._reception = Reception(place, self._engine, self._agenda, self._requests, note)

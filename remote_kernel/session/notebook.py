@@ -24,6 +24,10 @@ from remote_kernel.session.page import KEY, Page
 # Display ids that an update may still name. A cell that shows thousands of bars should not fill the memory for ever.
 _DISPLAYS_KEPT = 10_000
 
+# What a cell's threads may add after its end, as a part of its limit, and how many cells are remembered that have such.
+_AFTER_SHARE = 10
+_AFTER_KEPT = 100
+
 # Verdicts after which the cell's outputs say what happened; the others' message is shown as an output.
 _PLAIN = ("ok", "error", "interrupted")
 
@@ -72,6 +76,8 @@ class NotebookLog:
         self._touched: set[str] = set()  # cells to be written
         self._displays: dict[str, set[str]] = {}  # cells by display id
         self._late: dict[str, dict[str, Update]] = {}  # updates for cells that have ended, by cell and display id
+        self._after: dict[str, Outputs] = {}  # what cells gave after their end
+        self._grown: set[str] = set()  # those of them to be written
         self._changed = threading.Condition()  # guards all of these
         self._writer = LogWriter(self.path, facts.session, self._changed, self._collect, tell)
 
@@ -133,6 +139,18 @@ class NotebookLog:
         """Say what became of a cell; nothing is added to it afterwards, but updates of what it has displayed."""
         self.add(cell_id, done)
 
+    def add_after(self, cell_id: str, event: Event) -> None:
+        """Take what a thread or a task of a cell gives after the cell's end: as in JupyterLab, it stays with it."""
+        with self._changed:
+            cell = self._cells.get(cell_id)
+            if isinstance(event, Update):
+                self._update(event)
+            elif cell:
+                if cell.outputs.add(event):
+                    self._note(cell_id)
+            elif self._after.setdefault(cell_id, Outputs(self._limit // _AFTER_SHARE)).add(event):
+                self._grow(cell_id)
+
     def describe(self, facts: LogFacts) -> None:
         """Replace what the notebook says of the session, but its name."""
         with self._changed:
@@ -167,6 +185,10 @@ class NotebookLog:
         self._touched.add(cell_id)
         self._writer.touch(urgent=urgent)
 
+    def _grow(self, cell_id: str) -> None:
+        self._grown.add(cell_id)
+        self._writer.touch()
+
     def _update(self, event: Update) -> None:
         for cell_id in self._displays.get(event.id, ()):
             cell = self._cells.get(cell_id)
@@ -175,6 +197,9 @@ class NotebookLog:
                 self._writer.touch()
             elif cell.outputs.update(event):
                 self._note(cell_id)
+        for cell_id, after in self._after.items():
+            if after.update(event):
+                self._grow(cell_id)
 
     def _end(self, cell_id: str, cell: _Cell, done: Done) -> None:
         cell.done, cell.generation = done, done.generation
@@ -222,6 +247,11 @@ class NotebookLog:
                 if cell.done:
                     del self._cells[cell_id]
             running = set(self._cells)
+            after = {cell_id: self._after[cell_id].as_list() for cell_id in self._grown}
+            self._grown.clear()
+            forgotten = list(self._after)[:-_AFTER_KEPT]
+            for cell_id in forgotten:
+                del self._after[cell_id]
         for cell_id, draft, displays in drafts:
             try:
                 page.put(cell_id, draft, displays)
@@ -230,6 +260,10 @@ class NotebookLog:
                 page.put(cell_id, draft, None if displays is None else {})
         for cell_id, updates in late.items():
             page.update(cell_id, {name: (update.data, update.metadata) for name, update in updates.items()})
+        for cell_id, outputs in after.items():
+            page.extend(cell_id, outputs)
+        for cell_id in forgotten:
+            page.settle(cell_id)
         page.describe(_metadata(facts), {"host": facts.host, "kernel": facts.kernel})
         return running
 

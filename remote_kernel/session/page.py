@@ -27,13 +27,14 @@ class Sheet:
     `displays` says where the outputs with a display id are; nbformat itself keeps no such ids.
     """
 
-    __slots__ = ("born", "changed", "displays", "frame", "kept", "own", "run")
+    __slots__ = ("born", "changed", "displays", "ended_with", "frame", "kept", "own", "run")
 
     def __init__(self, kept: Kept, own: bool = False, born: int = 0, changed: int = 0) -> None:
         self.kept, self.own, self.born, self.changed = kept, own, born, changed
         self.displays: dict[str, list[int]] = {}
         self.run: Run | None = None  # which run of the kernel it is, once it has ended
         self.frame: dict[str, Any] | None = None  # all but the outputs, while they change
+        self.ended_with: int | None = None  # outputs, where more came after its end
 
     def read(self) -> dict[str, Any]:
         """Give the cell."""
@@ -98,6 +99,22 @@ class Page:
             for place in sheet.displays.get(display, ()):
                 cell["outputs"][place] |= {"data": data, "metadata": metadata}
         sheet.changed, sheet.kept = self.revision, Kept(encode_cell(cell))
+
+    def extend(self, identity: str, outputs: list[dict[str, Any]]) -> None:
+        """Put what came after a cell's end behind its outputs, in place of what of it was put there before."""
+        sheet = self.sheets.get(identity)
+        cell = sheet.read() if sheet else {}
+        if sheet is None or "outputs" not in cell:  # a person has removed it, or made text of it
+            return
+        if sheet.ended_with is None:
+            sheet.ended_with = len(cell["outputs"])
+        cell["outputs"][sheet.ended_with :] = outputs
+        sheet.changed, sheet.kept = self.revision, Kept(encode_cell(cell))
+
+    def settle(self, identity: str) -> None:
+        """Leave a cell's outputs as they are: what comes yet goes behind them."""
+        if sheet := self.sheets.get(identity):
+            sheet.ended_with = None
 
     def merge(self, data: bytes, running: set[str]) -> bool:
         """Take a version that somebody else wrote as the base; tell whether it lacks anything. Raises NotANotebook.

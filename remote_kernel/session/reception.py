@@ -85,7 +85,7 @@ class Reception:
             number = self._agenda.take(fields) if do == "execute" else str(fields["cell"])
             await self._follow(number, int(fields.get("since") or 0), reader if fields.get("asks") else None, writer)
         else:
-            _send(writer, answer=await self._requests.answer(do, fields))
+            _send(writer, answer=await self._requests.answer(do, fields, lambda: not reader.at_eof()))
 
     async def _follow(
         self, number: str, since: int, reader: asyncio.StreamReader | None, writer: asyncio.StreamWriter
@@ -101,7 +101,9 @@ class Reception:
             )
         generation = self._engine.life.record.generation
         end = journal.end if journal else os.path.getsize(path)
-        _send(writer, host={"version": __version__, "cell": number, "generation": generation, "end": end})
+        ended = journal is None or journal.is_done
+        about = {"version": __version__, "cell": number, "generation": generation, "end": end, "ended": ended}
+        _send(writer, host=about)
         if journal is None:
             with open(path, "rb") as file:
                 file.seek(since)

@@ -71,6 +71,11 @@ class Recording:
             identity = f"{self._stamp}-{cell.number}"
             cell.record(_CellRecorder(self._log, identity, cell.number, cell.code, cell.author, self._place))
 
+    def add_after(self, number: str, event: Event) -> None:
+        """Take what a cell's threads and tasks give after its end."""
+        if self._log:
+            self._log.add_after(f"{self._stamp}-{number}", event)
+
     def close(self) -> bool:
         """Write what is left; false where not all could be, after up to ten seconds. Idempotent."""
         return not self._given_up and (self._log is None or self._log.close())

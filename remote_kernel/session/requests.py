@@ -31,7 +31,6 @@ class Requests:
         self._since = time.time()
         self._does: dict[str, Callable[[_Fields], Coroutine[Any, Any, object]]] = {
             "status": self._status,
-            "interrupt": self._interrupt,
             "restart": self._restart,
             "close": self._close,
             "leave": self._retire,
@@ -40,8 +39,13 @@ class Requests:
             "complete": self._complete,
         }
 
-    async def answer(self, do: str, fields: _Fields) -> object:
-        """Do it, and give what the client gets. Raises RemoteKernelError, UsageError for what is not known."""
+    async def answer(self, do: str, fields: _Fields, is_wanted: Callable[[], bool]) -> object:
+        """Do it, and give what the client gets. Raises RemoteKernelError, UsageError for what is not known.
+
+        `is_wanted` tells whether the client still waits: an interrupt is not repeated for one that has left.
+        """
+        if do == "interrupt":
+            return await self._interrupt(fields, is_wanted)
         if do not in self._does:
             raise UsageError(f"the host knows no request '{do}'")
         return await self._does[do](fields)
@@ -77,7 +81,7 @@ class Requests:
             "attached": record.is_attached,
         }
 
-    async def _interrupt(self, fields: _Fields) -> object:
+    async def _interrupt(self, fields: _Fields, is_wanted: Callable[[], bool]) -> object:
         number = str(fields.get("cell") or "")
         agenda, engine = self._agenda, self._engine
         dropped = []
@@ -96,7 +100,7 @@ class Requests:
             return {"stopped": True, "dropped": [], "ended": True}
         if target is None and not engine.is_busy:
             return {"stopped": True, "dropped": dropped, "idle": True}
-        return {"stopped": await engine.interrupt(target), "dropped": dropped}
+        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped}
 
     async def _restart(self, _: _Fields) -> object:
         life = self._engine.life

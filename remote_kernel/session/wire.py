@@ -93,6 +93,7 @@ class Wire:
         identity: str = "",
         subshell: str = "",
         parent: dict[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> str:
         """Send a request and give its id. `subshell` sends it to that subshell of the kernel."""
         identity = identity or self.new_id()
@@ -106,7 +107,7 @@ class Wire:
         }
         if subshell:
             header["subshell_id"] = subshell
-        parts = [json.dumps(part).encode() for part in (header, parent or {}, {}, content)]
+        parts = [json.dumps(part).encode() for part in (header, parent or {}, metadata or {}, content)]
         await self._sockets[channel].send_multipart([DELIMITER, self._signer.sign(parts), *parts])
         return identity
 

@@ -9,21 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.support.kernels import wait_until
-from tests.support.rkernel import Rkernel, terminal
+from tests.support.rkernel import Rkernel, terminal, write_notebook
 from tests.support.servers import wait_ended
 
 ENDLESS = "print('begun', flush=True)\nwhile True: print('x' * 1000, flush=True)"
 WAITING = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
-
-
-def write_notebook(path: Path, *sources: str) -> Path:
-    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), path)
-    return path
 
 
 def test_process_that_has_got_a_dead_kernels_number_is_left_alone(alone: Rkernel) -> None:

@@ -100,6 +100,23 @@ def test_cell_that_ended_while_there_was_no_host_ends_as_it_did(
     assert json.loads(alone.exec("0", "--json").out)["execution_count"] == 3  # what was asked does not count
 
 
+def test_cell_that_began_and_ended_while_there_was_no_host_ends_as_it_did(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    begun = tmp_path / "begun"
+    kernel = alone.kernel()
+    kernel.suspend()
+    number = _detached(alone, f"n = 6 * 7\nopen({str(begun)!r}, 'w').close()")
+    assert wait_until(lambda: '"sent"' in alone.place("cells", f"{number}.jsonl").read_text())
+    alone.host().kill()
+    assert wait_until(lambda: not alone.hosts())
+    kernel.resume()
+    assert wait_until(begun.exists)
+    said = alone("wait", number, "--json", seconds=30)
+    document = json.loads(said.out)
+    assert (said.status, document["verdict"], document["execution_count"]) == (0, "ok", 2), said
+    assert "a part of its output may be missing" in document["message"]
+
+
 def test_end_that_a_host_has_asked_for_and_not_learned_is_told_to_the_next_one(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop, stopped = tmp_path / "stop", tmp_path / "stopped"

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
@@ -176,6 +177,28 @@ def test_status_shows_the_cell_of_another_front_end(shared: Rkernel) -> None:
         assert shared("wait").out == "'mine'\n"
     finally:
         other.stop_channels()
+
+
+def test_what_a_task_prints_after_its_cell_has_ended_is_in_the_notebook(shared: Rkernel, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    code = (
+        "import asyncio, os, sys\nasync def work():\n"
+        f"    while not os.path.exists({str(go)!r}): await asyncio.sleep(.05)\n"
+        "    print('late')\n    print('later', file=sys.stderr)\n"
+        "task = asyncio.get_running_loop().create_task(work())\nprint('begun')"
+    )
+    said = shared.exec(code)
+    assert (said.status, said.out) == (0, "begun\n")
+    go.touch()
+    log = Path(shared.status()["log"])
+
+    def outputs() -> list[tuple[str, str]]:
+        cells = nbformat.read(log, 4).cells
+        return [(output.name, output.text) for cell in cells if cell.source == code for output in cell.outputs]
+
+    assert wait_until(lambda: ("stderr", "later\n") in outputs())
+    assert "".join(text for name, text in outputs() if name == "stdout") == "begun\nlate\n"
+    nbformat.validate(nbformat.read(log, 4))
 
 
 def test_kernelspec_and_session_of_odd_names(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.support.kernels import wait_until
 from tests.support.memory import can_limit_memory, limited_memory
-from tests.support.rkernel import Rkernel, finish, terminal
+from tests.support.rkernel import Rkernel, finish, terminal, write_notebook
 
 OUT_OF_MEMORY = re.compile(
     r"the kernel was killed \(signal 9\), probably because the system ran out of memory; it used up to [23]\d\d MB"
@@ -110,6 +111,29 @@ def test_detached_cell_is_looked_at_piece_by_piece(shared: Rkernel) -> None:
     waited = shared("wait", number[1], "--since", place[1])
     assert (waited.status, waited.out) == (0, "")
     assert shared("tail", number[1]).status == 0
+
+
+def test_detached_cell_that_has_ended_is_shown_when_its_key_is_sent_again(shared: Rkernel) -> None:
+    wait = "import time\nwhile not free: time.sleep(.01)\nprint('one')\n1 / 0"
+    assert shared.exec("free = False").status == 0
+    for _ in range(2):
+        said = shared.exec(wait, "--detach", "--key", "once")
+        assert said.status == 124
+        assert "in the background" in said.err
+    assert shared.exec("free = True", "--side").status == 0
+    assert shared("wait").status == 1
+    again = shared.exec(wait, "--detach", "--key", "once")
+    assert (again.status, again.out) == (1, "one\n"), again
+    assert "ZeroDivisionError" in again.err
+    assert "in the background" not in again.err
+    document = json.loads(shared.exec(wait, "--detach", "--key", "once", "--json").out)
+    assert (document["verdict"], document["stdout"]) == ("error", "one\n")
+
+
+def test_detached_cell_for_another_kernel_does_not_run(shared: Rkernel) -> None:
+    said = shared.exec("1", "--detach", "--generation", "7")
+    assert said.status == 4
+    assert "this is kernel 1 of the session, not kernel 7" in said.err
 
 
 def test_kernel_that_is_killed_gives_4_to_the_running_and_the_queued_cell(alone: Rkernel) -> None:
@@ -261,7 +285,8 @@ def test_ctrl_c_interrupts_the_cell(shared: Rkernel) -> None:
     assert not shared.status()["running"]
 
 
-def test_second_ctrl_c_leaves_the_cell_running(shared: Rkernel) -> None:
+@pytest.mark.parametrize("is_notebook", [False, True], ids=["cell", "notebook"])
+def test_second_ctrl_c_leaves_the_cell_running(shared: Rkernel, tmp_path: Path, *, is_notebook: bool) -> None:
     stubborn = """
 import time
 print('begun', flush=True)
@@ -273,15 +298,20 @@ for _ in range(600):
         print('no', flush=True)
 """
     assert shared.exec("free = False").status == 0
-    with terminal(shared, "exec", "-c", stubborn) as shown:
+    notebook = write_notebook(tmp_path / "n.ipynb", stubborn)
+    with terminal(shared, "exec", *([str(notebook)] if is_notebook else ["-c", stubborn])) as shown:
         shown.expect("begun")
         shown.type("\x03")
         shown.expect("Ctrl-C again leaves it running")
+        shared.wait_running("no")
         shown.type("\x03")
         assert shown.end(20) == 130
     number = shared.status()["running"]["cell"]
+    time.sleep(2.5)  # in which a client that waits would have it interrupted once more
     assert shared.exec("free = True", "--side").status == 0
-    assert shared("wait", number).status == 0
+    said = shared("wait", number)
+    assert said.status == 0
+    assert said.out == "begun\nno\n"
 
 
 def test_reader_that_leaves_ends_the_command_and_not_the_cell(shared: Rkernel) -> None:

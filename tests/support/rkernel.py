@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import nbformat
 import psutil
+from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.support.kernels import wait_until
 from tests.support.servers import is_alive
@@ -180,6 +182,12 @@ def running_rkernel(folder: Path, kernelspec: str = "", **environment: str) -> I
         rkernel.close()
     finally:
         rkernel.end()
+
+
+def write_notebook(path: Path, *sources: str) -> Path:
+    """Write a notebook with these code cells, and give its path."""
+    nbformat.write(new_notebook(cells=[new_code_cell(source) for source in sources]), path)
+    return path
 
 
 class Terminal:

@@ -152,6 +152,51 @@ def test_update_reaches_a_cell_that_has_ended(path: Path, log: NotebookLog) -> N
     assert read(path).cells[0].outputs[1].data == {"text/plain": "999"}
 
 
+def test_what_comes_after_a_cells_end_stays_with_it(path: Path, log: NotebookLog) -> None:
+    run(log, "c1", "1", Stream("stdout", "x\n"))
+    log.add_after("c1", Stream("stdout", "at once\n"))
+    assert log.flush()
+    for number in range(3):
+        log.add_after("c1", Stream("stderr", f"{number}\n"))
+        log.add_after("unknown", Stream("stdout", "nowhere"))
+        assert log.flush()
+    log.add_after("c1", Display({"text/plain": "old"}, {}, "d"))
+    assert log.flush()
+    log.add_after("c1", Update("d", {"text/plain": "new"}, {}))
+    assert log.flush()
+
+    (cell,) = read(path).cells
+    assert [output.get("text") for output in cell.outputs] == ["x\nat once\n", "0\n1\n2\n", None]
+    assert cell.outputs[2].data == {"text/plain": "new"}
+
+
+def test_what_comes_after_the_ends_of_many_cells_and_a_persons_edits_loses_nothing(
+    path: Path, log: NotebookLog
+) -> None:
+    for number in range(120):
+        run(log, f"c{number}", f"{number}", Stream("stdout", "x\n"))
+    assert log.flush()
+
+    def clear(cells: list[Any]) -> None:
+        cells[7]["outputs"] = []
+        cells[8] = markdown("text")
+
+    for text in ("a", "b"):
+        for number in range(120):
+            log.add_after(f"c{number}", Stream("stdout", f"{text}{number}\n"))
+        assert log.flush()
+    edit(path, clear)
+    for number in range(120):
+        log.add_after(f"c{number}", Stream("stdout", f"c{number}\n"))
+    assert log.flush()
+
+    cells = read(path).cells
+    for number in {*range(120)} - {7, 8}:
+        text = "".join(output.text for output in cells[number].outputs)
+        assert text == f"x\na{number}\nb{number}\nc{number}\n"
+    assert "".join(output.text for output in cells[7].outputs).endswith("c7\n")
+
+
 def test_edits_of_a_person_are_kept(path: Path, log: NotebookLog) -> None:
     for number in range(4):
         run(log, f"c{number}", f"{number}", Stream("stdout", f"{number}"))
