@@ -395,6 +395,48 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
     assert (there / "sub").stat().st_mode & 0o777 == 0o555
 
 
+def test_file_system_without_modes_takes_what_is_copied_all_the_same(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "folder").mkdir()
+    for name, size in (("folder/small", 10), ("large", 2 << 20)):
+        (here / name).write_bytes(os.urandom(size))
+        (here / name).chmod(0o666)
+    os.utime(here / "large", (1, 1))
+    (here / "folder").chmod(0o777)
+
+    def refuse(path: object, mode: int, *, dir_fd: int | None = None) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    new = tmp_path / "new"
+    assert copy(here, new)[1]["failed"] == []
+    for name in ("folder/small", "large"):
+        assert (new / name).read_bytes() == (here / name).read_bytes()
+        assert (new / name).stat().st_mtime_ns == (here / name).stat().st_mtime_ns
+    _, summary = copy(here, new)
+    assert [summary[key] for key in ("files", "touched", "unchanged", "failed")] == [0, 0, 2, []]
+    os.utime(new / "large", (2, 2))
+    assert copy(here, new, WISHES._replace(checksum=True))[1]["touched"] == 1
+    assert (new / "large").stat().st_mtime == 1
+
+
+def test_mode_of_somebody_elses_file_that_cannot_be_set_is_told(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, there):
+        (folder / "file").touch()
+        os.utime(folder / "file", (1, 1))
+    (here / "file").chmod(0o666)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "utime", refuse)
+    assert copy(here, there)[1]["failed"] == [["file", "Operation not permitted"]]
+
+
 def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, there: Path, outside: Path) -> None:
     (here / "a/b").mkdir(parents=True)
     (here / "a/b/f").write_text("1")
