@@ -19,7 +19,9 @@ from remote_kernel.options import FOREVER, LaunchOptions
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
-_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "rules", "tree", "wire", "answers", "small", "tool"))
+_FILES = tuple(
+    f"sync.{name}" for name in ("wishes", "blocks", "rules", "tree", "wire", "answers", "modes", "small", "tool")
+)
 SHIPPED = {
     "start": (
         *("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub"),

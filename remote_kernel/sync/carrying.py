@@ -156,7 +156,8 @@ class FarEnd(FarProcess):
     def greet(self, begin: Callable[[], None] = lambda: None) -> None:
         """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise.
 
-        `begin` writes what it is to read first, and need not wait for it to run: that saves a round trip.
+        `begin` writes what it is to read first, and need not wait for it to run: that saves a round trip. It must not
+        wait for what it does with that either, which may take longer than a greeting.
         """
         try:
             with self._patience():

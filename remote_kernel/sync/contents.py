@@ -11,6 +11,7 @@ import stat
 
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.part import Part, lock_part, opened_part, part_path
 from remote_kernel.sync.plan import is_same_time
 from remote_kernel.sync.tree import Entry
@@ -188,7 +189,7 @@ class Contents:
             if not stat.S_ISREG(there.st_mode) or not (_is_as_listed(entry, there) or self._is_other(entry, there)):
                 raise OSError(0, "rsync left it as it was")
             if stat.S_IMODE(there.st_mode) != entry.mode:
-                os.chmod(name, entry.mode, dir_fd=folder)
+                set_mode(name, entry.mode, folder)
         except OSError as error:
             self._fail(entry, error)
             return
@@ -275,7 +276,7 @@ class _Incoming:
             is_same = stat.S_ISREG(about.st_mode) and about.st_size == entry.size
             if not is_same or self._digest(old, entry.size) != digest:
                 return False
-            os.fchmod(old, entry.mode)
+            set_mode(old, entry.mode)
             os.utime(old, ns=(entry.time, entry.time))
         finally:
             os.close(old)

@@ -14,6 +14,7 @@ import time
 
 from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.sync.tree import PARTS, is_part
 
@@ -50,7 +51,7 @@ class Part:
         """Give it its length, mode and time, and its final name."""
         if os.fstat(self.fd).st_size != size:
             os.ftruncate(self.fd, size)
-        os.fchmod(self.fd, mode)
+        set_mode(self.fd, mode)
         os.utime(self.fd, ns=(time_ns, time_ns))
         os.rename(self.path, self._target, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 

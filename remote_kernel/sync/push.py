@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from remote_kernel.errors import by_name
 from remote_kernel.options import LaunchOptions
@@ -31,22 +32,23 @@ class Push:
         except SyncFailure as error:
             raise by_name(error.name, error.message, error.hint) from error
         sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync)
+        telling = sender.telling()
         if not self._is_greeted:
-            self._far.greet(sender.tell)
+            self._far.greet(lambda: next(telling, None))
             self._is_greeted = True
-        else:
-            self._far.converse(sender.tell)
-        return self._far.converse(lambda: self._deliver(sender, found))
+        return self._far.converse(lambda: self._deliver(sender, found, telling))
 
     def check(self) -> None:
         """Raise ConnectionLost if the connection has ended."""
         self._far.check()
 
-    def _deliver(self, sender: Sender, found: Source) -> Outcome:
+    def _deliver(self, sender: Sender, found: Source, telling: Iterator[None]) -> Outcome:
+        for _ in telling:
+            pass
         plan = sender.hear()
         self._progress.planned(plan["bytes"], plan["files"])
         numbers = [want.number for want in sender.wanted if want.by_rsync]
-        if numbers:
+        if numbers and not self._manner.wishes.dry_run:
             names = tuple(sender.entry(number).path for number in numbers)
             task = errand(found.root, to_bytes(plan["root"]), names, to_bytes(plan["name"]), is_push=True)
             carry(self._options, task, self._progress.moved)

@@ -13,6 +13,7 @@ from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.belief import Asked, Offer
 from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, no_room
 from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.part import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
 from remote_kernel.sync.tool import has_rsync
@@ -53,6 +54,7 @@ class Receiver:
         self._rsync_is_here: bool | None = None
         self._failed: list[tuple[bytes, str]] = []
         self._deleted = 0
+        self._left_as_they_are = 0  # whose mode cannot be kept there
 
     def consider(self) -> dict[str, Any]:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
@@ -167,7 +169,7 @@ class Receiver:
             if not os.path.isdir(self.root):
                 raise
             return  # another sync was quicker
-        os.chmod(self.root, stat.S_IMODE(os.stat(self.root).st_mode) & 0o7000 | mode)  # a umask may have cut it
+        set_mode(self.root, stat.S_IMODE(os.stat(self.root).st_mode) & 0o7000 | mode)  # a umask may have cut it
 
     def _try(self, path: bytes, action: Callable[[], None]) -> bool:
         try:
@@ -205,9 +207,12 @@ class Receiver:
     def _touch(self, entry: Entry) -> None:
         folder, name = self._folders.locate(entry.path)
         if entry.kind == FILE:
-            if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(there.st_mode):
                 raise OSError(0, "it is no file any more")  # and where a link leads, no mode is ours to change
-            os.chmod(name, entry.mode, dir_fd=folder)
+            if not set_mode(name, entry.mode, folder) and is_same_time(entry.time, there.st_mtime_ns):
+                self._left_as_they_are += 1
+                return
         os.utime(name, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
 
     def _delete(self) -> None:
@@ -249,7 +254,7 @@ class Receiver:
                 # Who set its group bit there, for a shared folder, did so on purpose.
                 mode = entry.mode | (stat.S_IMODE(there.st_mode) & 0o7000)
                 if stat.S_IMODE(there.st_mode) != mode:
-                    os.chmod(name, mode, dir_fd=folder)
+                    set_mode(name, mode, folder)
                 if not is_same_time(entry.time, there.st_mtime_ns):
                     os.utime(name, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
             except OSError as error:
@@ -276,9 +281,9 @@ class Receiver:
             "bytes": sum(self.offer.entries[number].size for number in plan.wanted) if dry else contents.bytes,
             "folders": len(plan.folders),
             "links": len(plan.links),
-            "touched": len(plan.touched),
+            "touched": len(plan.touched) - self._left_as_they_are,
             "deleted": self._deleted,
-            "unchanged": plan.unchanged,
+            "unchanged": plan.unchanged + self._left_as_they_are,
             "left_out": self.offer.left_out,
             "passed_over": self.offer.passed_over,
             "failures": sum(bool(path) for path, _ in self._failed),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BATCH = 1000
+_AHEAD = 512 << 10  # bytes that a connection takes whether or not the other end reads them
 
 
 class Source(NamedTuple):
@@ -89,6 +90,7 @@ class Sender:
     def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], rsync: str) -> None:
         """`rsync` is the wish that `tool` names."""
         self._wire, self._source, self._moved, self._rsync = wire_, source, moved, rsync
+        self._has_rsync = False
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
@@ -98,17 +100,27 @@ class Sender:
 
     def tell(self) -> None:
         """Tell what there is, as far as it is listed, and list on. Raises Broken."""
+        for _ in self.telling():
+            pass
+
+    def telling(self) -> Iterator[None]:
+        """Do what `tell` does, in steps: the first waits for no other end that only compares. Raises Broken."""
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "mode": source.mode}
         self._wire.write_object(wire.BEGIN, {**begin, "root": to_text(source.root)})
+        told = self._wire.written
         for entries in self._batches():
             self._wire.write_object(wire.ENTRIES, [pack(entry) for entry in entries])
             self._wire.flush()  # the other end compares these while the next are listed
+            if self._wire.written > told + _AHEAD:
+                yield
+                told = self._wire.written
+        self._has_rsync = _has_work_for_rsync(source, self._rsync) and has_rsync()
         notes = {
             "left_out": listing.left_out,
             "left": [[to_text(path), reason] for path, reason in listing.left],
             "passed_over": [to_text(path) for path in listing.passed_over],
-            "rsync": _has_work_for_rsync(source, self._rsync) and has_rsync(),
+            "rsync": self._has_rsync,
             "rules": source.rules.pack(),
         }
         self._wire.write_object(wire.ENTRIED, notes)
@@ -151,6 +163,8 @@ class Sender:
                 return
             if kind not in (wire.WANT, wire.WHOLE, wire.BY_RSYNC):
                 raise wire.Violation(f"message {kind!r} among what is wanted")
+            if kind == wire.BY_RSYNC and not self._has_rsync:
+                raise wire.Violation("a file for rsync, which was not offered")
             numbers = wire.numbers(body) if kind == wire.WHOLE else (number,)
             digests = b"" if kind == wire.WHOLE else body
             for number in numbers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
+from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.tree import PARTS, Entry
 
 MOST = 64 << 10
@@ -71,4 +72,4 @@ class Writer:
         if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
             self._turn, self._kept = turn, mode
         else:
-            os.fchmod(fd, mode)
+            set_mode(fd, mode)

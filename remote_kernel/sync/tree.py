@@ -84,7 +84,7 @@ def walk(found: Listing, root: bytes, rules: Rules, with_digests: bool) -> Itera
             below = folder + b"/" + item.name if folder else item.name
             if is_part(item.name):
                 continue
-            is_folder = item.is_dir(follow_symlinks=False)
+            is_folder = _is_folder(item)
             if rules.leave_out(below, is_folder):
                 found.left_out += 1
                 continue
@@ -132,6 +132,14 @@ def describe(path: bytes, at: os.stat_result, with_digest: bool, where: bytes) -
     is_sparse = at.st_blocks * 512 < at.st_size
     extra = digest(where) if with_digest else b""
     return Entry(path, FILE, mode, at.st_size, at.st_mtime_ns, extra, is_sparse)
+
+
+def _is_folder(item: os.DirEntry[bytes]) -> bool:
+    """Whether it is one. Some file systems have to be asked, and may refuse: why, is told where it is described."""
+    try:
+        return item.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
 
 
 def _add(found: Listing, path: bytes, where: bytes, with_digests: bool) -> str | None:

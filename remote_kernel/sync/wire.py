@@ -41,12 +41,16 @@ class SyncFailure(Exception):
 
 
 class Wire:
-    """One end of the pipe. Owns neither descriptor; what is written waits for `flush`, or for a buffer to be full."""
+    """One end of the pipe. Owns neither descriptor; what is written waits for `flush`, or for a buffer to be full.
+
+    `written` counts the bytes that have gone.
+    """
 
     def __init__(self, fd_in: int, fd_out: int) -> None:
         self._in = io.BufferedReader(io.FileIO(fd_in, "rb", closefd=False), CHUNK)
         self._raw = io.FileIO(fd_out, "wb", closefd=False)
         self._out = bytearray()
+        self.written = 0
 
     def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
         """Send one message. Raises Broken."""
@@ -123,7 +127,8 @@ class Wire:
         view = memoryview(data)
         try:
             while view:
-                view = view[self._raw.write(view) :]
+                count = self._raw.write(view)
+                view, self.written = view[count:], self.written + count
         except OSError as error:
             raise Broken from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import sys
 import threading
 import time
@@ -32,12 +33,12 @@ from remote_kernel.sync.place import Place
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.sender import Sender, Want, find_source
+from remote_kernel.sync.sender import Sender, Source, Want, find_source
 from remote_kernel.sync.sftp_fetch import SftpSender
 from remote_kernel.sync.small import Writer
 from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.sync.transfer import sync
-from remote_kernel.sync.tree import list_folder
+from remote_kernel.sync.tree import Entry, Listing, list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
 from remote_kernel.sync.wishes import ALL, NEVER, Wishes
 
@@ -394,6 +395,48 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
     assert (there / "sub").stat().st_mode & 0o777 == 0o555
 
 
+def test_file_system_without_modes_takes_what_is_copied_all_the_same(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "folder").mkdir()
+    for name, size in (("folder/small", 10), ("large", 2 << 20)):
+        (here / name).write_bytes(os.urandom(size))
+        (here / name).chmod(0o666)
+    os.utime(here / "large", (1, 1))
+    (here / "folder").chmod(0o777)
+
+    def refuse(path: object, mode: int, *, dir_fd: int | None = None) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    new = tmp_path / "new"
+    assert copy(here, new)[1]["failed"] == []
+    for name in ("folder/small", "large"):
+        assert (new / name).read_bytes() == (here / name).read_bytes()
+        assert (new / name).stat().st_mtime_ns == (here / name).stat().st_mtime_ns
+    _, summary = copy(here, new)
+    assert [summary[key] for key in ("files", "touched", "unchanged", "failed")] == [0, 0, 2, []]
+    os.utime(new / "large", (2, 2))
+    assert copy(here, new, WISHES._replace(checksum=True))[1]["touched"] == 1
+    assert (new / "large").stat().st_mtime == 1
+
+
+def test_mode_of_somebody_elses_file_that_cannot_be_set_is_told(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, there):
+        (folder / "file").touch()
+        os.utime(folder / "file", (1, 1))
+    (here / "file").chmod(0o666)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "utime", refuse)
+    assert copy(here, there)[1]["failed"] == [["file", "Operation not permitted"]]
+
+
 def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, there: Path, outside: Path) -> None:
     (here / "a/b").mkdir(parents=True)
     (here / "a/b/f").write_text("1")
@@ -495,6 +538,51 @@ def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
     monkeypatch.setattr(os, "lstat", swap)
     entries = list_folder(bytes(here), Rules([], False), with_digests=False).entries
     assert [(entry.path, entry.kind) for entry in entries] == [(b"a", "l")]
+
+
+def test_what_a_file_system_says_nothing_about_is_told_and_the_rest_is_listed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (here / name).touch()
+    scandir, lstat = os.scandir, os.lstat
+
+    class Refusing:
+        def __init__(self, item: os.DirEntry[bytes]) -> None:
+            self.name, self.path = item.name, item.path
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            return stat.S_ISDIR(os.lstat(self.path).st_mode)
+
+    @contextmanager
+    def unknowing(path: bytes) -> Iterator[Iterator[Refusing]]:
+        with scandir(path) as items:
+            yield map(Refusing, items)
+
+    def refusing(path: bytes) -> os.stat_result:
+        if path == bytes(here / "a"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return lstat(path)
+
+    monkeypatch.setattr(os, "scandir", unknowing)
+    monkeypatch.setattr(os, "lstat", refusing)
+    found = list_folder(bytes(here), Rules([], False), with_digests=False)
+    assert [entry.path for entry in found.entries] == [b"b"]
+    assert found.left == [(b"a", "Permission denied")]
+
+
+def test_rsync_is_not_run_because_the_other_end_says_so(here: Path) -> None:
+    (here / "a").touch()
+    with wires() as (near, far):
+        sender = Sender(near, find_source(bytes(here) + b"/", [], True, False), lambda *_: None, NEVER)
+        sender.tell()
+        plan = {"root": "/", "name": "", "files": 1, "bytes": 0}
+        far.write_object(wire.PLAN, plan)
+        far.write(wire.BY_RSYNC, 0)
+        far.write(wire.WANTED)
+        far.flush()
+        with pytest.raises(Violation, match="not offered"):
+            sender.hear()
 
 
 @pytest.mark.parametrize(
@@ -605,6 +693,45 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     monkeypatch.setattr(FarEnd, "greet", lambda self: None)
     monkeypatch.setattr(carrying.choice, "name", lambda *_: "paramiko")
     return LaunchOptions(Endpoint.parse("nowhere"))
+
+
+# Runs the far end, and lets no more of what it is told through than its program and a little, until a file is there.
+STALLS = """
+import os, subprocess, sys, time
+far = subprocess.Popen(["/bin/sh", "-c", sys.argv[1]], stdin=subprocess.PIPE, bufsize=0)
+passed, deadline = 0, time.monotonic() + 60
+while data := os.read(0, 4096):
+    far.stdin.write(data)
+    passed += len(data)
+    while passed > 200_000 and not os.path.exists(sys.argv[2]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+far.stdin.close()
+far.wait(20)
+"""
+
+
+def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not_answer(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def argv(_: LaunchOptions, command: str, **__: object) -> list[str]:
+        return [sys.executable, "-c", STALLS, command, str(tmp_path / "greeted")]
+
+    greet = FarEnd.greet
+    options = play(monkeypatch, "")
+    monkeypatch.setattr(carrying.choice, "carrier_argv", argv)
+    monkeypatch.setattr(FarEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
+    monkeypatch.setattr(carrying, "GREETING_SECONDS", 20.0)
+    monkeypatch.setattr(carrying, "_PIPE_BYTES", 1 << 16)
+    monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
+    listing = Listing()
+    listing.entries = [
+        Entry(os.urandom(8).hex().encode(), "f", 0o644, 1, 1, os.urandom(16), False) for _ in range(15_000)
+    ]
+    source = Source(bytes(tmp_path), b"", True, listing, Rules([], False))
+    monkeypatch.setattr("remote_kernel.sync.push.find_source", lambda *_: source)
+    manner = Manner(Wishes(dry_run=True, checksum=True, rsync=NEVER))
+    outcome = sync(options, Place(b"x/", False), Place(bytes(there), True), manner, Silent())
+    assert outcome.files == 15_000
 
 
 def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
