@@ -45,5 +45,6 @@ def _refuse(program: str, error: Exception) -> int:
     hint = f"see '{path} --help'"
     if hasattr(error, "option_name") and context and _runs_a_command(context.command):
         hint += f"; the options of a command go behind '--': {path} HOST -- COMMAND"
-    complain(program, f"{message[:1].lower()}{message[1:]}; {hint}")
+    told = f"{message[:1].lower()}{message[1:]}"
+    complain(program, f"{told} {hint[:1].upper()}{hint[1:]}" if told.endswith("?") else f"{told}; {hint}")
     return int(getattr(error, "exit_code", 2))

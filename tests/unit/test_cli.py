@@ -23,7 +23,7 @@ import typer
 
 import remote_kernel
 from remote_kernel import trial
-from remote_kernel.cli import check, connect, doctor, login, manager, quick
+from remote_kernel.cli import check, connect, doctor, edge, login, manager, quick
 from remote_kernel.cli.settings import Settings
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
@@ -836,3 +836,8 @@ def test_options_of_a_remote_command_are_told_where_to_go(words: tuple[str, ...]
     assert said.status == 2
     assert "the options of a command go behind '--': remote_kernel connect HOST -- COMMAND" in said.err
     assert "'--'" not in run("list", "--nothing").err
+
+
+def test_question_about_a_mistyped_command_ends_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert edge._refuse("remote_kernel", typer.BadParameter("No 'ad'. Did you mean 'add'?")) == 2  # as newer typers say
+    assert capsys.readouterr().err.endswith("did you mean 'add'? See 'remote_kernel --help'\n")
