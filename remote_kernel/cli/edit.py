@@ -111,7 +111,11 @@ def _edit_by_hand(spec: Kernelspec) -> None:
         copy.write_text(before, encoding="utf-8")
         while True:
             _run_editor(copy)
-            after = copy.read_text(encoding="utf-8", errors="replace")
+            try:
+                after = copy.read_text(encoding="utf-8", errors="replace")
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise UsageError(f"the editor left no file to read: {reason}", "the kernelspec is as it was") from error
             if after == before:
                 say(f"nothing changed in '{spec.slug}'")
                 return

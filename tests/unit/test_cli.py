@@ -754,6 +754,7 @@ def test_edit_back_to_python_undoes_the_remote_kernelspec(run: Run, host: FakeHo
         ("true", 0, ""),
         ("false", 1, "ended with status 1"),
         ("/no/such/editor", 1, "cannot run the editor"),
+        ("rm", 2, "left no file to read: no such file"),
         ("sed -i 1d", 2, "not JSON"),
         ("sed -i s/argv/args/", 2, "argv does not run remote_kernel"),
     ],
