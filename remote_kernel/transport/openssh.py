@@ -47,9 +47,16 @@ def where(options: LaunchOptions) -> list[str]:
 
 
 def to_paste(options: LaunchOptions, remote_command: str = "true") -> str:
-    """Give the command line that goes the same way, for a person to try: errors show it."""
-    from shlex import join  # only here: the launcher imports this module before it starts ssh
+    """Give the command line that goes the same way, for a person to try: errors show it.
 
+    With the transport in Python that is one of ours: there may be no ssh program.
+    """
+    from shlex import join, split  # only here: the launcher imports this module before it starts ssh
+
+    from remote_kernel.transport import choice
+
+    if choice.name(options) != "openssh":
+        return options.command_line("connect", "--", *split(remote_command))
     return join([ssh_program(), *where(options), remote_command])
 
 

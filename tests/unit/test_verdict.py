@@ -187,6 +187,10 @@ ASKABLE = UNKNOWN.replace(" and you have requested strict checking", " here")
         (DIRECT, CHANGED, "if the server was reinstalled, run 'remote_kernel login gpu1' in a terminal"),
         (THROUGH, DIRECTLY["no name"][0] + PROXY_ENDED, "try: ssh -l me -p 2222 door true"),
         (DIRECT, "the moon is in the way\n", "try: ssh gpu1 true"),
+        (DIRECT._replace(transport="paramiko"), "the moon is in the way\n",
+         "try: remote_kernel connect gpu1 --transport paramiko -- true"),
+        (THROUGH._replace(transport="paramiko"), DIRECTLY["no name"][0] + PROXY_ENDED,
+         "try: remote_kernel connect me@door:2222 --transport paramiko -- true"),
     ],
 )  # fmt: skip
 def test_hint_is_a_command_that_goes_the_same_way(options: LaunchOptions, stderr: str, hint: str) -> None:
