@@ -12,6 +12,7 @@ import time
 
 from remote_kernel.errors import AuthenticationFailed
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice
 from remote_kernel.transport.private import leave_note, note_path
 
 BREAKER_SECONDS = 60.0
@@ -20,7 +21,7 @@ BREAKER_SECONDS = 60.0
 def check(options: LaunchOptions) -> None:
     """Raise the AuthenticationFailed of less than BREAKER_SECONDS ago again, if there was one."""
     try:
-        with open(note_path("refused", options), encoding="utf-8") as file:
+        with open(note_path(_kind(options), options), encoding="utf-8") as file:
             when, message, hint = json.load(file)
             age = time.time() - float(when)
     except (OSError, ValueError, TypeError):
@@ -32,17 +33,22 @@ def check(options: LaunchOptions) -> None:
 
 def is_tripped(options: LaunchOptions) -> bool:
     """Whether the server refused a login, however long ago, and has let nobody in since."""
-    return os.path.exists(note_path("refused", options))
+    return os.path.exists(note_path(_kind(options), options))
 
 
 def trip(options: LaunchOptions, error: AuthenticationFailed) -> None:
     """Remember a refused login."""
-    leave_note("refused", options, json.dumps([time.time(), error.message, error.hint]))
+    leave_note(_kind(options), options, json.dumps([time.time(), error.message, error.hint]))
 
 
 def clear(options: LaunchOptions) -> None:
     """Forget a refused login: the server has let the user in, or a person asks. Idempotent."""
     try:
-        os.unlink(note_path("refused", options))
+        os.unlink(note_path(_kind(options), options))
     except OSError:
         pass
+
+
+def _kind(options: LaunchOptions) -> str:
+    """Name the note by its transport: what one has to log in with, a shared connection above all, the other has not."""
+    return f"refused-{choice.name(options)}"

@@ -69,6 +69,14 @@ def test_other_ways_to_other_hosts_are_not_concerned() -> None:
         breaker.check(LaunchOptions(Endpoint.parse("gpu1"), python="another/python"))
 
 
+def test_other_transport_is_not_concerned() -> None:
+    # Without the OpenSSH client there is no shared connection: a refusal there says nothing of those who have one.
+    breaker.trip(GPU1._replace(transport="paramiko"), ERROR)
+    breaker.check(GPU1._replace(transport="openssh"))
+    with pytest.raises(AuthenticationFailed):
+        breaker.check(GPU1._replace(transport="paramiko"))
+
+
 def test_clear_is_idempotent() -> None:
     breaker.trip(GPU1, ERROR)
     for _ in range(2):
