@@ -332,10 +332,13 @@ def test_reader_that_leaves_ends_the_command_and_not_the_cell(shared: Rkernel) -
 
 
 def test_signal_ends_the_command_and_not_the_cell(shared: Rkernel) -> None:
-    command = shared.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(1)\nprint('end')")
+    assert shared.exec("free = False").status == 0
+    code = "import time\nprint('begun', flush=True)\nwhile not free: time.sleep(.01)\nprint('end')"
+    command = shared.start("exec", "-c", code)
     shared.wait_running("begun")
     command.send_signal(signal.SIGTERM)
     finish(command)
+    assert shared.exec("free = True", "--side").status == 0
     assert shared("wait").out == "begun\nend\n"
 
 
