@@ -125,7 +125,7 @@ def test_session_is_named_with_and_without_the_option(alone: Rkernel) -> None:
         assert alone("status", *words).out.startswith("session work")
     assert alone("status", "work", "-s", "other").status == 2
     assert alone("restart", "-s", "work").out == "kernel 2 of session work is ready\n"
-    assert alone("close", "-s", "work").out == "closed work\n"
+    assert alone("close", "-s", "work", "work") == (0, "closed work\n", "")
 
 
 def test_dead_kernel_is_lost_for_whoever_looks(alone: Rkernel) -> None:
