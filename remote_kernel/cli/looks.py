@@ -42,8 +42,8 @@ def vars_(options: argparse.Namespace) -> int:
         _print_json(found)
         return 0
     for variable in found:
-        size = variable.get("shape") or variable.get("length")
-        parts = [variable["type"], str(size or ""), variable.get("dtype", ""), variable.get("device", "")]
+        size = variable.get("shape") or variable.get("length", "")
+        parts = [variable["type"], str(size), variable.get("dtype", ""), variable.get("device", "")]
         value = variable.get("value", "")
         sys.stdout.write(harmless("  ".join(filter(None, (variable["name"], *parts, value)))) + "\n")
     return 0

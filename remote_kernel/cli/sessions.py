@@ -218,7 +218,7 @@ def add_close(parser: argparse.ArgumentParser) -> None:
 
 def close(options: argparse.Namespace) -> int:
     """Run the command."""
-    names = session_names() if options.all else [*options.names, *options.session]
+    names = session_names() if options.all else list(dict.fromkeys([*options.names, *options.session]))
     if not names and not options.all:
         raise UsageError("no session is named", "give names, or --all")
     for name in names:

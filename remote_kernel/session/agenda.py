@@ -140,8 +140,8 @@ class Agenda:
         cell.side, cell.only = bool(fields.get("side")), int(fields.get("generation") or 0)
         ahead = len(self.queue) + (self.running is not None) + bool(self._engine.foreign.cells)
         cell.queue(0 if cell.side else ahead)
-        if cell.only not in (0, life.record.generation):
-            cell.finish("lost", self._engine.wrong_kernel(cell))
+        if life.is_dead or cell.only not in (0, life.record.generation):
+            cell.finish("lost", life.trouble if life.is_dead else self._engine.wrong_kernel(cell))
             self.forget(cell)
         elif cell.side:
             self._tasks.spawn(self._run(cell))

@@ -181,6 +181,7 @@ class Cell:
         if self.reply is None or not self._idle:
             return
         status = self.reply.get("status")
+        self._show_pages(self.reply.get("payload"))
         name = str(self.reply.get("ename", ""))
         if status == "ok":
             self.finish("ok")
@@ -192,6 +193,12 @@ class Cell:
             self.finish("interrupted", "the cell was interrupted")
         else:
             self.finish("error")
+
+    def _show_pages(self, payload: Any) -> None:
+        """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
+        for one in payload if isinstance(payload, list) and not self.done.done() else ():
+            if isinstance(one, dict) and one.get("source") == "page" and isinstance(one.get("data"), dict):
+                self.tell(Display(one["data"], {}))
 
     def _aborted(self) -> None:
         """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""

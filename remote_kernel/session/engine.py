@@ -15,7 +15,7 @@ from typing import Any
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell, read_output
 from remote_kernel.session.events import VERDICTS, Event
-from remote_kernel.session.foreign import Foreign
+from remote_kernel.session.foreign import Foreign, number_of
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import Record
@@ -280,15 +280,20 @@ class Engine:
     def take_output(self, message: Message) -> None:
         """Take a message of iopub."""
         cell = self._cells.get(message.parent)
-        ours = f"{self.life.record.identity}-"
         if cell and not cell.done.done():
             if message.kind == "execute_input" and not cell.side:
                 self.foreign.pass_over()
             cell.take_output(message)
-        elif message.parent_session != self.life.record.identity:
-            self.foreign.take_output(message, self.life.record.generation)
-        elif message.parent.startswith(ours) and (event := read_output(message)):  # a thread's, or a task's
-            self.tell_after(message.parent.rpartition("-")[2], event)
+        elif message.parent_session == self.life.record.identity:
+            if message.parent.startswith(f"{message.parent_session}-"):  # else it is a question's
+                self._take_after(message.parent.rpartition("-")[2], message)
+        elif not self.foreign.take_output(message, self.life.record.generation):
+            self._take_after(number_of(message), message)
+
+    def _take_after(self, number: str, message: Message) -> None:
+        """Take what a thread or a task of a cell gives after the cell's end."""
+        if message.parent and (event := read_output(message)):
+            self.tell_after(number, event)
 
     def take_reply(self, message: Message) -> None:
         """Take a reply to a cell, or to the question for the kernel's memory."""

@@ -21,14 +21,14 @@ class Foreign:
         """Those that run now."""
         return [cell for cell, _ in self._cells.values()]
 
-    def take_output(self, message: Message, generation: int) -> None:
-        """Take a message of iopub that belongs to no cell of ours."""
+    def take_output(self, message: Message, generation: int) -> bool:
+        """Take a message of iopub that belongs to no cell of ours; false where it belongs to none that runs."""
         known = self._cells.get(message.parent)
         if known:
             self._go_on(message, known[0])
         elif message.kind == "execute_input":
             cell = Cell("", str(message.content["code"]), author=message.parent_user, generation=generation)
-            cell.number = f"other-{message.parent[-16:]}"
+            cell.number = number_of(message)
             outcome = _Outcome(is_main=not message.parent_subshell)
             if outcome.is_main:
                 self.pass_over()
@@ -36,6 +36,9 @@ class Foreign:
             self.tell(cell)
             cell.record(outcome)
             cell.take_output(message)
+        else:
+            return False
+        return True
 
     def _go_on(self, message: Message, cell: Cell) -> None:
         cell.take_output(message)
@@ -57,6 +60,11 @@ class Foreign:
         for cell in self.cells:
             cell.finish("lost", message)
         self._cells.clear()
+
+
+def number_of(message: Message) -> str:
+    """Give what stands for the number of the foreign cell that a message belongs to."""
+    return f"other-{message.parent[-16:]}"
 
 
 class _Outcome:

@@ -76,6 +76,7 @@ class NotebookLog:
         self._touched: set[str] = set()  # cells to be written
         self._displays: dict[str, set[str]] = {}  # cells by display id
         self._late: dict[str, dict[str, Update]] = {}  # updates for cells that have ended, by cell and display id
+        self._known: set[str] = set()  # every cell that was begun
         self._after: dict[str, Outputs] = {}  # what cells gave after their end
         self._grown: set[str] = set()  # those of them to be written
         self._changed = threading.Condition()  # guards all of these
@@ -87,6 +88,7 @@ class NotebookLog:
         Raises NotebookError where the file is no notebook, or its folder is missing.
         """
         self._writer.open()
+        self._known.update(self._writer.found)
 
     def found(self) -> tuple[dict[str, bool], float]:
         """Give what `open` has found: this session's cells, whether each has an end, and when that was written."""
@@ -113,6 +115,7 @@ class NotebookLog:
             raise ValueError(f"{cell_id!r} is no cell id of nbformat")
         began = time.time() if at is None else at
         with self._changed:
+            self._known.add(cell_id)
             self._cells[cell_id] = _Cell(code, author, generation, began, Outputs(self._limit, whole))
             self._note(cell_id, urgent=True)
 
@@ -140,7 +143,10 @@ class NotebookLog:
         self.add(cell_id, done)
 
     def add_after(self, cell_id: str, event: Event) -> None:
-        """Take what a thread or a task of a cell gives after the cell's end: as in JupyterLab, it stays with it."""
+        """Take what a thread or a task of a cell gives after the cell's end: as in JupyterLab, it stays with it.
+
+        What belongs to no cell that has begun, as what a widget shows, is left out.
+        """
         with self._changed:
             cell = self._cells.get(cell_id)
             if isinstance(event, Update):
@@ -148,7 +154,9 @@ class NotebookLog:
             elif cell:
                 if cell.outputs.add(event):
                     self._note(cell_id)
-            elif self._after.setdefault(cell_id, Outputs(self._limit // _AFTER_SHARE)).add(event):
+            elif cell_id in self._known and self._after.setdefault(cell_id, Outputs(self._limit // _AFTER_SHARE)).add(
+                event
+            ):
                 self._grow(cell_id)
 
     def describe(self, facts: LogFacts) -> None:

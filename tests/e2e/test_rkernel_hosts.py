@@ -86,13 +86,15 @@ def test_running_cell_outlives_its_host(alone: Rkernel) -> None:
     ids=["well", "with an error"],
 )
 def test_cell_that_ended_while_there_was_no_host_ends_as_it_did(
-    alone: Rkernel, end: str, status: int, words: str
+    alone: Rkernel, tmp_path: Path, end: str, status: int, words: str
 ) -> None:
     alone.open()
-    number = _detached(alone, f"import time\nprint('begun', flush=True)\ntime.sleep(1)\n{end}")
+    stop, over = tmp_path / "stop", tmp_path / "over"
+    number = _detached(alone, f"{_until(stop)}open({str(over)!r}, 'w').close()\n{end}")
     alone.wait_running("begun\n")
     alone.host().kill()
-    time.sleep(1.5)
+    stop.touch()
+    assert wait_until(over.exists)
     said = alone("wait", number, seconds=30)
     assert said.status == status
     assert words in said.err
@@ -120,7 +122,7 @@ def test_cell_that_began_and_ended_while_there_was_no_host_ends_as_it_did(alone:
 def test_end_that_a_host_has_asked_for_and_not_learned_is_told_to_the_next_one(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop, stopped = tmp_path / "stop", tmp_path / "stopped"
-    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    wait = _until(stop)
     number = _detached(alone, f"{wait}open({str(stopped)!r}, 'w').close()")
     alone.wait_running("begun\n")
     for _ in range(2):
@@ -224,7 +226,7 @@ def test_question_is_answered_after_the_host_was_replaced(alone: Rkernel, tmp_pa
 def test_refresh_replaces_the_host_under_a_running_cell(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop = tmp_path / "stop"
-    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    wait = _until(stop)
     command = alone.start("exec", "-c", wait + "print('the end')")
     alone.wait_running("begun\n")
     kernel, host = alone.kernel(), alone.host()
@@ -244,7 +246,7 @@ def test_refresh_leaves_a_cell_to_the_next_host_that_an_earlier_one_has_left_alr
 ) -> None:
     alone.open()
     stop = tmp_path / "stop"
-    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    wait = _until(stop)
     command = alone.start("exec", "-c", wait + "print('the end')")
     alone.wait_running("begun\n")
     for _ in range(2):
@@ -258,7 +260,7 @@ def test_refresh_leaves_a_cell_to_the_next_host_that_an_earlier_one_has_left_alr
 def test_refresh_loses_no_cell_that_runs_beside_another(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
     stop = tmp_path / "stop"
-    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
+    wait = _until(stop)
     command = alone.start("exec", "--side", "-c", wait + "print('the end')")
     assert wait_until(lambda: "begun" in alone("tail", "2").out)
     assert alone("refresh").status == 0
@@ -269,13 +271,15 @@ def test_refresh_loses_no_cell_that_runs_beside_another(alone: Rkernel, tmp_path
     assert said.out == "begun\nthe end\n"
 
 
-def test_cell_that_ran_beside_others_and_ended_unseen_is_not_waited_for(alone: Rkernel) -> None:
+def test_cell_that_ran_beside_others_and_ended_unseen_is_not_waited_for(alone: Rkernel, tmp_path: Path) -> None:
     alone.open()
-    said = alone.exec("import time\nprint('begun', flush=True)\ntime.sleep(1)", "--side", "--detach")
+    stop, over = tmp_path / "stop", tmp_path / "over"
+    said = alone.exec(f"{_until(stop)}open({str(over)!r}, 'w').close()", "--side", "--detach")
     assert said.status == 124
     assert wait_until(lambda: "begun" in alone("tail", "2").out)
     alone.host().kill()
-    time.sleep(1.5)
+    stop.touch()
+    assert wait_until(over.exists)
     said = alone("wait", "2", seconds=30)
     assert said.status == 4
     assert "it is not known how it ended" in said.err
@@ -484,6 +488,11 @@ class _Patched(Rkernel):
     def command(self) -> list[str]:
         code = f"{self._change}\nimport sys\nfrom remote_kernel.cli.rkernel import main\nsys.exit(main())"
         return [sys.executable, "-c", code]
+
+
+def _until(stop: Path) -> str:
+    """Give code that says that it has begun, and waits for a file."""
+    return f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
 
 
 def _detached(rkernel: Rkernel, code: str, *words: str) -> str:

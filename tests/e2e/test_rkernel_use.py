@@ -16,6 +16,7 @@ import psutil
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 
+from tests.support.frontends import other_front_end
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.rkernel import Rkernel, finish, running_rkernel, terminal
 from tests.support.servers import Server
@@ -124,7 +125,7 @@ def test_session_is_named_with_and_without_the_option(alone: Rkernel) -> None:
         assert alone("status", *words).out.startswith("session work")
     assert alone("status", "work", "-s", "other").status == 2
     assert alone("restart", "-s", "work").out == "kernel 2 of session work is ready\n"
-    assert alone("close", "-s", "work").out == "closed work\n"
+    assert alone("close", "-s", "work", "work") == (0, "closed work\n", "")
 
 
 def test_dead_kernel_is_lost_for_whoever_looks(alone: Rkernel) -> None:
@@ -179,7 +180,10 @@ def test_status_shows_the_cell_of_another_front_end(shared: Rkernel) -> None:
         other.stop_channels()
 
 
-def test_what_a_task_prints_after_its_cell_has_ended_is_in_the_notebook(shared: Rkernel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "another front end's"])
+def test_what_a_task_prints_after_its_cell_has_ended_is_in_the_notebook(
+    shared: Rkernel, tmp_path: Path, *, is_ours: bool
+) -> None:
     go = tmp_path / "go"
     code = (
         "import asyncio, os, sys\nasync def work():\n"
@@ -187,8 +191,13 @@ def test_what_a_task_prints_after_its_cell_has_ended_is_in_the_notebook(shared: 
         "    print('late')\n    print('later', file=sys.stderr)\n"
         "task = asyncio.get_running_loop().create_task(work())\nprint('begun')"
     )
-    said = shared.exec(code)
-    assert (said.status, said.out) == (0, "begun\n")
+    if is_ours:
+        said = shared.exec(code)
+        assert (said.status, said.out) == (0, "begun\n")
+    else:
+        with other_front_end(shared.record()["connection_file"]) as client:
+            client.execute(code, reply=True, timeout=30)
+        assert wait_until(lambda: not shared.status()["running"])
     go.touch()
     log = Path(shared.status()["log"])
 

@@ -130,6 +130,14 @@ def test_detached_cell_that_has_ended_is_shown_when_its_key_is_sent_again(shared
     assert (document["verdict"], document["stdout"]) == ("error", "one\n")
 
 
+def test_help_that_a_cell_asks_for_is_shown(shared: Rkernel) -> None:
+    said = shared.exec("print('first')\nget_ipython().run_line_magic('pinfo', 'len')")
+    assert said.status == 0
+    assert said.out.startswith("first\n")
+    assert "Return the number of items in a container" in said.out
+    assert "Return the number of items" in shared.exec("len?").out
+
+
 def test_detached_cell_for_another_kernel_does_not_run(shared: Rkernel) -> None:
     said = shared.exec("1", "--detach", "--generation", "7")
     assert said.status == 4
@@ -149,6 +157,7 @@ def test_kernel_that_is_killed_gives_4_to_the_running_and_the_queued_cell(alone:
     assert re.search(r"the kernel was killed \(signal 9\), .*it used up to \d+ MB", first.err), first.err
     assert (second.status, second.out) == (4, "")
     assert "killed (signal 9)" in second.err
+    assert alone.exec("1", "--detach").status == 4
     later = alone.exec("1")
     assert later.status == 4
     assert "rkernel restart work" in later.err
@@ -332,10 +341,13 @@ def test_reader_that_leaves_ends_the_command_and_not_the_cell(shared: Rkernel) -
 
 
 def test_signal_ends_the_command_and_not_the_cell(shared: Rkernel) -> None:
-    command = shared.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(1)\nprint('end')")
+    assert shared.exec("free = False").status == 0
+    code = "import time\nprint('begun', flush=True)\nwhile not free: time.sleep(.01)\nprint('end')"
+    command = shared.start("exec", "-c", code)
     shared.wait_running("begun")
     command.send_signal(signal.SIGTERM)
     finish(command)
+    assert shared.exec("free = True", "--side").status == 0
     assert shared("wait").out == "begun\nend\n"
 
 

@@ -158,8 +158,11 @@ def test_what_comes_after_a_cells_end_stays_with_it(path: Path, log: NotebookLog
     assert log.flush()
     for number in range(3):
         log.add_after("c1", Stream("stderr", f"{number}\n"))
-        log.add_after("unknown", Stream("stdout", "nowhere"))
         assert log.flush()
+    before = path.stat().st_ino
+    log.add_after("unknown", Stream("stdout", "nowhere"))
+    assert log.flush()
+    assert path.stat().st_ino == before  # it was not written anew
     log.add_after("c1", Display({"text/plain": "old"}, {}, "d"))
     assert log.flush()
     log.add_after("c1", Update("d", {"text/plain": "new"}, {}))
