@@ -47,7 +47,7 @@ from remote_kernel.folder import (
 from remote_kernel.kernel import Command, KernelProcess, Settings, StartError, hostname, kill_session
 from remote_kernel.link import PROTOCOL_VERSION, STDERR, STDOUT
 from remote_kernel.logout import outlive_logout
-from remote_kernel.reactor import Reactor
+from remote_kernel.reactor import READ, Reactor
 from remote_kernel.sockets import serve
 from remote_kernel.spool import MEMORY_BYTES
 from remote_kernel.ssh_session import Session, session_server, to_null
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 LAUNCHER_GRACE_SECONDS = 10.0  # time for a launcher that lost only its ssh to come back
 TERMINATE_SECONDS = 2.0  # from SIGTERM to SIGKILL
 NEWS_SECONDS = 24 * 3600.0  # for a launcher to come back for the news of its kernel's end
+REQUEST_SECONDS = 2.0  # for who connects to the agent's socket to say why, and to take the answer
 CONFIRM_SECONDS = 0.1  # from a refused port to the traceback of it
 PORT_TRIES = 5
 
@@ -285,8 +286,24 @@ class Agent(Owner):
         serve(self._reactor, self._listener, self._accepted)
 
     def _accepted(self, connection: socket.socket) -> None:
+        """Wait for a request, and for nothing meanwhile: the kernel drops what it says when nobody reads."""
+        fd = connection.fileno()
+
+        def close() -> None:
+            self._reactor.watch(fd, 0, ready)
+            connection.close()
+
+        def ready(_: int) -> None:
+            self._reactor.watch(fd, 0, ready)
+            patience.cancel()
+            self._take_request(connection)
+
+        patience = self._reactor.call_later(REQUEST_SECONDS, close)
+        self._reactor.watch(fd, READ, ready)
+
+    def _take_request(self, connection: socket.socket) -> None:
         """Answer one request: a JSON object in one piece, with the descriptors of an SSH session for `attach`."""
-        connection.settimeout(2.0)
+        connection.settimeout(REQUEST_SECONDS)
         fds = array.array("i")
         try:
             text, extra, _flags, _peer = connection.recvmsg(64 << 10, socket.CMSG_SPACE(3 * fds.itemsize))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import zmq
 from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
 
-from tests.support.ends import agent_of, kernels_on, launcher_of, log_of
+from remote_kernel.folder import AGENT_SOCKET
+from tests.support.ends import agent_of, ask_agents, kernels_on, launcher_of, log_of, running
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.relay import Relay
 from tests.support.servers import Server
@@ -209,6 +211,22 @@ def test_a_gigabyte_printed_for_a_small_spool_and_a_slow_network_is_counted(
     )
 
     found.check_the_loss(900)
+
+
+def test_who_connects_to_the_agent_and_says_nothing_holds_no_output_up(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    with running(tmp_path, target, ssh_config, remote_python) as found, socket.socket(socket.AF_UNIX) as silent:
+        (agent,) = ask_agents(found.options)
+        request = found.client.execute(PRINT.format(count=2500, size=10))
+        while found.client.get_iopub_msg(timeout=10)["msg_type"] != "execute_input":
+            pass
+
+        silent.connect(f"{agent['folder']}/{AGENT_SOCKET}")
+
+        assert lines_of(lambda: found.client.get_iopub_msg(timeout=20), request) == list(range(2500))
+        silent.settimeout(10)
+        assert silent.recv(1) == b"", "the agent waits for ever"
 
 
 def test_a_front_end_that_does_not_read_iopub_still_gets_its_answers(

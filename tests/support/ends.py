@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -89,8 +90,18 @@ def ask_agents(options: LaunchOptions, do: str = "tell", identity: str = "") -> 
 
 
 def notes_left(runtime: Path) -> list[str]:
-    """Name the notes for the undertaker on this machine."""
-    return sorted(path.name for path in (runtime / "remote_kernel").glob("away-*"))
+    """Name the notes for the undertaker on this machine, but for those of launchers that live."""
+    known = {process.pid for process in undertakers()}
+    return sorted(
+        path.name for path in (runtime / "remote_kernel").glob("away-*") if not _is_of_a_launcher(path, known)
+    )
+
+
+def _is_of_a_launcher(note: Path, undertakers: set[int]) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # it is being written, or has just gone
+        pid = int(json.loads(note.read_text())["launcher"])
+        return pid > 0 and pid not in undertakers and psutil.pid_exists(pid)
+    return False
 
 
 def undertakers() -> list[psutil.Process]:
