@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 100
 _BATCH = 10_000
+_DEEPEST_FOR_RSYNC = 1000  # folders, one in the other: rsync 3.5 gives up on the 1,024th
 
 
 class Receiver:
@@ -120,6 +121,8 @@ class Receiver:
     def _is_for_rsync(self, entry: Entry) -> bool:
         mode = self._wishes.rsync
         if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(self._folders, entry)):
+            return False
+        if entry.path.count(b"/") > _DEEPEST_FOR_RSYNC:
             return False
         if mode == ALL and not self._folders.has(entry.path):
             return False  # what keeps it from being written is told when its content comes

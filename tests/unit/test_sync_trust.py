@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -265,6 +266,20 @@ def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, m
         receiver.ask(receiver.consider())
         thread.join(20)
     assert not receiver.for_rsync
+
+
+def test_file_that_is_too_deep_for_rsync_comes_without_it(here: Path, there: Path) -> None:
+    folders = [os.open(here, os.O_RDONLY)]
+    try:
+        for _ in range(1030):
+            os.mkdir("d", dir_fd=folders[-1])
+            folders.append(os.open("d", os.O_RDONLY, dir_fd=folders[-1]))
+            os.close(folders.pop(0))
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=folders[-1]))
+        assert copy(here, there, WISHES._replace(rsync=ALL))[1]["files"] == 1
+    finally:
+        os.close(folders[-1])
+        subprocess.run(["rm", "-rf", str(here), str(there)], check=True)
 
 
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
