@@ -282,6 +282,39 @@ def test_file_that_is_too_deep_for_rsync_comes_without_it(here: Path, there: Pat
         subprocess.run(["rm", "-rf", str(here), str(there)], check=True)
 
 
+def test_link_that_goes_while_it_is_compared_is_made_anew(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, there):
+        (folder / "link").symlink_to("to")
+    lstat = os.lstat
+
+    def and_go(path: bytes) -> os.stat_result:
+        found = lstat(path)
+        if path == bytes(there / "link"):
+            os.unlink(path)
+        return found
+
+    monkeypatch.setattr(os, "lstat", and_go)
+    assert copy(here, there)[1]["links"] == 1
+    assert os.readlink(there / "link") == "to"
+
+
+def test_folder_that_was_removed_under_our_feet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for path in (b".", b"x"):
+        with pytest.raises(SyncFailure, match="is gone"):
+            find_source(path, [], True, False)
+    with wires() as (near, far):
+        far.write_object(wire.BEGIN, BEGIN)
+        far.flush()
+        receiver = Receiver(near, b".", WISHES, lambda *_: None)
+        with pytest.raises(SyncFailure, match="is gone"):
+            receiver.consider()
+
+
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
     with pytest.raises(SyncFailure, match="what a remote home is called"):
         fetch(there, [], asked=Asked(b"~", (), True), name="me")
