@@ -443,8 +443,9 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
     assert (there / "sub").stat().st_mode & 0o777 == 0o555
 
 
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.ENOTSUP])
 def test_file_system_without_modes_takes_what_is_copied_all_the_same(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refusal: int, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "folder").mkdir()
     for name, size in (("folder/small", 10), ("large", 2 << 20)):
@@ -454,7 +455,7 @@ def test_file_system_without_modes_takes_what_is_copied_all_the_same(
     (here / "folder").chmod(0o777)
 
     def refuse(path: object, mode: int, *, dir_fd: int | None = None) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+        raise OSError(refusal, os.strerror(refusal))
 
     monkeypatch.setattr(os, "chmod", refuse)
     new = tmp_path / "new"
