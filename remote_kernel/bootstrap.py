@@ -20,7 +20,7 @@ from remote_kernel.options import FOREVER, LaunchOptions
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
 _FILES = tuple(
-    f"sync.{name}" for name in ("wishes", "blocks", "rules", "tree", "wire", "answers", "modes", "small", "tool")
+    f"sync.{name}" for name in ("wishes", "blocks", "rules", "wire", "tree", "answers", "modes", "small", "tool")
 )
 SHIPPED = {
     "start": (

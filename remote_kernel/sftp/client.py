@@ -120,9 +120,11 @@ class Sftp:
         """Ask about a path; a link is what it leads to."""
         return self._ask(packets.STAT, packed(path))
 
-    def change(self, path: bytes, *, mode: int | None = None, time_ns: int | None = None) -> Reply:
-        """Set the mode or time of what a path leads to."""
-        return self._ask(packets.SETSTAT, packed(path) + attributes(None, mode, time_ns))
+    def change(
+        self, path: bytes, *, size: int | None = None, mode: int | None = None, time_ns: int | None = None
+    ) -> Reply:
+        """Set the size, mode or time of what a path leads to."""
+        return self._ask(packets.SETSTAT, packed(path) + attributes(size, mode, time_ns))
 
     def change_link(self, path: bytes, time_ns: int) -> Reply:
         """Set a link's own time, where `sets_link_times`."""

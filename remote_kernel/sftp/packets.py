@@ -27,11 +27,12 @@ class PipeBroken(Exception):
 
 
 class About(NamedTuple):
-    """What the server tells of a file, under the names of `os.stat_result`; zeros for what it does not tell."""
+    """What the server tells of a file, under the names of `os.stat_result`; zeros, or no owner, where it does not."""
 
     st_mode: int = 0
     st_size: int = 0
     st_mtime_ns: int = 0
+    st_uid: int | None = None
 
 
 class Named(NamedTuple):
@@ -148,8 +149,9 @@ class _Reader:
     def about(self) -> About:
         flags = self.integer()
         size = self.long() if flags & _SIZE else 0
+        owner = None
         if flags & _OWNER:
-            self._take(8)
+            owner, _group = self.integer(), self.integer()
         mode = self.integer() if flags & _MODE else 0
         time = 0
         if flags & _TIMES:
@@ -158,7 +160,7 @@ class _Reader:
         if flags & _MORE:
             for _ in range(2 * self.integer()):
                 self.string()
-        return About(mode, size, time * 10**9)
+        return About(mode, size, time * 10**9, owner)
 
     def _take(self, count: int) -> bytes:
         start, self._at = self._at, self._at + count

@@ -25,7 +25,8 @@ from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.sender import Source, find_source
 from remote_kernel.sync.sftp_end import SftpEnd
 from remote_kernel.sync.sftp_fetch import SendingThread
-from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
+from remote_kernel.sync.sftp_modes import make_folders
+from remote_kernel.sync.sftp_push import SftpReceiver
 from remote_kernel.sync.sftp_tree import FarSource
 from remote_kernel.sync.tree import FILE, Listing
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, shown, to_text
@@ -201,9 +202,9 @@ def _outcome(receiver: SftpReceiver, listing: Listing, names: bool) -> Outcome:
         "bytes": receiver.bytes,
         "folders": len(plan.folders),
         "links": len(plan.links),
-        "touched": len(plan.touched),
+        "touched": len(plan.touched) - receiver.left_as_they_are,
         "deleted": receiver.deleted,
-        "unchanged": plan.unchanged,
+        "unchanged": plan.unchanged + receiver.left_as_they_are,
         "left_out": listing.left_out,
         "passed_over": [to_text(path) for path in listing.passed_over],
         "failures": sum(bool(path) for path, _ in receiver.failed),

@@ -7,7 +7,10 @@ Python 3.8, standard library: this file is shipped to the remote host.
 
 from __future__ import annotations
 
+import errno
 import os
+
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS)
 
 
 def set_mode(path: bytes | int, mode: int, folder: int | None = None) -> bool:
@@ -17,7 +20,9 @@ def set_mode(path: bytes | int, mode: int, folder: int | None = None) -> bool:
     """
     try:
         os.chmod(path, mode, dir_fd=folder)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
         about = os.stat(path, dir_fd=folder)
         # This too is the owner's right alone: whoever has it, and may set no mode, has met such a file system.
         os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns), dir_fd=folder)

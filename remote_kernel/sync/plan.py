@@ -79,8 +79,11 @@ class Disk:
             return None
 
     def link_target(self, path: bytes) -> bytes:
-        """Say where a link leads."""
-        return os.readlink(os.path.join(self._root, path))
+        """Say where a link leads; nowhere, if it has just gone."""
+        try:
+            return os.readlink(os.path.join(self._root, path))
+        except OSError:
+            return b""
 
     def has_digest(self, path: bytes, wanted: bytes) -> bool:
         """Whether a file's content is that one."""

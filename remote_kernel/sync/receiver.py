@@ -17,7 +17,7 @@ from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.part import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
 from remote_kernel.sync.tool import has_rsync
-from remote_kernel.sync.tree import FILE, FOLDER, Entry
+from remote_kernel.sync.tree import FILE, FOLDER, Entry, check_start
 from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
 from remote_kernel.sync.wishes import ALL, CHANGED, NEVER, Wishes
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 100
 _BATCH = 10_000
+_DEEPEST_FOR_RSYNC = 1000  # folders, one in the other: rsync 3.5 gives up on the 1,024th
 
 
 class Receiver:
@@ -120,6 +121,8 @@ class Receiver:
     def _is_for_rsync(self, entry: Entry) -> bool:
         mode = self._wishes.rsync
         if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(self._folders, entry)):
+            return False
+        if entry.path.count(b"/") > _DEEPEST_FOR_RSYNC:
             return False
         if mode == ALL and not self._folders.has(entry.path):
             return False  # what keeps it from being written is told when its content comes
@@ -297,6 +300,7 @@ def find_target(target: bytes, offer: Offer) -> tuple[bytes, bytes]:
     As rsync does: a folder that is named goes into the target, what is inside a folder too; a file goes into a folder
     that there is, or that ends with a slash, and else gets the target's name. Raises SyncFailure.
     """
+    check_start(target)
     if offer.is_folder:
         root = os.path.join(target, offer.name) if offer.name else target
         for path in (target, root):

@@ -13,7 +13,7 @@ from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.answers import plan, summary
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tool import has_rsync
-from remote_kernel.sync.tree import FILE, Entry, Listing, list_file, walk
+from remote_kernel.sync.tree import FILE, Entry, Listing, check_start, list_file, walk
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
 from remote_kernel.sync.wishes import ALL, NEVER
 
@@ -62,6 +62,7 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
     Raises SyncFailure where there is nothing of that name.
     """
     rules = Rules(excludes, use_gitignore)
+    check_start(path)
     try:
         found = os.stat(path)
     except OSError as error:

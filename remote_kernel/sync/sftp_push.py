@@ -16,6 +16,7 @@ from remote_kernel.sync import blocks
 from remote_kernel.sync.plan import Plan, below, compare, doomed, is_same_time
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Source
+from remote_kernel.sync.sftp_modes import Marks, make_folders, settle
 from remote_kernel.sync.sftp_tree import WINDOW, FarFolder, kind_of
 from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
 from remote_kernel.sync.wire import shown
@@ -42,6 +43,7 @@ class SftpReceiver:
         self.plan = Plan()
         self.failed: list[tuple[bytes, str]] = list(source.listing.left)
         self.files = self.bytes = self.deleted = 0
+        self.left_as_they_are = 0  # of those to be touched: there is no such mode there
         self._run = os.urandom(8).hex().encode()  # what this run writes has a name of its own
         self._left: dict[bytes, list[tuple[bytes, int]]] = {}  # unfinished copies, with their sizes, of each file
 
@@ -148,9 +150,7 @@ class SftpReceiver:
         for number in self.plan.touched:
             entry = self.entries[number]
             path = self._at(entry.path)
-            if entry.kind == FILE:
-                steps.append((entry.path, [self._sftp.change(path, mode=entry.mode, time_ns=entry.time)]))
-            else:
+            if entry.kind != FILE:
                 steps.append((entry.path, [self._sftp.change_link(path, entry.time)]))
         for entry, reply in made:
             try:
@@ -159,6 +159,18 @@ class SftpReceiver:
                 if not self._is_folder(entry.path):  # else another sync was quicker
                     self._fail(entry.path, error, _LEAST_ROOM)
         self._settle(steps)
+        self._mend_files()
+
+    def _mend_files(self) -> None:
+        """Give files that need no more than that their modes and times."""
+        files = [entry for number in self.plan.touched if (entry := self.entries[number]).kind == FILE]
+        marks = Marks(self._sftp, self.root)
+        marks.give((entry, entry.mode) for entry in files)
+        for entry, error in marks.failed:
+            self._fail(entry.path, error, _LEAST_ROOM)
+        for entry in marks.modeless:
+            about = self._there.look(entry.path)
+            self.left_as_they_are += about is not None and is_same_time(entry.time, about.st_mtime_ns)
 
     def _is_folder(self, path: bytes) -> bool:
         try:
@@ -209,7 +221,7 @@ class SftpReceiver:
                 yield opened
                 handle = opened.handle()
             try:
-                yield from self._send_content(path, handle, start, entry)
+                yield from self._send_content(path, part, handle, start, entry)
             except OSError:
                 self._sftp.close(handle)
                 raise
@@ -245,21 +257,31 @@ class SftpReceiver:
             if found or start < blocks.LEAST or not self._at(path).startswith(version):
                 self._sftp.remove(self._at(path))
                 continue
-            looked, renamed = self._sftp.look(self._at(path)), self._sftp.rename(self._at(path), part)
-            yield looked
-            yield renamed
-            try:
-                about = looked.about()
-                renamed.check()
-            except OSError:
-                continue  # another sync was quicker
-            if stat.S_ISREG(about.st_mode) and about.st_size >= size:
+            if (yield from self._claim(self._at(path), part, size)):
                 found = start
             else:
                 self._sftp.remove(part)
         return found
 
-    def _send_content(self, path: bytes, handle: bytes, start: int, entry: Entry) -> Job:
+    def _claim(self, left: bytes, part: bytes, size: int) -> Generator[Reply, None, bool]:
+        """Give what is left the name `part`, where it is as good as one that is made now, and of that size at least.
+
+        In a shared folder anybody can put something of that name: a link, or a file that they read and change later.
+        """
+        opened = self._sftp.open(part, TO_WRITE | CREATE | EXCLUSIVE)
+        yield opened
+        closed, made = self._sftp.close(opened.handle()), self._sftp.look(part)
+        renamed, taken = self._sftp.rename(left, part), self._sftp.look(part)
+        yield from (closed, made, renamed, taken)
+        try:
+            renamed.check()
+            ours, found = made.about(), taken.about()
+        except OSError:
+            return False  # another sync was quicker
+        is_as_made = (found.st_mode, found.st_uid) == (ours.st_mode, ours.st_uid)
+        return is_as_made and stat.S_ISREG(found.st_mode) and found.st_size >= size
+
+    def _send_content(self, path: bytes, part: bytes, handle: bytes, start: int, entry: Entry) -> Job:
         window: deque[tuple[int, Reply]] = deque()
         under_way = 0
         self._moved(start, 0)
@@ -272,12 +294,15 @@ class SftpReceiver:
                 reply.check()
                 under_way -= count
                 self._moved(count, 0)
-        window.append((0, self._sftp.change_open(handle, entry.size, entry.mode, entry.time)))
-        window.append((0, self._sftp.close(handle)))
+        changed = self._sftp.change_open(handle, entry.size, entry.mode, entry.time)
+        closed = self._sftp.close(handle)
         for count, reply in window:
             yield reply
             reply.check()
             self._moved(count, 0)
+        yield from settle(self._sftp, part, entry, changed)
+        yield closed
+        closed.check()
 
     def _unlock(self, folder: bytes) -> bool:
         """Make a write-protected folder writable; it gets its own mode at the end."""
@@ -318,7 +343,7 @@ class SftpReceiver:
         """Give folders their modes and times, the innermost first; the root itself keeps its own."""
         folders = [entry for entry in reversed(self.entries) if entry.kind == FOLDER]
         looks = [self._sftp.look(self._at(entry.path)) for entry in folders]
-        steps: list[tuple[Entry, bool, Reply]] = []
+        wanted: list[tuple[Entry, int]] = []
         for entry, look in zip(folders, looks, strict=True):
             try:
                 about = self._sftp.wait(look).about()
@@ -328,34 +353,16 @@ class SftpReceiver:
             if not stat.S_ISDIR(about.st_mode):
                 continue
             if stat.S_IMODE(about.st_mode) != mode or not is_same_time(entry.time, about.st_mtime_ns):
-                is_new = self._there.look(entry.path) is None
-                change = self._sftp.change(self._at(entry.path), mode=mode, time_ns=entry.time)
-                steps.append((entry, is_new, change))
-        for entry, is_new, reply in steps:
-            try:
-                self._sftp.wait(reply).check()
-            except OSError as error:
-                # A folder of somebody else's that is shared with us takes files, but no mode or time from us.
-                if is_new or not isinstance(error, PermissionError):
-                    self.failed.append((entry.path, str(error.strerror)))
+                wanted.append((entry, mode))
+        marks = Marks(self._sftp, self.root)
+        marks.give(wanted)
+        for entry, error in marks.failed:
+            # A folder of somebody else's that is shared with us takes files, but no mode or time from us.
+            if self._there.look(entry.path) is None or not isinstance(error, PermissionError):
+                self.failed.append((entry.path, str(error.strerror)))
 
     def _at(self, path: bytes) -> bytes:
         return os.path.join(self.root, path)
-
-
-def make_folders(sftp: Sftp, path: bytes, mode: int | None = None) -> None:
-    """Make a folder there, of that mode, and those that it is in, where there are none. Raises OSError."""
-    about = kind_of(sftp, path)
-    if about and stat.S_ISDIR(about.st_mode):
-        return
-    parent = os.path.dirname(path.rstrip(b"/"))
-    if parent and parent != path:
-        make_folders(sftp, parent)
-    sftp.wait(sftp.make_folder(path.rstrip(b"/"), 0o777 if mode is None else mode)).check()
-    about = kind_of(sftp, path) if mode is not None else None
-    if mode is not None and about:
-        mode |= stat.S_IMODE(about.st_mode) & 0o7000
-        sftp.wait(sftp.change(path, mode=mode)).check()  # a umask may have cut it
 
 
 def version_path(target: bytes, version: bytes) -> bytes:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.rules import FILE as IGNORE_FILE
 from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.wire import SyncFailure, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,6 +101,17 @@ def list_file(path: bytes, name: bytes, with_digests: bool) -> Listing:
     found = Listing()
     _add(found, name, os.path.realpath(path), with_digests)
     return found
+
+
+def check_start(path: bytes) -> None:
+    """Raise SyncFailure for a relative path where the folder that it starts from has been removed."""
+    if path.startswith(b"/"):
+        return
+    try:
+        os.getcwdb()
+    except OSError as error:
+        hint = "go to one that there is, or give a path that begins with /"
+        raise SyncFailure("SyncError", f"the folder that {shown(path)} is looked for in is gone", hint) from error
 
 
 def is_part(name: bytes) -> bool:

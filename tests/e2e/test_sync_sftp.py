@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli.manager import main
+from remote_kernel.sftp.client import Sftp
+from remote_kernel.sftp.packets import Reply
 from remote_kernel.sync.sftp_push import version_path
 from tests.e2e.test_sync import make_tree, mounted, own, tree, wait_for
 from tests.support.relay import Relay
@@ -201,14 +203,52 @@ def test_part_of_the_same_version_is_gone_on_with_under_another_name(
     version = version_path(b"data", b"%d %d" % (len(data), (tmp_path / "data").stat().st_mtime_ns))
     first = bytearray(data[: 11 << 20])
     first[0] ^= 1  # tells whether it was sent again
-    left = [remote_folder / os.fsdecode(version + end) for end in (b"-0123456789abcdef.part", b"-1.part", b".part")]
-    left[0].symlink_to(tmp_path / "elsewhere")
-    left[1].write_bytes(first)
-    left[2].write_bytes(first)
+    ends = (b"-0123456789abcdef.part", b"-1.part", b"-2.part", b"-3.part", b".part")
+    link, others, open_to_others, *left = (remote_folder / os.fsdecode(version + end) for end in ends)
+    link.symlink_to(tmp_path / "elsewhere")
+    for path in (others, open_to_others):
+        path.write_bytes(bytes(len(first)))  # somebody else's words
+        path.chmod(0o666)
+    for path in left:
+        path.write_bytes(first)
+        path.chmod(0o600)
     own(target, remote_folder)
+    if os.geteuid() == 0:
+        os.chown(others, 0, 0)
     assert main(words) == 0
     assert (remote_folder / "data").read_bytes() == bytes(first[:1]) + data[1:]
     assert os.listdir(remote_folder) == ["data"]
+
+
+def test_file_system_without_modes_is_copied_to_over_sftp(
+    target: Server,
+    remote_folder: Path,
+    ssh_config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    change = Sftp.change
+
+    def refused(sftp: Sftp, path: bytes, **what: int | None) -> Reply:
+        return change(sftp, b"/" if what.get("mode") is not None else path, **what)
+
+    monkeypatch.setattr(Sftp, "change", refused)
+    monkeypatch.setattr(Sftp, "change_open", lambda sftp, handle, size, mode, time: change(sftp, b"/", mode=mode))
+    here, there = tmp_path / "here", remote_folder / "there"
+    (here / "folder").mkdir(parents=True)
+    (here / "folder/file").write_text("text")
+    (here / "folder/file").chmod(0o666)
+    (here / "folder").chmod(0o777)
+    words = ["sync", "target", f"{here}/", f"remote:{there}", "--sftp", "--ssh-config", str(ssh_config)]
+    assert main(words) == 0
+    assert tree(there, 0)[b"folder/file"][-1] == b"text"
+    assert (there / "folder/file").stat().st_mtime == int((here / "folder/file").stat().st_mtime)
+    assert main(words) == 0
+    assert capfd.readouterr().out.splitlines()[-1] == "copied 0 files (0 B), 1 unchanged"
+    monkeypatch.setattr(Sftp, "change", lambda sftp, path, **what: change(sftp, b"/", mode=0o777))
+    assert main(words) == 63
+    assert "folder/file: Permission denied" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["no entry", "too long"])

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -267,6 +268,53 @@ def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, m
     assert not receiver.for_rsync
 
 
+def test_file_that_is_too_deep_for_rsync_comes_without_it(here: Path, there: Path) -> None:
+    folders = [os.open(here, os.O_RDONLY)]
+    try:
+        for _ in range(1030):
+            os.mkdir("d", dir_fd=folders[-1])
+            folders.append(os.open("d", os.O_RDONLY, dir_fd=folders[-1]))
+            os.close(folders.pop(0))
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=folders[-1]))
+        assert copy(here, there, WISHES._replace(rsync=ALL))[1]["files"] == 1
+    finally:
+        os.close(folders[-1])
+        subprocess.run(["rm", "-rf", str(here), str(there)], check=True)
+
+
+def test_link_that_goes_while_it_is_compared_is_made_anew(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, there):
+        (folder / "link").symlink_to("to")
+    lstat = os.lstat
+
+    def and_go(path: bytes) -> os.stat_result:
+        found = lstat(path)
+        if path == bytes(there / "link"):
+            os.unlink(path)
+        return found
+
+    monkeypatch.setattr(os, "lstat", and_go)
+    assert copy(here, there)[1]["links"] == 1
+    assert os.readlink(there / "link") == "to"
+
+
+def test_folder_that_was_removed_under_our_feet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for path in (b".", b"x"):
+        with pytest.raises(SyncFailure, match="is gone"):
+            find_source(path, [], True, False)
+    with wires() as (near, far):
+        far.write_object(wire.BEGIN, BEGIN)
+        far.flush()
+        receiver = Receiver(near, b".", WISHES, lambda *_: None)
+        with pytest.raises(SyncFailure, match="is gone"):
+            receiver.consider()
+
+
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
     with pytest.raises(SyncFailure, match="what a remote home is called"):
         fetch(there, [], asked=Asked(b"~", (), True), name="me")
@@ -395,8 +443,9 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
     assert (there / "sub").stat().st_mode & 0o777 == 0o555
 
 
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.ENOTSUP])
 def test_file_system_without_modes_takes_what_is_copied_all_the_same(
-    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refusal: int, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "folder").mkdir()
     for name, size in (("folder/small", 10), ("large", 2 << 20)):
@@ -406,7 +455,7 @@ def test_file_system_without_modes_takes_what_is_copied_all_the_same(
     (here / "folder").chmod(0o777)
 
     def refuse(path: object, mode: int, *, dir_fd: int | None = None) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+        raise OSError(refusal, os.strerror(refusal))
 
     monkeypatch.setattr(os, "chmod", refuse)
     new = tmp_path / "new"
