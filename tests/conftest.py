@@ -22,10 +22,13 @@ from tests.support.servers import Server, Servers, running_servers
 def pytest_configure(config: pytest.Config) -> None:
     """Let scripts/test try the same examples each time, so that it fails for a change alone; others try new ones.
 
-    What a shell runs in the background ignores Ctrl-C, and so would all that is started here, which is to hear it.
+    What a shell runs in the background ignores Ctrl-C, under nohup a hangup too, and so would all that is started here,
+    which is to hear them.
     """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     settings.register_profile("steady", derandomize=True)
     if config.option.markexpr == "not nightly":
         settings.load_profile("steady")

@@ -73,10 +73,10 @@ def find_leaks(
 
     `allowed` holds the pids that may stay.
     """
-    end_control_masters(isolation.runtime)
     deadline = time.monotonic() + patience_seconds
     pause = 0.01
     while True:
+        end_control_masters(isolation.runtime)  # each time: one may have been about to open its socket
         now = take_snapshot(isolation, servers)
         processes = {process for process in now.processes - before.processes if process.pid not in set(allowed)}
         # A process may have ended since: only those that are still there can be described, and count.
