@@ -25,7 +25,6 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
 from remote_kernel.transport.openssh import to_paste
-from remote_kernel.transport.verdict import explain
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
 _END_SECONDS = 5.0
@@ -113,6 +112,8 @@ class FarProcess:
                 f"{self._options.endpoint} does not answer within {GREETING_SECONDS:.0f} s",
                 f"see how long this takes, and whether it asks something: {to_paste(self._options)}",
             )
+        from remote_kernel.transport.verdict import explain  # only here: ssh is to start as early as it can
+
         found = explain(self._options, choice.in_full(self._options, said), status, noise)
         if isinstance(found, AuthenticationFailed):
             breaker.trip(self._options, found)
