@@ -96,12 +96,12 @@ def test_remote_end_that_is_killed_is_started_again(
     (source / "data").write_bytes(os.urandom(16 * MIB))
     (source / "small").write_text("small")
     own(target, remote_folder)
-    relay.bytes_per_second = 20 * MIB
+    relay.bytes_per_second = 8 * MIB
 
     def kill() -> None:
-        relay.bytes_per_second = 0
         for process in target.processes():
             process.kill()
+        relay.bytes_per_second = 0  # the second try is to be quick
 
     killing = when_half_is_there(end, 4 * MIB, kill)
     assert main(words(config, first, last, "--no-rsync")) == 0
