@@ -2,8 +2,8 @@
 
     sender                                          receiver
       BEGIN   what the source is called, whether a folder  ──▶
-      ENTRIES every file, folder and link of it, with size, mode, time  ──▶
-      ENTRIED how many were left out, and what could not be read  ──▶
+      ENTRIES every file, folder and link of it, with size, mode, time, while more are listed  ──▶
+      ENTRIED how many were left out, by which rules, what could not be read, whether there is an rsync  ──▶
                                      ◀── PLAN  where it goes, what is to be done
                                      ◀── WANT  a file, and the digests of the blocks of it that are there already
                                      ◀── WANTED

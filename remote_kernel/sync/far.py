@@ -10,17 +10,19 @@ import json
 import os
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.wire import MOST_GARBAGE, Broken, SyncFailure, Wire, shown, to_bytes
+from remote_kernel.sync.wire import Broken, SyncFailure, Wire, shown, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+_MOST_GARBAGE = 100_000  # Python's collector takes long to go through ten thousand entries, and finds none
+
 
 def serve(marker: str, settings: dict[str, Any], converse: Callable[[Wire, bytes], None], *, is_sender: bool) -> None:
     """Run in the SSH session, until the local end closes it. `converse` gets what relative paths begin with."""
-    gc.set_threshold(MOST_GARBAGE)
+    gc.set_threshold(_MOST_GARBAGE)
     os.write(1, f"\n{marker} {json.dumps({})}\n".encode())
     pipe = Wire(0, 1)
     try:

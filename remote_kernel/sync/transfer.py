@@ -5,7 +5,6 @@ The end here is imported while ssh connects.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.outcome import Manner, Outcome, Progress
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.tool import has_rsync
-from remote_kernel.sync.wire import MOST_GARBAGE, to_text
+from remote_kernel.sync.wire import to_text
 from remote_kernel.sync.wishes import ALL, NEVER
 from remote_kernel.transport import choice
 
@@ -34,10 +33,15 @@ def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, p
     Over SFTP where no program of ours can be run there. Raises NothingToSync, NoRoom, SyncError; ConnectionLost, after
     which the same call goes on; TransportError's kinds.
     """
-    gc.set_threshold(MOST_GARBAGE)
     manner = fitting(options, manner)
+
+    def over_sftp(instead_of: RemoteKernelError | None = None) -> Outcome:
+        from remote_kernel.sync import by_sftp  # only here: few need it, and ssh is not started yet
+
+        return by_sftp.copy(options, source, target, manner, progress, instead_of=instead_of)
+
     if manner.sftp:
-        return _over_sftp(options, source, target, manner, progress)
+        return over_sftp()
     try:
         if source.is_remote:
             with FarEnd(options, "send", _far_settings(options, source, manner)) as far:
@@ -49,20 +53,7 @@ def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, p
     except CANNOT_RUN as error:
         if manner.wishes.rsync == ALL:
             raise
-        return _over_sftp(options, source, target, manner, progress, instead_of=error)
-
-
-def _over_sftp(
-    options: LaunchOptions,
-    source: Place,
-    target: Place,
-    manner: Manner,
-    progress: Progress,
-    instead_of: RemoteKernelError | None = None,
-) -> Outcome:
-    from remote_kernel.sync import by_sftp  # only here: few need it, and ssh is not started yet
-
-    return by_sftp.copy(options, source, target, manner, progress, instead_of=instead_of)
+        return over_sftp(instead_of=error)
 
 
 @contextmanager

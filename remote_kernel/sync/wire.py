@@ -18,7 +18,6 @@ BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WHOLE, BY_RSYNC, WANTED = b"B", b"E", b"e",
 FILE, DATA, SAME, DONE, SMALL = b"F", b"D", b"=", b"Z", b"f"
 FAILED, MOVED, SENT, SUMMARY, ABORT = b"X", b"M", b"s", b"S", b"A"
 CHUNK = 256 << 10
-MOST_GARBAGE = 100_000  # for Python's collector: to look for some among ten thousand entries takes long, and finds none
 LENGTH = struct.Struct(">Q")
 _HEAD = struct.Struct(">cQI")
 _LONGEST = 1 << 30  # digests of a file of 4 TiB take 2 MiB; whatever is longer is not ours

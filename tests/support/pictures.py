@@ -27,7 +27,7 @@ from tests.support.interpreters import KERNEL, environment
 from tests.support.isolation import isolated_environment
 from tests.support.kernels import wait_until
 from tests.support.lab import Page, running_browser, running_lab
-from tests.support.rkernel import running_rkernel
+from tests.support.rkernel import Rkernel, running_rkernel
 from tests.support.servers import Server, running_servers
 from tests.support.vscode import Window, running_vscode
 
@@ -168,8 +168,7 @@ def shared(scene: Scene) -> Iterator[Shot]:
     page = _notebook(scene, "analysis.ipynb", "")
     page.run("loss = [2.2 * 0.8**n for n in range(12)]\nlen(loss)")
     page.outputs("12")
-    runtime = os.environ["JUPYTER_RUNTIME_DIR"]
-    with running_rkernel(scene.folder, session="shared", JUPYTER_RUNTIME_DIR=runtime) as rkernel:
+    with _session(scene, "shared") as rkernel:
         assert rkernel("attach", "analysis.ipynb", "-s", "shared").status == 0
         assert rkernel.exec("from statistics import mean\nmean(loss)", "--author", "agent").status == 0
         page.run("# the person goes on with what the agent has defined\nround(mean(loss[-3:]), 3)")
@@ -182,14 +181,11 @@ def shared(scene: Scene) -> Iterator[Shot]:
         page.wait("the log", lambda: "[0.188" in page.driver.find_element(By.CSS_SELECTOR, ".jp-LabShell").text)
         page.wait("closed dialog", lambda: not page.driver.find_elements(By.CSS_SELECTOR, ".jp-Dialog"))
         yield Shot("shared-log.png", "#jp-main-dock-panel", 450)
-        assert rkernel("close", "shared").status == 0
 
 
 def vscode(scene: Scene) -> Iterator[Shot]:
     """VS Code with the log of a session, while a cell is run in its terminal; what it says before it has extensions."""
-    runtime = os.environ["JUPYTER_RUNTIME_DIR"]
-    with running_rkernel(scene.folder, session="work", JUPYTER_RUNTIME_DIR=runtime) as rkernel:
-        (scene.folder / "runtime").rmdir()
+    with _session(scene, "work") as rkernel:
         assert rkernel("exec", "-k", "remote_cuda", "-c", PLOT[1]).status == 0
         environment = {**rkernel.environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         with running_vscode(scene.folder, environment, scene.folder.parent / "vscode") as address:
@@ -205,7 +201,6 @@ def vscode(scene: Scene) -> Iterator[Shot]:
             window.find(".kernel-action-view-item").click()
             window.find(".quick-input-widget", "suggested extensions")
             yield Shot("vscode-extensions.png", ".monaco-workbench", 200)
-        assert rkernel("close", "work").status == 0
 
 
 PICTURES: dict[str, Callable[[Scene], Iterator[Shot]]] = {
@@ -215,6 +210,18 @@ PICTURES: dict[str, Callable[[Scene], Iterator[Shot]]] = {
     "shared": shared,
     "vscode": vscode,
 }
+
+
+@contextmanager
+def _session(scene: Scene, name: str) -> Iterator[Rkernel]:
+    """Give the command line for a session beside JupyterLab, which is closed afterwards, whatever happens."""
+    runtime = os.environ["JUPYTER_RUNTIME_DIR"]
+    with running_rkernel(scene.folder, session=name, JUPYTER_RUNTIME_DIR=runtime) as rkernel:
+        (scene.folder / "runtime").rmdir()  # not used, and not for a picture
+        try:
+            yield rkernel
+        finally:
+            assert rkernel("close", name).status == 0
 
 
 def _notebook(scene: Scene, name: str, *cells: str) -> Page:
