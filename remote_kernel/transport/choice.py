@@ -10,7 +10,6 @@ import os
 import sys
 from functools import cache
 
-from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions, check_transport
 from remote_kernel.transport import openssh
 
@@ -80,14 +79,6 @@ def session_environment(options: LaunchOptions) -> dict[str, str]:
     ours = openssh.environment() if name(options) == "openssh" else environment(options)
     kept = {key: os.environ[key] for key in ("LC_ALL",) if key in os.environ}
     return {**{key: value for key, value in ours.items() if key != "LC_ALL"}, **kept}
-
-
-def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
-    """Give what tells the shared connection from its successor; None when there is none, as always with paramiko."""
-    try:
-        return openssh.master_mark(options) if name(options) == "openssh" else None
-    except UsageError:
-        return None
 
 
 def in_full(options: LaunchOptions, stderr: str) -> str:

@@ -59,7 +59,7 @@ class Way(NamedTuple):
     def run_anew(self, command: str) -> subprocess.CompletedProcess[bytes]:
         """Run over a connection of its own: ssh's shared one would not ask again who anybody is."""
         options = self.options()
-        openssh.end_master(options, openssh.master_mark(options))
+        openssh.end_masters(options)
         return self.run(command)
 
     @contextmanager
@@ -541,6 +541,45 @@ def test_proxy_command(transport: str, target: Server, config: Callable[..., Pat
     )
     line = f"    ProxyCommand python3 -c '{program}' %h %p"
     assert Way(transport, "target", config("Host target", line)).run("cat", b"through").stdout == b"through"
+
+
+@pytest.mark.parametrize("changed", ["port", "user", "identity", "jump host", "ProxyCommand"])
+def test_alias_leads_where_its_configuration_says_now(changed: str, servers: Servers, tmp_path: Path) -> None:
+    # Per-job host entries: a connection that is up is shared by those that would go the same way, and by no others.
+    target, jump = servers
+    path = tmp_path / "moving"
+    way = Way("openssh", "alias", path)
+
+    def server_reached(port: int, user: str = target.user, key: Path = servers.client_key, nearest: int = 0) -> str:
+        by = {
+            "jump host": "ProxyJump nearest",
+            "ProxyCommand": f"ProxyCommand ssh -F {path} -W %h:%p nearest",
+        }.get(changed, "")
+        usual = servers.ssh_config.read_text().partition("Host *")[2]
+        path.write_text(
+            f"Host nearest\n HostName {target.host}\n Port {nearest or target.port}\n"
+            f"Host alias\n HostName {target.host}\n Port {port}\n User {user}\n {by}\n"
+            f"Host *{usual.replace(str(servers.client_key), str(key))}"
+        )
+        return way.run("echo $SSH_CONNECTION").stdout.decode().rpartition(" ")[2].strip()
+
+    logins = jump.log_text().count("Accepted publickey")
+    assert server_reached(target.port) == str(target.port)
+    first = openssh.master_pid(way.options())
+    assert first
+    path.write_text(f"{path.read_text()} SetEnv RK=1\n LocalForward 1 localhost:1\n")
+    assert openssh.master_pid(way.options()) == first  # what each session has for itself changes nothing
+    if changed == "port":
+        assert server_reached(jump.port) == str(jump.port)
+    elif changed == "user":
+        assert server_reached(target.port, user="nobody") == ""
+    elif changed == "identity":
+        assert server_reached(target.port, key=tmp_path / "none") == ""
+    else:
+        assert server_reached(target.port, nearest=jump.port) == str(target.port)
+        assert jump.log_text().count("Accepted publickey") == logins + 1
+    assert len(openssh.end_masters(way.options())) == (1 if changed in ("user", "identity") else 2)
+    assert not openssh.end_masters(way.options())
 
 
 def test_missing_configuration_file(transport: str, tmp_path: Path) -> None:
