@@ -74,13 +74,6 @@ def environment(options: LaunchOptions) -> dict[str, str]:
     return {**openssh.environment(), "PYTHONSAFEPATH": "1"}
 
 
-def session_environment(options: LaunchOptions) -> dict[str, str]:
-    """Give the environment of a person's session: with their language, which the server may be told."""
-    ours = openssh.environment() if name(options) == "openssh" else environment(options)
-    kept = {key: os.environ[key] for key in ("LC_ALL",) if key in os.environ}
-    return {**{key: value for key, value in ours.items() if key != "LC_ALL"}, **kept}
-
-
 def in_full(options: LaunchOptions, stderr: str) -> str:
     """Give what the carrier printed when it failed, with what it left out."""
     return openssh.in_full(options, stderr) if name(options) == "openssh" else stderr

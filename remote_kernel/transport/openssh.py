@@ -45,8 +45,11 @@ def ssh_program() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Give ssh's environment: ours, without the ways in which ssh would ask a person that is not there."""
-    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
+    """Return ssh's environment: ours, without the ways in which ssh would ask a person that is not there.
+
+    Not with another language: ssh speaks English in any, and with SendEnv the kernel gets ours, as with plain ssh.
+    """
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
 
 
 def where(options: LaunchOptions) -> list[str]:

@@ -190,6 +190,32 @@ def test_command_ended_by_a_signal_is_not_a_success(direct: Way) -> None:
     assert direct.run("kill -TERM $$").returncode not in (0, None)
 
 
+def test_environment_there_is_what_plain_ssh_gives(
+    transport: str, target: Server, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Debian and Ubuntu have it: the server takes the client's language.
+    lines = ("SendEnv LANG LC_*", "SendEnv RK_A* RK_GONE", "SendEnv -RK_G*", 'SetEnv RK_SET="two words" RK_AND=more')
+    path = config("Host target", *lines)
+    monkeypatch.delenv("LC_ALL", raising=False)
+    for name in ("LANG", "LC_CTYPE"):
+        monkeypatch.setenv(name, "C.UTF-8")
+    for name in ("RK_A1", "RK_GONE", "RK_OTHER"):
+        monkeypatch.setenv(name, "x")
+    way = Way(transport, "target", path)
+    with target.configured("AcceptEnv LANG LC_* RK_*"):
+        plain = subprocess.run(["ssh", "-F", path, "target", "env"], capture_output=True, text=True, check=True).stdout
+        terminal = choice.session_argv(way.options(), "env", terminal=False)
+        for argv in (way.argv("env"), terminal):
+            done = subprocess.run(argv, capture_output=True, text=True, env=choice.environment(way.options()))
+            assert variables(done.stdout) == variables(plain)
+    assert variables(plain) >= {"LANG=C.UTF-8", "RK_A1=x", "RK_SET=two words", "RK_AND=more"}
+    assert not any(line.startswith(("LC_ALL=", "RK_GONE", "RK_OTHER")) for line in variables(plain))
+
+
+def variables(printed: str) -> set[str]:
+    return {line for line in printed.splitlines() if not line.startswith(("SSH_C", "_="))}
+
+
 def test_end_of_input_is_passed_on_and_output_goes_on(way: Way) -> None:
     done = way.run("cat >/dev/null; sleep 0.3; echo after", b"data")
     assert (done.returncode, done.stdout) == (0, b"after\n")
