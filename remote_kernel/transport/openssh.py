@@ -13,6 +13,7 @@ from typing import NamedTuple
 from remote_kernel.endpoint import parse_jumps, print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound, TransportError, UsageError
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.aliases import as_the_config_has_it
 from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
 
@@ -54,7 +55,7 @@ def environment() -> dict[str, str]:
 
 def where(options: LaunchOptions) -> list[str]:
     """Give the ssh arguments that say where to go, the host last."""
-    endpoint = options.endpoint
+    endpoint = as_the_config_has_it(options)
     words = ["-F", os.path.expanduser(options.ssh_config)] if options.ssh_config else []
     if options.jumps:
         words += ["-J", print_jumps(options.jumps)]
@@ -128,7 +129,13 @@ def _all_settings(options: LaunchOptions) -> Settings:
 def _printed_settings(argv: list[str]) -> Settings:
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, env=environment()
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=10,
+            env=environment(),
         )
     except OSError as error:
         if error.errno in _SHORTAGES:

@@ -569,6 +569,19 @@ def test_proxy_command(transport: str, target: Server, config: Callable[..., Pat
     assert Way(transport, "target", config("Host target", line)).run("cat", b"through").stdout == b"through"
 
 
+def test_alias_may_have_any_signs_that_ssh_takes(transport: str, target: Server, config: Callable[..., Path]) -> None:
+    names = ("work=gpu", "~gpu", "lab/gpu", "büro", "gpu:1")
+    lines = [f"Host {name}\n HostName {target.host}\n Port {target.port}" for name in names]
+    path = config(*lines, "Host gpu", "HostName 127.0.0.1", f"Port {free_port()}")
+    for name in names:
+        way = Way(transport, name, path)
+        assert way.run("exit 4").returncode == 4, name
+        assert str(way.options().endpoint) == name
+        openssh.end_masters(way.options())
+    options = options_for("gpu:2", path, "", transport=transport)  # no alias: a port
+    assert openssh.where(options)[-3:] == ["-p", "2", "gpu"]
+
+
 @pytest.mark.parametrize("changed", ["port", "user", "identity", "jump host", "ProxyCommand"])
 def test_alias_leads_where_its_configuration_says_now(changed: str, servers: Servers, tmp_path: Path) -> None:
     # Per-job host entries: a connection that is up is shared by those that would go the same way, and by no others.
