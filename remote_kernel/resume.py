@@ -62,6 +62,9 @@ class ResumingLauncher(Launcher):
     def run(self) -> int:
         """Serve until the front end leaves or the kernel has ended. Raises the error that kept it from attaching."""
         _make_folder(self._folder)
+        if self._options.extra_arguments:
+            words = " ".join(self._options.extra_arguments)
+            self._log.note(f"the front end's arguments for the kernel are ignored, because it runs already: {words}")
         try:
             self._relay = Relay(self._front, self._log.note, lambda: os.kill(os.getpid(), signal.SIGTERM))
             return super().run()
@@ -136,6 +139,7 @@ def _remember_restart(options: LaunchOptions, settings: dict[str, Any]) -> None:
     fresh = options._replace(
         **{name: settings[name] for name in ("python", "kernel", "workdir", "init", "keep", "spool_bytes")},
         env=tuple((name, value) for name, value in settings["env"]),
+        extra_arguments=tuple(settings.get("extra_arguments", ())),  # an agent of an earlier version sends none
         linger_seconds=FOREVER if linger is None else linger,
         resume="",
     )
@@ -149,7 +153,12 @@ def _after_restart(options: LaunchOptions) -> LaunchOptions | None:
             arguments: list[str] = json.load(file)
     except (OSError, ValueError):
         return None
-    return parse_launch(arguments)._replace(connection_file=options.connection_file, on_start=options.on_start)
+    fresh = parse_launch(arguments)
+    return fresh._replace(
+        connection_file=options.connection_file,
+        on_start=options.on_start,
+        extra_arguments=options.extra_arguments or fresh.extra_arguments,
+    )
 
 
 def _make_folder(path: str) -> None:

@@ -385,7 +385,7 @@ def test_rewrite_refuses_a_name_that_another_has(kernels: Path) -> None:
     [
         ("{", "", "not JSON"),
         ('"argv"', '"arg"', "argv does not run"),
-        ("{connection_file}", "file", "does not end in"),
+        ("{connection_file}", "file", "argv lacks"),
         ('"--endpoint"', '"--endpont"', "required: --endpoint"),
         ('"Remote CUDA"', "3", "'display_name' is missing"),
         ('"Remote CUDA"', '"Python 3"', "VS Code hides"),
