@@ -94,8 +94,8 @@ def rewrite_kernelspec(spec: Kernelspec, draft: Draft) -> Kernelspec:
     document = read_document(spec.folder)
     fresh = kernel_document(draft)
     metadata = {**document.get("metadata", {}), **fresh["metadata"]}
-    if "debugger" not in fresh["metadata"]:
-        metadata.pop("debugger", None)
+    for name in {"debugger", "supported_encryption"} - fresh["metadata"].keys():  # what only a Python kernel has
+        metadata.pop(name, None)
     changed_kind = _template(draft.language) != _template(spec.language)
     return _overwrite(
         spec.folder, {**document, **fresh, "metadata": metadata}, _template(draft.language) if changed_kind else None
