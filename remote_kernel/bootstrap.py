@@ -40,6 +40,7 @@ SHIPPED = {
     "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
+_DOCSTRING = re.compile(r'(\A|:\n *)"""(.*?)"""(?=\n)', re.DOTALL)
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
 _STAND_INS = "python3 python"
 # What the program there imports and takes long, by what it is for.
@@ -82,7 +83,7 @@ def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
     text = json.dumps(
         {
             "marker": marker,
-            "sources": [(name, _source(name)) for name in SHIPPED[mode]],
+            "sources": [(name, _without_docstrings(_source(name))) for name in SHIPPED[mode]],
             "parameters": {"mode": mode, "settings": settings},
         }
     )
@@ -130,6 +131,11 @@ def fingerprint(options: LaunchOptions) -> str:
 def remote_folder() -> str:
     """Give the folder that the user wants the agents' folders in on the remote host, empty for the default."""
     return os.environ.get("REMOTE_CONN_DIR", "")
+
+
+def _without_docstrings(source: str) -> str:
+    """Return the source with empty docstrings, a quarter less to send. Its lines stay where tracebacks name them."""
+    return _DOCSTRING.sub(lambda found: f'{found[1]}""{chr(10) * found[2].count(chr(10))}', source)
 
 
 def _source(name: str) -> str:

@@ -132,9 +132,27 @@ def test_program_ships_its_modules_in_the_order_of_their_imports(mode: str) -> N
 
 
 @pytest.mark.parametrize("mode", bootstrap.SHIPPED)
+def test_program_lacks_the_docstrings_and_nothing_else(mode: str) -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+
+    def code(source: str) -> list[tuple[str, object]]:
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, documented) and ast.get_docstring(node) is not None:
+                node.body[0] = ast.Pass(lineno=node.body[0].lineno)
+        return [(ast.dump(node), getattr(node, "lineno", 0)) for node in ast.walk(tree)]
+
+    for name, source in unpacked(mode)[1]["sources"]:  # type: ignore[attr-defined]
+        whole = Path(bootstrap.__file__).parent.joinpath(*name.split(".")).with_suffix(".py").read_text()
+        nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+        assert not any(ast.get_docstring(node) for node in nodes)
+        assert code(source) == code(whole)
+
+
+@pytest.mark.parametrize("mode", bootstrap.SHIPPED)
 def test_program_is_small_enough_for_one_round_trip(mode: str) -> None:
     # sshd's first window is 2 MB, a pipe takes 64 KB without waiting; what is sent here is sent at every start.
-    assert len(bootstrap.program("m4rker", mode, {})) < 40 << 10
+    assert len(bootstrap.program("m4rker", mode, {})) < 36 << 10
 
 
 def test_start_settings_are_what_the_options_say(monkeypatch: pytest.MonkeyPatch) -> None:
