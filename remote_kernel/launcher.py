@@ -71,8 +71,16 @@ def main(
         options = parse_launch(arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
-        with Reactor() as reactor:
-            return (kind or Launcher)(reactor, options, connection, log).run()
+        with Reactor() as reactor, contextlib.ExitStack() as undo:
+            relay = None
+            if connection.is_encrypted and not options.resume:
+                from remote_kernel.relay import PrivateRelay  # which needs pyzmq, 40 ms of import
+
+                relay = undo.enter_context(PrivateRelay(connection, log.note))
+            launcher = (kind or Launcher)(reactor, options, relay.back if relay else connection, log)
+            if relay:
+                launcher.on_listening = relay.start
+            return launcher.run()
     except RemoteKernelError as error:
         log.tell(str(error))
         return error.exit_status
@@ -163,6 +171,7 @@ class Launcher:
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
         self._listeners: dict[str, socket.socket] = {}
+        self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
         self._control = self._link.streams[CONTROL]
         self._control.sink = MessageSink(self._control, self._handle)
@@ -195,6 +204,7 @@ class Launcher:
             self._watch_parent(os.getppid())
         self._listeners = listen(self._connection)
         try:
+            self.on_listening()
             breaker.check(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
