@@ -33,7 +33,12 @@ NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Do not connect, and do not start a kernel to see whether it works.")
 ]
 InstallOption = Annotated[
-    bool, typer.Option("--install", help="Install ipykernel into the remote interpreter if it is missing.")
+    bool,
+    typer.Option(
+        "--install",
+        help="Install ipykernel if it is missing: into the remote interpreter, or, if that is the system's own, into a "
+        "new environment.",
+    ),
 ]
 
 
