@@ -55,7 +55,7 @@ def with_ipykernel(options: LaunchOptions, found: Probe, *, install: bool) -> La
 def _others(options: LaunchOptions, found: Probe) -> list[Environment]:
     from remote_kernel.discovery import discover
 
-    note(f"looking for interpreters on {options.endpoint} that have it ...")
+    note(f"looking for interpreters on {options.endpoint} that have ipykernel ...")
     return [one for one in discover(options).environments if one.ipykernel and one.python != found.python]
 
 
