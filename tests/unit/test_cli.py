@@ -700,6 +700,18 @@ def test_delete_takes_several_and_leaves_the_others(run: Run) -> None:
     assert [spec.slug for spec in list_kernelspecs()] == ["three"]
 
 
+def test_delete_all_takes_all_that_add_made_and_nothing_else(run: Run, kernels: Path) -> None:
+    for name in ("One", "Two"):
+        run("add", "gpu1", "--name", name, "--no-check")
+    mine = {"argv": ["python", "-m", "mine", "{connection_file}"], "display_name": "Mine", "language": "python"}
+    (kernels / "mine").mkdir()
+    (kernels / "mine" / "kernel.json").write_text(json.dumps(mine))
+    assert run("delete").status == run("delete", "one", "--all").status == 2
+    assert run("delete", "--all").out.splitlines() == ["deleted 'One' (one)", "deleted 'Two' (two)"]
+    assert [path.name for path in kernels.iterdir()] == ["mine"]
+    assert run("delete", "--all").status == 0
+
+
 @pytest.mark.parametrize(("other", "command"), manager._OTHER_NAMES.items())
 def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) -> None:
     said = run(other, "one")
