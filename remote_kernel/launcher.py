@@ -413,7 +413,7 @@ class Launcher:
 
             found = last.partition(":")[0]  # what runs there by that name
             if remedy.looks_like_the_systems(found):
-                hint = remedy.beside(self._options, found)
+                hint = f"see which interpreters there have it: {remedy.to_look(self._options)}"
             else:
                 hint = f"install it with: {remedy.to_install(self._options, python)}"
             return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)
