@@ -11,6 +11,7 @@ from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_or_make, find_session
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Request, Session
+from remote_kernel.session.source import check_text, decode_source
 
 EXEC_EXAMPLES = """\
 examples:
@@ -129,6 +130,8 @@ def exec_(options: argparse.Namespace) -> int:
         if options.answer_file == "-" and options.code is None and path in ("", "-"):
             raise UsageError("stdin cannot be both the code and the answers", "give the code with --code or --file")
         options.answer += _read(options.answer_file).splitlines()
+    for answer in options.answer:
+        check_text(answer, "an answer")
     if path.endswith(".ipynb"):
         from remote_kernel.cli.notebooks import run_notebook
 
@@ -168,6 +171,7 @@ def request_for(code: str, options: argparse.Namespace) -> Request:
 
 def _read_code(options: argparse.Namespace) -> str:
     if options.code is not None:
+        check_text(options.code, "--code")
         return str(options.code)
     path = options.file or options.path
     if path is None or path == "-":
@@ -180,13 +184,14 @@ def _read_code(options: argparse.Namespace) -> str:
 def _read(path: str) -> str:
     """Read a text file, or stdin for '-'. Raises UsageError."""
     if path == "-":
-        return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+        return decode_source(sys.stdin.buffer.read(), "stdin")
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            data = file.read()
     except OSError as error:
         hint = "give a file that is there; code goes behind --code, or to stdin"
         raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
+    return decode_source(data, path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:

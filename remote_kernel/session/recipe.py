@@ -23,6 +23,7 @@ from remote_kernel.session.document import (
 from remote_kernel.session.events import Done, Event, Started, Update
 from remote_kernel.session.notebook_file import NotebookFile
 from remote_kernel.session.outputs import Outputs
+from remote_kernel.session.source import check_text
 
 
 class Step(NamedTuple):
@@ -53,7 +54,7 @@ class Recipe:
         """Give what is to be run from cell `first` to cell `last`, both included.
 
         All cells are counted, from 1, as they stand in the notebook; code cells without code are left out. Raises
-        UsageError for a range that it does not have.
+        UsageError for a range that it does not have, and for a cell with half a character.
         """
         count = len(self._cells)
         end = count if last is None else last
@@ -64,6 +65,7 @@ class Recipe:
             tags = cell["metadata"].get("tags") or ()
             source = source_of(cell)
             if cell.get("cell_type") == "code" and source.strip() and "skip-execution" not in tags:
+                check_text(source, f"cell {number} of {self.path}")
                 found.append(Step(number, source, "raises-exception" in tags))
         return found
 
