@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from remote_kernel.cli.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel import Command
-from remote_kernel.cli.which import add_session, find_or_make, find_session
+from remote_kernel.cli.which import New, add_session, find_or_make, find_session
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Request, Session
 from remote_kernel.session.source import check_text, decode_source
+
+if TYPE_CHECKING:
+    from remote_kernel.session.recipe import Wanted
 
 EXEC_EXAMPLES = """\
 examples:
@@ -85,7 +89,19 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     code.add_argument("-f", "--file", help="a file with the code, e.g. train.py; '-' for stdin")
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
-    parser.add_argument("-k", "--kernel", default="", help="a kernelspec for a new session, e.g. 'remote_cuda'")
+    parser.add_argument(
+        "-k",
+        "--kernel",
+        default="",
+        help="a kernelspec for a new session, e.g. 'remote_cuda' or 'python3'; see 'rkernel kernelspecs'",
+    )
+    parser.add_argument(
+        "--cwd",
+        metavar="FOLDER",
+        default="",
+        help="the folder for a new session's kernel, on its host, e.g. '~/project' (default: this folder for a local "
+        "kernel, else the kernelspec's --workdir or the home)",
+    )
     log = parser.add_mutually_exclusive_group()
     log.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
     log.add_argument("--no-log", action="store_true", help="no notebook for a new session")
@@ -151,9 +167,11 @@ def exec_(options: argparse.Namespace) -> int:
     return show(session, running, options)
 
 
-def session_for(options: argparse.Namespace) -> Session:
-    """Give the session that the options of `exec` mean, made if need be."""
-    return find_or_make(options.session, options.kernel, "" if options.no_log else options.log)
+def session_for(options: argparse.Namespace, wanted: Wanted | None = None) -> Session:
+    """Give the session that the options of `exec` mean, made if need be; `wanted` is a notebook's kernel."""
+    return find_or_make(
+        options.session, New(options.kernel, "" if options.no_log else options.log, options.cwd), wanted
+    )
 
 
 def request_for(code: str, options: argparse.Namespace) -> Request:

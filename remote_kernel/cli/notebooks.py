@@ -39,7 +39,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
     whole = options.from_cell is None and options.to_cell is None
     steps = recipe.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
     output = options.output or (copy_path(path) if whole else "")
-    run = _Run(session_for(options), path, steps, options)
+    run = _Run(session_for(options, recipe.wanted()), path, steps, options)
     status = 0
     try:
         for step, event in recipe.run(steps, run.execute, output):

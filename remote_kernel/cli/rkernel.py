@@ -41,6 +41,7 @@ Look, also while a cell runs
 
 Sessions
   ls          every session on this machine
+  kernelspecs every kernelspec that -k takes, remote or local
   attach      make a session of a kernel that is already open, in JupyterLab or VS Code on this machine
   restart     end the kernel and start a fresh one (state is lost, deliberately)
   refresh     replace the session's host process, after an update or where it hangs; the kernel stays
@@ -48,7 +49,7 @@ Sessions
   skill       show or install the instructions for coding agents
 
 'rkernel COMMAND --help' has every option, with examples. Which session: -s NAME, else RKERNEL_SESSION, else the one of
-the kernelspec given with -k, else the only one there is. Kernelspecs: 'remote_kernel list'.
+the kernelspec given with -k, else the only one there is. Kernelspecs: 'rkernel kernelspecs'.
 
 Exit status
   0  ok                 4  kernel dead or its state lost       7  input() was called and nobody can answer
@@ -161,6 +162,7 @@ COMMANDS = {
     "interrupt": "sessions",
     "status": "sessions",
     "ls": "sessions",
+    "kernelspecs": "kernelspecs",
     "attach": "sessions",
     "restart": "sessions",
     "refresh": "sessions",

@@ -34,6 +34,20 @@ class Step(NamedTuple):
     may_fail: bool = False
 
 
+class Wanted(NamedTuple):
+    """What a notebook says of its kernel: the kernelspec's name and the language's names; nothing where it says none.
+
+    There may be two: a kernelspec's `language` is not always what its kernel calls itself.
+    """
+
+    kernelspec: str = ""
+    languages: frozenset[str] = frozenset()
+
+    def fits(self, language: str) -> bool:
+        """True if a kernel of this language can run it, as far as is known."""
+        return not self.languages or not language or language.lower() in self.languages
+
+
 Execute = Callable[[Step], Iterable[Event]]
 
 
@@ -49,6 +63,13 @@ class Recipe:
     def read(cls, path: str) -> Recipe:
         """Read a notebook. Raises NotebookError where the file is none."""
         return cls(read_notebook(path), path)
+
+    def wanted(self) -> Wanted:
+        """Give what it says of the kernel that it was written with."""
+        fields = [self._document["metadata"].get(key) for key in ("kernelspec", "language_info")]
+        spec, info = (one if isinstance(one, dict) else {} for one in fields)
+        languages = (str(text).lower() for text in (spec.get("language"), info.get("name")) if text)
+        return Wanted(str(spec.get("name") or ""), frozenset(languages))
 
     def steps(self, first: int = 1, last: int | None = None) -> list[Step]:
         """Give what is to be run from cell `first` to cell `last`, both included.

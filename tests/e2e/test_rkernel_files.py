@@ -71,3 +71,19 @@ def test_program_cannot_send_half_a_character(shared: Rkernel, monkeypatch: pyte
         running.answer("\udcff")
     running.close()
     assert shared("wait", running.cell).status == 7
+
+
+def test_folder_of_the_kernel_is_said_and_can_be_chosen(alone: Rkernel, tmp_path: Path) -> None:
+    chosen = tmp_path / "data"
+    chosen.mkdir()
+    said = alone.exec("import os; os.getcwd()", "-k", "python3", "--cwd", "data")
+    assert said.out == f"'{chosen}'\n"
+    assert f"with a kernel of python3, in {chosen}; " in said.err
+    assert alone.status()["folder"] == str(chosen)
+    assert f"\nfolder    {chosen}, in which the kernel was started\n" in alone("status").out
+    assert alone("restart").status == 0
+    assert alone.exec("import os; os.getcwd()", "--cwd", "data").out == f"'{chosen}'\n"
+    said = alone.exec("1", "--cwd", "/")
+    assert said.status == 2
+    assert f"was started in {chosen}; leave out --cwd" in said.err
+    assert alone.exec("1", "-s", "new", "-k", "python3", "--cwd", "missing").status == 2
