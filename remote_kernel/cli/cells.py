@@ -21,6 +21,7 @@ EXEC_EXAMPLES = """\
 examples:
   rkernel exec -k remote_cuda --code 'import torch; torch.cuda.is_available()'
   rkernel exec -s work --file train.py --timeout 100        # detaches when the time is up: exit status 124
+  rkernel exec -s work --file train.py -- --lr 0.1          # sys.argv is ['train.py', '--lr', '0.1']
   rkernel exec -s work --detach --key train-1 --file train.py
   rkernel exec -s work analysis.ipynb --from-cell 3 --output done.ipynb
   rkernel exec -s work --side --code 'history[-1]'          # beside the cell that is running
@@ -81,12 +82,13 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 def add_exec(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `exec`."""
     parser.description = (
-        "Run code in a session's kernel and show its output as it comes. Makes the session if there is none."
+        "Run code in a session's kernel and show its output as it comes. Makes the session if there is none. A file "
+        "runs as 'python FILE' would: what comes after '--' are its arguments, and sys.exit gives the exit status."
     )
     parser.epilog = EXEC_EXAMPLES
     code = parser.add_argument_group("code").add_mutually_exclusive_group()
     code.add_argument("-c", "--code", help="the code, e.g. 'x + 1'; taken as it is")
-    code.add_argument("-f", "--file", help="a file with the code, e.g. train.py; '-' for stdin")
+    code.add_argument("-f", "--file", help="a file here with the code, e.g. train.py; '-' for stdin")
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
     parser.add_argument(
@@ -146,8 +148,11 @@ def exec_(options: argparse.Namespace) -> int:
         if options.answer_file == "-" and options.code is None and path in ("", "-"):
             raise UsageError("stdin cannot be both the code and the answers", "give the code with --code or --file")
         options.answer += _read(options.answer_file).splitlines()
-    for answer in options.answer:
-        check_text(answer, "an answer")
+    for text in (*options.answer, *options.arguments):
+        check_text(text, "an answer or argument")
+    is_script = options.code is None and path not in ("", "-") and not path.endswith(".ipynb")
+    if options.arguments and not is_script:
+        raise UsageError("arguments after '--' are for a script", "give it with --file")
     if path.endswith(".ipynb"):
         from remote_kernel.cli.notebooks import run_notebook
 
@@ -156,7 +161,8 @@ def exec_(options: argparse.Namespace) -> int:
         raise UsageError("--from-cell, --to-cell and --output are for notebooks", "give an .ipynb file")
     code = _read_code(options)
     session = session_for(options)
-    running = session.execute(request_for(code, options))
+    script = (os.path.abspath(path), path, *options.arguments) if is_script else ()
+    running = session.execute(request_for(code, options)._replace(script=script))
     if options.detach and not running.has_ended:
         renderer = renderer_for(session, running, options)
         renderer.feed(next(iter(running)))  # that it was taken, which --json tells
@@ -266,7 +272,7 @@ def _is_side(session: Session, number: int) -> bool:
 
 
 COMMANDS = {
-    "exec": Command(add_exec, exec_),
+    "exec": Command(add_exec, exec_, passes_on=True),
     "wait": Command(add_wait, wait),
     "tail": Command(add_tail, tail),
 }

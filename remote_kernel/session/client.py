@@ -53,7 +53,8 @@ class Request(NamedTuple):
 
     `key` is a name for this request: sent again with the same key, it follows the first cell in place of running twice.
     `side` runs it beside the cell that is running. `answers` are what input() gets, one line each; with `asks` a client
-    is there to be asked (InputWanted). `generation` makes it run in that kernel of the session only, 0 in any.
+    is there to be asked (InputWanted). `generation` makes it run in that kernel of the session only, 0 in any. `script`
+    makes a Python kernel run it as a script: the path of its file on this machine, then its sys.argv.
     """
 
     code: str
@@ -63,6 +64,7 @@ class Request(NamedTuple):
     answers: Sequence[str] = ()
     asks: bool = False
     generation: int = 0
+    script: Sequence[str] = ()
 
 
 class Running:
