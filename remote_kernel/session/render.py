@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from remote_kernel.harmless import harmless
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
 from remote_kernel.session.events import (
@@ -221,7 +222,7 @@ class Text:
     def _note(self, message: str) -> None:
         if message:
             self._line_starts()
-            self._pass_on("stderr", f"rkernel: {message}\n")
+            self._pass_on("stderr", harmless(f"rkernel: {message}\n"))
 
     def _line_starts(self) -> None:
         """End a line that is open on either, as both may go to the same place."""

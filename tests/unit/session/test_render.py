@@ -174,6 +174,14 @@ def test_notes_say_what_happens_to_the_cell(render) -> None:  # type: ignore[no-
     ]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_notes_cannot_steer_the_terminal(render, terminal: bool) -> None:  # type: ignore[no-untyped-def]
+    _, err = render(Started(0.0), Away(1.0, "\x1b[2J\u202eno"), Done("lost", 2.0, "\x9bno"), terminal=terminal)
+
+    assert "(?[2J?no)" in err
+    assert "rkernel: ?no" in err
+
+
 def test_output_and_traceback_are_in_order_where_both_go_to_one_place(tmp_path: Path) -> None:
     place = io.BytesIO()
     out = io.TextIOWrapper(place, write_through=False)
