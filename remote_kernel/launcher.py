@@ -48,13 +48,13 @@ from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink
 from remote_kernel.sockets import serve
 from remote_kernel.transport import breaker, outage
-from remote_kernel.undertaker import Undertaker, take_over_the_dead
+from remote_kernel.undertaker import OrphanNote, watch_orphans
 
 BYE_SECONDS = 5.0  # for the agent to end the kernel
 HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2.5 s after SIGTERM
 DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
-HIRE_SECONDS = 2.0  # most lost connections are back by then
-TAKE_OVER_SECONDS = 1.0  # the start goes first, and leaves a connection to share
+WATCHER_SECONDS = 2.0  # most lost connections are back by then
+ORPHANS_SECONDS = 1.0  # the start goes first, and leaves a connection to share
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -172,7 +172,7 @@ class Launcher:
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
         self._forwarded = Ports(reactor)
-        self._undertaker = Undertaker(options, self._identity)
+        self._note = OrphanNote(options, self._identity)
         self._greets_alike = True
         self._contact = Contact(reactor, self._link, log, options, self)
         self._push = Push(reactor, log, options, self._pushed)
@@ -205,7 +205,7 @@ class Launcher:
             for forward in self._options.forward:
                 self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
             self._contact.watch_clock()
-            self._reactor.call_later(TAKE_OVER_SECONDS, take_over_the_dead)
+            self._reactor.call_later(ORPHANS_SECONDS, watch_orphans)
             self._reactor.run()
         finally:
             self._clean_up()
@@ -222,7 +222,7 @@ class Launcher:
             self._push.start(seconds)
             return
         self._identity, self._link_id = os.urandom(6).hex(), os.urandom(8).hex()
-        self._undertaker = Undertaker(self._options, self._identity)
+        self._note = OrphanNote(self._options, self._identity)
         settings = bootstrap.start_settings(self._options, self._identity, self._link_id, self._connection.values)
         self._contact.go("start", settings, seconds)
 
@@ -250,9 +250,9 @@ class Launcher:
         """Take note that the agent answers. Called by the Trip."""
         was_lost = self._contact.made()
         if was_lost and not self._leaving:
-            self._undertaker.dismiss()
+            self._note.connection_back()
         elif not was_lost and not self._closing.kept:
-            self._undertaker.remember()
+            self._note.write()
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
         """Take note that the SSH session is over. Called by the Trip."""
@@ -262,16 +262,16 @@ class Launcher:
             self._finish()
         elif arrived:
             if not self._closing.kept:
-                self._reactor.call_later(HIRE_SECONDS, self._hire)
+                self._reactor.call_later(WATCHER_SECONDS, self._watch_in_outage)
             self._contact.lost(error, silent=silent)
         elif self._contact.lost_at:
             self._contact.not_back(error)
         else:
             self._contact.not_made(error, wanted=not self._leaving)
 
-    def _hire(self) -> None:
+    def _watch_in_outage(self) -> None:
         if self._contact.lost_at and not self._closing.kept:
-            self._undertaker.hire()
+            self._note.connection_lost()
 
     def stop(self, error: RemoteKernelError) -> None:
         """End with this error, unless there was one before. Called by the Contact too."""
@@ -345,7 +345,7 @@ class Launcher:
             self._log.note(f"kernel ready after {message['seconds']:.2f} s")
         elif event == "kept":
             self._closing.kept = True
-            self._undertaker.forget()
+            self._note.remove()
         elif event == "parted":
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
@@ -422,6 +422,7 @@ class Launcher:
         self._reactor.stop()
 
     def _clean_up(self) -> None:
+        watch_orphans()
         self._push.close()
         self._forwarded.close()
         for listener in self._listeners.values():
@@ -436,6 +437,6 @@ class Launcher:
         if unheard:
             outage.begin(self._options)
         if unheard and not self._closing.kept:
-            self._undertaker.bury()
+            self._note.hand_over()
         else:
-            self._undertaker.forget()
+            self._note.remove()
