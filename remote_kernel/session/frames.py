@@ -10,7 +10,7 @@ as from kernels of other languages, stays whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import groupby
 
@@ -35,6 +35,11 @@ def _place() -> re.Pattern[str]:
 def _compiled() -> re.Pattern[str]:
     """A frame of Cython whose source is not there: `File pandas/_libs/index.pyx:167, in pandas._libs.index.f()`."""
     return re.compile(r"[^\n]+\.p(?:yx|xi|xd)\b[^\n]* in (?P<package>\w+)[^\n]*\n*\Z")
+
+
+@cache
+def _counted_cell() -> re.Pattern[str]:
+    return re.compile(r"\s*(?:\x1b\[[0-9;]*m)*(?:Cell|Input)(?:\x1b\[[0-9;]*m| )*In ?\[(\d{1,9})\]")
 
 
 @cache
@@ -75,17 +80,33 @@ class _Part:
             self.is_frame, self.library, self.count = True, "hidden", int(hidden[1])
 
 
-def trim(traceback: Iterable[str], *, full: bool = False) -> list[str]:
-    """Give the traceback's texts, each to be shown on lines of its own; `full` gives them as they came."""
+def trim(
+    traceback: Iterable[str], *, full: bool = False, cell_of: Callable[[int], str] = lambda count: ""
+) -> list[str]:
+    """Give the traceback's texts, each to be shown on lines of its own; `full` gives every frame.
+
+    `cell_of` returns the session's number of the cell that the kernel has counted so, or nothing; where it is another
+    number, it is shown as well.
+    """
     texts = list(traceback)
-    if full:
-        return texts
+    return [_with_number(text, cell_of) for text in (texts if full else _trimmed(texts))]
+
+
+def _trimmed(texts: list[str]) -> list[str]:
     parts = [_Part(text) for whole in texts for text in _split(whole)]
     if not any(part.is_frame for part in parts):
         return [_bounded(part.text) for part in parts]
     if parts and not strip(parts[0].text).strip("- \n"):
         del parts[0]  # IPython's ruler
     return [_bounded(text) for text in _shown(parts)]
+
+
+def _with_number(text: str, cell_of: Callable[[int], str]) -> str:
+    found = _counted_cell().match(text)
+    number = cell_of(int(found[1])) if found else ""
+    if not found or number in ("", found[1]):
+        return text
+    return f"{text[: found.end()]} (cell {number}){text[found.end() :]}"
 
 
 def _split(text: str) -> list[str]:

@@ -70,7 +70,7 @@ class Report:
         self._out = Pipe(out)
         self._limit = DEFAULT if view.budget is None else view.budget
         self._files = view.files
-        self._full_traceback = view.full_traceback
+        self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
         self._file = OutputFile(view.output_file)
         self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
         self._queued = Queued("", 0.0)
@@ -198,7 +198,7 @@ class Report:
     def _error_fields(self) -> dict[str, Any] | None:
         if not self._error:
             return None
-        texts = trim(self._error.traceback, full=self._full_traceback)
+        texts = trim(self._error.traceback, full=self._full_traceback, cell_of=self._cell_of)
         traceback = strip("\n".join(text.rstrip("\n") for text in texts))
         value = self._cut("error", self._error.value)
         return {"name": self._error.name, "value": value, "traceback": traceback}
