@@ -102,7 +102,8 @@ class Requests:
             return {"stopped": True, "dropped": [], "ended": True}
         if target is None and not engine.is_busy:
             return {"stopped": True, "dropped": dropped, "idle": True}
-        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped}
+        what = _describe(target or next(iter(engine.foreign.cells), None))
+        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped, "interrupted": what}
 
     async def _restart(self, _: _Fields) -> object:
         life = self._engine.life
