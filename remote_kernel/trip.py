@@ -22,6 +22,7 @@ from remote_kernel.errors import (
     TransportError,
     by_name,
 )
+from remote_kernel.harmless import ByteStream
 from remote_kernel.link import Link
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
@@ -58,6 +59,7 @@ class Trip:
         self._carrier: Carrier | None = None
         self._pipe: _RemotePipe | None = None
         self._stderr = b""
+        self._said = ByteStream()
         self._mode = ""
         self._argv: list[str] = []
         self._over = self._arrived = False
@@ -173,7 +175,7 @@ class Trip:
         if data:
             self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
             if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
-                self._log.say(data)
+                self._log.say(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             os.close(self._carrier.stderr)

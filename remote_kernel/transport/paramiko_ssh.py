@@ -20,6 +20,7 @@ import paramiko
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.harmless import harmless
 from remote_kernel.transport.choice import NOT_HONOURED
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_connection import PACKET_BYTES, WINDOW_BYTES, connect
@@ -168,7 +169,7 @@ def main() -> int:
         finally:
             put_back()
     except (Failure, RemoteKernelError) as error:
-        print(error, file=sys.stderr, flush=True)
+        print(harmless(str(error)), file=sys.stderr, flush=True)  # of `connect` it is the terminal
         status = FAILED
     except Exception as error:  # the last line of defence: a traceback could show a secret
         print(f"remote_kernel: the SSH client in Python failed: {type(error).__name__}", file=sys.stderr, flush=True)

@@ -445,7 +445,7 @@ def test_exit_status_is_that_of_the_step(world: World, capfd: pytest.CaptureFixt
     assert main(["doctor", "target", "--ssh-config", config, "--python", "/opt/none/python"]) == 41
     said = capfd.readouterr().out
     assert "✗ python" in said
-    assert said.splitlines()[-1] == "? not reached: ipykernel, folder, curve, kernel, cell"
+    assert said.splitlines()[-1] == "? not reached: ipykernel, folder, kernel, cell"
 
 
 @pytest.mark.openssh_only
@@ -535,7 +535,6 @@ SEEN = {
         "is_the_systems": False,
         "kernelspec": None,
     },
-    "curve": "curve",
     "folder": "/tmp/r/x",
     "disks": [("/tmp", 5 << 30)],
     "scope": True,
