@@ -31,11 +31,12 @@ from remote_kernel.handshake import (
     no_answer,
     raise_told,
 )
+from remote_kernel.harmless import ByteStream
 from remote_kernel.link import Link
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import READ, Pipe, Reactor
-from remote_kernel.transport import choice
+from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import Carrier
 from remote_kernel.transport.verdict import explain
 
@@ -68,7 +69,9 @@ class Trip:
         self._pipe: _RemotePipe | None = None
         self._second: SecondSession | None = None
         self._stderr, self._stderr_bytes = b"", 0
+        self._said = ByteStream()
         self._mode = ""
+        self._argv: list[str] = []
         self._over = self._arrived = False
 
     def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
@@ -89,8 +92,8 @@ class Trip:
         marker = bootstrap.new_marker()
         program = bootstrap.program(marker, self._mode, settings)
         command = bootstrap.remote_command(self._options.remote_python(), len(program), marker)
-        argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
-        self._carrier = Carrier(argv, choice.environment(self._options))
+        self._argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
+        self._carrier = Carrier(self._argv, choice.environment(self._options))
         self._handshake = Handshake(self._options, marker)
         self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, program, self._handshake, self)
         self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
@@ -99,6 +102,10 @@ class Trip:
             self._reactor.call_later(QUIET_SECONDS, self._ask_again),
         ]
         self._pipe.begin()
+
+    def master(self) -> openssh.Master | None:
+        """Return the shared connection that ssh goes over; None while there is none, and where it is not ours."""
+        return openssh.master_of(self._argv)
 
     def close(self) -> None:
         """End the session. The remote side sees the end of its input. Idempotent."""
@@ -220,7 +227,7 @@ class Trip:
                     self.refuse(flooded(self._options, self._stderr))
                 return
             if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
-                self._log.say(data)
+                self._log.say(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             os.close(self._carrier.stderr)
