@@ -19,6 +19,7 @@ from remote_kernel.transport.private import private_folder
 
 CONNECT_SECONDS = 15
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
+TAKEN_STATUS = 97  # of a shell that read what was sent to our program: `bootstrap.FIRST_LINE` has told it to end so
 MASTERS = "ssh"
 """The folder, in the private one, of the shared connections' sockets."""
 
