@@ -31,6 +31,7 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "environment": ("kernel", "survey"),
     "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
     "receive": (
         *(*_FILES, "sync.belief", "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
@@ -40,8 +41,9 @@ SHIPPED = {
     "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
-_DOCSTRING = re.compile(r'(\A|:\n *)"""(.*?)"""(?=\n)', re.DOTALL)
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
+_TEXT = r'"""[^"]*(?:"(?!"")[^"]*)*"""'
+_DOCSTRING_OR_COMMENT = re.compile(f"^( *){_TEXT}|^ *#.*|{_TEXT}", re.MULTILINE)  # or a text that is used
 _STAND_INS = "python3 python"
 # What the program there imports and takes long, by what it is for.
 FOR_KERNELS = "io,json,re,socket,subprocess,zlib"
@@ -83,7 +85,7 @@ def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
     text = json.dumps(
         {
             "marker": marker,
-            "sources": [(name, _without_docstrings(_source(name))) for name in SHIPPED[mode]],
+            "sources": [(name, _source(name)) for name in SHIPPED[mode]],
             "parameters": {"mode": mode, "settings": settings},
         }
     )
@@ -133,13 +135,17 @@ def remote_folder() -> str:
     return os.environ.get("REMOTE_CONN_DIR", "")
 
 
-def _without_docstrings(source: str) -> str:
-    """Return the source with empty docstrings, a quarter less to send. Its lines stay where tracebacks name them."""
-    return _DOCSTRING.sub(lambda found: f'{found[1]}""{chr(10) * found[2].count(chr(10))}', source)
-
-
 def _source(name: str) -> str:
+    """Return a module's code without docstrings and comments; its lines keep their numbers."""
     spec = find_spec(f"remote_kernel.{name}")
     assert spec and spec.origin
     with open(spec.origin, encoding="utf-8") as file:
-        return file.read()
+        return _DOCSTRING_OR_COMMENT.sub(_only_its_lines, file.read())
+
+
+def _only_its_lines(found: re.Match[str]) -> str:
+    """Return as many lines without text: an empty docstring, which may be all there is of a body, or nothing."""
+    if found[1] is None:
+        return found[0] if found[0].startswith('"') else ""
+    lines = found[0].count("\n") * "\n"
+    return f'{found[1]}"""{lines}"""'

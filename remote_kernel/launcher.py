@@ -39,6 +39,7 @@ from remote_kernel.errors import (
 )
 from remote_kernel.forward import Ports
 from remote_kernel.greeting import HeadStart
+from remote_kernel.harmless import ByteStream
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
@@ -155,11 +156,12 @@ class OutputSink(Sink):
 
     def __init__(self, stream: Stream, log: Log) -> None:
         self._stream, self._log = stream, log
+        self._text = ByteStream()
         stream.sink = self
 
     def deliver(self, data: memoryview) -> None:
         """Log it."""
-        self._log.say(bytes(data))
+        self._log.say(self._text.feed(bytes(data)))
         self._stream.consume(len(data))
 
 
@@ -413,7 +415,7 @@ class Launcher:
 
             found = last.partition(":")[0]  # what runs there by that name
             if remedy.looks_like_the_systems(found):
-                hint = remedy.beside(self._options, found)
+                hint = f"see which interpreters there have it: {remedy.to_look(self._options)}"
             else:
                 hint = f"install it with: {remedy.to_install(self._options, python)}"
             return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)

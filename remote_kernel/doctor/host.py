@@ -90,7 +90,8 @@ def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any
 def _to_install(options: LaunchOptions, survey: dict[str, Any]) -> str:
     """Say how the interpreter gets an ipykernel, or a newer one."""
     if survey["is_the_systems"]:
-        return f"it is the system's own: {remedy.beside(options, survey['python'])}"
+        make = remedy.beside(options, survey["python"], survey["new_environment"])
+        return f"it is the system's own; see which interpreters have one: {remedy.to_look(options)}; or {make}"
     return f"run: {remedy.to_install(options, survey['python'], upgrade=bool(survey['ipykernel_version']))}"
 
 
