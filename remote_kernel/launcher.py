@@ -91,15 +91,13 @@ def main(
 
 def listen(connection: Connection) -> dict[str, socket.socket]:
     """Listen on the five ports. Raises PortInUse."""
+    connection.remove_stale_sockets()
     listeners: dict[str, socket.socket] = {}
     try:
         for channel, port in connection.ports.items():
             if connection.transport == "ipc":
                 listeners[channel] = listener = socket.socket(socket.AF_UNIX)
-                path = f"{connection.ip}-{port}"
-                if os.path.exists(path):  # left by a launcher that was killed; a live one would be listening
-                    os.unlink(path)
-                listener.bind(path)
+                listener.bind(f"{connection.ip}-{port}")
             else:
                 family = socket.AF_INET6 if ":" in connection.ip else socket.AF_INET
                 listeners[channel] = listener = socket.socket(family)
