@@ -51,6 +51,7 @@ class Cell:
     def __init__(self, number: str, code: str, *, author: str, generation: int, key: str = "") -> None:
         self.number, self.code, self.author, self.generation, self.key = number, code, author, generation, key
         self.request = ""  # the message id
+        self.sends = 0  # to the kernel, an earlier host's among them
         self.started_at = 0.0
         self.execution_count: int | None = None
         self.allow_stdin = False
@@ -84,7 +85,9 @@ class Cell:
 
     def replay(self, event: Event) -> None:
         """Take an event that an earlier host has seen."""
-        if isinstance(event, Started):
+        if isinstance(event, Sent):
+            self.sends += 1
+        elif isinstance(event, Started):
             self.started_at, self.execution_count = event.at, event.execution_count
             self._begun.set()
         elif isinstance(event, (Away, Back)):
@@ -110,6 +113,7 @@ class Cell:
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
+        self.sends += 1
         self.tell(Sent(time.time()))
 
     def start(self, execution_count: int | None = None) -> None:

@@ -7,17 +7,20 @@ What comes from the kernel finds the cell that it belongs to by its parent's id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
-from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
+from remote_kernel.session.kernel_side import BESIDE, CELL, REQUEST
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
+from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
 from remote_kernel.session.wire import Message
 
@@ -48,6 +51,9 @@ class Engine:
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
             await self._hold(cell)
+        if not self.life.is_away():
+            with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
+                await self.prepare()
         if self.life.has_let_go:  # the next host runs the cell
             await cell.done
         if cell.done.done():
@@ -65,13 +71,13 @@ class Engine:
         self._look_at_presence()  # before this cell is among those that are told of a change
         if cell.side:
             cell.way = await life.reach().beside(life.info)
+        cell.send()
         self.expect(cell)
         if cell.way[0] == "control":
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
             )
         cell.resend = lambda: life.tasks.spawn(self._send(cell))
-        cell.send()
         if now := life.presence():
             cell.see_presence(now)
         try:
@@ -91,9 +97,9 @@ class Engine:
         }
         channel, subshell = cell.way
         wire = self.life.reach().wire
-        known_by = {"cellId": cell.request}  # as JupyterLab names its cells: IPython keeps it, see hindsight.py
+        metadata = {"remote_kernel": BESIDE if cell.side else CELL}
         await wire.send(
-            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=known_by
+            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata
         )
 
     def wrong_kernel(self, cell: Cell) -> str:
@@ -131,7 +137,8 @@ class Engine:
 
         For one that an earlier host has sent call it before the kernel is found, so that nothing is missed.
         """
-        cell.request = f"{self.life.record.identity}-{cell.generation}-{cell.number}"
+        again = f"-again{cell.sends - 1}" if cell.sends > 1 else ""  # see KernelSide.end: the first one is refused
+        cell.request = f"{self.life.record.identity}-{cell.generation}{again}-{cell.number}"
         self._cells[cell.request] = cell
 
     async def follow(self, cell: Cell) -> None:
@@ -170,18 +177,42 @@ class Engine:
         """Send a request and give its reply; see Questions.ask. Raises KernelLost without a kernel, NoAnswer."""
         return await self.life.reach().questions.ask(kind, content, **more)
 
-    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
+    def _check_connection(self) -> None:
         now = self.life.presence()
         if now and not now.connected:
             why = f" ({now.reason})" if now.reason else ""
             raise ConnectionAway(
                 f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
             )
+
+    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
+        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
+        self._check_connection()
         if not self.is_busy:
             return await self.ask(kind, content)
         channel, subshell = await self.life.reach().beside(self.life.info)
         return await self.ask(kind, content, channel=channel, subshell=subshell)
+
+    async def prepare(self) -> bool:
+        """Make the kernel ready for `look`; see Contact.prepare."""
+        if not self.life.info:  # it did not answer when this host came
+            self.life.info = (await self.ask("kernel_info_request", {}, channel="control")).content
+        return await self.life.reach().prepare(self.life.info)
+
+    async def look(
+        self, do: str, *, channel: str = "control", seconds: float = ANSWER_SECONDS, **arguments: Any
+    ) -> Any:
+        """Ask kernel_side.py in an IPython kernel: on control beside a running cell, on shell after it.
+
+        This is the only way in which the session runs code of its own there: it changes nothing of the user's. Raises
+        RemoteError, and what `ask` and `ask_beside` raise.
+        """
+        self._check_connection()
+        await self.prepare()
+        reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
+        if reply.content.get("status") != "ok":
+            raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")
+        return reply.content["answer"]
 
     async def passed(self, channel: str = "shell", subshell: str = "") -> bool:
         """Wait until all is here that the kernel has published of what it has answered there; see Passage.passed."""
