@@ -185,7 +185,7 @@ class Cell:
         if self.reply is None or not self._idle:
             return
         status = self.reply.get("status")
-        self._show_pages(self.reply.get("payload"))
+        self._show_pages(self.reply)
         name = str(self.reply.get("ename", ""))
         if status == "ok":
             self.finish("ok")
@@ -193,15 +193,15 @@ class Cell:
             self._aborted()
         elif name == NO_INPUT or (self.wants_input and self.interrupted):
             self.finish("input", "the cell asked for input, and there was nobody to ask; give --answer TEXT or --stdin")
-        elif name == "KeyboardInterrupt":  # also when another front end, or a person there, has interrupted it
+        elif name == "KeyboardInterrupt" or self.interrupted:  # by another front end, or here: %%bash ends otherwise
             self.finish("interrupted", "the cell was interrupted")
         else:
             self.finish("error")
 
-    def _show_pages(self, payload: Any) -> None:
+    def _show_pages(self, reply: dict[str, Any]) -> None:
         """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
-        for one in payload if isinstance(payload, list) and not self.done.done() else ():
-            if isinstance(one, dict) and one.get("source") == "page" and isinstance(one.get("data"), dict):
+        for one in payloads(reply, "page") if not self.done.done() else ():
+            if isinstance(one.get("data"), dict):
                 self.tell(Display(one["data"], {}))
 
     def _aborted(self) -> None:
@@ -244,6 +244,13 @@ async def _comes(event: asyncio.Event, seconds: float) -> bool:
     with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
         await asyncio.wait_for(event.wait(), max(0.0, seconds))
     return event.is_set()
+
+
+def payloads(reply: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """Return what an execute_reply has of this source for its front end."""
+    found = reply.get("payload")
+    found = found if isinstance(found, list) else []
+    return [one for one in found if isinstance(one, dict) and one.get("source") == source]
 
 
 def read_output(message: Message) -> Event | None:

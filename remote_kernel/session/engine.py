@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
-from remote_kernel.session.cell import Cell, read_output
+from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
 from remote_kernel.session.kernel_side import BESIDE, CELL, REQUEST
@@ -29,6 +29,8 @@ _IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply, and not t
 _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
+_WAKE_SECONDS = 0.1
+_EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
 class Engine:
@@ -39,9 +41,10 @@ class Engine:
         self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
         self.life = Life(place, record, note)
         self.life.support(self)
-        self._note = note
+        self._note, self._name = note, place.name
         self._cells: dict[str, Cell] = {}
         self._is_shell_known = False  # whether a cell ran in it when we came, is known
+        self._is_exiting = False  # a cell has asked the kernel to end, as exit() does
         self._held: list[Cell] = []  # those that wait here for another front end's cell
         self._began = asyncio.Event()  # a cell has been sent
 
@@ -51,7 +54,9 @@ class Engine:
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
             await self._hold(cell)
-        if not self.life.is_away():
+        if self._is_exiting:
+            await self._wait_for_exit(cell)
+        elif not self.life.is_away():
             with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
                 await self.prepare()
         if self.life.has_let_go:  # the next host runs the cell
@@ -140,6 +145,16 @@ class Engine:
         again = f"-again{cell.sends - 1}" if cell.sends > 1 else ""  # see KernelSide.end: the first one is refused
         cell.request = f"{self.life.record.identity}-{cell.generation}{again}-{cell.number}"
         self._cells[cell.request] = cell
+
+    async def _wait_for_exit(self, cell: Cell) -> None:
+        """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""
+        self._held.append(cell)
+        try:
+            await asyncio.wait({cell.done}, timeout=_EXIT_SECONDS)
+        finally:
+            self._held.remove(cell)
+        again = "" if self.life.record.is_attached else f"; 'rkernel restart {self._name}' starts a new one"
+        cell.finish("lost", f"an earlier cell has asked the kernel to end, and it is at that still{again}")
 
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
@@ -252,8 +267,7 @@ class Engine:
                 await self.life.reach().wire.send("control", "interrupt_request", {})
             if not running:
                 return True
-            deadline = 0.0 if self.life.is_away() else time.monotonic() + seconds
-            if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
+            if await self._stop(running, 0.0 if self.life.is_away() else seconds):
                 return True
             if not is_wanted():
                 return False
@@ -263,6 +277,22 @@ class Engine:
                     "the kernel goes on; see 'rkernel status'",
                 )
         return False
+
+    async def _stop(self, running: list[Cell], seconds: float) -> bool:
+        """Wait that long for interrupted cells to be answered.
+
+        SIGINT alone does not end one that awaits: ipykernel's loop sleeps on (ipykernel#881, #1239), until a request
+        wakes it. Several are sent, for SIGINT goes another way and may get there later.
+        """
+        deadline, pause = time.monotonic() + seconds, _WAKE_SECONDS
+        while True:
+            await self.life.reach().wire.send("shell", "kernel_info_request", {})
+            until = min(deadline, time.monotonic() + pause)
+            if all([await each.is_answered(until - time.monotonic()) for each in running]):
+                return True
+            if until == deadline:
+                return False
+            pause *= 2
 
     async def _see_begin(self, cell: Cell) -> None:
         """Wait for a cell to begin: what runs before it is somebody else's.
@@ -331,15 +361,18 @@ class Engine:
         if message.kind == "usage_reply":
             self.life.memory_bytes = int(message.content.get("kernel_memory") or 0)
         elif message.kind == "execute_reply" and message.parent in self._cells:
+            asked = payloads(message.content, "ask_exit")
+            self._is_exiting = self._is_exiting or any(not one.get("keepkernel") for one in asked)
             self._cells[message.parent].take_reply(message)
 
     def connected(self, *, is_new: bool) -> None:
         """Begin to watch over the cells in a kernel; in one that was found there may be somebody else's."""
-        self._is_shell_known = is_new
+        self._is_shell_known, self._is_exiting = is_new, False
         self.life.tasks.spawn(self._watch_cells())
 
     def lose(self, message: str) -> None:
         """End all cells: the kernel is gone."""
+        self._is_exiting = False
         for cell in [*self._cells.values(), *self._held]:
             cell.finish("lost", message)
         self.foreign.lose(message)

@@ -396,3 +396,21 @@ def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any
             assert (await run(engine, "print(1)"))[0].text == "1\n"
 
     go(work)
+
+
+def test_kernel_that_a_cell_has_asked_to_end_and_that_goes_on_runs_no_other(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_EXIT_SECONDS", 0.1)
+    write = "get_ipython().payload_manager.write_payload({{'source': 'ask_exit', 'keepkernel': {}}})"
+
+    async def work() -> None:
+        async with attach() as engine:
+            assert (await run(engine, write.format(True)))[1].verdict == "ok"
+            assert (await run(engine, "print('here')"))[0].text == "here\n"
+            assert (await run(engine, write.format(False)))[1].verdict == "ok"
+            events, done = await run(engine, "print('never')")
+            assert (events.text, done.verdict) == ("", "lost")
+            assert "an earlier cell has asked the kernel to end" in done.message
+
+    go(work)
