@@ -17,11 +17,12 @@ from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
-from remote_kernel.session.kernel_side import BESIDE, CELL, REQUEST
+from remote_kernel.session.kernel_side import BESIDE, CELL, QUIET, REQUEST
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
 from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
+from remote_kernel.session.script import preparation
 from remote_kernel.session.wire import Message
 
 UNLIMITED_SECONDS = 10 * 365 * 86400.0
@@ -102,6 +103,9 @@ class Engine:
         }
         channel, subshell = cell.way
         wire = self.life.reach().wire
+        if cell.script:
+            before = preparation(cell.script, self.life.record)
+            await wire.send(channel, "execute_request", before, subshell=subshell, metadata={"remote_kernel": QUIET})
         metadata = {"remote_kernel": BESIDE if cell.side else CELL}
         await wire.send(
             channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata

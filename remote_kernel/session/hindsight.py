@@ -26,7 +26,9 @@ async def learn_end(cell: Cell, engine: Engine) -> bool:
         count, *error = end
         cell.execution_count = cell.execution_count if count is None else count
         cell.start(cell.execution_count)
-        if error:
+        if error[:1] == ["SystemExit"] and cell.script:
+            cell.exit_script(error[1])
+        elif error:
             cell.tell(Error(*error))
         cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
     return False

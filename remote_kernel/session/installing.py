@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from remote_kernel.errors import RemoteError
-from remote_kernel.session.kernel_side import INSTALL
+from remote_kernel.session.kernel_side import QUIET
 from remote_kernel.session.questions import Questions
 
 _RUN = """
@@ -42,7 +42,7 @@ async def install(questions: Questions, info: dict[str, Any]) -> bool:
         "allow_stdin": False,
         "stop_on_error": False,
     }
-    reply = await questions.ask("execute_request", content, channel="control", metadata={"remote_kernel": INSTALL})
+    reply = await questions.ask("execute_request", content, channel="control", metadata={"remote_kernel": QUIET})
     if reply.content.get("status") != "ok":
         why = reply.content.get("evalue") or reply.content.get("status")
         raise NotInstalled(f"this kernel cannot be looked into: {why}", "this works with ipykernel")

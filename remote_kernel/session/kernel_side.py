@@ -18,7 +18,7 @@ from collections import OrderedDict
 from typing import Any
 
 REQUEST, REPLY = "remote_kernel_request", "remote_kernel_reply"
-CELL, BESIDE, INSTALL = "cell", "beside", "install"  # what metadata.remote_kernel says of an execute_request
+CELL, BESIDE, QUIET = "cell", "beside", "quiet"  # what metadata.remote_kernel says of an execute_request
 UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
@@ -113,7 +113,7 @@ class KernelSide:
             self.ends[parent["header"]["msg_id"]] = _end(args[0]) if event == "post_run_cell" else None
             if len(self.ends) > _ENDS:
                 self.ends.popitem(last=False)
-        if how not in (BESIDE, INSTALL):
+        if how not in (BESIDE, QUIET):
             if event == "pre_execute" and threading.current_thread() is threading.main_thread():
                 self._may_ask = self.kernel._allow_stdin
             self._fire(event, *args, **kwargs)
