@@ -73,6 +73,7 @@ class Cell:
         self._recorders: list[Recorder] = []
         self.reply: dict[str, Any] | None = None  # the content of the execute_reply
         self._idle = False
+        self._shown_error = ""  # its name
         self._is_away = False
         self._away_for = ""  # the reason
 
@@ -82,6 +83,8 @@ class Cell:
 
     def tell(self, event: Event, line: Line | None = None) -> None:
         """Hand an event to the recorders."""
+        if isinstance(event, (Error, Clear)):
+            self._shown_error = event.name if isinstance(event, Error) else ""
         for recorder in self._recorders:
             recorder.append(event, line)
 
@@ -244,6 +247,8 @@ class Cell:
         if self._is_away and verdict != "lost":  # what ended it came through the connection
             self._is_away = False
             self.tell(Back(now))
+        if verdict == "ok" and self._shown_error:  # by %run, say: the kernel does not count it as the cell's
+            message = f"an error was shown ({self._shown_error}), though the cell itself ended well"
         done = Done(
             verdict,
             now,

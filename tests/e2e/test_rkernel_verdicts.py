@@ -43,6 +43,19 @@ def test_exception_gives_1_with_its_traceback_on_stderr(shared: Rkernel) -> None
     assert "\x1b" not in said.err
 
 
+def test_error_that_the_kernel_does_not_count_as_the_cells_is_said(shared: Rkernel, tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("1 / 0")
+    said = shared.exec(f"%run {path}")
+    assert said.status == 0
+    words = "an error was shown (ZeroDivisionError), though the cell itself ended well"
+    assert said.err.endswith(f"rkernel: {words}\n")
+    document = json.loads(shared.exec(f"%run {path}", "--json").out)
+    assert (document["verdict"], document["message"], document["error"]["name"]) == ("ok", words, "ZeroDivisionError")
+    cleared = f"%run {path}\nfrom IPython.display import clear_output\nclear_output()"
+    assert shared.exec(cleared).err == ""
+
+
 def test_syntax_error_gives_1(shared: Rkernel) -> None:
     said = shared.exec("def f(:\n  pass")
     assert said.status == 1
