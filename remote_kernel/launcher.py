@@ -39,6 +39,7 @@ from remote_kernel.errors import (
 )
 from remote_kernel.forward import Ports
 from remote_kernel.greeting import HeadStart
+from remote_kernel.harmless import ByteStream
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
@@ -71,8 +72,16 @@ def main(
         options = parse_launch(arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
-        with Reactor() as reactor:
-            return (kind or Launcher)(reactor, options, connection, log).run()
+        with Reactor() as reactor, contextlib.ExitStack() as undo:
+            relay = None
+            if connection.is_encrypted and not options.resume:
+                from remote_kernel.relay import PrivateRelay  # which needs pyzmq, 40 ms of import
+
+                relay = undo.enter_context(PrivateRelay(connection, log.note))
+            launcher = (kind or Launcher)(reactor, options, relay.back if relay else connection, log)
+            if relay:
+                launcher.on_listening = relay.start
+            return launcher.run()
     except RemoteKernelError as error:
         log.tell(str(error))
         return error.exit_status
@@ -147,11 +156,12 @@ class OutputSink(Sink):
 
     def __init__(self, stream: Stream, log: Log) -> None:
         self._stream, self._log = stream, log
+        self._text = ByteStream()
         stream.sink = self
 
     def deliver(self, data: memoryview) -> None:
         """Log it."""
-        self._log.say(bytes(data))
+        self._log.say(self._text.feed(bytes(data)))
         self._stream.consume(len(data))
 
 
@@ -163,6 +173,7 @@ class Launcher:
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
         self._listeners: dict[str, socket.socket] = {}
+        self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
         self._control = self._link.streams[CONTROL]
         self._control.sink = MessageSink(self._control, self._handle)
@@ -195,6 +206,7 @@ class Launcher:
             self._watch_parent(os.getppid())
         self._listeners = listen(self._connection)
         try:
+            self.on_listening()
             breaker.check(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
@@ -403,7 +415,7 @@ class Launcher:
 
             found = last.partition(":")[0]  # what runs there by that name
             if remedy.looks_like_the_systems(found):
-                hint = remedy.beside(self._options, found)
+                hint = f"see which interpreters there have it: {remedy.to_look(self._options)}"
             else:
                 hint = f"install it with: {remedy.to_install(self._options, python)}"
             return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)

@@ -55,14 +55,15 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--jsonl", action="store_true", help="one JSON line for each event, as it comes")
     group.add_argument(
         "--budget",
-        type=_characters,
+        type=characters,
         metavar="N",
         help="at most N characters, head and tail, the rest in a file; 0: all (default: 8000; a terminal: all)",
     )
     group.add_argument("--full-traceback", action="store_true", help="also the frames inside libraries")
 
 
-def _characters(text: str) -> int:
+def characters(text: str) -> int:
+    """Read `--budget`."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"'{text}' is no number of characters")
     return int(text)
@@ -204,11 +205,11 @@ def _read_code(options: argparse.Namespace) -> str:
         check_text(options.code, "--code")
         return str(options.code)
     path = options.file or options.path
-    if path is None or path == "-":
-        if path is None and sys.stdin.isatty():
-            raise UsageError("there is no code", "give --code, --file, or the code on stdin; see 'rkernel exec --help'")
-        path = "-"
-    return _read(path)
+    is_missing = path is None and sys.stdin.isatty()
+    code = "" if is_missing else _read(path or "-")
+    if path in (None, "-") and not code.strip():
+        raise UsageError("there is no code", "give --code, --file, or the code on stdin; see 'rkernel exec --help'")
+    return code
 
 
 def _read(path: str) -> str:

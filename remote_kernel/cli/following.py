@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.cell_numbers import CellNumbers
 from remote_kernel.session.client import HostGone, NoSuchSession, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Answered, Away, Back, Done, Event, InputWanted, Queued, Started
 
@@ -130,7 +131,7 @@ class SessionClosed(RemoteKernelError):
 
 def _interrupt(session: Session, running: Running) -> None:
     """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
-    sys.stderr.write("rkernel: interrupting the cell; Ctrl-C again leaves it running\n")
+    sys.stderr.write(f"rkernel: interrupting cell {running.cell}; Ctrl-C again leaves it running\n")
     try:
         session.ask("interrupt", cell=running.cell)
     except KeyboardInterrupt:
@@ -195,6 +196,7 @@ def renderer_for(
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
     output_file = os.path.join(session.place.cells, f"{running.cell}{part}.txt")
-    view = View(session.place.files, output_file, options.budget, options.full_traceback)
+    cell_of = CellNumbers(session.place, running.cell).find
+    view = View(session.place.files, output_file, options.budget, options.full_traceback, cell_of)
     form = "json" if options.json else "jsonl" if options.jsonl else "text"
     return make_renderer(form, out or sys.stdout, sys.stderr, view)

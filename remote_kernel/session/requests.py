@@ -106,7 +106,8 @@ class Requests:
             return {"stopped": True, "dropped": dropped, "idle": True}
         if target:
             agenda.take_out_rest(target)
-        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped}
+        what = _describe(target or next(iter(engine.foreign.cells), None))
+        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped, "interrupted": what}
 
     async def _restart(self, _: _Fields) -> object:
         life = self._engine.life
