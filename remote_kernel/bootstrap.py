@@ -31,6 +31,7 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "environment": ("kernel", "survey"),
     "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
     "receive": (
         *(*_FILES, "sync.belief", "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
@@ -110,13 +111,21 @@ def start_settings(
         "keep": options.keep,
         "linger": None if options.linger_seconds == FOREVER else options.linger_seconds,
         "spool_bytes": options.spool_bytes,
+        "extra_arguments": list(options.extra_arguments),
     }
 
 
 def fingerprint(options: LaunchOptions) -> str:
     """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
     what = options._replace(
-        forward=(), on_start="", keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0
+        forward=(),
+        on_start="",
+        keep=False,
+        resume="",
+        linger_seconds=0.0,
+        spool_bytes=0,
+        connection_file="",
+        extra_arguments=(),
     )
     return f"{zlib.crc32(json.dumps(what.to_arguments()).encode()):08x}"
 

@@ -72,8 +72,16 @@ def main(
         options = parse_launch(arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
-        with Reactor() as reactor:
-            return (kind or Launcher)(reactor, options, connection, log).run()
+        with Reactor() as reactor, contextlib.ExitStack() as undo:
+            relay = None
+            if connection.is_encrypted and not options.resume:
+                from remote_kernel.relay import PrivateRelay  # which needs pyzmq, 40 ms of import
+
+                relay = undo.enter_context(PrivateRelay(connection, log.note))
+            launcher = (kind or Launcher)(reactor, options, relay.back if relay else connection, log)
+            if relay:
+                launcher.on_listening = relay.start
+            return launcher.run()
     except RemoteKernelError as error:
         log.tell(str(error))
         return error.exit_status
@@ -165,6 +173,7 @@ class Launcher:
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
         self._listeners: dict[str, socket.socket] = {}
+        self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
         self._control = self._link.streams[CONTROL]
         self._control.sink = MessageSink(self._control, self._handle)
@@ -197,6 +206,7 @@ class Launcher:
             self._watch_parent(os.getppid())
         self._listeners = listen(self._connection)
         try:
+            self.on_listening()
             breaker.check(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
@@ -405,7 +415,7 @@ class Launcher:
 
             found = last.partition(":")[0]  # what runs there by that name
             if remedy.looks_like_the_systems(found):
-                hint = remedy.beside(self._options, found)
+                hint = f"see which interpreters there have it: {remedy.to_look(self._options)}"
             else:
                 hint = f"install it with: {remedy.to_install(self._options, python)}"
             return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)

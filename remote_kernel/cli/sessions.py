@@ -102,6 +102,8 @@ def status(options: argparse.Namespace) -> int:
         lines.append(f"queued    cells {_few(found['queued'])}")
     if found["memory_bytes"]:
         lines.append(f"memory    {found['memory_bytes'] / 1e6:,.0f} MB")
+    if found.get("folder"):
+        lines.append(f"folder    {found['folder']}, in which the kernel was started")
     lines.append(f"log       {found['log'] or 'none'}")
     if found.get("log_trouble"):
         lines.append(f"log       {found['log_trouble']}")

@@ -143,6 +143,7 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     transport = connect(hops, undo)
     try:
         channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=hops[-1].connect_seconds)
+        channel.update_environment(dict(hops[-1].environment))
         if found.terminal:
             lend(channel)
         if found.is_subsystem:

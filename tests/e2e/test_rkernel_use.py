@@ -28,7 +28,8 @@ def test_first_call_says_what_it_has_made_and_where_the_notebook_is(alone: Rkern
     said = alone.exec("6 * 7", "-k", "python3")
     log = alone.folder / "rkernel-work.ipynb"
     assert (said.status, said.out) == (0, "42\n")
-    assert said.err == f"rkernel: made session 'work' with a kernel of python3; all that runs is logged to {log}\n"
+    what = f"a kernel of python3, in {alone.folder}"
+    assert said.err == f"rkernel: made session 'work' with {what}; all that runs is logged to {log}\n"
     assert alone.exec("1").err == ""
 
 
