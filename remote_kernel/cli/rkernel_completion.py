@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from remote_kernel.cli.rkernel import COMMANDS, HELP, find_command, make_parser
+from remote_kernel.harmless import harmless
 
 VARIABLE = "_RKERNEL_COMPLETE"
 _FLAGS = ("--help", "--version", "--install-completion", "--show-completion")
@@ -76,7 +77,7 @@ def _values(action: argparse.Action) -> list[Word]:
     if action.dest == "kernel":
         from remote_kernel.session.program import list_programs
 
-        return [Word(program.kernelspec, program.display_name) for program in list_programs()]
+        return [Word(program.kernelspec, harmless(program.display_name)) for program in list_programs()]
     return []
 
 
@@ -105,6 +106,6 @@ def _split(line: str) -> list[str]:
 
 
 def _for_zsh(word: Word) -> str:
-    for_eval = {"$": "\\$", "`": "\\`", ":": "\\\\:", '"': '""', "'": "''"}
+    for_eval = {"\\": "", "$": "\\$", "`": "\\`", ":": "\\\\:", '"': '""', "'": "''"}
     text, says = ("".join(for_eval.get(sign, sign) for sign in part) for part in word)
     return f'"{text}":"{says}"' if says else f'"{text}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -32,6 +33,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (ssh / "more" / "lab").write_text("Host lab1\n")
     for name in ("Mine", "Other"):
         run(env, "add", "me@gpu9", "--name", name, "--no-check")
+    evil = tmp_path / ".local" / "share" / "jupyter" / "kernels" / "zevil"
+    evil.mkdir(parents=True)
+    ran = f"touch {tmp_path}/ran"  # as a host may name a kernelspec that 'add --discover' finds there
+    name = f"a'b\"\\$({ran}) $({ran}) `{ran}` ${{x}} \\`{ran}` : \x1b[2J"
+    (evil / "kernel.json").write_text(json.dumps({"argv": ["x"], "display_name": name, "language": "python"}))
     env["JUPYTER_RUNTIME_DIR"] = str(tmp_path / "runtime")
     for name in ("my-work", "other"):
         session = tmp_path / "runtime" / "rkernel" / name
@@ -88,7 +94,7 @@ def test_words_are_offered(environment: dict[str, str], line: str, offered: list
 
 TYPED = {
     "remote_kernel": (("conn", "connect"), ("connect mi", "connect mine"), ("login la", "login lab1")),
-    "rkernel": (("interr", "interrupt"), ("exec --full", "exec --full-traceback"), ("wait -s my", "wait -s my-work")),
+    "rkernel": (("interr", "interrupt"), ("exec -k ze", "exec -k zevil"), ("wait -s my", "wait -s my-work")),
 }
 
 
@@ -115,6 +121,7 @@ def test_tab_completes_in_a_real_shell_after_the_installation(
             spawned.sendcontrol("u")
     finally:
         spawned.close(force=True)
+    assert not Path(environment["HOME"], "ran").exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
