@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.transport.aliases import aliases
 
 FLAGS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish")
@@ -19,7 +18,6 @@ if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
   _{program}_completion "$@"
 fi
 """
-_DEEPEST = 4
 
 
 def set_up(flag: str, shell: str = "", *, program: str = "remote_kernel") -> int:
@@ -69,27 +67,10 @@ def hosts(incomplete: str) -> list[str]:
     """Give the hosts that begin so: of kernelspecs, and the aliases of the ssh config; behind `user@` as well."""
     user, at, _ = incomplete.rpartition("@")
     known = [str(spec.options.endpoint) for spec in list_kernelspecs() if spec.options]
-    known += [f"{user}{at}{host}" for host in _aliases(Path.home() / ".ssh" / "config", 0)]
+    known += [f"{user}{at}{host}" for host in aliases()]
     return [host for host in dict.fromkeys(known) if host.startswith(incomplete)]
 
 
 def targets(incomplete: str) -> list[str]:
     """Give the slugs and the hosts that begin so."""
     return list(dict.fromkeys([*slugs(incomplete), *hosts(incomplete)]))
-
-
-def _aliases(config: Path, depth: int) -> Iterator[str]:
-    """Give the names of a config's Host lines, but for patterns, and those of the files that it includes."""
-    try:
-        lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        keyword, *words = line.replace("=", " ", 1).split() or [""]
-        if keyword.lower() == "host":
-            yield from (word.strip('"') for word in words if not set(word) & set("*?!"))
-        elif keyword.lower() == "include" and depth < _DEEPEST:
-            for word in words:
-                pattern = os.path.join(Path.home(), ".ssh", os.path.expanduser(word.strip('"')))
-                for found in sorted(glob.glob(pattern)):
-                    yield from _aliases(Path(found), depth + 1)
