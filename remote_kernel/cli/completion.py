@@ -13,16 +13,15 @@ from remote_kernel.transport.aliases import aliases
 
 FLAGS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish")
-_PROGRAM, _VARIABLE = "remote_kernel", "_REMOTE_KERNEL_COMPLETE"
 _CALL_AT_ONCE = """
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-  _remote_kernel_completion "$@"
+  _{program}_completion "$@"
 fi
 """
 
 
-def set_up(flag: str, shell: str = "") -> int:
-    """Install the completion for a shell, the one that this runs in by default, or show it.
+def set_up(flag: str, shell: str = "", *, program: str = "remote_kernel") -> int:
+    """Install a program's completion for a shell, the one that this runs in by default, or show it.
 
     Raises UsageError, RemoteKernelError where a file cannot be written.
 
@@ -31,21 +30,20 @@ def set_up(flag: str, shell: str = "") -> int:
     from typer.completion import get_completion_script, install  # type: ignore[attr-defined]
 
     shell = shell or _own_shell()
+    variable = f"_{program.upper()}_COMPLETE"
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for '{shell}'", f"name one of {', '.join(SHELLS)}")
     if flag == "--show-completion":
-        typer.echo(get_completion_script(prog_name=_PROGRAM, complete_var=_VARIABLE, shell=shell))
+        typer.echo(get_completion_script(prog_name=program, complete_var=variable, shell=shell))
         return 0
     try:
-        path = Path(install(shell=shell, prog_name=_PROGRAM, complete_var=_VARIABLE)[1])
+        path = Path(install(shell=shell, prog_name=program, complete_var=variable)[1])
         if shell == "zsh":
             with path.open("a", encoding="utf-8") as file:
-                file.write(_CALL_AT_ONCE)
+                file.write(_CALL_AT_ONCE.format(program=program))
     except OSError as error:
         message = f"cannot write {error.filename or 'the completion'}: {(error.strerror or str(error)).lower()}"
-        raise RemoteKernelError(
-            message, f"'remote_kernel --show-completion {shell}' prints what belongs there"
-        ) from error
+        raise RemoteKernelError(message, f"'{program} --show-completion {shell}' prints what belongs there") from error
     typer.echo(f"{shell} completion installed in {path}; it begins with the next {shell}")
     return 0
 

@@ -28,6 +28,7 @@ from remote_kernel.session.events import (
     Update,
 )
 from remote_kernel.session.script import exit_status as status_of
+from remote_kernel.session.widgets import display_id
 from remote_kernel.session.wire import Message
 
 _RESENDS = 50
@@ -291,8 +292,8 @@ def read_output(message: Message) -> Event | None:
     if kind == "stream":
         return Stream(str(content["name"]), str(content["text"]))
     if kind in ("display_data", "execute_result"):
-        identity = str((content.get("transient") or {}).get("display_id") or "")
-        return Display(_data(message), dict(content.get("metadata") or {}), identity, kind == "execute_result")
+        metadata = dict(content.get("metadata") or {})
+        return Display(_data(message), metadata, display_id(content), kind == "execute_result")
     if kind == "update_display_data":
         identity = str((content.get("transient") or {}).get("display_id") or "")
         return Update(identity, _data(message), dict(content.get("metadata") or {}))
