@@ -17,6 +17,7 @@ from remote_kernel.kernelspec import (
     Draft,
     Kernelspec,
     check_free,
+    check_writable,
     jupyter_folders,
     kernels_folder,
     write_kernelspec,
@@ -123,6 +124,7 @@ def _added(
     title = f"{options.kernel or 'Remote Python'} ({options.endpoint})" if name is None else name
     draft = Draft(" ".join(title.split()), options)
     check_free(draft.display_name, kernels, replace=replace)
+    check_writable(kernels)
     draft.argv()
     if check:
         options, found = ask_host(options, install=install)

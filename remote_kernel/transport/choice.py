@@ -10,9 +10,10 @@ import os
 import sys
 from functools import cache
 
-from remote_kernel.errors import UsageError
+from remote_kernel.errors import TransportError, UsageError
 from remote_kernel.options import LaunchOptions, check_transport
 from remote_kernel.transport import openssh
+from remote_kernel.transport.paramiko_failure import Failure
 
 PROGRAM = "remote_kernel.transport.paramiko_ssh"
 NOT_HONOURED = "without the OpenSSH client this is not honoured: "
@@ -88,6 +89,19 @@ def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
         return openssh.master_mark(options) if name(options) == "openssh" else None
     except UsageError:
         return None
+
+
+def jumps_of_the_config(options: LaunchOptions) -> str:
+    """Return the jump hosts that the ssh config has for this host, separated by commas; empty for none."""
+    try:
+        if name(options) == "openssh":
+            found = openssh.effective_config(options).get("proxyjump", "none")
+            return "" if found == "none" else found
+        from remote_kernel.transport.paramiko_way import hops_of
+
+        return ",".join(hop.name for hop in hops_of(options)[:-1])
+    except (TransportError, Failure):  # the error that is being explained says more
+        return ""
 
 
 def in_full(options: LaunchOptions, stderr: str) -> str:
