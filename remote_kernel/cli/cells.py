@@ -84,7 +84,10 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     code.add_argument("-f", "--file", help="a file with the code, e.g. train.py; '-' for stdin")
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
-    parser.add_argument("-k", "--kernel", default="", help="a kernelspec for a new session, e.g. 'remote_cuda'")
+    parser.add_argument(
+        *("-k", "--kernelspec"), dest="kernel", metavar="NAME", default="", help="for a new session, e.g. 'remote_cuda'"
+    )
+    parser.add_argument("--kernel", dest="kernel", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     log = parser.add_mutually_exclusive_group()
     log.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
     log.add_argument("--no-log", action="store_true", help="no notebook for a new session")

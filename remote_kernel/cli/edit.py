@@ -45,8 +45,8 @@ def edit(
     slug: Annotated[
         str,
         typer.Argument(
-            metavar="SLUG",
-            help="The kernelspec: its slug or its display name, e.g. remote_cuda.",
+            metavar="KERNELSPEC",
+            help="A kernelspec by its slug or name, e.g. remote_cuda.",
             autocompletion=completion.slugs,
         ),
     ],

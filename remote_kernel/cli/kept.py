@@ -55,12 +55,13 @@ Examples:
 """
 
 IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The kernel's id from 'ps', or its first four signs or more, e.g. 3fa2.")
+    str,
+    typer.Argument(metavar="ID", help="The kernel's id from 'ps', or at least its first four characters, e.g. 3fa2."),
 ]
 HostsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[HOST|SLUG]...",
+        metavar="[KERNELSPEC|HOST]...",
         help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
         autocompletion=completion.targets,
     ),
@@ -94,7 +95,9 @@ def ps(
 def stop_(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID...", help="Kernels, by id, e.g. 3fa2c1; with --all the hosts or slugs to ask."),
+        typer.Argument(
+            metavar="ID...", help="Kernels, by id, e.g. 3fa2c1; with --all the kernelspecs or hosts to ask."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="End every kernel, on every host or those named.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
@@ -148,7 +151,7 @@ def logs(
         int, typer.Option("-n", "--lines", min=1, help="Show so many of the last lines of each, e.g. 50.")
     ] = 20,
 ) -> None:
-    """Show what a kernel printed that no front end has.
+    """Show output that no notebook received.
 
     That is: the end of its own stdout and stderr (what C code, child processes and a crash print, at most 8 KiB of
     each), and what its cells printed, as text, while no front end was attached (at most 256 KiB). Recording begins

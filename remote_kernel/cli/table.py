@@ -1,6 +1,7 @@
 """Print a table: fitted to a terminal by rich, or plain, one row a line, for other programs.
 
-On a terminal too narrow for its columns each row is a block of lines.
+Texts are wrapped between words. On a terminal too narrow for a column's longest word, a path for example, each row is a
+block of lines: a path in pieces can be neither read nor copied.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from remote_kernel.cli.edge import say
 from remote_kernel.harmless import harmless
 
 _GAP = 2
-_READABLE = 12  # characters: a path in shorter pieces is none
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -25,16 +25,21 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(cell_len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
     if not sys.stdout.isatty():
         _print_plain(columns, rows, widths)
-    elif _fits(widths, shutil.get_terminal_size().columns):
-        _print_fitted(columns, rows)
+    elif sum(words := _longest_words(columns, rows)) + _GAP * len(words) <= shutil.get_terminal_size().columns:
+        _print_fitted(columns, rows, words)
     else:
         _print_blocks(columns, rows)
     sys.stdout.flush()  # what is noted of it on stderr comes behind it
 
 
-def _fits(widths: Sequence[int], width: int) -> bool:
-    """Tell whether each column gets as much as it needs, or enough to be read in several lines."""
-    return widths[0] + sum(_GAP + min(needed, _READABLE) for needed in widths[1:]) <= width
+def _longest_words(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return what each column needs at least; the first is not wrapped."""
+    first = max(cell_len(row[0]) for row in [columns, *rows])
+    rest = range(1, len(columns))
+    return [
+        first,
+        *(max(cell_len(word) for row in [columns, *rows] for word in (row[at].split() or [""])) for at in rest),
+    ]
 
 
 def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -53,14 +58,14 @@ def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: 
         say("  ".join(cells).rstrip())
 
 
-def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], least: Sequence[int]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    for column, width in zip(columns, least, strict=True):
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0], min_width=width)
     for row in rows:
         table.add_row(*(Text(text) for text in row))
     Console(highlight=False).print(table)
