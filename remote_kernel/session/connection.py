@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from remote_kernel.errors import RemoteKernelError, by_name
+from remote_kernel.errors import RemoteKernelError, UsageError, by_name
 from remote_kernel.session.place import Place
 
 HANG_SECONDS = 20.0
@@ -51,10 +51,17 @@ class Connection:
             raise
 
     def send(self, fields: dict[str, Any]) -> None:
-        """Send one line. Raises HostGone and HostHangs."""
+        """Send one line. Raises HostGone and HostHangs, and UsageError for half a character."""
+        try:
+            line = (json.dumps(fields, ensure_ascii=False) + "\n").encode()
+        except UnicodeEncodeError as error:
+            half = ord(error.object[error.start])
+            raise UsageError(
+                f"what is to be sent has half a character, U+{half:04X}", "give only whole text"
+            ) from error
         try:
             self._socket.settimeout(HANG_SECONDS)
-            self._socket.sendall((json.dumps(fields) + "\n").encode())
+            self._socket.sendall(line)
         except TimeoutError:
             raise self.hangs() from None
         except OSError as error:

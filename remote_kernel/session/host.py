@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.harmless import harmless
 from remote_kernel.process import birth
 from remote_kernel.session.agenda import Agenda
 from remote_kernel.session.document import NotebookError
@@ -95,7 +96,7 @@ class Host:
 def note(text: str) -> None:
     """Write a line to host.log, which is this process's stderr. Its disk may be full: nothing depends on it."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {harmless(text)}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:

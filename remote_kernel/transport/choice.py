@@ -10,10 +10,8 @@ import os
 import sys
 from functools import cache
 
-from remote_kernel.errors import TransportError, UsageError
 from remote_kernel.options import LaunchOptions, check_transport
 from remote_kernel.transport import openssh
-from remote_kernel.transport.paramiko_failure import Failure
 
 PROGRAM = "remote_kernel.transport.paramiko_ssh"
 NOT_HONOURED = "without the OpenSSH client this is not honoured: "
@@ -76,23 +74,11 @@ def environment(options: LaunchOptions) -> dict[str, str]:
     return {**openssh.environment(), "PYTHONSAFEPATH": "1"}
 
 
-def session_environment(options: LaunchOptions) -> dict[str, str]:
-    """Give the environment of a person's session: with their language, which the server may be told."""
-    ours = openssh.environment() if name(options) == "openssh" else environment(options)
-    kept = {key: os.environ[key] for key in ("LC_ALL",) if key in os.environ}
-    return {**{key: value for key, value in ours.items() if key != "LC_ALL"}, **kept}
-
-
-def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
-    """Give what tells the shared connection from its successor; None when there is none, as always with paramiko."""
-    try:
-        return openssh.master_mark(options) if name(options) == "openssh" else None
-    except UsageError:
-        return None
-
-
 def jumps_of_the_config(options: LaunchOptions) -> str:
     """Return the jump hosts that the ssh config has for this host, separated by commas; empty for none."""
+    from remote_kernel.errors import TransportError
+    from remote_kernel.transport.paramiko_failure import Failure
+
     try:
         if name(options) == "openssh":
             found = openssh.effective_config(options).get("proxyjump", "none")

@@ -74,7 +74,7 @@ def test_every_command_in_the_skill_parses(words: list[str]) -> None:
     command = rkernel.find_command(name)
 
     assert command is not None, f"there is no 'rkernel {name}'"
-    rkernel.make_parser(name, command).parse_args(arguments)  # raises UsageError
+    rkernel.parse(name, command, arguments)  # raises UsageError
 
 
 @pytest.mark.parametrize(
