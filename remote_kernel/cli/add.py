@@ -37,7 +37,7 @@ Examples:
   remote_kernel add gpu1
   remote_kernel add --endpoint me@gpu1:2222 -J me@gate --name "Remote CUDA"
   remote_kernel add gpu1 --python /opt/conda/bin/python --install --keep
-  remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
+  remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/r'
   remote_kernel add gpu1 --name "Remote CUDA" --replace --no-check --user
   remote_kernel add gpu1 --sys-prefix --forward 6006 --on-start ~/project
   remote_kernel add --discover gpu1

@@ -26,11 +26,13 @@ Examples:
   remote_kernel ps gpu1 --json
 
 \b
-STATE   connected: a front end is attached; away: one has lost the connection and may come back;
-        kept: no front end is expected; ended: it has, and its front end does not know yet.
-CPU     busy: its processes use the CPU right now, more than 5 % of a core. A cell that sleeps,
-        waits for input or computes on a GPU alone shows as idle.
-MEMORY  of all its processes; what they share counts for each.
+STATE   connected: a front end is attached
+        away: a front end lost its connection and may come back
+        kept: no front end is expected
+        ended: the kernel has ended, and its front end does not know yet
+CPU     busy: its processes use more than 5 % of a core right now. A cell that
+        sleeps, waits for input or computes only on a GPU shows as idle.
+MEMORY  of all its processes; memory that they share is counted for each.
 
 JSON is a list of objects with the keys id, host, endpoint, jump_hosts, slug, display_name, kernel, language, state,
 busy, keep, launchers, since, memory, version, launched_by.

@@ -232,14 +232,18 @@ def test_every_value_shown_is_taken(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name: str, run: Run) -> None:
+def test_every_command_has_help_with_an_example(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert COMMANDS[name].help
+    monkeypatch.setenv("COLUMNS", "80")
     for flag in ("-h", "--help"):
         said = run(*name.split(), flag)
         assert said.status == 0
         assert "Example" in said.out
         assert said.err == ""
-        assert all(len(line) <= 100 for line in said.out.splitlines())
+        assert all(len(line) <= 80 for line in said.out.splitlines())
+        for one in COMMANDS[name].params:  # each word whole, and nothing but words
+            assert set((one.help or "").split()) <= set(said.out.split())
+        assert not re.search(r"<\w+(\[\w+\])?>", said.out)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name])
