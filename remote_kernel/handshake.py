@@ -20,10 +20,9 @@ from remote_kernel import bootstrap
 from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
-from remote_kernel.transport.carrier import Carrier
+from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
 
-NOISE_LIMIT = 4 << 20
 ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
 _KEPT = 64 << 10
@@ -75,16 +74,9 @@ class Handshake:
         self.noise = (self.noise + noise)[-_KEPT:]
         self._printed += len(noise)
         if self._printed > NOISE_LIMIT:
+            from remote_kernel.transport.verdict import flooded  # only here: few sessions fail
+
             raise flooded(self._options, self.noise)
-
-
-def flooded(options: LaunchOptions, noise: bytes) -> RemoteShellNoise:
-    """Return the error for a login shell that prints without an end."""
-    lines = noise.decode("utf-8", "replace").split()
-    return RemoteShellNoise(
-        f"something prints without end when {options.endpoint} starts a login shell: '{(lines or [''])[-1][-60:]}'",
-        "let its rc files (such as ~/.bashrc) start nothing that prints",
-    )
 
 
 def too_long(options: LaunchOptions) -> RemoteShellNoise:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import AuthenticationFailed
-from remote_kernel.handshake import ErrorText, Handshake, answer_of, flooded, raise_told, wait_for_answer
+from remote_kernel.handshake import ErrorText, Handshake, answer_of, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, choice
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.verdict import explain, flooded
 
 _END_SECONDS = 2.0
 

@@ -21,12 +21,10 @@ from remote_kernel.errors import (
     TransportError,
 )
 from remote_kernel.handshake import (
-    NOISE_LIMIT,
     QUIET_SECONDS,
     Handshake,
     SecondSession,
     answer_of,
-    flooded,
     malformed,
     no_answer,
     raise_told,
@@ -37,8 +35,8 @@ from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import READ, Pipe, Reactor
 from remote_kernel.transport import choice, openssh
-from remote_kernel.transport.carrier import Carrier
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
+from remote_kernel.transport.verdict import explain, flooded
 
 _NOISE_BYTES = 64 << 10
 

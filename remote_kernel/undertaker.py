@@ -23,7 +23,7 @@ import time
 from collections.abc import Hashable, Iterator
 
 from remote_kernel import process
-from remote_kernel.errors import AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
+from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
@@ -169,7 +169,7 @@ def _tell_agent(identity: str, options: LaunchOptions, folder: str, tries: _Trie
         found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": folder}, 30.0)
         if any("unreadable" in kernel for kernel in found["kernels"]):
             raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
-    except AuthenticationFailed:
+    except (AccountRefused, AuthenticationFailed):
         tries.failed(way, _REFUSED_WAIT_SECONDS)
         return False
     except TransportError:

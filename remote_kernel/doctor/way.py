@@ -30,6 +30,7 @@ _STEP_OF = {
     errors.HostKeyUnknown: "host key",
     errors.HostKeyChanged: "host key",
     errors.AuthenticationFailed: "login",
+    errors.AccountRefused: "login",
     errors.RemoteShellNoise: "shell",
     errors.PythonNotFound: "python",
 }
