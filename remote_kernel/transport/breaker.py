@@ -24,7 +24,7 @@ _ACCOUNT = "account"
 def check(options: LaunchOptions) -> None:
     """Raise the AuthenticationFailed of less than BREAKER_SECONDS ago again, if there was one.
 
-    And the AccountRefused that the start of this very kernel has met.
+    Not after a change of the ssh config. And the AccountRefused that the start of this very kernel has met.
     """
     _check_account(options)
     try:
@@ -33,7 +33,7 @@ def check(options: LaunchOptions) -> None:
             age = time.time() - float(when)
     except (OSError, ValueError, TypeError):
         return
-    if 0 <= age < BREAKER_SECONDS:
+    if 0 <= age < BREAKER_SECONDS and not _config_changed_since(options, float(when)):
         raise AuthenticationFailed(str(message), str(hint))
     clear(options)
 
@@ -72,6 +72,14 @@ def _check_account(options: LaunchOptions) -> None:
         return
     if connection_file == options.connection_file and 0 <= age < RESTARTS_SECONDS:
         raise AccountRefused(str(message), str(hint))
+
+
+def _config_changed_since(options: LaunchOptions, when: float) -> bool:
+    """True if the name may lead elsewhere now, or as somebody else: that refusal is none of the new way's."""
+    try:
+        return os.stat(os.path.expanduser(options.ssh_config or "~/.ssh/config")).st_mtime > when
+    except OSError:
+        return False
 
 
 def _kind(options: LaunchOptions) -> str:
