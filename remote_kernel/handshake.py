@@ -12,8 +12,8 @@ import selectors
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from remote_kernel import bootstrap
@@ -22,6 +22,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
 from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
+from remote_kernel.typed_json import MALFORMED
 
 ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
@@ -218,6 +219,15 @@ def raise_told(answer: Mapping[str, Any]) -> None:
     """Raise the error that an answer tells of, if it does."""
     if "error" in answer:
         raise by_name(*(str(answer.get(part, "")) for part in ("error", "message", "hint")))
+
+
+@contextmanager
+def reading(options: LaunchOptions) -> Iterator[None]:
+    """Have an answer of another form than ours, which the block reads, be a ProtocolMismatch."""
+    try:
+        yield
+    except MALFORMED as error:
+        raise malformed(options) from error
 
 
 def malformed(options: LaunchOptions) -> ProtocolMismatch:

@@ -162,12 +162,16 @@ def _tell_agent(identity: str, options: LaunchOptions, folder: str, tries: _Trie
     way = (options.endpoint, options.jumps, options.ssh_config, options.transport)
     if not tries.is_due(way) or not tries.is_due(identity):
         return False
+    from remote_kernel.handshake import reading
     from remote_kernel.probe import ask
+    from remote_kernel.typed_json import list_of
 
     try:
         breaker.check(options)
         found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": folder}, 30.0)
-        if any("unreadable" in kernel for kernel in found["kernels"]):
+        with reading(options):
+            unreadable = any("unreadable" in kernel for kernel in list_of(dict, found["kernels"]))
+        if unreadable:
             raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
     except (AccountRefused, AuthenticationFailed):
         tries.failed(way, _REFUSED_WAIT_SECONDS)

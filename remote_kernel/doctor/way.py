@@ -33,6 +33,7 @@ _STEP_OF = {
     errors.AccountRefused: "login",
     errors.RemoteShellNoise: "shell",
     errors.PythonNotFound: "python",
+    errors.ProtocolMismatch: "python",
 }
 
 

@@ -16,6 +16,7 @@ from remote_kernel.transport import openssh
 
 _CLOSED = re.compile(r"^Connection (?:closed|reset) by (?!UNKNOWN)(\S+) port (\d+)", re.MULTILINE)
 _KNOWN = re.compile(r"^debug1: (?:Server accepts key|Next authentication method: (?!publickey)).*\n", re.MULTILINE)
+_NO_SESSION = re.compile(r"(?<=\n)channel \d+: open failed: (?!.*\nstdio forwarding).*")
 _LONGEST = 300
 
 
@@ -44,6 +45,8 @@ def with_refusal(options: LaunchOptions, stderr: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return stderr
     said = done.stderr.decode("utf-8", "replace").replace("\r\n", "\n")
+    if done.returncode == 255 and (no_session := _NO_SESSION.search(said)):
+        return f"{no_session[0]}\n{stderr}"
     known, closed = list(_KNOWN.finditer(said)), _CLOSED.search(said)
     if done.returncode != 255 or not known or not closed or "debug1: Authenticated" in said[known[-1].end() :]:
         return stderr

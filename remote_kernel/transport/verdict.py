@@ -157,6 +157,13 @@ _CAUSES = (
         "{0} closed the connection before the login{said}",
         "check that an SSH server runs there and accepts connections from here",
     ),
+    _Cause(
+        # Last: a full shared connection is refused so, too, and then what ssh says of its next try counts.
+        r"Session refused by |Session open refused by peer|channel \d+: open failed: |connect to new control master",
+        AccountRefused,
+        "{0} lets you in and opens no session",
+        "ask who runs the server: its sshd_config may say MaxSessions 0 for this account",
+    ),
 )
 
 

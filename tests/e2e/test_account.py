@@ -20,7 +20,7 @@ from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.transport import breaker, openssh
 from remote_kernel.transport.login import log_in
 from tests.support.kernels import launch, options_for, write_connection_file
-from tests.support.servers import Servers, server_with_pam
+from tests.support.servers import Server, Servers, server_with_pam
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="rules for PAM of one's own take root")
 
@@ -131,3 +131,22 @@ def test_restarts_of_a_kernel_do_not_ask_a_server_that_refuses_the_account_again
         launch(options, write_connection_file(tmp_path / "kernel-2.json"))  # a person starts another
         assert asked.read_text() > count
         breaker.clear(options)
+
+
+@pytest.mark.over_both
+def test_server_that_opens_no_session_is_named(
+    tmp_path: Path, target: Server, ssh_config: Path, transport: str
+) -> None:
+    options = options_for("target", ssh_config, "python3", transport=transport)
+    with target.configured("MaxSessions 0"):
+        for name, command in COMMANDS.items():
+            if (transport, name) == ("paramiko", "connect"):
+                continue  # its login opens no session
+            openssh.end_masters(options)
+            with pytest.raises(AccountRefused, match=r"lets you in and opens no session.*MaxSessions"):
+                command(options)
+        openssh.end_masters(options)
+        done = launch(options, write_connection_file(tmp_path / "kernel-1.json"))
+        openssh.end_masters(options)
+    assert done.returncode == AccountRefused.exit_status
+    assert "MaxSessions" in done.stderr.splitlines()[-1]
