@@ -15,7 +15,8 @@
     │   ├── HostKeyUnknown               27   the server's key is in no known_hosts file
     │   ├── HostKeyChanged               28   the server's key is not the one on record
     │   ├── JumpHostFailed               29   a jump host did not pass the connection on
-    │   └── ConnectionLost               30   the link broke after it had been up
+    │   ├── ConnectionLost               30   the link broke after it had been up
+    │   └── AccountRefused               31   the server knows this account, and does not let it in
     ├── RemoteError                      40   the remote host cannot run what is asked
     │   ├── PythonNotFound               41   no such interpreter, or older than 3.8
     │   ├── KernelNotInstalled           42   the interpreter lacks ipykernel
@@ -147,6 +148,12 @@ class ConnectionLost(TransportError):
     """The link broke after it had been up."""
 
     exit_status = 30
+
+
+class AccountRefused(TransportError):
+    """The server accepts the login and refuses the account or its session: expired, no job, maintenance, limits."""
+
+    exit_status = 31
 
 
 class RemoteError(RemoteKernelError):

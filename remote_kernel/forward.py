@@ -163,7 +163,7 @@ class Forwarder:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message.get("event") == "seen":
-            self._has_seen, self._fingerprint = True, str(message["fingerprint"])
+            self._has_seen, self._fingerprint = True, str(message.get("fingerprint"))
         elif message.get("event") == "over":
             self.outlived = True
             self._reactor.stop()

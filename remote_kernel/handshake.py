@@ -12,18 +12,18 @@ import selectors
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
-from remote_kernel.transport.carrier import Carrier
+from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
+from remote_kernel.typed_json import MALFORMED
 
-NOISE_LIMIT = 4 << 20
 ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
 _KEPT = 64 << 10
@@ -88,16 +88,9 @@ class Handshake:
         self.noise = (self.noise + noise)[-_KEPT:]
         self._printed += len(noise)
         if self._printed > NOISE_LIMIT:
+            from remote_kernel.transport.verdict import flooded  # only here: few sessions fail
+
             raise flooded(self._options, self.noise)
-
-
-def flooded(options: LaunchOptions, noise: bytes) -> RemoteShellNoise:
-    """Return the error for a login shell that prints without an end."""
-    lines = noise.decode("utf-8", "replace").split()
-    return RemoteShellNoise(
-        f"something prints without end when {options.endpoint} starts a login shell: '{(lines or [''])[-1][-60:]}'",
-        "let its rc files (such as ~/.bashrc) start nothing that prints",
-    )
 
 
 def too_long(options: LaunchOptions) -> RemoteShellNoise:
@@ -239,6 +232,15 @@ def raise_told(answer: Mapping[str, Any]) -> None:
     """Raise the error that an answer tells of, if it does."""
     if "error" in answer:
         raise by_name(*(str(answer.get(part, "")) for part in ("error", "message", "hint")))
+
+
+@contextmanager
+def reading(options: LaunchOptions) -> Iterator[None]:
+    """Have an answer of another form than ours, which the block reads, be a ProtocolMismatch."""
+    try:
+        yield
+    except MALFORMED as error:
+        raise malformed(options) from error
 
 
 def malformed(options: LaunchOptions) -> ProtocolMismatch:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+INIT_SECONDS = 25.0  # less than `probe` waits for
 _VERSIONS = """
 import os, platform, sys, sysconfig
 print("remote_kernel", platform.python_version())
@@ -69,7 +71,9 @@ def survey(settings: Settings) -> dict[str, object]:
 
 def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
     """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
-    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), 60)
+    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), INIT_SECONDS)
+    if code == 124 and settings.init:
+        raise no_end(settings)
     words = [line.split()[1:] for line in output.splitlines() if line.startswith("remote_kernel")]
     if code or len(words) < 3:
         last = (errors.strip().splitlines() or [f"exit status {code}"])[-1].strip()
@@ -79,6 +83,15 @@ def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
             "give --python a Python 3.8 or later, and check --init",
         )
     return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
+
+
+def no_end(settings: Settings) -> StartError:
+    """Return the error for an --init, or a login shell, that hangs."""
+    return StartError(
+        "RemoteError",
+        f"the login shell with --init '{settings.init}' has no end within {INIT_SECONDS:.0f} s on {hostname()}",
+        "try that there: it may ask something, or wait for a server",
+    )
 
 
 def install(settings: Settings) -> dict[str, object]:
@@ -190,15 +203,18 @@ def _made_by_uv(prefix: str) -> bool:
 
 def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:
     """Run a program with nothing to read; give its exit status, 127 and 124 as a shell does, and what it printed."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout_seconds
-        )
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
     except OSError as error:
         return 127, "", str(error.strerror)
+    try:
+        output, errors = process.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        process.wait()
         return 124, "", f"no end within {timeout_seconds:.0f} s"
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    return process.returncode, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
 
 
 _MODES = {"survey": survey, "install": install, "environment": make_environment}

@@ -23,7 +23,7 @@ import time
 from collections.abc import Hashable, Iterator, Mapping
 
 from remote_kernel import process
-from remote_kernel.errors import AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
+from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
@@ -165,16 +165,20 @@ def _tell_agent(identity: str, options: LaunchOptions, note: Mapping[str, object
     way = (options.endpoint, options.jumps, options.ssh_config, options.transport)
     if not tries.is_due(way) or not tries.is_due(identity):
         return False
+    from remote_kernel.handshake import reading
     from remote_kernel.probe import ask
+    from remote_kernel.typed_json import list_of
 
     try:
         breaker.check(options)
         found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": note["folder"]}, 30.0)
-        if any("unreadable" in kernel for kernel in found["kernels"]):
+        with reading(options):
+            kernels = list_of(dict, found["kernels"])
+        if any("unreadable" in kernel for kernel in kernels):
             raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
-        if not found["kernels"] and note.get("host", "") not in ("", found.get("host")):
+        if not kernels and note.get("host", "") not in ("", found.get("host")):
             raise RemoteError(f"the kernel {identity} is on {note['host']}", "let the connection lead there")
-    except AuthenticationFailed:
+    except (AccountRefused, AuthenticationFailed):
         tries.failed(way, _REFUSED_WAIT_SECONDS)
         return False
     except TransportError:

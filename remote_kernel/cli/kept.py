@@ -14,10 +14,12 @@ from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.connection_file import runtime_folder
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
+from remote_kernel.handshake import reading
 from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
 from remote_kernel.link import PROTOCOL_VERSION
 from remote_kernel.options import print_size
 from remote_kernel.roster import Roster, RunningKernel, call, stop, tell_one, ways
+from remote_kernel.typed_json import list_of, text
 
 COLUMNS = ("ID", "HOST", "KERNELSPEC", "STATE", "CPU", "SINCE", "MEMORY")
 PS_EXAMPLES = """\b
@@ -162,9 +164,11 @@ def logs(
     """
     kernel = _roster([]).find(identity)
     state = tell_one(kernel, "logs")
-    for name, text in zip(("stdout", "stderr"), state["logs"], strict=True):
+    with reading(kernel.way):
+        stdout, stderr = list_of(text, state["logs"])
+    for name, printed in (("stdout", stdout), ("stderr", stderr)):
         say(f"==> {name} of {kernel.id} on {kernel.host} <==")
-        _show_end(str(text), lines)
+        _show_end(printed, lines)
     if state.get("diary"):
         say(f"==> cells of {kernel.id} while no front end was attached <==")
         _show_end(str(state["diary"]), lines)

@@ -24,7 +24,7 @@ from remote_kernel.errors import (
     SshNotFound,
 )
 from remote_kernel.forward import listening
-from remote_kernel.handshake import raise_told
+from remote_kernel.handshake import raise_told, reading
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import hear
@@ -110,12 +110,15 @@ def _there(options: LaunchOptions) -> Iterator[Finding]:
         settings = bootstrap.start_settings(options, "", "", {})
         answer = hear(options, "checkup", settings, ASK_SECONDS, chatter=chatter)
         raise_told(answer.found)
+        answered, took = time.time(), time.monotonic() - began
+        with reading(options):
+            seconds = took - float(answer.found["seconds"]["all"])
+            findings = list(host.look(options, answer.found, answer.noise, asked, answered))
     except RemoteKernelError as error:
         yield from _not_there(options, error, chatter)
         return
-    answered = time.time()
-    yield from _entered(options, chatter, time.monotonic() - began - float(answer.found["seconds"]["all"]))
-    yield from host.look(options, answer.found, answer.noise, asked, answered)
+    yield from _entered(options, chatter, seconds)
+    yield from findings
     yield way.sessions(options)
     yield _forwards(options)
 

@@ -32,8 +32,10 @@ _STEP_OF = {
     errors.HostKeyUnknown: "host key",
     errors.HostKeyChanged: "host key",
     errors.AuthenticationFailed: "login",
+    errors.AccountRefused: "login",
     errors.RemoteShellNoise: "shell",
     errors.PythonNotFound: "python",
+    errors.ProtocolMismatch: "python",
 }
 
 

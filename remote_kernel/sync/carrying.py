@@ -18,7 +18,7 @@ from remote_kernel.errors import (
     RemoteKernelError,
     by_name,
 )
-from remote_kernel.handshake import ErrorText, Handshake, answer_of, flooded, no_answer, raise_told, wait_for_answer
+from remote_kernel.handshake import ErrorText, Handshake, answer_of, no_answer, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
@@ -103,12 +103,12 @@ class FarProcess:
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
         status, said = self._ended()
+        from remote_kernel.transport.verdict import explain, flooded  # only here: ssh is to start as early as it can
+
         if self._errors.is_flood:
             return flooded(self._options, said.encode())
         if self._is_late:
             return no_answer(self._options, GREETING_SECONDS)
-        from remote_kernel.transport.verdict import explain  # only here: ssh is to start as early as it can
-
         found = explain(self._options, choice.in_full(self._options, said), status, noise)
         if isinstance(found, AuthenticationFailed):
             breaker.trip(self._options, found)

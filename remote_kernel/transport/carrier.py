@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 
 # A background process's stdin is /dev/null but for the detour over descriptor 4. dash has no `>&12`, hence /dev/fd.
 _ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >&3; }} &'
+NOISE_LIMIT = 4 << 20  # of what a login shell and ssh print: nobody reads more, and some print for ever
 _SHELL_SECONDS = 60.0  # it ends at once; longer than a machine that is out of memory stands still
 
 
