@@ -62,7 +62,7 @@ def remote_command(python: str, size: int, ahead: str = FOR_KERNELS) -> str:
     script = (
         f'p=$(printf %b "{_octal(python)}"); case "$p" in [~]/*) p="$HOME/${{p#??}}";; esac; '
         f'for c in "$p" {_STAND_INS}; do if command -v "$c" >/dev/null 2>&1; '
-        f'then exec "$c" -I -S -c "{loader}" "$c"; fi; done; echo "remote_kernel: no python" >&2; exit 127'
+        f'then exec "$c" -I -S -c "{loader}" "$c" $$; fi; done; echo "remote_kernel: no python" >&2; exit 127'
     )
     return f"exec /bin/sh -c '{script}'"
 
@@ -112,6 +112,7 @@ def start_settings(
         "linger": None if options.linger_seconds == FOREVER else options.linger_seconds,
         "spool_bytes": options.spool_bytes,
         "extra_arguments": list(options.extra_arguments),
+        "spec_env": list(options.spec_env),
     }
 
 
