@@ -22,6 +22,7 @@ _PYTHON = re.compile(r"python(\d+(\.\d+)?)?\Z")
 _NOT_FOR_THE_KERNEL = ("JPY_PARENT_PID", "JPY_SESSION_NAME", "JPY_INTERRUPT_EVENT")
 # Whether the program that the bootstrap ran has become this process (`exec`); seen before the agent forks.
 _RAN_IN_PLACE = sys.argv[-1:] == [str(os.getpid())]
+SSH_AGENT_LINK = "ssh"  # in the kernel's folder, to the socket of the ssh agent that is forwarded
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 
@@ -194,6 +195,8 @@ class Command:
         python, command = find_python(settings), kernel_python(settings)
         self.language, self.interrupt_mode = "python", "signal"
         self.env = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_THE_KERNEL}
+        if "SSH_AUTH_SOCK" in self.env:  # which ends with this connection
+            self.env["SSH_AUTH_SOCK"] = os.path.join(os.path.dirname(connection_file), SSH_AGENT_LINK)
         if settings.kernel:
             spec = find_kernelspec(settings.kernel, python)
             self.ipc = spec.is_ipykernel
