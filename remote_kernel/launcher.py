@@ -171,6 +171,7 @@ class Launcher:
         self._reactor, self._options, self._connection, self._log = reactor, options, connection, log
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
+        self._host: str | None = None  # where the kernel is: the endpoint may lead to another host later
         self._listeners: dict[str, socket.socket] = {}
         self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
@@ -253,7 +254,8 @@ class Launcher:
 
     def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
         folder = bootstrap.remote_folder()
-        return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
+        settings = {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
+        return {**settings, "host": self._host}
 
     def arrived(self) -> None:
         """Take note that the agent answers. Called by the Trip."""
@@ -347,7 +349,8 @@ class Launcher:
     def _handle(self, message: dict[str, Any]) -> None:
         event = message.get("event")
         if event == "started":
-            self._log.note(f"kernel process {message['pid']} on {message['host']}, folder {message['folder']}")
+            self._host = str(message["host"])
+            self._log.note(f"kernel process {message['pid']} on {self._host}, folder {message['folder']}")
             if message.get("warning"):
                 self._log.tell(str(message["warning"]))
         elif event == "ready":
