@@ -317,6 +317,26 @@ def test_requests_pass_a_flood_of_output_on_a_slow_network(
     assert 1e5 < received < 15e6, "the flood was over, or had not begun"
 
 
+@pytest.mark.nightly
+def test_interrupt_is_answered_within_five_seconds_at_ten_kilobytes_per_second(
+    tmp_path: Path, network: tuple[Relay, Path], remote_python: Path
+) -> None:
+    relay, ssh_config = network
+    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
+        relay.bytes_per_second = 1e4
+        client.execute("import os\nwhile True: print(os.urandom(1000).hex(), flush=True)")
+        for pause in (1.0, 20.0):  # before and after the path's speed is known
+            while client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+                pass
+            time.sleep(pause)
+            begin = time.monotonic()
+            manager.interrupt_kernel()
+            assert client.get_shell_msg(timeout=20)["content"]["ename"] == "KeyboardInterrupt"
+            assert time.monotonic() - begin < 5.0
+            client.execute("while True: print(os.urandom(1000).hex(), flush=True)")
+        relay.bytes_per_second = 0.0
+
+
 @pytest.mark.openssh_only
 def test_forwarded_ssh_agent_is_reached_after_a_cut(
     tmp_path: Path, servers: Servers, ssh_config: Path, remote_python: Path, monkeypatch: pytest.MonkeyPatch
