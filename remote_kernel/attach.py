@@ -48,6 +48,7 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
         "link": settings["link"],
         "resume": settings["resume"],
         "server": session_server(),
+        "ssh_agent": os.environ.get("SSH_AUTH_SOCK", ""),
     }
     folders = find_folders(settings["folder"], settings["id"])
     for folder in folders:

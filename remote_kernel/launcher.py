@@ -46,6 +46,7 @@ from remote_kernel.presence import tell_presence
 from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink, Timer
 from remote_kernel.sockets import serve
+from remote_kernel.spec_env import with_spec_env
 from remote_kernel.transport import breaker, outage
 from remote_kernel.typed_json import MALFORMED
 from remote_kernel.undertaker import OrphanNote, watch_orphans
@@ -70,7 +71,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the loop there is nothing yet to interrupt
     log = Log()
     try:
-        options = parse_launch(arguments)
+        options = with_spec_env(parse_launch(arguments), arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
         with Reactor() as reactor, contextlib.ExitStack() as undo:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
+from remote_kernel.kernel import filled_in
 from remote_kernel.kernelspec import every_folder, read_document, read_kernelspec
 
 _SHOWN = 8  # kernelspecs in an error
@@ -83,7 +84,7 @@ def _read(folder: Path, workdir: str = "") -> Program:
         kernelspec=folder.name,
         display_name=str(document.get("display_name") or folder.name),
         argv=tuple(word.replace("{resource_dir}", str(folder)).replace("{prefix}", sys.prefix) for word in argv),
-        env={str(key): os.path.expandvars(str(value)) for key, value in dict(environment or {}).items()},
+        env=filled_in([(str(key), str(value)) for key, value in dict(environment or {}).items()], os.environ),
         language=str(document.get("language") or ""),
         interrupt_mode=str(document.get("interrupt_mode") or "signal"),
         host=str(options.endpoint) if options else "",

@@ -58,6 +58,7 @@ launches = st.builds(
     forward=forwards,
     on_start=values,
     connection_file=st.just("{connection_file}") | values.map(lambda name: f"/run/{name}.json"),
+    spec_env=st.just(()),
     extra_arguments=st.lists(values | st.sampled_from(["--", "-f", "--keep"]), max_size=3).map(tuple),
 )
 
