@@ -23,6 +23,7 @@ from remote_kernel.session.place import Place
 from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
 from remote_kernel.session.script import preparation
+from remote_kernel.session.widgets import Widgets
 from remote_kernel.session.wire import Message
 
 UNLIMITED_SECONDS = 10 * 365 * 86400.0
@@ -39,6 +40,7 @@ class Engine:
 
     def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
         self.foreign = Foreign()
+        self._widgets = Widgets()
         self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
         self.life = Life(place, record, note)
         self.life.support(self)
@@ -344,6 +346,8 @@ class Engine:
 
     def take_output(self, message: Message) -> None:
         """Take a message of iopub."""
+        for update in self._widgets.take(message):
+            self._tell(message, update)
         cell = self._cells.get(message.parent)
         if cell and not cell.done.done():
             if message.kind == "execute_input" and not cell.side:
@@ -354,6 +358,14 @@ class Engine:
                 self._take_after(message.parent.rpartition("-")[2], message)
         elif not self.foreign.take_output(message, self.life.record.generation):
             self._take_after(number_of(message), message)
+
+    def _tell(self, message: Message, event: Event) -> None:
+        """Record an event beside the message that it was learnt from."""
+        cell = self._cells.get(message.parent) or self.foreign.find(message.parent)
+        if cell and not cell.done.done():
+            cell.tell(event)
+        else:
+            self.tell_after(number_of(message), event)
 
     def _take_after(self, number: str, message: Message) -> None:
         """Take what a thread or a task of a cell gives after the cell's end."""
