@@ -25,6 +25,7 @@ _ENDS = 1000  # of cells that are remembered
 _LIMIT_SECONDS = 5.0  # for an answer
 # Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
 _LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
+_LIBRARIES |= {"xarray"}
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _SHOWN = (bool, int, float, complex, str, bytes, type(None))
 _SKIPPED = (type(sys), type(lambda: 0), type(len), type)  # modules, functions, classes
@@ -40,6 +41,7 @@ class KernelSide:
         self.refused: set[str] = getattr(earlier, "refused", set())
         self._fire = getattr(earlier, "_fire", shell.events.trigger)
         self._may_ask = bool((shell.kernel.get_parent("shell").get("content") or {}).get("allow_stdin"))
+        self._is_running = False  # a cell, in the main thread
         self._here = threading.local()  # `figures` are those of the cell that runs beside others in this thread
 
     def install(self) -> None:
@@ -114,8 +116,8 @@ class KernelSide:
             if len(self.ends) > _ENDS:
                 self.ends.popitem(last=False)
         if how not in (BESIDE, QUIET):
-            if event == "pre_execute" and threading.current_thread() is threading.main_thread():
-                self._may_ask = self.kernel._allow_stdin
+            if event in ("pre_execute", "post_execute") and threading.current_thread() is threading.main_thread():
+                self._is_running, self._may_ask = event == "pre_execute", self.kernel._allow_stdin
             self._fire(event, *args, **kwargs)
         elif event == "pre_execute":
             self._begin_beside()
@@ -132,6 +134,9 @@ class KernelSide:
     def _end_beside(self) -> None:
         """Show and close the figures that this thread's cell has made, as the inline backend does for other cells."""
         figures = getattr(self._here, "figures", None)
+        pyplot = sys.modules.get("matplotlib._pylab_helpers")
+        if figures is not None and pyplot and not self._is_running and not isinstance(pyplot.Gcf.figs, _Figures):
+            figures = pyplot.Gcf.figs  # this cell has imported it
         try:
             hooks = [getattr(hook, "__name__", "") for hook in self.shell.events.callbacks["post_execute"]]
             if figures and "flush_figures" in hooks and sys.modules["matplotlib"].is_interactive():
@@ -140,8 +145,8 @@ class KernelSide:
                 show: Any = display.display
                 for manager in figures.values():
                     show(manager.canvas.figure)
-            if figures:
-                sys.modules["matplotlib._pylab_helpers"].Gcf.destroy_all()
+            if figures and pyplot:
+                pyplot.Gcf.destroy_all()
         except Exception:
             self.shell.showtraceback()
         finally:
