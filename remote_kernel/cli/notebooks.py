@@ -192,7 +192,7 @@ class _Cells:
                 "first": self._numbers[0] if self._numbers else None,
                 "last": self._numbers[-1] if self._numbers else None,
                 "cells": self._documents,
-                "copy": output or None,
+                "copy": os.path.abspath(output) if output else None,
             }
             sys.stdout.write(json.dumps(fields) + "\n")
 
