@@ -99,11 +99,13 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
     parser.add_argument(
-        "-k",
-        "--kernel",
+        *("-k", "--kernelspec"),
+        dest="kernel",
+        metavar="NAME",
         default="",
         help="a kernelspec for a new session, e.g. 'remote_cuda' or 'python3'; see 'rkernel kernelspecs'",
     )
+    parser.add_argument("--kernel", dest="kernel", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     parser.add_argument(
         "--cwd",
         metavar="FOLDER",

@@ -18,7 +18,8 @@ from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
 from remote_kernel.session.events import Answered, Event, Queued
 from remote_kernel.session.executed_copy import Copies
-from remote_kernel.session.hindsight import can_tell, learn_end
+from remote_kernel.session.hindsight import learn_end
+from remote_kernel.session.installing import NotInstalled
 from remote_kernel.session.journal import Journal
 from remote_kernel.session.memory import give_back
 from remote_kernel.session.past import Past
@@ -26,7 +27,6 @@ from remote_kernel.session.place import Place
 from remote_kernel.session.questions import NoAnswer
 from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
-from remote_kernel.session.wire import Message
 
 _MUCH_BYTES = 16 << 20
 
@@ -106,32 +106,37 @@ class Agenda:
         asking.cancel()
         if self._engine.life.has_let_go:
             return
+        if asking.done() and not asking.cancelled() and asking.result() and not cell.done.done():
+            following.cancel()
+            await asyncio.wait({following})
+            cell.missed = ""
+            if cell.side:
+                await self._run(cell)
+            else:
+                self.queue.insert(0, cell)
+            return
         trouble = self._engine.life.trouble
         cell.finish("lost", trouble or "it is not known how it ended; the kernel and its variables are there")
         await following
         self.forget(cell)
 
-    async def _see_it_over(self, cell: Cell) -> None:
-        """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended."""
+    async def _see_it_over(self, cell: Cell) -> bool:
+        """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended.
+
+        True if it never began, and has to be sent again.
+        """
         life = self._engine.life
         with contextlib.suppress(RemoteKernelError):
             if life.is_dead:
-                return
+                return False
+            with contextlib.suppress(NotInstalled):
+                return await learn_end(cell, self._engine)
             if cell.side:
                 await self._engine.ended_beside()
-            elif can_tell(life.info):
-                await learn_end(cell, self._ask_after_all)
             else:
-                await self._ask_after_all("kernel_info_request", {})
-
-    async def _ask_after_all(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask the kernel's shell, which answers when what runs has ended, and wait for the last output of that.
-
-        However long it takes.
-        """
-        reply = await self._engine.ask(kind, content, seconds=UNLIMITED_SECONDS)
-        await self._engine.passed()
-        return reply
+                await self._engine.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS)
+                await self._engine.passed()
+        return False
 
     # -- what clients send
 

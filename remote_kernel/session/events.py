@@ -55,7 +55,7 @@ class Queued(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """The cell has gone to the kernel: from here on nobody runs it again, not even a host that finds it left."""
+    """The cell goes to the kernel: from here on it is sent again only where the kernel says that it never began."""
 
     at: float
 
