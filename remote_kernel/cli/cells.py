@@ -143,7 +143,8 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     notebook.add_argument(
         "--output",
         metavar="PATH",
-        help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb)",
+        help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb); with --from-cell the "
+        "cells before it keep the outputs that they have there",
     )
     add_output(parser)
 

@@ -106,7 +106,7 @@ def default_kernelspec() -> str:
     programs = list(list_programs())
     remote = [program.kernelspec for program in programs if program.host]
     if not remote:
-        raise NoSuchKernelspec("there is no remote kernelspec yet", f"give another with -k: {what_there_is(programs)}")
+        raise NoSuchKernelspec("there is no remote kernelspec yet", what_there_is(programs))
     if len(remote) > 1:
         raise UsageError("there are several kernelspecs", what_there_is(programs))
     return remote[0]

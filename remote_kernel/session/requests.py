@@ -49,7 +49,8 @@ class Requests:
         if do == "interrupt":
             return await self._interrupt(fields, is_wanted)
         if do not in self._does:
-            raise UsageError(f"the host knows no request '{do}'")
+            hint = f"'rkernel refresh {self._place.name}' replaces an older host; the kernel and its variables stay"
+            raise UsageError(f"the host knows no request '{do}'", hint)
         return await self._does[do](fields)
 
     async def _status(self, fields: _Fields) -> object:
