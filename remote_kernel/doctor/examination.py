@@ -68,7 +68,7 @@ def _steps(
         yield unknown("kernel", "not started, as you say")
     if kernelspec:
         yield _seen_by_vs_code(kernelspec)
-    else:
+    elif is_good:
         yield unknown("vs code", "no kernelspec is looked at", f"'remote_kernel add {options.endpoint}' makes one")
 
 

@@ -64,6 +64,8 @@ class Cell:
         self.wants_input = False
         self._prompt = ""  # of what it wants
         self.script: tuple[str, ...] = ()  # its file's path on this machine and its sys.argv, where it is one
+        self.run = ""  # the first cell of the notebook run that it belongs to
+        self.may_fail = False  # without an end of that run
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
@@ -115,8 +117,8 @@ class Cell:
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
         now = time.time()
-        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script)
-        self.tell(Queued(self.number, now, ahead, *about))
+        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script, self.run)
+        self.tell(Queued(self.number, now, ahead, *about, self.may_fail))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
@@ -170,6 +172,12 @@ class Cell:
         self.execution_count = self.reply.get("execution_count", self.execution_count)
         self._answered.set()
         self._settle()
+
+    @property
+    def lets_go_on(self) -> bool:
+        """True if it has ended so that the cell of a notebook after it may run."""
+        verdict = self.done.result().verdict if self.done.done() else ""
+        return verdict == "ok" or (verdict == "error" and self.may_fail)
 
     async def is_answered(self, seconds: float) -> bool:
         """Wait that long for the kernel's reply, or the end; tell whether either has come."""

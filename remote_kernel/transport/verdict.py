@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from shlex import join
 from typing import NamedTuple
 
 from remote_kernel.endpoint import print_jumps
@@ -40,8 +41,8 @@ class _Cause(NamedTuple):
     """What ssh prints, the error it means, what is wrong and what to do.
 
     In the message {0} is the hop, {1} the first group, {print} the host key's fingerprint and {said} what others than
-    ssh said before, where there is such; in the hint {login} is the command that logs in with a person, and asks about
-    host keys on the way.
+    ssh said before, {user} the user name that was refused, where there is such; in the hint {login} is the command that
+    logs in with a person, and asks about host keys on the way, and {copy} the one that gives a server a public key.
     """
 
     pattern: str
@@ -73,20 +74,21 @@ _CAUSES = (
     _Cause(
         r"([^\n]+): the key has a passphrase and is not in the agent\n(?:.*\n)*?.*Permission denied \(([^)]*)\)",
         AuthenticationFailed,
-        "{0} does not let you in: permission denied ({2}), and the key {1} has a passphrase",
+        "{0} does not let you in: permission denied ({2}){user}, and the key {1} has a passphrase",
         "run {login} in a terminal, or load the key into ssh-agent",
     ),
     _Cause(
         r"Permission denied \(([^)]*(?:password|keyboard-interactive)[^)]*)\)",
         AuthenticationFailed,
-        "{0} does not let you in: permission denied ({1})",
+        "{0} does not let you in: permission denied ({1}){user}",
         "run {login} in a terminal",
     ),
     _Cause(
         r"Permission denied \(([^)]*)\)",
         AuthenticationFailed,
-        "{0} does not let you in: permission denied ({1})",
-        "load the key into ssh-agent, or name it with IdentityFile; {login} shows whether that will do",
+        "{0} does not let you in: permission denied ({1}){user}",
+        "if the server does not have your public key yet, run {copy}, or ask who runs it to add the key; otherwise "
+        "load the key into ssh-agent, or name it with IdentityFile",
     ),
     _Cause(
         r"Too many authentication failures",
@@ -182,8 +184,10 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
         texts = (_who(options, stderr, through), *found.groups())
-        message = cause.message.format(*texts, print=_fingerprint(stderr), said=_before(cause.pattern, stderr))
-        return cause.kind(message, cause.hint.format(login=_login(options)))
+        said, user = _before(cause.pattern, stderr), _refused_user(stderr, texts[0])
+        message = cause.message.format(*texts, print=_fingerprint(stderr), said=said, user=user)
+        copy = _copy_id(options, stderr, through)
+        return cause.kind(message, cause.hint.format(login=_login(options), copy=f"'{copy}'"))
     return None
 
 
@@ -191,7 +195,34 @@ def _who(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Name the hop that refused: the target, or the jump host as ssh names it."""
     if not through:
         return str(options.endpoint)
-    return f"jump host {_named(stderr) or print_jumps(options.jumps) or 'of the ssh config'}"
+    return f"jump host {_named(stderr) or _jumps(options)}"
+
+
+def _jumps(options: LaunchOptions) -> str:
+    """Name the jump hosts of the options, else those of the ssh config."""
+    if options.jumps:
+        return print_jumps(options.jumps)
+    from remote_kernel.transport import choice
+
+    return choice.jumps_of_the_config(options) or "of the ssh config"
+
+
+def _refused_user(stderr: str, who: str) -> str:
+    """Return the user name as it belongs into a message; empty if the server's name in it has it already."""
+    denied = re.search(r"^(\S+)@\S+: Permission denied", stderr, re.MULTILINE)
+    return "" if not denied or f"{denied[1]}@" in who else f" for user '{denied[1]}'"
+
+
+def _copy_id(options: LaunchOptions, stderr: str, through: bool) -> str:
+    """Return the command that gives the hop that refused a public key."""
+    hop = _hop_of(options, stderr) if through else options
+    if hop is None:
+        return f"ssh-copy-id {_named(stderr) or 'JUMP_HOST'}"
+    words = ["ssh-copy-id", *(["-F", hop.ssh_config] if hop.ssh_config else [])]
+    words += ["-o", f"ProxyJump={print_jumps(hop.jumps)}"] if hop.jumps else []
+    words += ["-p", str(hop.endpoint.port)] if hop.endpoint.port else []
+    user = f"{hop.endpoint.user}@" if hop.endpoint.user else ""
+    return join([*words, f"{user}{hop.endpoint.host}"])
 
 
 def _named(stderr: str) -> str:
@@ -206,11 +237,15 @@ def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Give the command that goes to the hop and no further; the jump host that ssh means may be in its config alone."""
     if not through:
         return to_paste(options)
+    hop = _hop_of(options, stderr)
+    return to_paste(hop) if hop else "ssh JUMP_HOST true"
+
+
+def _hop_of(options: LaunchOptions, stderr: str) -> LaunchOptions | None:
+    """Return the way to the jump host that ssh means, None if that is in the ssh config alone."""
     named = re.sub(r".*@|\[|\](?::\d+)?$", "", _named(stderr))
     hops = [number for number, jump in enumerate(options.jumps) if named == jump.host or len(options.jumps) == 1]
-    if not hops:
-        return "ssh JUMP_HOST true"
-    return to_paste(options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]))
+    return options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]) if hops else None
 
 
 def _login(options: LaunchOptions) -> str:
@@ -226,7 +261,7 @@ def _fingerprint(stderr: str) -> str:
 
 
 def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
-    jumps = print_jumps(options.jumps) or "of the ssh config"
+    jumps = _jumps(options)
     refused = re.search(r"open failed: (?:connect failed: )?([^\n\r]+)", stderr)
     if refused:
         return JumpHostFailed(
