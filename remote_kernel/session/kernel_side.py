@@ -11,9 +11,12 @@ that run beside others (`metadata.remote_kernel` is "beside") fire no events, an
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import os
 import sys
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -23,6 +26,7 @@ UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
 _LIMIT_SECONDS = 5.0  # for an answer
+_TERMINATE_SECONDS, _KILL_SECONDS = 1.5, 0.5  # for child processes to end
 # Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
 _LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
 _LIBRARIES |= {"xarray"}
@@ -60,7 +64,9 @@ class KernelSide:
 
         def answer() -> dict[str, Any]:
             try:
-                do: Any = {"variables": self.variables, "end": self.end}[parent["content"]["do"]]
+                do: Any = {"variables": self.variables, "end": self.end, "end_children": self.end_children}[
+                    parent["content"]["do"]
+                ]
                 return {"status": "ok", "answer": do(at, **parent["content"]["arguments"])}
             except Exception as error:
                 return {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
@@ -104,6 +110,23 @@ class KernelSide:
                     handlers["execute_request"] = _Refusing(self.refused, handler).serve
             return UNSEEN
         return self.ends.get(request)
+
+    def end_children(self, at: list[str]) -> list[str]:
+        """End what this kernel has started in its process group, and name what had to be killed.
+
+        ipykernel does so at its shutdown, and takes for alive what nobody has waited for: up to 14 s a signal.
+        """
+        killed: list[str] = []
+        for end, seconds in (("terminate", _TERMINATE_SECONDS), ("kill", _KILL_SECONDS)):
+            deadline = time.monotonic() + seconds
+            children = _living_children()
+            killed = [f"{name} ({child.pid})" for child, name in children]
+            for child, _ in children:
+                with contextlib.suppress(Exception):
+                    getattr(child, end)()
+            while _living_children() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        return killed
 
     # -- events
 
@@ -151,6 +174,21 @@ class KernelSide:
             self.shell.showtraceback()
         finally:
             self._here.figures = None
+
+
+def _living_children() -> list[tuple[Any, str]]:
+    """Give the processes below this one in its process group, with their names; those that have ended are reaped."""
+    import psutil
+
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(0, os.WNOHANG)[0]:
+            pass
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getpgid(child.pid) == os.getpgrp() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append((child, child.name()))
+    return found
 
 
 class _Figures:

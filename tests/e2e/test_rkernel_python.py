@@ -75,7 +75,7 @@ def test_session_runs_cells_and_is_shared_with_the_command(rkernel: Rkernel, tmp
     assert {"name": "x", "type": "int", "value": "6"} in session.ask("variables", pattern="x")
     assert "x" in session.ask("complete", code="x")["matches"]
     assert session.ask("inspect", name="print")["found"]
-    assert session.ask("restart") == {"generation": 2}
+    assert session.ask("restart") == {"generation": 2, "killed": []}
     assert done(list(session.execute(Request("x", generation=1)))).verdict == "lost"
     assert [cell.source for cell in nbformat.read(tmp_path / "mine.ipynb", as_version=4).cells][-1] == "x"
     session.close()
