@@ -133,7 +133,8 @@ def _printed_settings(argv: list[str]) -> Settings:
     except OSError as error:
         if error.errno in _SHORTAGES:
             raise TransportError(
-                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}", "see what uses up this machine"
+                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}",
+                "look at this machine's load, and at the limits that 'ulimit -a' shows",
             ) from error
         raise SshNotFound(
             f"there is no ssh program '{argv[0]}' here",
@@ -145,7 +146,7 @@ def _printed_settings(argv: list[str]) -> Settings:
         ) from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", "mend the file that it names")
+        raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", "correct the file that it names")
     return [(name, value) for name, _, value in (line.partition(" ") for line in done.stdout.splitlines())]
 
 

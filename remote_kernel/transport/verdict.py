@@ -118,7 +118,7 @@ _CAUSES = (
         r"([^\n]*(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)[^\n]*)",
         SshConfigError,
         "ssh refuses its configuration: {1}",
-        "mend the file that it names",
+        "correct the file that it names",
     ),
     _Cause(
         r"Unable to negotiate with [^\n]*?: ([^\n]+)",
