@@ -56,7 +56,8 @@ Sessions
   close        end sessions and their kernels; the notebooks stay
   skill        show, install or remove the instructions for coding agents
 
-'rkernel COMMAND --help' has every option, with examples.
+'rkernel COMMAND --help' has every option, with examples. Your shell completes
+commands and names after 'rkernel --install-completion' (bash, zsh, fish).
 
 Which session: -s NAME, else RKERNEL_SESSION, else the one of the kernelspec
 given with -k, else the only one there is.
@@ -170,6 +171,10 @@ def _run_and_report() -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command. Raises RemoteKernelError, UsageError among them."""
+    if "_RKERNEL_COMPLETE" in os.environ:  # the shell asks, when Tab is pressed
+        from remote_kernel.cli.rkernel_completion import answer
+
+        return answer()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(HELP)
         return 0
@@ -178,6 +183,10 @@ def run(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(f"rkernel {__version__}\n")
         return 0
+    if arguments[0] in ("--install-completion", "--show-completion") and len(arguments) <= 2:
+        from remote_kernel.cli.completion import set_up
+
+        return set_up(*arguments, program="rkernel")
     name = arguments[0]
     command = find_command(name)
     if command is None:

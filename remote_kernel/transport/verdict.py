@@ -24,7 +24,7 @@ from remote_kernel.errors import (
     UnknownHost,
 )
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.openssh import to_paste
+from remote_kernel.transport.openssh import TAKEN_STATUS, to_paste
 
 _THROUGH_JUMP = re.compile(
     r"(?<!banner exchange: Connection to )UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535"
@@ -152,6 +152,8 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         return SshNotFound(
             "there is no such ssh program here", "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path"
         )
+    if status == TAKEN_STATUS:
+        return taken(options)
     if status not in (255, None):
         return _remote(options, stderr, status, noise)
     found = _cause(options, stderr)
@@ -161,6 +163,15 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
     if last:
         return TransportError(f"cannot reach {options.endpoint}: {last}", f"try: {to_paste(options)}")
     return ConnectionLost(f"the connection to {options.endpoint} broke before the kernel started", "try again")
+
+
+def taken(options: LaunchOptions) -> RemoteShellNoise:
+    """Return the error for another program, such as a second shell, that has read what was sent to ours."""
+    return RemoteShellNoise(
+        f"an rc file of {options.endpoint} puts another program in the place of the login shell",
+        "see what ~/.bashrc (else ~/.zshenv, ~/.tcshrc or ~/.config/fish/config.fish) runs by 'exec' there, and let it "
+        "do so only in an interactive shell, behind: case $- in *i*) ... ;; esac",
+    )
 
 
 def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
@@ -264,6 +275,12 @@ def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
 
 def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
     said = _last_line(stderr) or _last_line(noise.decode("utf-8", "replace"))
+    if re.match(r"zlib\.error: |OSError: \[Errno 9\]", said):
+        what = f"'{options.python}', or something in the rc files of {options.endpoint}," if options.python else ""
+        return RemoteShellNoise(
+            f"{what or f'something in the rc files of {options.endpoint}'} reads or closes what is sent to our program",
+            "let it leave its standard input alone",
+        )
     if status == 126 or "Unknown option: -I" in stderr:
         return PythonNotFound(
             f"'{options.remote_python()}' on {options.endpoint} does not run: {said}",
