@@ -90,7 +90,7 @@ def doctor(
             else:
                 _show(finding)
         if unreached:
-            typer.echo(f"? {NOT_REACHED}: {', '.join(unreached)}")
+            typer.echo("? " + "\n  ".join(_lines(f"{NOT_REACHED}: {', '.join(unreached)}")))
     if as_json:
         say_json(objects)
     return status

@@ -157,7 +157,8 @@ def _why_not(offer: Offer, *, install: bool) -> str:
     if offer.slug:
         return f"{where} is here already, as {offer.slug}"
     if offer.lacks_ipykernel and offer.is_the_systems:
-        return f"{where} is the system's own and has no ipykernel: left alone"
+        make = offer.draft.options.command_line("add", "--python", where, "--install")
+        return f"{where} is the system's own and has no ipykernel: {make} makes a new environment"
     if offer.lacks_ipykernel and not install:
         return f"{where} has no ipykernel: give --install to put it there"
     return ""
