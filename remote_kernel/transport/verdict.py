@@ -78,6 +78,12 @@ _CAUSES = (
         "run {login} in a terminal, or load the key into ssh-agent",
     ),
     _Cause(
+        r"Permission denied \(([^)]*publickey[^)]*(?:password|keyboard-interactive)[^)]*)\)",
+        AuthenticationFailed,
+        "{0} does not let you in: permission denied ({1}){user}",
+        "run {login} in a terminal; to log in with your key from then on, run {copy} once",
+    ),
+    _Cause(
         r"Permission denied \(([^)]*(?:password|keyboard-interactive)[^)]*)\)",
         AuthenticationFailed,
         "{0} does not let you in: permission denied ({1}){user}",
