@@ -92,7 +92,7 @@ def _make_private(base: str, folder: str) -> None:
 def _check_private(base: str) -> None:
     found = os.lstat(base)
     if not stat.S_ISDIR(found.st_mode):
-        raise OSError("it is no folder")
+        raise OSError("it is not a folder")
     if found.st_uid != os.getuid():
         raise OSError("it belongs to somebody else")
     if stat.S_IMODE(found.st_mode) & 0o077:

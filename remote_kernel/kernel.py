@@ -265,7 +265,7 @@ class KernelProcess:
             raise StartError(
                 "KernelDied",
                 f"'{command.argv[0]}' on {hostname()} cannot be run: {error.strerror}",
-                "run it there by hand, which may say more",
+                "run it there by hand to see more",
             ) from error
         assert self._process.stdout and self._process.stderr
         self._oom_kills = oom_kills()

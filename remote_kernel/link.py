@@ -466,7 +466,7 @@ class MessageSink(Sink):
         self._stream, self._handle, self._buffer = stream, handle, bytearray()
 
     def deliver(self, data: memoryview) -> None:
-        """Take bytes in order; a line that is no JSON object is a LinkError."""
+        """Take bytes in order; a line that is not a JSON object is a LinkError."""
         self._buffer += data
         self._stream.consume(len(data))
         lines: list[bytes] = bytes(self._buffer).split(b"\n")

@@ -261,7 +261,7 @@ def parse_forwards(texts: Sequence[str]) -> tuple[Forward, ...]:
     found = tuple(_forward(text) for text in texts if text)
     for forward in found:
         if [other.local for other in found].count(forward.local) > 1:
-            raise UsageError(f"port {forward.local} is to lead to two places", "write LOCAL:PORT with another LOCAL")
+            raise UsageError(f"port {forward.local} is forwarded to two ports", "write LOCAL:PORT with another LOCAL")
     return found
 
 

@@ -113,8 +113,8 @@ def install(settings: Settings) -> dict[str, object]:
     if system:
         raise StartError(
             "KernelNotInstalled",
-            f"'{python}' on {hostname()} is the system's own Python, which is left alone",
-            "make an environment beside it",
+            f"'{python}' on {hostname()} is the system's own Python, which is never changed",
+            "make a new environment",
         )
     return {"installed_with": _install_into(settings, python)}
 
@@ -141,7 +141,9 @@ def make_environment(settings: Settings) -> dict[str, object]:
             os.mkdir(path)
         except OSError as error:
             raise StartError(
-                "RemoteFolderError", f"'{path}' on {hostname()} cannot be made: {error.strerror}", "look at the home"
+                "RemoteFolderError",
+                f"'{path}' on {hostname()} cannot be made: {error.strerror}",
+                "see whether the home folder is writable",
             ) from error
         maker, made = makers.pop(0), os.path.join(path, "bin", "python")
         try:

@@ -65,7 +65,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def characters(text: str) -> int:
     """Read `--budget`."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of characters")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of characters")
     return int(text)
 
 

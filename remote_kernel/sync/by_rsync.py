@@ -77,13 +77,13 @@ def carry(options: LaunchOptions, errand: Errand, moved: Callable[[int, int], No
 
 def _check(options: LaunchOptions, status: int, said: str) -> None:
     if "No space left on device" in said or "Disk quota exceeded" in said:
-        raise NoRoom("there is no room for what rsync brings", "make room; the same command then goes on from here")
+        raise NoRoom("there is no room for what rsync brings", "make room; the same command then continues from here")
     last = (said.splitlines() or [f"exit status {status}"])[-1]
     if status in _OF_THE_CONNECTION:
         message = f"rsync's connection to {options.endpoint} broke: {last}"
-        raise ConnectionLost(message, "the same command goes on from here")
+        raise ConnectionLost(message, "the same command continues from here")
     if status not in (23, 24):  # some files were not transferred: the receiving end finds out which
-        raise SyncError(f"rsync failed: {last}", "--no-rsync does without it")
+        raise SyncError(f"rsync failed: {last}", "--no-rsync copies without it")
 
 
 def _argv(options: LaunchOptions, errand: Errand) -> list[bytes]:

@@ -34,7 +34,7 @@ class SftpEnd(FarProcess):
             if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
                 raise found from error
             raise NoSftp(
-                f"{self._options.endpoint} lets nobody copy files by SFTP",
+                f"{self._options.endpoint} does not allow copying files over SFTP",
                 "its sshd needs a line 'Subsystem sftp internal-sftp'",
             ) from error
         breaker.clear(self._options)

@@ -208,7 +208,7 @@ def test_input_waits_across_a_drop(tmp_path: Path, target: Server, ssh_config: P
         target.stop()
         target.kill_sessions()
         client.input("while away")
-        assert wait_until(lambda: "trying to get back" in log_of(manager))
+        assert wait_until(lambda: "trying to reconnect" in log_of(manager))
         target.start()
         found = messages_of(client, request)
 

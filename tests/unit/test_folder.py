@@ -99,7 +99,7 @@ def test_a_chosen_folder_may_be_a_link(chosen: Path) -> None:
 
 def test_a_common_folder_that_is_a_link_is_not_used(chosen: Path) -> None:
     (chosen / COMMON).symlink_to("data")
-    with pytest.raises(StartError, match="it is no folder"):
+    with pytest.raises(StartError, match="it is not a folder"):
         make_folder(str(chosen), IDENTITY, {})
     assert find_folders(str(chosen), "") == []
     assert os.listdir(chosen / "data") == ["a.csv"]

@@ -269,5 +269,5 @@ def test_forward_that_cannot_be_meant(text: str) -> None:
 
 
 def test_one_port_leads_to_one_place() -> None:
-    with pytest.raises(UsageError, match="two places"):
+    with pytest.raises(UsageError, match="two ports"):
         parse_forwards(["80", "80:81"])
