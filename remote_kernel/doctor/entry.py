@@ -17,6 +17,7 @@ from remote_kernel.doctor.finding import Finding, ok, unknown
 from remote_kernel.errors import ConnectTimeout, RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.carrier import run_and_read
 from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
 from remote_kernel.transport.verdict import explain
 
@@ -114,20 +115,13 @@ def look_behind(options: LaunchOptions, jump: LaunchOptions, host: str, port: in
     """
     argv = choice.talkative(jump, openssh.reach_argv(jump, host, port))
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=2 * openssh.CONNECT_SECONDS,
-            env=choice.environment(jump),
-            check=False,
-        )
+        done = run_and_read(argv, choice.environment(jump), 2 * openssh.CONNECT_SECONDS)
     except subprocess.TimeoutExpired as error:
         hint = "check the endpoint as the jump host sees it"
         raise ConnectTimeout(f"{host} does not answer through {jump.endpoint}", hint) from error
-    said = done.stderr.decode("utf-8", "replace")
+    said = done.stderr
     chatter += said.splitlines()
-    banner = done.stdout.partition(b"\n")[0].decode("ascii", "replace").strip()
+    banner = done.stdout.partition("\n")[0].strip()
     if banner.startswith("SSH-"):
         return banner
     told = "\n".join(line for line in said.splitlines() if not line.startswith("debug1: "))
