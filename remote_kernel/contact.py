@@ -109,7 +109,7 @@ class Contact:
         """Take note that it is lost, and try to get it back; `silent` as Traveller.returned has it."""
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._attempts, self._stale = 0, silent
-        self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
+        self._log.tell(f"{error.message}; the kernel keeps running; trying to reconnect")
         tell_presence(connected=False, at=self.lost_at, reason=error.message)
         outage.begin(self._options)
         self._try_again()
@@ -179,7 +179,7 @@ class Contact:
         if left < 0:
             self._keeper.stop(
                 ConnectionLost(
-                    f"no way back to {self._options.endpoint} for as long as the kernel outlives its connection",
+                    f"cannot reconnect to {self._options.endpoint} for as long as the kernel outlives its connection",
                     "start a new kernel; give --linger for a longer time",
                 )
             )

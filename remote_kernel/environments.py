@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from remote_kernel.kernel import Settings, hostname, kernelspecs, which
+from remote_kernel.kernel import Settings, hostname, kernel_folders, kernelspecs, which
 from remote_kernel.ownership import Owners
 
 TYPE_CHECKING = False
@@ -73,7 +73,7 @@ def find(settings: Settings) -> dict[str, Any]:
         "foreign": foreign,
         "kernelspecs": [
             {"name": spec.name, "display_name": spec.display_name, "language": spec.language}
-            for spec in kernelspecs("").values()
+            for spec in kernelspecs(kernel_folders("")).values()
             if not spec.is_ipykernel
         ],
     }

@@ -181,6 +181,6 @@ class Forwarder:
             self._reactor.stop()
             return
         if arrived:
-            self._log.tell(f"{error.message}; trying to get back")
+            self._log.tell(f"{error.message}; trying to reconnect")
         self._attempts += 1
         self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)

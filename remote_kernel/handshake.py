@@ -37,7 +37,8 @@ class Handshake:
     def __init__(self, options: LaunchOptions, marker: str) -> None:
         self._options = options
         self._marker, self._ready = f"\n{marker}".encode(), bootstrap.ready(marker)
-        self._waiting = b""
+        self._waiting = bytearray()
+        self._is_answering, self._searched = False, 0  # behind the marker, and how far its line's end was looked for
         self._printed = 0
         self.noise = b""
         self.is_ready = False
@@ -46,28 +47,40 @@ class Handshake:
     def feed(self, data: bytes) -> bytes:
         """Take what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
         self._waiting += data
+        if self._is_answering:
+            return self._take_answer()
         if not self.is_ready and self._ready in self._waiting:
-            noise, _, self._waiting = self._waiting.partition(self._ready)
-            self.is_ready = True
+            noise, _, rest = self._waiting.partition(self._ready)
+            self.is_ready, self._waiting = True, bytearray(rest)
             self._note(noise)
         before, found, after = self._waiting.partition(self._marker)
-        if found and b"\n" in after:
-            told, _, rest = after.partition(b"\n")
+        if found:
             self._note(before)
-            self.told, self._waiting = told.decode("utf-8", "replace").strip(), b""
-            return rest
-        if len(after) > ANSWER_LIMIT:
-            raise too_long(self._options)
-        if not found and len(self._waiting) > KEPT_BYTES:  # the marker may have come in part
+            self._is_answering, self._waiting = True, bytearray(after)
+            return self._take_answer()
+        if len(self._waiting) > KEPT_BYTES:  # the marker may have come in part
             self._note(self._waiting[:-KEPT_BYTES])
-            self._waiting = self._waiting[-KEPT_BYTES:]
+            del self._waiting[:-KEPT_BYTES]
+        return b""
+
+    def _take_answer(self) -> bytes:
+        """Take the rest of the marker's line, once it is there; return what came behind it."""
+        end = self._waiting.find(b"\n", self._searched)
+        self._searched = len(self._waiting)
+        if end >= 0:
+            rest = bytes(self._waiting[end + 1 :])
+            self.told = self._waiting[:end].decode("utf-8", "replace").strip()
+            self._waiting.clear()
+            return rest
+        if len(self._waiting) > ANSWER_LIMIT:
+            raise too_long(self._options)
         return b""
 
     def end(self) -> bytes:
         """Return the end of all that was printed, once no more comes."""
         return self.noise + self._waiting
 
-    def _note(self, noise: bytes) -> None:
+    def _note(self, noise: bytes | bytearray) -> None:
         self.noise = (self.noise + noise)[-KEPT_BYTES:]
         self._printed += len(noise)
         if self._printed > NOISE_LIMIT:

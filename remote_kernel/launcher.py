@@ -46,6 +46,7 @@ from remote_kernel.presence import tell_presence
 from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink, Timer
 from remote_kernel.sockets import serve
+from remote_kernel.spec_env import with_spec_env
 from remote_kernel.transport import breaker, outage
 from remote_kernel.typed_json import MALFORMED
 from remote_kernel.undertaker import OrphanNote, watch_orphans
@@ -70,7 +71,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the loop there is nothing yet to interrupt
     log = Log()
     try:
-        options = parse_launch(arguments)
+        options = with_spec_env(parse_launch(arguments), arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
         with Reactor() as reactor, contextlib.ExitStack() as undo:
@@ -145,7 +146,6 @@ class Launcher:
         self._reactor, self._options, self._connection, self._log = reactor, options, connection, log
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
-        self._host: str | None = None  # where the kernel is: the endpoint may lead to another host later
         self._listeners: dict[str, socket.socket] = {}
         self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
@@ -230,7 +230,7 @@ class Launcher:
     def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
         folder = bootstrap.remote_folder()
         settings = {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
-        return {**settings, "host": self._host}
+        return {**settings, "host": self._note.host}
 
     def arrived(self) -> None:
         """Take note that the agent answers. Called by the Trip."""
@@ -351,7 +351,9 @@ class Launcher:
             self._finish_when_still(self._link.moved)
 
     def _started(self, found: agent_messages.Started) -> None:
-        self._host = found.host
+        self._note.host = found.host
+        if not self._closing.kept:
+            self._note.write()
         self._log.note(f"kernel process {found.pid} on {found.host}, folder {found.folder}")
         if found.warning:
             self._log.tell(found.warning)

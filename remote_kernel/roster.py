@@ -67,7 +67,7 @@ class Roster(NamedTuple):
     def find(self, text: str) -> RunningKernel:
         """Give the kernel with this id, or the one whose id begins so. Raises NoSuchKernel, UsageError."""
         if not re.fullmatch(rf"[0-9a-f]{{{_SHORTEST_ID},12}}", text):
-            hint = f"give at least {_SHORTEST_ID} signs of an id that 'remote_kernel ps' shows"
+            hint = f"give at least {_SHORTEST_ID} characters of an id that 'remote_kernel ps' shows"
             raise UsageError(f"'{text}' is not a kernel's id", hint)
         found = [kernel for kernel in self.kernels if kernel.id.startswith(text)]
         if len(found) > 1:

@@ -13,7 +13,16 @@ import signal
 import subprocess
 import sys
 
-from remote_kernel.kernel import Settings, StartError, find_kernelspec, find_python, hostname, which, with_init
+from remote_kernel.kernel import (
+    Settings,
+    StartError,
+    find_kernelspec,
+    find_python,
+    hostname,
+    kernel_python,
+    which,
+    with_init,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +58,7 @@ def survey(settings: Settings) -> dict[str, object]:
     """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
     python = find_python(settings)
     spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
-    version, ipykernel, is_the_systems = look_into(settings, python)
+    version, ipykernel, is_the_systems = look_into(settings, kernel_python(settings))
     return {
         "host": hostname(),
         "user": pwd.getpwuid(os.getuid()).pw_name,
@@ -104,8 +113,8 @@ def install(settings: Settings) -> dict[str, object]:
     if system:
         raise StartError(
             "KernelNotInstalled",
-            f"'{python}' on {hostname()} is the system's own Python, which is left alone",
-            "make an environment beside it",
+            f"'{python}' on {hostname()} is the system's own Python, which is never changed",
+            "make a new environment",
         )
     return {"installed_with": _install_into(settings, python)}
 
@@ -132,7 +141,9 @@ def make_environment(settings: Settings) -> dict[str, object]:
             os.mkdir(path)
         except OSError as error:
             raise StartError(
-                "RemoteFolderError", f"'{path}' on {hostname()} cannot be made: {error.strerror}", "look at the home"
+                "RemoteFolderError",
+                f"'{path}' on {hostname()} cannot be made: {error.strerror}",
+                "see whether the home folder is writable",
             ) from error
         maker, made = makers.pop(0), os.path.join(path, "bin", "python")
         try:

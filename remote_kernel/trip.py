@@ -86,7 +86,7 @@ class Trip:
         except OSError as error:  # no process or descriptor to spare: a kernel that runs can wait until there is
             raise TransportError(
                 f"cannot start what leads to {self._options.endpoint}: {(error.strerror or str(error)).lower()}",
-                "see what uses up this machine, and the limits that 'ulimit -a' shows",
+                "look at this machine's load, and at the limits that 'ulimit -a' shows",
             ) from error
 
     def _start(self, settings: Mapping[str, object], seconds: float, *, avoid_master: bool) -> None:

@@ -65,11 +65,11 @@ def _steps(
     if is_good and start:
         yield from _trial(options, kernelspec)
     elif is_good:
-        yield unknown("kernel", "not started, as you say")
+        yield unknown("kernel", "not started, because of --no-start")
     if kernelspec:
         yield _seen_by_vs_code(kernelspec)
     elif is_good:
-        yield unknown("vs code", "no kernelspec is looked at", f"'remote_kernel add {options.endpoint}' makes one")
+        yield unknown("vs code", "no kernelspec was given", f"'remote_kernel add {options.endpoint}' makes one")
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def _not_there(
     if isinstance(error, AuthenticationFailed):
         error = AuthenticationFailed(error.message + entry.refused(doors), error.hint)
     if step == "shell" and isinstance(error, RemoteShellNoise):
-        yield unknown("python", "nothing of ours ran")
+        yield unknown("python", "our program did not run")
     yield failed(step, error)
 
 
@@ -211,7 +211,7 @@ def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Fi
     for line in printed[:1]:
         yield warning("kernel", f"it printed: {line}", "see that --init and the kernel's startup files are right")
     if done.cell_seconds is None:
-        yield unknown("cell", f"there is none to try in {language}")
+        yield unknown("cell", f"there is no kernel to run it in {language}")
     else:
         yield ok("cell", f"{CODE} is {RESULT}", done.cell_seconds)
 

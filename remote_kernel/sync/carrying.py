@@ -96,7 +96,9 @@ class FarProcess:
     def _lost(self) -> RemoteKernelError:
         """Give the error for a connection that broke in the middle."""
         openssh.end_master(self._master or openssh.master_of(self._command))
-        return ConnectionLost(f"the connection to {self._options.endpoint} broke", "the same command goes on from here")
+        return ConnectionLost(
+            f"the connection to {self._options.endpoint} broke", "the same command continues from here"
+        )
 
     def _give_up(self) -> None:
         self._is_late = True
@@ -201,7 +203,7 @@ class FarEnd(FarProcess):
         if status not in (0, 255, None) and said:
             return RemoteError(
                 f"the remote end of the sync on {self._options.endpoint} failed: {said.splitlines()[-1]}",
-                "the same command goes on from here",
+                "the same command continues from here",
             )
         return self._lost()
 

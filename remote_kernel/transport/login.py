@@ -34,10 +34,11 @@ PERSIST_SECONDS = 12 * 3600.0  # a day's work; ssh counts from the last use
 
 _LONGEST_LINE = 4096
 _OFFENDING = re.compile(r"^Offending (?:\S+ )?key in (.+):(\d+)\r?$", re.MULTILINE)
-# After a wrong password ssh says so on stderr and asks again on the terminal, before what it said can be shown here: it
-# comes behind the prompt. So it is shown as a prompt, which reads well in either order.
+# After a wrong password ssh says so on stderr and asks again on the terminal, often before its words can be shown here.
+# Then this is shown in their place, with the cursor behind it. ssh begins its prompt with a carriage return: should the
+# prompt come after all, it covers this, which is shorter than any "USER@HOST's password: ".
 _REFUSED = "Permission denied, please try again."
-_ASKS_AGAIN = "Permission denied, please try again: "
+_ASKS_AGAIN = "Try again: "
 
 
 def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float = PERSIST_SECONDS) -> str:
@@ -178,7 +179,7 @@ def _attended(argv: list[str], person: Person | None) -> tuple[int, str, bytes]:
                 line = raw.decode("utf-8", "replace")
                 count += len(raw)
                 said.append(line)
-                if person and line.strip() == _REFUSED:
+                if person and line.strip() == _REFUSED and person.is_asked():
                     person.hears(f"\n{_ASKS_AGAIN}", end="")
                 elif person:
                     person.hears(line.rstrip())

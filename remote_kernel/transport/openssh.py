@@ -145,7 +145,8 @@ def _printed_settings(argv: list[str]) -> Settings:
     except OSError as error:
         if error.errno in _SHORTAGES:
             raise TransportError(
-                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}", "see what uses up this machine"
+                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}",
+                "look at this machine's load, and at the limits that 'ulimit -a' shows",
             ) from error
         raise SshNotFound(
             f"there is no ssh program '{argv[0]}' here",
@@ -159,7 +160,7 @@ def _printed_settings(argv: list[str]) -> Settings:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         from shlex import join  # only here: the launcher imports this module before it starts ssh
 
-        hint = "mend the file that it names" if "line " in lines[0] or "file " in lines[0] else f"try: {join(argv)}"
+        hint = "correct the file that it names" if "line " in lines[0] or "file " in lines[0] else f"try: {join(argv)}"
         raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", hint)
     return [(name, value) for name, _, value in (line.partition(" ") for line in done.stdout.splitlines())]
 

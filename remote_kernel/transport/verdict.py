@@ -103,6 +103,12 @@ _CAUSES = (
         "run {login} in a terminal, or load the key into ssh-agent",
     ),
     _Cause(
+        r"Permission denied \(([^)]*publickey[^)]*(?:password|keyboard-interactive)[^)]*)\)",
+        AuthenticationFailed,
+        "{0} does not let you in: permission denied ({1}){user}",
+        "run {login} in a terminal; to log in with your key from then on, run {copy} once",
+    ),
+    _Cause(
         r"Permission denied \(([^)]*(?:password|keyboard-interactive)[^)]*)\)",
         AuthenticationFailed,
         "{0} does not let you in: permission denied ({1}){user}",
@@ -143,7 +149,7 @@ _CAUSES = (
         r"([^\n]*(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)[^\n]*)",
         SshConfigError,
         "ssh refuses its configuration: {1}",
-        "mend the file that it names",
+        "correct the file that it names",
     ),
     _Cause(
         r"Unable to negotiate with [^\n]*?: ([^\n]+)",

@@ -214,7 +214,7 @@ Fault = tuple[Callable[[World], LaunchOptions], str, type[errors.RemoteKernelErr
 BROKEN: dict[str, Fault] = {
     "no such config": (
         lambda world: options_for("target", world.folder / "none", world.good),
-        *("config", errors.SshConfigError, "none", "mend the file"),
+        *("config", errors.SshConfigError, "none", "correct the file"),
     ),
     "unknown name": (
         lambda world: world.options("no-such-host.invalid"),
@@ -326,7 +326,7 @@ BROKEN_SSH: dict[str, Fault] = {
     "no ssh program": (no_program, "ssh", errors.SshNotFound, "/nothing/ssh", "install the OpenSSH client"),
     "bad option": (
         lambda world: world.options("target", "Host target", "Colour blue"),
-        *("config", errors.SshConfigError, "colour", "mend the file"),
+        *("config", errors.SshConfigError, "colour", "correct the file"),
     ),
     "no cipher in common": (
         no_common_cipher,

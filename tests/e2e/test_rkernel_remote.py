@@ -68,6 +68,10 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     (counted,) = (cell for cell in nbformat.read(log, 4).cells if cell.source == COUNT.format(600))
     assert "".join(output.text for output in counted.outputs if output.output_type == "stream") == said.out
     assert counted.outputs[-1].ename == "KeyboardInterrupt"
+    assert far.rkernel.exec("import asyncio; await asyncio.sleep(60)", "--detach").status == 124
+    begun, number = time.monotonic(), far.rkernel.wait_running()
+    assert far.rkernel("interrupt").status == 0  # SIGINT and what wakes the kernel go different ways
+    assert (far.rkernel("wait", number).status, time.monotonic() - begun < 3) == (130, True)
 
 
 def test_restart_and_close_end_a_kept_kernel(

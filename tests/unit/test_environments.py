@@ -36,6 +36,7 @@ SETTINGS = Settings(
         "linger": 0.0,
         "spool_bytes": 0,
         "extra_arguments": [],
+        "spec_env": [],
     }
 )
 
