@@ -62,6 +62,7 @@ def test_a_killed_launcher_ends_the_kernel_after_the_grace(
     with running(tmp_path, target, ssh_config, remote_python, config=config) as found:
         if flowing:
             flow(found)
+        assert wait_until(lambda: not watchers())  # of an earlier test's kernel: it would end this one at once
         found.kill_launcher()
         killed_at = time.monotonic()
         assert found.away() == "the launcher is gone"
