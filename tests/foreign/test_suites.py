@@ -28,7 +28,7 @@ def local(tmp_path: Path) -> Path:
     kernel = tmp_path / "local/kernels/python3"
     kernel.mkdir(parents=True)
     argv = [str(python()), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    metadata = {"debugger": True, "supported_encryption": "curve"}
+    metadata = {"debugger": True, "supported_encryption": ["curve"]}
     spec = {"argv": argv, "display_name": "Python 3 (local)", "language": "python", "metadata": metadata}
     (kernel / "kernel.json").write_text(json.dumps(spec))
     return tmp_path / "local"
@@ -44,7 +44,7 @@ def remote(tmp_path: Path, ssh_config: Path) -> Path:
     program.write_text(f'#!/bin/sh\nunset PYTHONPATH\nexec {spec["argv"][0]} "$@"\n')
     program.chmod(0o755)
     spec["argv"][0] = str(program)
-    spec["metadata"]["supported_encryption"] = "curve"
+    spec["metadata"]["supported_encryption"] = ["curve"]
     (kernel / "kernel.json").write_text(json.dumps(spec))
     return tmp_path / "remote"
 
