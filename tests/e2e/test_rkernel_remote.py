@@ -137,14 +137,14 @@ def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, targ
     keys.write_text("")
     try:
         target.kill_sessions()
-        assert wait_until(lambda: "remote_kernel login" in far.rkernel.status()["away_for"], 30)
-        assert "remote_kernel login" in far.rkernel("status").out
+        assert wait_until(lambda: "ssh-copy-id" in far.rkernel.status()["away_for"], 30)
+        assert "ssh-copy-id" in far.rkernel("status").out
     finally:
         keys.write_text(good)
-    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has logged in
+    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has copied the key
     said = finish(command)
     assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(60)))
-    assert "remote_kernel login" in said.err
+    assert "ssh-copy-id" in said.err
 
 
 def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
