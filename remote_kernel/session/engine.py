@@ -32,7 +32,7 @@ _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
 _WAKE_SECONDS = 0.1
-_CHILDREN_SECONDS = 3.0  # for a kernel to end what it has started, which takes it two at most
+_CHILDREN_SECONDS = 4.0  # for a kernel to end what it has started, which takes it two at most
 _EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
