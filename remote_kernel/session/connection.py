@@ -56,9 +56,7 @@ class Connection:
             line = (json.dumps(fields, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError as error:
             half = ord(error.object[error.start])
-            raise UsageError(
-                f"what is to be sent has half a character, U+{half:04X}", "give only whole text"
-            ) from error
+            raise UsageError(f"the text to send has half a character, U+{half:04X}", "give valid text") from error
         try:
             self._socket.settimeout(HANG_SECONDS)
             self._socket.sendall(line)
@@ -110,7 +108,7 @@ class Connection:
         """Give the error for a host that does not answer."""
         return HostHangs(
             f"the host of session '{self._name}' does not answer",
-            f"'rkernel refresh {self._name}' replaces it; the kernel lives on, with what runs in it",
+            f"'rkernel refresh {self._name}' replaces it; the kernel keeps running, and its cell too",
         )
 
     def close(self) -> None:
@@ -136,5 +134,5 @@ def problem_of(fields: dict[str, Any]) -> RemoteKernelError:
 def _gone(error: OSError | None) -> HostGone:
     why = f": {error}" if error else ""
     return HostGone(
-        f"the session's host went away{why}", "the kernel lives on, with what runs in it; see 'rkernel status'"
+        f"the session's host went away{why}", "the kernel keeps running, and its cell too; see 'rkernel status'"
     )

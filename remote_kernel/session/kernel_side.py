@@ -12,9 +12,12 @@ that run beside others (`metadata.remote_kernel` is "beside") fire no events, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
+import os
 import sys
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -24,6 +27,7 @@ UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
 _VARIABLES_SECONDS, _LIMIT_SECONDS = 5.0, 12.0  # for an answer; the first completion in a library takes some
+_TERMINATE_SECONDS, _KILL_SECONDS = 1.5, 0.5  # for child processes to end
 # Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
 _LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
 _LIBRARIES |= {"xarray"}
@@ -68,6 +72,7 @@ class KernelSide:
                 else:
                     found = {
                         "end": self.end,
+                        "end_children": self.end_children,
                         "inspect_request": self.kernel.do_inspect,
                         "complete_request": self.kernel.do_complete,
                     }[do](**arguments)
@@ -115,6 +120,23 @@ class KernelSide:
             return UNSEEN
         return self.ends.get(request)
 
+    def end_children(self) -> list[str]:
+        """End what this kernel has started in its process group, and name what had to be killed.
+
+        ipykernel does so at its shutdown, and takes for alive what nobody has waited for: up to 14 s a signal.
+        """
+        killed: list[str] = []
+        for end, seconds in (("terminate", _TERMINATE_SECONDS), ("kill", _KILL_SECONDS)):
+            deadline = time.monotonic() + seconds
+            children = _living_children()
+            killed = [f"{name} ({child.pid})" for child, name in children]
+            for child, _ in children:
+                with contextlib.suppress(Exception):
+                    getattr(child, end)()
+            while _living_children() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        return killed
+
     # -- events
 
     def trigger(self, event: str, *args: Any, **kwargs: Any) -> None:
@@ -161,6 +183,21 @@ class KernelSide:
             self.shell.showtraceback()
         finally:
             self._here.figures = None
+
+
+def _living_children() -> list[tuple[Any, str]]:
+    """Give the processes below this one in its process group, with their names; those that have ended are reaped."""
+    import psutil
+
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(0, os.WNOHANG)[0]:
+            pass
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getpgid(child.pid) == os.getpgrp() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append((child, child.name()))
+    return found
 
 
 class _Figures:

@@ -233,8 +233,11 @@ def _read_report(fd: int) -> str:
     return data.decode()
 
 
-def close_session(session: Session) -> None:
-    """End the host and the kernel, also where the host does not answer, and remove the session's folder."""
+def close_session(session: Session) -> list[str]:
+    """End the host and the kernel, also where the host does not answer, and remove the session's folder.
+
+    Gives the names of the kernel's child processes that were killed.
+    """
     from remote_kernel.session.client import NoSuchSession
 
     place = session.place
@@ -252,6 +255,7 @@ def close_session(session: Session) -> None:
                 f"what the cells gave is in {place.cells}; 'rkernel close {place.name}', once more, removes it",
             )
         _remove(place)
+        return list(answer.get("killed", ()))
 
 
 class LogIncomplete(RemoteKernelError):

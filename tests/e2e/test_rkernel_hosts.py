@@ -453,7 +453,7 @@ def test_refresh_replaces_a_host_that_hangs_under_a_running_cell(alone: Rkernel)
     host.suspend()
     said = finish(command)
     assert said.status == 6
-    assert "'rkernel refresh work' replaces it; the kernel lives on, with what runs in it" in said.err
+    assert "'rkernel refresh work' replaces it; the kernel keeps running, and its cell too" in said.err
     assert impatient("refresh").status == 0
     assert not is_alive(host)
     assert alone.kernel() == kernel

@@ -137,7 +137,7 @@ def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, targ
     keys.write_text("")
     try:
         target.kill_sessions()
-        assert wait_until(lambda: "remote_kernel login" in far.rkernel.status()["away_for"], 30)
+        assert wait_until(lambda: "remote_kernel login" in far.rkernel.status()["away_for"], 30), far.rkernel.status()
         assert "remote_kernel login" in far.rkernel("status").out
     finally:
         keys.write_text(good)
