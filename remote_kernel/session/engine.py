@@ -17,6 +17,7 @@ from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
 from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
+from remote_kernel.session.installing import NotInstalled
 from remote_kernel.session.kernel_side import BESIDE, CELL, QUIET, REQUEST
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
@@ -207,13 +208,18 @@ class Engine:
                 f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
             )
 
-    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
-        self._check_connection()
+    async def ask_beside(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Ask even while a cell runs, and give the reply's content. Raises ConnectionAway.
+
+        An IPython kernel answers in a thread of its own; another one on the shell when it is free, else beside it.
+        """
+        with contextlib.suppress(NotInstalled):
+            found: dict[str, Any] = await self.look(kind, **content)
+            return found
         if not self.is_busy:
-            return await self.ask(kind, content)
+            return (await self.ask(kind, content)).content
         channel, subshell = await self.life.reach().beside(self.life.info)
-        return await self.ask(kind, content, channel=channel, subshell=subshell)
+        return (await self.ask(kind, content, channel=channel, subshell=subshell)).content
 
     async def prepare(self) -> bool:
         """Make the kernel ready for `look`; see Contact.prepare."""
@@ -221,16 +227,20 @@ class Engine:
             self.life.info = (await self.ask("kernel_info_request", {}, channel="control")).content
         return await self.life.reach().prepare(self.life.info)
 
-    async def look(
-        self, do: str, *, channel: str = "control", seconds: float = ANSWER_SECONDS, **arguments: Any
-    ) -> Any:
-        """Ask kernel_side.py in an IPython kernel: on control beside a running cell, on shell after it.
+    async def look(self, do: str, **arguments: Any) -> Any:
+        """Ask kernel_side.py in an IPython kernel, beside a running cell too. Raises ConnectionAway, NotInstalled.
 
-        This is the only way in which the session runs code of its own there: it changes nothing of the user's. Raises
-        RemoteError, and what `ask` and `ask_beside` raise.
+        This and `ask_side` are the only way in which the session runs code of its own in a kernel: it changes nothing
+        of the user's.
         """
         self._check_connection()
         await self.prepare()
+        return await self.ask_side(do, arguments)
+
+    async def ask_side(
+        self, do: str, arguments: dict[str, Any], channel: str = "control", seconds: float = ANSWER_SECONDS
+    ) -> Any:
+        """Ask kernel_side.py where it runs already: on shell it answers between two cells. Raises RemoteError."""
         reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
         if reply.content.get("status") != "ok":
             raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")
