@@ -52,6 +52,7 @@ class Life:
         self.is_dead = True
         self.memory_bytes = 0  # at the last look, 0 where there was none
         self.info: dict[str, Any] = {}  # the kernel_info_reply's content
+        self.connection_values: dict[str, Any] = {}  # of the connection file
         self.contact: Contact | None = None
         self.process: KernelProcess | None = None  # none where the kernel is somebody else's
         self.tasks = Tasks(note)  # that end with the contact
@@ -116,7 +117,9 @@ class Life:
             self._note(f"the kernel has not answered on control: {error}")
 
     def _connect(self, *, is_new: bool) -> Contact:
-        wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
+        connection = read_connection_file(self.record.connection_file)
+        self.connection_values = connection.values
+        wire = Wire(connection, self.record.identity)
         self.contact = contact = Contact(wire, self._dependent, self._note, self.is_away, self._see_another_kernel)
         self.trouble = ""
         contact.listen(self.tasks)

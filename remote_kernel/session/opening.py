@@ -19,6 +19,7 @@ from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
+from remote_kernel.session.host_lock import read_holder, take_lock
 from remote_kernel.session.place import Place, sessions_folder
 from remote_kernel.session.record import Record, read_record, write_record
 
@@ -29,6 +30,7 @@ _READY_SECONDS = 120.0
 _CHECK_SECONDS = 5.0  # for a host to show that it does not hang
 _LEAVE_SECONDS = 20.0  # for one that has said that it will end: it writes the notebook
 _KILLED_SECONDS = 5.0
+_UNREACHABLE_SECONDS = 3.0  # for a host whose socket was removed to listen again
 
 
 def make_session(place: Place, *, kernelspec: str, connection_file: str, log: str | None, cwd: str) -> None:
@@ -186,19 +188,17 @@ def _lock_for_host(place: Place) -> int:
     """
     from remote_kernel.session.client import NoSuchSession
 
-    deadline = time.monotonic() + _READY_SECONDS
+    begun = time.monotonic()
     while not _serves(place):
         try:
-            lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = take_lock(place.host_lock)
         except FileNotFoundError:  # whoever held the other lock before has removed the session
             raise NoSuchSession(f"the session '{place.name}' has just gone", "see 'rkernel ls'") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)  # the number in it is of a host that has ended
+        if lock >= 0:
             return lock
-        except BlockingIOError:
-            os.close(lock)
-        if time.monotonic() > deadline:
+        if time.monotonic() > begun + _UNREACHABLE_SECONDS and _should_serve(place):
+            raise _unreachable(place)
+        if time.monotonic() > begun + _READY_SECONDS:
             raise RemoteKernelError(
                 f"the host of session '{place.name}' does not answer", f"see {place.host_log}, or close the session"
             )
@@ -211,6 +211,37 @@ def _serves(place: Place) -> bool:
 
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(place.socket()) == 0
+
+
+def _should_serve(place: Place) -> bool:
+    """True if the host is neither starting nor ending; one of an older version is taken to start for a while."""
+    holder = read_holder(place.host_lock)
+    if holder and holder.socket is None:
+        with contextlib.suppress(OSError):
+            return time.time() - os.stat(place.host_lock).st_mtime > _READY_SECONDS
+    return bool(holder and holder.socket)
+
+
+def _is_cut_off(place: Place) -> bool:
+    """True if the host lives and cannot be reached, a wait for its socket included."""
+    deadline = time.monotonic() + _UNREACHABLE_SECONDS
+    while not _serves(place) and _should_serve(place):
+        holder = read_holder(place.host_lock)
+        if not holder or not is_alive(holder.pid, holder.born):
+            break
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _unreachable(place: Place) -> RemoteKernelError:
+    holder = read_holder(place.host_lock)
+    where = f" at {holder.socket}" if holder and holder.socket else ""
+    message = f"the host of session '{place.name}' lives, and cannot be reached{where}"
+    if holder and not is_alive(holder.pid, holder.born):
+        return HostHangs(message, "use the session where it was made: on that machine, or in that container")
+    return HostHangs(message, f"'rkernel refresh {place.name}' replaces it; the kernel lives on, with what runs in it")
 
 
 def _read_report(fd: int) -> str:
@@ -263,26 +294,30 @@ def _dismiss_host(session: Session, do: str) -> dict[str, Any]:
 
     Gives its answer, empty where there is none.
     """
+    place = session.place
     patience = _LEAVE_SECONDS
     answer: dict[str, Any] = {}
     try:
+        if _is_cut_off(place):
+            raise _unreachable(place)
         session.check(_CHECK_SECONDS)
         answer = session.tell_host(do)
     except HostHangs:
         patience = 0.0
     except RemoteKernelError:
         pass
-    lock = os.open(session.place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if _has_ended(lock, patience):
             return answer
-        pid, _, born = os.pread(lock, 64, 0).decode().partition(" ")
-        if pid.isdigit() and is_alive(int(pid), born):
-            os.kill(int(pid), signal.SIGKILL)
+        holder = read_holder(place.host_lock)
+        is_here = holder and is_alive(holder.pid, holder.born)
+        if holder and is_here:
+            os.kill(holder.pid, signal.SIGKILL)
         if not _has_ended(lock, _KILLED_SECONDS):
-            raise RemoteKernelError(
-                f"the host of session '{session.name}' cannot be ended", f"see {session.place.host_log}"
-            )
+            if not is_here:
+                raise _unreachable(place)
+            raise RemoteKernelError(f"the host of session '{session.name}' cannot be ended", f"see {place.host_log}")
         return answer
     finally:
         os.close(lock)
@@ -315,6 +350,7 @@ def _end_kernel(pid: int) -> None:
 
 
 def _remove(place: Place) -> None:
+    socket = place.socket()
     shutil.rmtree(place.folder, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(place.socket())
+        os.unlink(socket)

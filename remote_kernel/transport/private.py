@@ -31,12 +31,20 @@ def private_folder() -> str:
         raise TransportError(
             f"cannot make {path}: {error.strerror}", "make it writable or set XDG_RUNTIME_DIR"
         ) from error
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    if not is_private(path):
         raise TransportError(
             f"{path} is not a folder of yours alone", "remove it, or set XDG_RUNTIME_DIR to another place"
         )
     return path
+
+
+def is_private(path: str) -> bool:
+    """True if this is a folder that only this user may touch."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
 
 
 def note_path(kind: str, options: LaunchOptions) -> str:
