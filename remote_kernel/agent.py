@@ -331,7 +331,7 @@ class Agent(Owner):
                 if not request["resume"] or self._status is not None:
                     connection.sendall(json.dumps(self._refusal()).encode())
                     return False
-                visitor = self._receive_guest(request["link"])
+                visitor = self._receive_guest(request["link"], request["resume"])
             fd_in, fd_out, fd_error = fds
             visitor.serve(Session(connection, fd_in, fd_out, int(request["server"])), str(request["marker"]))
             self._look_for_readers()
@@ -354,12 +354,18 @@ class Agent(Owner):
             self._end("the front end closed the kernel")
         return False
 
-    def _receive_guest(self, link: str) -> Visitor:
-        """Begin with a launcher that resumes the kernel, and tell it what it needs for that."""
-        self._keep_on()
+    def _receive_guest(self, link: str, resume: object) -> Visitor:
+        """Begin with a launcher that resumes the kernel, and tell it what it needs for that.
+
+        `resume` is true, or the Link's id of a launcher that was killed and whose place this one takes.
+        """
+        if resume is True:
+            self._keep_on()
         visitor = self._receive(link)
         if len(self._visitors) == 1:
             self._lead_outputs()
+        if resume in self._visitors:
+            self.left(self._visitors[str(resume)])
         assert self._ports
         connection = {name: value for name, value in self._ports.connection.items() if not name.endswith("_port")}
         visitor.tell("started", connection=connection, settings=self._settings.of_the_kernel(), **self._state())

@@ -26,7 +26,7 @@ from remote_kernel.errors import (
 from remote_kernel.link import Link
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
-from remote_kernel.presence import tell_presence
+from remote_kernel.presence import Presence, tell_presence
 from remote_kernel.reactor import Reactor, Timer
 from remote_kernel.transport import breaker, choice, openssh, outage
 from remote_kernel.trip import Traveller, Trip
@@ -72,6 +72,7 @@ class Contact:
         self.lost_at = 0.0  # in seconds since the epoch; 0.0 while it is there, and before
         self._lost_since = 0.0  # the same by _CLOCK
         self._give_up_at = time.monotonic() + ANSWER_SECONDS
+        self._kernel = ""  # as Presence has it
         self._trip: Trip | None = None
         self._retry: Timer | None = None
         self._attempts = self._refused = 0
@@ -87,6 +88,7 @@ class Contact:
 
     def go(self, mode: str, settings: Mapping[str, object], seconds: float) -> None:
         """Make a trip, on which the agent has `seconds` to answer. Raises TransportError's kinds."""
+        self._kernel = f"{settings['id']} {settings['link']}"
         self._trip = Trip(self._reactor, self._link, self._log, self._options, self._keeper)
         self._trip.start(mode, settings, seconds, avoid_master=self._stale)
 
@@ -94,7 +96,7 @@ class Contact:
         """Take note that the agent answers. Tells whether it was lost before."""
         breaker.clear(self._options)
         outage.end(self._options)
-        tell_presence(connected=True)
+        tell_presence(Presence(connected=True, kernel=self._kernel))
         self._master = choice.master_mark(self._options)
         was_lost = self.lost_at > 0
         if was_lost:
@@ -108,7 +110,7 @@ class Contact:
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._attempts, self._stale = 0, silent
         self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
-        tell_presence(connected=False, at=self.lost_at, reason=error.message)
+        self._tell_away(error.message)
         outage.begin(self._options)
         self._try_again()
 
@@ -119,7 +121,7 @@ class Contact:
             return
         self._note_once(error)
         if "remote_kernel login " in error.hint:  # it is not back before somebody does that
-            tell_presence(connected=False, at=self.lost_at, reason=str(error))
+            self._tell_away(str(error))
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)
             self._refused += 1
@@ -164,6 +166,14 @@ class Contact:
         """End the trip that is under way. Idempotent."""
         if self._trip:
             self._trip.close()
+
+    def take_up(self, kernel: str, error: RemoteKernelError) -> None:
+        """Go on with the contact of a launcher that was killed: it is lost, and was there. See Presence.kernel."""
+        self.was_made, self._kernel = True, kernel
+        self.lost(error, silent=False)
+
+    def _tell_away(self, reason: str) -> None:
+        tell_presence(Presence(connected=False, at=self.lost_at, reason=reason, kernel=self._kernel))
 
     def _lost_for(self) -> float:
         """Give the seconds since it was lost."""

@@ -42,7 +42,7 @@ from remote_kernel.greeting import HeadStart
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
-from remote_kernel.presence import tell_presence
+from remote_kernel.presence import SUCCEEDS, Presence, tell_presence
 from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink
 from remote_kernel.sockets import serve
@@ -72,6 +72,11 @@ def main(
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
         with Reactor() as reactor:
+            kernel = os.environ.pop(SUCCEEDS, "")
+            if kernel and not options.resume:  # one that resumes attaches in any case
+                from remote_kernel.resume import SucceedingLauncher
+
+                return SucceedingLauncher(kernel, reactor, options, connection, log).run()
             return (kind or Launcher)(reactor, options, connection, log).run()
     except RemoteKernelError as error:
         log.tell(str(error))
@@ -240,7 +245,8 @@ class Launcher:
         """Go on with the kernel after the connection was lost. Called by the Contact."""
         self._contact.go("attach", self._attach_settings(), seconds)
 
-    def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
+    def _attach_settings(self, *, resume: bool | str = False) -> dict[str, object]:
+        """Give what attach.py reads; `resume` is as Agent._receive_guest has it."""
         folder = bootstrap.remote_folder()
         return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
 
@@ -323,6 +329,8 @@ class Launcher:
             self._leave(128 + signal.SIGTERM)
             return
         self._tell("bye")
+        if not self._closing.kept:  # nobody is to go on with it
+            tell_presence(Presence(connected=not self._contact.lost_at))
         self._contact.hurry()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
         self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
@@ -383,7 +391,7 @@ class Launcher:
         self._tell("done")
         status = int(self._ended["status"])
         peak, is_oom = int(self._ended.get("peak_bytes", 0)), bool(self._ended.get("out_of_memory"))
-        tell_presence(connected=True, peak_bytes=peak, out_of_memory=is_oom)
+        tell_presence(Presence(connected=True, peak_bytes=peak, out_of_memory=is_oom))
         if status == -signal.SIGKILL and is_oom:
             used = f"it used up to {peak / 1e6:,.0f} MB"
             self._log.tell(f"the kernel was killed, probably because its host ran out of memory; {used}")

@@ -28,6 +28,7 @@ from remote_kernel.session.tasks import Tasks
 from remote_kernel.session.wire import Message
 
 _MUCH_BYTES = 16 << 20
+_UNKNOWN_END = "it is not known how it ended; the kernel and its variables are there"
 
 
 class Agenda:
@@ -94,7 +95,7 @@ class Agenda:
         if self._engine.life.has_let_go:
             return
         trouble = self._engine.life.trouble
-        cell.finish("lost", trouble or "it is not known how it ended; the kernel and its variables are there")
+        cell.finish("lost", trouble or _UNKNOWN_END)
         await following
         self.forget(cell)
 
@@ -110,6 +111,19 @@ class Agenda:
                 await learn_end(cell, self._ask_after_all)
             else:
                 await self._ask_after_all("kernel_info_request", {})
+
+    def see_gap(self) -> None:
+        """See to it that the cells that run come to an end, though their replies may be lost: the launcher was."""
+        for cell in self.cells.values():
+            if cell.request and not cell.done.done():
+                cell.missed = "the connection's process was killed while it ran: a part of its output may be missing"
+                self._tasks.spawn(self._end_unseen(cell))
+
+    async def _end_unseen(self, cell: Cell) -> None:
+        await self._see_it_over(cell)
+        if not self._engine.life.has_let_go:
+            trouble = self._engine.life.trouble
+            cell.finish("lost", trouble or _UNKNOWN_END)
 
     async def _ask_after_all(self, kind: str, content: dict[str, Any]) -> Message:
         """Ask the kernel's shell, which answers when what runs has ended, and wait for the last output of that.

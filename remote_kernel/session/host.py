@@ -42,6 +42,7 @@ class Host:
         self._engine.foreign.tell = self._notebook.record
         self._engine.tell_after = self._notebook.add_after
         self._agenda = Agenda(place, self._engine, self._past, self._notebook, note)
+        self._engine.life.see_gap = self._agenda.see_gap
         self._requests = Requests(place, self._engine, self._agenda, self._notebook)
         self._reception = Reception(place, lock, self._engine, self._agenda, self._requests, note)
         self._upkeep = Upkeep(place, lock, self._engine.life, self._agenda, self._reception, note)

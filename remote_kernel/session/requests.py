@@ -65,7 +65,7 @@ class Requests:
             "kernelspec": record.kernelspec,
             "display_name": record.display_name,
             "host": record.host,
-            "state": "dead" if life.is_dead else "busy" if engine.is_busy else "idle",
+            "state": "unknown" if life.is_lost else "dead" if life.is_dead else "busy" if engine.is_busy else "idle",
             "connected": presence.connected if presence else None,
             "away_for": presence.reason if presence and is_away else "",
             "trouble": life.trouble,

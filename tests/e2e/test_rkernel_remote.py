@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import nbformat
 import pytest
 
 from remote_kernel.probe import probe
+from remote_kernel.roster import call
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.memory import can_limit_memory, limited_memory
@@ -179,6 +182,57 @@ def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, 
     assert said.out.splitlines()[-1] == "line 29"
     assert is_alive(kernel)
     assert far.rkernel.exec("i").out == "29\n"
+
+
+@pytest.mark.over_both("kept")
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "not kept"])
+def test_launcher_that_is_killed_is_replaced_under_its_kernel(
+    alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path, keep: bool
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=keep)
+    write_kernelspec(alone.folder / "kernels", "far", options)
+    alone.open("far")
+    (kernel,) = kernels_on(target)
+    for number in (signal.SIGKILL, signal.SIGTERM if keep else signal.SIGKILL):
+        command = alone.start("exec", "-c", COUNT.format(20) + "'value'")
+        alone.wait_running("line 2\n")
+        launcher = alone.kernel()
+        launcher.send_signal(number)
+        wait_ended([launcher])
+        said = finish(command)
+        assert said.status == 0, said
+        lines = said.out.splitlines()
+        assert (lines[:3], lines[-2:]) == (["line 0", "line 1", "line 2"], ["line 19", "'value'"])
+        assert "a part of its output may be missing" in said.err
+        assert kernels_on(target) == [kernel]
+        (found,) = call([options]).kernels
+        assert (found.keep, found.launchers) == (keep, 1)
+        alone.host().kill()  # the next one lets another launcher begin, soon as it is
+    wait_until(lambda: not alone.hosts())
+    os.killpg(alone.record()["pid"], signal.SIGKILL)  # as if the machine had crashed
+    assert alone.exec("i").out == "19\n"
+    assert kernels_on(target) == [kernel]
+    alone.close()
+    assert nothing_there(target)
+
+
+def test_launcher_that_is_killed_in_an_outage_is_replaced(far: Far, target: Server) -> None:
+    command = far.rkernel.start("exec", "-c", COUNT.format(60))
+    far.rkernel.wait_running("line 2\n")
+    (kernel,) = kernels_on(target)
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        far.rkernel.kernel().kill()
+        assert wait_until(lambda: "launcher was killed" in far.rkernel.status()["away_for"])
+    finally:
+        far.relay.thaw()
+    said = finish(command)
+    assert said.status == 0, said
+    assert said.out.startswith("line 0\nline 1\nline 2\n")
+    assert far.rkernel.exec("i").out == "59\n"
+    assert kernels_on(target) == [kernel]
 
 
 def test_close_while_the_network_is_away_leaves_nothing_here_and_later_nothing_there(far: Far, target: Server) -> None:
