@@ -354,18 +354,15 @@ class Agent(Owner):
             self._end("the front end closed the kernel")
         return False
 
-    def _receive_guest(self, link: str, resume: object) -> Visitor:
-        """Begin with a launcher that resumes the kernel, and tell it what it needs for that.
-
-        `resume` is true, or the Link's id of a launcher that was killed and whose place this one takes.
-        """
+    def _receive_guest(self, link: str, resume: Any) -> Visitor:
+        """Begin with a launcher that resumes the kernel, or takes the place of the one that `resume` names."""
         if resume is True:
             self._keep_on()
         visitor = self._receive(link)
-        if len(self._visitors) == 1:
-            self._lead_outputs()
         if resume in self._visitors:
-            self.left(self._visitors[str(resume)])
+            self.left(self._visitors[resume])
+        elif len(self._visitors) == 1:
+            self._lead_outputs()
         assert self._ports
         connection = {name: value for name, value in self._ports.connection.items() if not name.endswith("_port")}
         visitor.tell("started", connection=connection, settings=self._settings.of_the_kernel(), **self._state())

@@ -117,6 +117,8 @@ class Contact:
     def not_back(self, error: RemoteKernelError) -> None:
         """Take note that an attempt to get it back has failed; stop where no other can succeed."""
         if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
+            self._kernel = "" if isinstance(error, KernelGone) else self._kernel
+            self._tell_away(str(error))
             self._keeper.stop(error)
             return
         self._note_once(error)

@@ -12,7 +12,6 @@ from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import (
     ConnectionFileError,
     KernelDied,
-    KernelGone,
     KernelParted,
     RemoteKernelError,
     UsageError,
@@ -106,13 +105,13 @@ class Life:
                 self._place, self.record.pid, self.record.born, is_remote=bool(self.record.host)
             )
             status = self.process.status()
-            if status is not None and (status == KernelGone.exit_status or not self._succeed()):
-                self._died(self.process.describe_end(status, 0), status)
+            if status is not None and not self._succeed():
+                self._died(self.process.describe_end(status, 0))
                 return
         try:
             contact = self._connect(is_new=False)
         except ConnectionFileError:
-            self._died("is gone, and its connection file with it", -1)
+            self._died("is gone, and its connection file with it")
             raise
         self.is_dead = False
         try:
@@ -125,7 +124,7 @@ class Life:
                     break
         except RemoteKernelError as error:
             if self.record.is_attached and not await listens(self.record.connection_file):
-                self._died("does not listen any longer", -1)
+                self._died("does not listen any longer")
                 raise
             self._note(f"the kernel has not answered on control: {error}")
 
@@ -294,7 +293,7 @@ class Life:
         how = await see_end(process, lambda: self.memory_bytes)
         await contact.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self.process is process:
-            self._died(how, status)
+            self._died(how)
 
     async def _watch_connection(self, contact: Contact) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one; for ours, another launcher."""
@@ -316,11 +315,11 @@ class Life:
                 pass
             except KernelLost:
                 return
-        self._died("does not listen any longer", -1)
+        self._died("does not listen any longer")
 
-    def _died(self, how: str, status: int) -> None:
+    def _died(self, how: str) -> None:
         there, name = self.presence(), self._place.name
-        self.is_lost = bool(there and there.kernel) and status != KernelGone.exit_status
+        self.is_lost = bool(there and there.kernel)
         what = f"'rkernel restart {name}' starts a new one"
         if self.record.is_attached:
             what = f"it was not started here: 'rkernel close {name}' removes the session"

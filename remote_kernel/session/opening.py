@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.presence import read_presence
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
 from remote_kernel.session.host_lock import read_holder, take_lock
 from remote_kernel.session.place import Place, sessions_folder
-from remote_kernel.session.record import Record, read_record, write_record
+from remote_kernel.session.record import Record, read_process, read_record, write_record
 
 if TYPE_CHECKING:
     from remote_kernel.session.client import Session
@@ -222,12 +223,16 @@ def _should_serve(place: Place) -> bool:
     return bool(holder and holder.socket)
 
 
+def _has_host(place: Place) -> bool:
+    holder = read_holder(place.host_lock)
+    return holder is not None and is_alive(holder.pid, holder.born)
+
+
 def _is_cut_off(place: Place) -> bool:
     """True if the host lives and cannot be reached, a wait for its socket included."""
     deadline = time.monotonic() + _UNREACHABLE_SECONDS
     while not _serves(place) and _should_serve(place):
-        holder = read_holder(place.host_lock)
-        if not holder or not is_alive(holder.pid, holder.born):
+        if not _has_host(place):
             break
         if time.monotonic() > deadline:
             return True
@@ -265,18 +270,35 @@ def close_session(session: Session) -> None:
     place = session.place
     if not os.path.isdir(place.folder):
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'")
+    with contextlib.suppress(RemoteKernelError, OSError):
+        if read_record(place).host and not _has_host(place):  # which alone can end a kept kernel
+            start_host(place)
+    if not os.path.isdir(place.folder):  # there was nothing in it
+        return
     with _making(place):  # so that nobody starts another host meanwhile
         answer = _dismiss_host(session, "close")
-        with contextlib.suppress(RemoteKernelError, FileNotFoundError):
-            record = read_record(place)
-            if not record.is_attached and is_alive(record.pid, record.born):
-                _end_kernel(record.pid)
+        pid, born = (0, "") if answer else read_process(place)
+        if pid and is_alive(pid, born) and not _end_kernel(pid):
+            raise RemoteKernelError(
+                f"the kernel of session '{place.name}' cannot be ended", f"its process group is {pid}; see to that"
+            )
+        there = read_presence(place.kernel_state)
         if answer.get("log_trouble"):
             raise LogIncomplete(
                 f"the kernel has ended, but not all is in the notebook: {answer['log_trouble']}",
                 f"what the cells gave is in {place.cells}; 'rkernel close {place.name}', once more, removes it",
             )
         _remove(place)
+    if there and there.kernel:
+        identity = there.kernel.partition(" ")[0]
+        raise KernelLeft(
+            f"the session '{place.name}' is closed, and its kernel may live on on its host",
+            f"'remote_kernel stop {identity}' ends it",
+        )
+
+
+class KernelLeft(RemoteKernelError):
+    """A session was closed, and nobody has seen its remote kernel end."""
 
 
 class LogIncomplete(RemoteKernelError):
@@ -336,8 +358,8 @@ def _has_ended(lock: int, seconds: float) -> bool:
             time.sleep(0.02)
 
 
-def _end_kernel(pid: int) -> None:
-    """End a kernel whose host is gone."""
+def _end_kernel(pid: int) -> bool:
+    """End a kernel whose host is gone; false where it does not end."""
     for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
         deadline = time.monotonic() + seconds
         try:
@@ -346,7 +368,8 @@ def _end_kernel(pid: int) -> None:
                 os.killpg(pid, 0)
                 time.sleep(0.05)
         except OSError:
-            return
+            return True
+    return not is_alive(pid)
 
 
 def _remove(place: Place) -> None:

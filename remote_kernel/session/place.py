@@ -6,6 +6,7 @@
     kernel.log        what the kernel and its launcher wrote to stdout and stderr
     kernel.state      connected or away: presence.py
     kernel.exit       how the kernel's process ended
+    kernel.pid        which process that is, once more: session.json may be damaged
     host.log          what the host had to say
     host.lock         held by the host for as long as it lives; says where it listens: host_lock.py
     cells/N.jsonl     what cell N gave: journal.py
@@ -39,6 +40,7 @@ class Place:
         self.kernel_log = os.path.join(self.folder, "kernel.log")
         self.kernel_state = os.path.join(self.folder, "kernel.state")
         self.kernel_exit = os.path.join(self.folder, "kernel.exit")
+        self.kernel_pid = os.path.join(self.folder, "kernel.pid")
         self.host_log = os.path.join(self.folder, "host.log")
         self.host_lock = os.path.join(self.folder, "host.lock")
         self.cells = os.path.join(self.folder, "cells")

@@ -465,6 +465,27 @@ def test_session_with_a_damaged_record_is_listed_and_closed(alone: Rkernel) -> N
     assert alone("close", "work").status == 0
 
 
+@pytest.mark.parametrize("record", ["{", None], ids=["damaged", "removed"])
+def test_kernel_of_a_session_without_a_record_is_ended_by_close(alone: Rkernel, record: str | None) -> None:
+    alone.open()
+    host, kernel = alone.host(), alone.kernel()
+    host.kill()
+    wait_ended([host])
+    alone.place("session.json").unlink()
+    if record:
+        alone.place("session.json").write_text(record)
+    pid = alone.place("kernel.pid")
+    known = pid.read_text()
+    pid.unlink()  # as in a session of an older version
+    said = alone("close", "work")
+    assert (said.status, said.out) == (1, "")
+    assert "that may live" in said.err
+    assert is_alive(kernel)
+    pid.write_text(known)
+    assert alone("close", "work") == (0, "closed work\n", "")
+    assert not is_alive(kernel)
+
+
 def test_host_is_of_nobody(alone: Rkernel) -> None:
     with terminal(alone, "exec", "-k", "python3", "-c", "x = 1") as shown:
         assert shown.end() == 0

@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from remote_kernel.probe import probe
-from remote_kernel.roster import call
+from remote_kernel.roster import call, stop
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.memory import can_limit_memory, limited_memory
@@ -86,6 +86,31 @@ def test_restart_and_close_end_a_kept_kernel(
     (second,) = kernels_on(target)
     assert alone("close", "work").status == 0
     assert wait_until(lambda: not is_alive(second))
+
+
+def test_close_without_a_host_ends_a_kept_kernel_or_says_that_it_does_not(
+    alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=True)
+    write_kernelspec(alone.folder / "kernels", "kept", options)
+    for record in ("", "{"):
+        alone.open("kept")
+        host = alone.host()
+        host.kill()
+        wait_ended([host])
+        if record:
+            alone.place("session.json").write_text(record)
+        (kernel,) = kernels_on(target)
+        said = alone("close", "work")
+        assert said.status == (1 if record else 0), said
+        if record:
+            found = re.search(
+                r"its kernel may live on on its host; 'remote_kernel stop ([0-9a-f]{12})' ends it", said.err
+            )
+            assert found, said
+            stop(call([options]).find(found[1]))
+        wait_ended([kernel], 20)
+        assert not alone.place().exists()
 
 
 @pytest.mark.over_both
