@@ -18,7 +18,10 @@ def main() -> int:
     arguments = sys.argv[1:]
     flags = {word.partition("=")[0] for word in arguments}
     if flags & _LAUNCH_FLAGS and arguments[0].startswith("-"):
-        if "--resume" in flags:
+        from remote_kernel.options import split_arguments
+
+        own, _ = split_arguments(arguments)
+        if "REMOTE_KERNEL_SUCCEEDS" in os.environ or any(word.partition("=")[0] == "--resume" for word in own):
             from remote_kernel.resume import main as launch
         else:
             from remote_kernel.launcher import main as launch

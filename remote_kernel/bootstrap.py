@@ -31,6 +31,7 @@ SHIPPED = {
     "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
     "survey": ("kernel", "survey"),
     "install": ("kernel", "survey"),
+    "environment": ("kernel", "survey"),
     "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
     "receive": (
         *(*_FILES, "sync.belief", "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
@@ -41,6 +42,8 @@ SHIPPED = {
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
+_TEXT = r'"""[^"]*(?:"(?!"")[^"]*)*"""'
+_DOCSTRING_OR_COMMENT = re.compile(f"^( *){_TEXT}|^ *#.*|{_TEXT}", re.MULTILINE)  # or a text that is used
 _STAND_INS = "python3 python"
 # What the program there imports and takes long, by what it is for.
 FOR_KERNELS = "io,json,re,socket,subprocess,zlib"
@@ -108,13 +111,21 @@ def start_settings(
         "keep": options.keep,
         "linger": None if options.linger_seconds == FOREVER else options.linger_seconds,
         "spool_bytes": options.spool_bytes,
+        "extra_arguments": list(options.extra_arguments),
     }
 
 
 def fingerprint(options: LaunchOptions) -> str:
     """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
     what = options._replace(
-        forward=(), on_start="", keep=False, resume="", connection_file="", linger_seconds=0.0, spool_bytes=0
+        forward=(),
+        on_start="",
+        keep=False,
+        resume="",
+        linger_seconds=0.0,
+        spool_bytes=0,
+        connection_file="",
+        extra_arguments=(),
     )
     return f"{zlib.crc32(json.dumps(what.to_arguments()).encode()):08x}"
 
@@ -125,7 +136,16 @@ def remote_folder() -> str:
 
 
 def _source(name: str) -> str:
+    """Return a module's code without docstrings and comments; its lines keep their numbers."""
     spec = find_spec(f"remote_kernel.{name}")
     assert spec and spec.origin
     with open(spec.origin, encoding="utf-8") as file:
-        return file.read()
+        return _DOCSTRING_OR_COMMENT.sub(_only_its_lines, file.read())
+
+
+def _only_its_lines(found: re.Match[str]) -> str:
+    """Return as many lines without text: an empty docstring, which may be all there is of a body, or nothing."""
+    if found[1] is None:
+        return found[0] if found[0].startswith('"') else ""
+    lines = found[0].count("\n") * "\n"
+    return f'{found[1]}"""{lines}"""'

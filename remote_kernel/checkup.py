@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _TRIAL_BYTES = 64 << 10
-_CURVE = "import zmq; print('curve' if zmq.has('curve') else 'no')"
 
 
 def main(marker: str, parameters: dict[str, Any]) -> None:
@@ -59,12 +58,6 @@ def _look_at_python(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
     return {"survey": survey(settings)}
 
 
-def _look_at_curve(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
-    if "survey" not in found or settings.init or settings.kernel:
-        return {"curve": ""}
-    return {"curve": run_program([found["survey"]["python"], "-c", _CURVE], 20)[1].strip()}
-
-
 def _look_at_workdir(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
     if "survey" in found:
         Command(settings, "kernel.json")
@@ -96,7 +89,6 @@ def _look_at_logout(_: Settings, __: dict[str, Any]) -> dict[str, Any]:
 _LOOKS = {
     "init": _look_at_init,
     "python": _look_at_python,
-    "curve": _look_at_curve,
     "folder": _look_at_workdir,
     "sockets": _look_at_sockets,
     "disk": _look_at_disks,

@@ -23,6 +23,11 @@ class Connection(NamedTuple):
     ports: dict[str, int]
     values: dict[str, Any]
 
+    @property
+    def is_encrypted(self) -> bool:
+        """True if the front end asks for encrypted sockets (CURVE), as jupyter_client 8.9 can."""
+        return all(self.values.get(f"curve_{kind}key") for kind in ("public", "secret"))
+
     def address(self, channel: str) -> str:
         """Give a channel's address as ZMQ writes it."""
         if self.transport == "ipc":

@@ -28,7 +28,7 @@ from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.presence import Presence, tell_presence
 from remote_kernel.reactor import Reactor, Timer
-from remote_kernel.transport import breaker, choice, openssh, outage
+from remote_kernel.transport import breaker, openssh, outage
 from remote_kernel.trip import Traveller, Trip
 
 ANSWER_SECONDS = 45.0  # VS Code gives up after 60 without a word of why
@@ -77,7 +77,7 @@ class Contact:
         self._retry: Timer | None = None
         self._attempts = self._refused = 0
         self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
-        self._master: tuple[int, int] | None = None
+        self._master: openssh.Master | None = None
         self._stale = False
         self._clock = 0.0
 
@@ -97,7 +97,7 @@ class Contact:
         breaker.clear(self._options)
         outage.end(self._options)
         tell_presence(Presence(connected=True, kernel=self._kernel))
-        self._master = choice.master_mark(self._options)
+        self._master = self._trip.master() if self._trip else None
         was_lost = self.lost_at > 0
         if was_lost:
             self._log.tell(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
@@ -141,7 +141,7 @@ class Contact:
             self._keeper.stop(error)
             return
         self._note_once(error)
-        self._stale, self._master = True, choice.master_mark(self._options)
+        self._stale, self._master = True, self._trip.master() if self._trip else None
         self._attempts += 1
         self._retry = self._reactor.call_later(min(backoff(self._attempts), seconds - 1), self._begin_again)
 
@@ -217,9 +217,9 @@ class Contact:
             self._keeper.stop(error)
 
     def _end_stale_master(self) -> None:
-        if self._master is not None and choice.master_mark(self._options) == self._master:
+        if self._master is not None and openssh.is_there(self._master):
             self._log.note("ending the stale shared connection")
-            openssh.end_master(self._options, self._master)
+            openssh.end_master(self._master)
 
     def _note_once(self, error: RemoteKernelError) -> None:
         if type(error) is not self._reason:

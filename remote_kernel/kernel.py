@@ -49,10 +49,11 @@ class Settings:
         self.keep: bool = values["keep"]
         self.linger: float | None = values["linger"]  # seconds, None for ever
         self.spool_bytes: int = values["spool_bytes"]
+        self.extra_arguments: list[str] = values["extra_arguments"]
 
     def of_the_kernel(self) -> dict[str, object]:
         """Give what another kernel like this one is to be started with."""
-        names = ("python", "kernel", "env", "workdir", "init", "keep", "linger", "spool_bytes")
+        names = ("python", "kernel", "env", "workdir", "init", "keep", "linger", "spool_bytes", "extra_arguments")
         return {name: getattr(self, name) for name in names}
 
 
@@ -196,7 +197,7 @@ class Command:
             self.ipc = True
             argv = [python, "-m", "ipykernel_launcher", "-f", connection_file]
         self.env.update(settings.env)
-        self.argv = with_init(settings.init, argv)
+        self.argv = with_init(settings.init, argv + settings.extra_arguments)
         self.cwd = os.path.expanduser(settings.workdir or "~")
         if not os.path.isdir(self.cwd):
             if settings.workdir:

@@ -39,21 +39,22 @@ from remote_kernel.errors import (
 )
 from remote_kernel.forward import Ports
 from remote_kernel.greeting import HeadStart
+from remote_kernel.harmless import ByteStream
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions, parse_launch, print_size
-from remote_kernel.presence import SUCCEEDS, Presence, tell_presence
+from remote_kernel.presence import Presence, tell_presence
 from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink
 from remote_kernel.sockets import serve
 from remote_kernel.transport import breaker, outage
-from remote_kernel.undertaker import Undertaker, take_over_the_dead
+from remote_kernel.undertaker import OrphanNote, watch_orphans
 
 BYE_SECONDS = 5.0  # for the agent to end the kernel
 HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2.5 s after SIGTERM
 DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
-HIRE_SECONDS = 2.0  # most lost connections are back by then
-TAKE_OVER_SECONDS = 1.0  # the start goes first, and leaves a connection to share
+WATCHER_SECONDS = 2.0  # most lost connections are back by then
+ORPHANS_SECONDS = 1.0  # the start goes first, and leaves a connection to share
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -71,13 +72,16 @@ def main(
         options = parse_launch(arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
-        with Reactor() as reactor:
-            kernel = os.environ.pop(SUCCEEDS, "")
-            if kernel and not options.resume:  # one that resumes attaches in any case
-                from remote_kernel.resume import SucceedingLauncher
+        with Reactor() as reactor, contextlib.ExitStack() as undo:
+            relay = None
+            if connection.is_encrypted and not options.resume:
+                from remote_kernel.relay import PrivateRelay  # which needs pyzmq, 40 ms of import
 
-                return SucceedingLauncher(kernel, reactor, options, connection, log).run()
-            return (kind or Launcher)(reactor, options, connection, log).run()
+                relay = undo.enter_context(PrivateRelay(connection, log.note))
+            launcher = (kind or Launcher)(reactor, options, relay.back if relay else connection, log)
+            if relay:
+                launcher.on_listening = relay.start
+            return launcher.run()
     except RemoteKernelError as error:
         log.tell(str(error))
         return error.exit_status
@@ -152,11 +156,12 @@ class OutputSink(Sink):
 
     def __init__(self, stream: Stream, log: Log) -> None:
         self._stream, self._log = stream, log
+        self._text = ByteStream()
         stream.sink = self
 
     def deliver(self, data: memoryview) -> None:
         """Log it."""
-        self._log.say(bytes(data))
+        self._log.say(self._text.feed(bytes(data)))
         self._stream.consume(len(data))
 
 
@@ -168,6 +173,7 @@ class Launcher:
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
         self._listeners: dict[str, socket.socket] = {}
+        self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
         self._control = self._link.streams[CONTROL]
         self._control.sink = MessageSink(self._control, self._handle)
@@ -175,7 +181,7 @@ class Launcher:
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
         self._forwarded = Ports(reactor)
-        self._undertaker = Undertaker(options, self._identity)
+        self._note = OrphanNote(options, self._identity)
         self._greets_alike = True
         self._contact = Contact(reactor, self._link, log, options, self)
         self._push = Push(reactor, log, options, self._pushed)
@@ -200,6 +206,7 @@ class Launcher:
             self._watch_parent(os.getppid())
         self._listeners = listen(self._connection)
         try:
+            self.on_listening()
             breaker.check(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
@@ -208,7 +215,7 @@ class Launcher:
             for forward in self._options.forward:
                 self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
             self._contact.watch_clock()
-            self._reactor.call_later(TAKE_OVER_SECONDS, take_over_the_dead)
+            self._reactor.call_later(ORPHANS_SECONDS, watch_orphans)
             self._reactor.run()
         finally:
             self._clean_up()
@@ -225,7 +232,7 @@ class Launcher:
             self._push.start(seconds)
             return
         self._identity, self._link_id = os.urandom(6).hex(), os.urandom(8).hex()
-        self._undertaker = Undertaker(self._options, self._identity)
+        self._note = OrphanNote(self._options, self._identity)
         settings = bootstrap.start_settings(self._options, self._identity, self._link_id, self._connection.values)
         self._contact.go("start", settings, seconds)
 
@@ -246,7 +253,6 @@ class Launcher:
         self._contact.go("attach", self._attach_settings(), seconds)
 
     def _attach_settings(self, *, resume: bool | str = False) -> dict[str, object]:
-        """Give what attach.py reads; `resume` is as Agent._receive_guest has it."""
         folder = bootstrap.remote_folder()
         return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
 
@@ -254,9 +260,9 @@ class Launcher:
         """Take note that the agent answers. Called by the Trip."""
         was_lost = self._contact.made()
         if was_lost and not self._leaving:
-            self._undertaker.dismiss()
+            self._note.connection_back()
         elif not was_lost and not self._closing.kept:
-            self._undertaker.remember()
+            self._note.write()
 
     def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
         """Take note that the SSH session is over. Called by the Trip."""
@@ -266,16 +272,16 @@ class Launcher:
             self._finish()
         elif arrived:
             if not self._closing.kept:
-                self._reactor.call_later(HIRE_SECONDS, self._hire)
+                self._reactor.call_later(WATCHER_SECONDS, self._watch_in_outage)
             self._contact.lost(error, silent=silent)
         elif self._contact.lost_at:
             self._contact.not_back(error)
         else:
             self._contact.not_made(error, wanted=not self._leaving)
 
-    def _hire(self) -> None:
+    def _watch_in_outage(self) -> None:
         if self._contact.lost_at and not self._closing.kept:
-            self._undertaker.hire()
+            self._note.connection_lost()
 
     def stop(self, error: RemoteKernelError) -> None:
         """End with this error, unless there was one before. Called by the Contact too."""
@@ -351,7 +357,7 @@ class Launcher:
             self._log.note(f"kernel ready after {message['seconds']:.2f} s")
         elif event == "kept":
             self._closing.kept = True
-            self._undertaker.forget()
+            self._note.remove()
         elif event == "parted":
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
@@ -411,7 +417,7 @@ class Launcher:
 
             found = last.partition(":")[0]  # what runs there by that name
             if remedy.looks_like_the_systems(found):
-                hint = remedy.beside(self._options, found)
+                hint = f"see which interpreters there have it: {remedy.to_look(self._options)}"
             else:
                 hint = f"install it with: {remedy.to_install(self._options, python)}"
             return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)
@@ -428,6 +434,7 @@ class Launcher:
         self._reactor.stop()
 
     def _clean_up(self) -> None:
+        watch_orphans()
         self._push.close()
         self._forwarded.close()
         for listener in self._listeners.values():
@@ -442,6 +449,6 @@ class Launcher:
         if unheard:
             outage.begin(self._options)
         if unheard and not self._closing.kept:
-            self._undertaker.bury()
+            self._note.hand_over()
         else:
-            self._undertaker.forget()
+            self._note.remove()

@@ -55,6 +55,7 @@ PING_SECONDS = 5.0
 DEAD_SECONDS = 15.0
 PROBE_SECONDS = 4.0
 GREETING_SECONDS = 60.0  # of silence at first: a login can take its time
+MOST_PONGS = 64  # that wait to be sent: an honest end has about ten marks under way (see pace)
 
 CONTROL, STDOUT, STDERR = 0, 1, 2  # streams that always exist: JSON lines, the kernel's own output
 _FIXED = ((CONTROL, "link"), (STDOUT, "stdout"), (STDERR, "stderr"))
@@ -184,6 +185,8 @@ class Link:
         self._opened = opened
         self.streams: dict[int, Stream] = {n: Stream(self, n, name) for n, name in _FIXED}
         self._urgent: deque[bytes] = deque()
+        self._pongs: deque[int] = deque()  # offsets of the other end's marks, to be answered
+        self._acks: dict[int, Stream] = {}  # to be acknowledged at once
         self._input = b""
         self._next_id = _FIRST_ID
         self._highest = _FIRST_ID - 1  # the highest id that the other end has opened
@@ -205,8 +208,7 @@ class Link:
         self._now = self._sent_at = now
         self._dead_at = now + GREETING_SECONDS
         self._input = b""
-        self._urgent.clear()
-        self._unacked.clear()
+        self._clear()
         self.up, self.greeted = True, False
         self._pace = Pace()
         self._ready = self._pipes == 1
@@ -224,8 +226,11 @@ class Link:
     def disconnected(self) -> None:
         """Take note that the pipe is gone. Streams stay as they are."""
         self.up = self._ready = False
-        self._urgent.clear()
-        self._unacked.clear()
+        self._clear()
+
+    def _clear(self) -> None:
+        for waiting in (self._urgent, self._pongs, self._acks, self._unacked):
+            waiting.clear()
 
     def open(self, channel: str) -> Stream:
         """Open a stream; the other end connects it to the kernel's socket of that channel."""
@@ -238,15 +243,15 @@ class Link:
 
     def idle(self) -> bool:
         """Whether nothing waits to be sent or acknowledged, on any stream."""
-        return not self._urgent and not any(s.closing or len(s.spool) for s in self.streams.values())
+        return not self._urgent and not self._acks and not any(s.closing or len(s.spool) for s in self.streams.values())
 
     # -- sending
 
     def next_frame(self) -> bytes:
         """Give the most urgent frame to write next, or no bytes when there is nothing to send."""
-        if self._urgent:
+        if self._urgent or self._pongs or self._acks:
             self._sent_at = self._now
-            return self._urgent.popleft()
+            return self._next_urgent()
         if not self._ready:
             return b""
         mark = self._pace.mark(self._now)
@@ -266,9 +271,18 @@ class Link:
         self._pace.sent(len(piece))
         return _frame(DATA, best.id, offset, piece)
 
+    def _next_urgent(self) -> bytes:
+        if self._urgent:
+            return self._urgent.popleft()
+        if self._pongs:
+            return _frame(PONG, 0, self._pongs.popleft())
+        number, stream = self._acks.popitem()
+        stream.acked = stream.consumed
+        return _frame(ACK, number, stream.consumed)
+
     def note_consumed(self, stream: Stream) -> None:
         """Queue an acknowledgement, at once or with the next tick. Called by `Stream.consume`."""
-        if not self._ready or stream.id not in self.streams:
+        if not self._ready or stream.id not in self.streams or stream.id in self._acks:
             return
         if stream.consumed - stream.acked >= ACK_BYTES:
             self._acknowledge(stream)
@@ -279,8 +293,7 @@ class Link:
 
     def _acknowledge(self, stream: Stream) -> None:
         self._unacked.pop(stream.id, None)
-        stream.acked = stream.consumed
-        self._urgent.append(_frame(ACK, stream.id, stream.consumed))
+        self._acks[stream.id] = stream
 
     # -- time
 
@@ -339,7 +352,9 @@ class Link:
         elif kind == OPEN:
             self._take_open(number, bytes(payload))
         elif kind == PING:
-            self._urgent.append(_frame(PONG, 0, offset))
+            if len(self._pongs) == MOST_PONGS:
+                raise LinkError("the other end asks for signs of life and takes none")
+            self._pongs.append(offset)
         elif kind == PONG:
             self._pace.answered(offset, self._now)
         else:
@@ -421,8 +436,8 @@ class Link:
         self._forget(stream)
 
     def _forget(self, stream: Stream) -> None:
-        self.streams.pop(stream.id, None)
-        self._unacked.pop(stream.id, None)
+        for known in (self.streams, self._unacked, self._acks):
+            known.pop(stream.id, None)
         stream.spool.close()
         if not stream.closing:
             stream.closing = True

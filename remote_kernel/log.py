@@ -31,18 +31,22 @@ class Log:
             self.path = os.path.join(folder, f"remote_kernel-{name}.log")
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
-            self.say(f"remote_kernel: no log file: {error}\n".encode())
+            self.tell(f"no log file: {error}")
 
     def note(self, text: str) -> None:
         """Write a line of ours to the file only."""
-        self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} remote_kernel: {text}\n".encode())
+        self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} remote_kernel: {harmless(text)}\n".encode())
 
     def tell(self, text: str) -> None:
         """Write a line of ours to stderr and the file."""
-        self.say(f"remote_kernel: {harmless(text)}\n".encode())
+        self.say(f"remote_kernel: {harmless(text)}\n")
 
-    def say(self, data: bytes) -> None:
-        """Write to stderr and the file. A front end that does not read its kernel's stderr does not stop us."""
+    def say(self, text: str) -> None:
+        """Write harmless text to stderr and the file: stderr may be the terminal that Jupyter runs in.
+
+        A front end that does not read its kernel's stderr does not stop us.
+        """
+        data = text.encode()
         self._write(data)
         for start in range(0, len(data), 4096):  # a pipe that polls writable takes 4096 bytes without waiting
             try:

@@ -44,7 +44,8 @@ class LaunchOptions(NamedTuple):
     attach to in place of starting one. `forward` are ports here that lead to the remote host's while
     the kernel lives. `on_start` is a folder here whose contents are pushed to the workdir before the
     kernel starts, an absolute path. `transport` is empty for the default. The connection file is empty in a
-    kernelspec that has not been filled in.
+    kernelspec that has not been filled in. `extra_arguments` are the kernel's own: whatever follows the
+    connection file, where jupyter_client appends its `extra_arguments`.
     """
 
     endpoint: Endpoint
@@ -63,6 +64,7 @@ class LaunchOptions(NamedTuple):
     forward: tuple[Forward, ...] = ()
     on_start: str = ""
     connection_file: str = ""
+    extra_arguments: tuple[str, ...] = ()
 
     def remote_python(self) -> str:
         """Give the interpreter to ask for on the remote host."""
@@ -122,8 +124,7 @@ class LaunchOptions(NamedTuple):
             words.append("--keep")
         for forward in self.forward:
             words += ["--forward", str(forward)]
-        words += ["-f", self.connection_file or "{connection_file}"]
-        return words
+        return [*words, "-f", self.connection_file or "{connection_file}", *self.extra_arguments]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -132,7 +133,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
-    """Read the launcher's command line (without the program's name). Raises UsageError, offline and at once."""
+    """Read the launcher's command line (without the program's name). Raises UsageError, offline and at once.
+
+    What follows the connection file is the kernel's and is not parsed.
+    """
     parser = _Parser(prog="remote_kernel", add_help=False, allow_abbrev=False)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("-J", "--jump", dest="jumps", default="")
@@ -153,7 +157,8 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
     parser.add_argument("--spool", default="")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("-f", "--connection-file", dest="connection_file", required=True)
-    found = parser.parse_args(arguments)
+    own, extra = split_arguments(arguments)
+    found = parser.parse_args(own)
     return LaunchOptions(
         endpoint=Endpoint.parse(found.endpoint),
         jumps=parse_jumps(found.jumps),
@@ -171,7 +176,18 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
         forward=parse_forwards(found.forward),
         on_start=found.on_start,
         connection_file=found.connection_file,
+        extra_arguments=tuple(extra),
     )
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the launcher's own arguments, up to the connection file, and the kernel's behind it."""
+    for at, word in enumerate(arguments):
+        if word in ("-f", "--connection-file"):
+            return arguments[: at + 2], arguments[at + 2 :]
+        if word.startswith(("-f", "--connection-file=")):
+            return arguments[: at + 1], arguments[at + 1 :]
+    return arguments, ()
 
 
 def check_transport(name: str) -> str:

@@ -30,6 +30,7 @@ class Probe(NamedTuple):
     """What a host has for a kernel's options.
 
     `python` is the interpreter's absolute path there, `is_the_systems` where its packages are not ours to change;
+    `new_environment` is a path there, as `~/NAME`, that does not exist, where one can be made;
     `ipykernel_version` is empty when it has none; `kernelspec` is None unless the options name one; `noise` is what
     the login shell printed by itself.
     """
@@ -40,6 +41,7 @@ class Probe(NamedTuple):
     python_version: str
     ipykernel_version: str
     is_the_systems: bool
+    new_environment: str
     kernelspec: RemoteKernelspec | None
     noise: str
 
@@ -59,6 +61,7 @@ def probe(options: LaunchOptions, timeout_seconds: float = 30.0) -> Probe:
         python_version=found["python_version"],
         ipykernel_version=found["ipykernel_version"],
         is_the_systems=found["is_the_systems"],
+        new_environment=found["new_environment"],
         kernelspec=RemoteKernelspec(**{**spec, "argv": tuple(spec["argv"])}) if spec else None,
         noise=noise,
     )
@@ -71,6 +74,15 @@ def install_ipykernel(options: LaunchOptions, timeout_seconds: float = 600.0) ->
     """
     found, _ = ask(options, "install", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
     return str(found["installed_with"])
+
+
+def make_environment(options: LaunchOptions, timeout_seconds: float = 600.0) -> str:
+    """Make a new environment on the host, with ipykernel, from the options' interpreter; return its interpreter's path.
+
+    Raises KernelNotInstalled when that fails, and what `probe` raises.
+    """
+    found, _ = ask(options, "environment", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
+    return str(found["python"])
 
 
 class Answer(NamedTuple):

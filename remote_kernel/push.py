@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import ConnectTimeout, PushFailed, RemoteKernelError, SyncError, by_name
+from remote_kernel.harmless import ByteStream
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import READ, Reactor, Timer
@@ -46,6 +47,7 @@ class Push:
         self._process: subprocess.Popen[bytes] | None = None
         self._timers: list[Timer] = []
         self._rest = b""
+        self._said = ByteStream()
         self._plan: dict[str, Any] = {}
         self._moved: dict[str, Any] = {"files": 0}
         self.is_wanted = bool(options.on_start)
@@ -112,7 +114,7 @@ class Push:
             message = json.loads(line)
             event = message["event"]
         except (ValueError, TypeError, KeyError):
-            self._log.say(line + b"\n")  # a bug's traceback
+            self._log.say(self._said.feed(line + b"\n"))  # a bug's traceback
             return
         if event == "planned":
             self._timers[0].cancel()

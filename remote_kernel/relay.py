@@ -1,17 +1,21 @@
 """Let a front end talk to a kernel whose key and sockets are not those of its connection file.
 
-A front end always makes a new key and new ports; a kernel that runs already keeps its own. The relay listens where
-the front end looks, connects to the kernel's sockets, and signs every message again on its way: what does not carry a
-right signature goes no further. Message parts, buffers included, stay as they are; so do the identities by which
-replies and input requests find their way, and the subscriptions to iopub.
+A front end always makes a new key and new ports; a kernel that runs already keeps its own. A front end may also ask for
+encrypted sockets (CURVE), which few kernels have, and which would hide the messages from the launcher and the agent.
+The relay listens where the front end looks, connects to the kernel's sockets, and signs every message again on its way:
+what does not carry a right signature goes no further. Message parts, buffers included, stay as they are; so do the
+identities by which replies and input requests find their way, and the subscriptions to iopub.
 
-Runs as a thread of a launcher that resumes a kernel, and is the only thing there that needs pyzmq.
+Runs as a thread of a launcher that resumes a kernel or has an encrypted front end, and is the only thing there that
+needs pyzmq.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import signal
 import threading
 import time
 from collections import deque
@@ -22,12 +26,58 @@ import zmq
 
 from remote_kernel.connection_file import CHANNELS, Connection
 from remote_kernel.errors import ConnectionFileError, PortInUse
+from remote_kernel.process import is_alive
 from remote_kernel.signing import DELIMITER, Signer
+from remote_kernel.transport.private import private_folder
 
 _BURST = 100  # messages of one socket before the others have their turn
 _RETRY_MS = 10
 _LINGER_MS = 1000
 _ROUTED = ("shell", "control", "stdin")
+
+
+class PrivateRelay:
+    """A relay to `back`: Unix sockets in a private folder, where a launcher listens in the front end's place.
+
+    A context manager. Its messages to the kernel carry the front end's key and are not encrypted; `start` may be given
+    the kernel's own key.
+    """
+
+    def __init__(self, front: Connection, note: Callable[[str], None]) -> None:
+        """`note` takes a line for the log, in another thread too."""
+        self._front, self._note = front, note
+        self._folder = os.path.join(private_folder(), f"relay-{os.getpid()}")
+        values = {name: value for name, value in front.values.items() if not name.startswith("curve_")}
+        ports = dict(zip(CHANNELS, range(1, 6), strict=True))
+        self.back = Connection("ipc", os.path.join(self._folder, "k"), ports, values)
+
+    def __enter__(self) -> PrivateRelay:
+        """Listen for the front end. Raises PortInUse, ConnectionFileError."""
+        _make_folder(self._folder)
+        try:
+            self._relay = Relay(self._front, self._note, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return self
+
+    def start(self, values: Mapping[str, Any] | None = None) -> None:
+        """Pass on messages, once the launcher listens at `back`; `values` are a connection file's, with the key."""
+        self._relay.start(self.back if values is None else self.back._replace(values=dict(values)))
+
+    def __exit__(self, *_: object) -> None:
+        self._relay.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _make_folder(path: str) -> None:
+    """Make the folder of this process's sockets, and remove those of launchers that were killed."""
+    base = os.path.dirname(path)
+    for name in os.listdir(base):
+        pid = name.removeprefix("relay-")
+        if pid != name and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
+            shutil.rmtree(os.path.join(base, name), ignore_errors=True)
+    os.mkdir(path, 0o700)
 
 
 class Relay:
@@ -67,7 +117,7 @@ class Relay:
         else:
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
             socket.set_hwm(0)
-        _encrypt(socket, front.values, server=True)
+        _encrypt(socket, front, server=True)
         if ":" in front.ip:
             socket.setsockopt(zmq.IPV6, 1)
         try:
@@ -94,7 +144,7 @@ class Relay:
             if channel != "iopub":
                 socket.set_hwm(0)
                 socket.setsockopt(zmq.IDENTITY, identity)
-            _encrypt(socket, back.values, server=False)
+            _encrypt(socket, back, server=False)
             socket.connect(back.address(channel))
         self._thread = threading.Thread(target=self._serve, name="relay", daemon=True)
         self._thread.start()
@@ -196,13 +246,13 @@ def _received(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
     return found
 
 
-def _encrypt(socket: zmq.Socket[bytes], values: Mapping[str, object], *, server: bool) -> None:
-    """Use the connection file's CURVE keys, if it has any, as jupyter_client 8.9 does."""
-    public, secret = values.get("curve_publickey"), values.get("curve_secretkey")
-    if not public or not secret:
+def _encrypt(socket: zmq.Socket[bytes], connection: Connection, *, server: bool) -> None:
+    """Use the connection file's CURVE keys, if it has any."""
+    if not connection.is_encrypted:
         return
-    socket.curve_publickey, socket.curve_secretkey = str(public).encode(), str(secret).encode()
+    public, secret = (str(connection.values[f"curve_{kind}key"]).encode() for kind in ("public", "secret"))
+    socket.curve_publickey, socket.curve_secretkey = public, secret
     if server:
         socket.curve_server = True
     else:
-        socket.curve_serverkey = str(public).encode()
+        socket.curve_serverkey = public

@@ -8,7 +8,6 @@ import re
 from remote_kernel.options import LaunchOptions
 from remote_kernel.shell import quoted_path
 
-_ENVIRONMENT = "~/.venv"
 _OF_THE_SYSTEM = re.compile(r"(?:/usr(?:/local)?)?/bin/[^/]+")
 
 
@@ -17,10 +16,18 @@ def to_install(options: LaunchOptions, python: str, *, upgrade: bool = False) ->
     return _there(options, f"{quoted_path(python)} -m pip install {'--upgrade ' if upgrade else ''}ipykernel")
 
 
-def beside(options: LaunchOptions, python: str) -> str:
-    """Say what to do where the interpreter is the system's own: pip refuses to install there (PEP 668)."""
-    make = f"{quoted_path(python)} -m venv {_ENVIRONMENT} && {_ENVIRONMENT}/bin/python -m pip install ipykernel"
-    return f"give --python '{_ENVIRONMENT}/bin/python', after making it with: {_there(options, make)}"
+def beside(options: LaunchOptions, python: str, path: str) -> str:
+    """Say what to do where the interpreter is the system's own: pip refuses to install there (PEP 668).
+
+    `path` did not exist there a moment ago; if it does by now, mkdir fails, and nothing is written over.
+    """
+    make = f"mkdir {path} && {quoted_path(python)} -m venv {path} && {path}/bin/python -m pip install ipykernel"
+    return f"give --python '{path}/bin/python', after making it with: {_there(options, make)}"
+
+
+def to_look(options: LaunchOptions) -> str:
+    """Return the command line that shows which interpreters of the host have ipykernel."""
+    return options.command_line("add", "--discover")
 
 
 def looks_like_the_systems(python: str) -> bool:

@@ -17,34 +17,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import signal
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from remote_kernel import launcher
-from remote_kernel.connection_file import CHANNELS, Connection
+from remote_kernel.connection_file import Connection
 from remote_kernel.errors import ConnectionLost, KernelGone, RemoteKernelError
 from remote_kernel.launcher import Launcher
 from remote_kernel.log import Log
 from remote_kernel.options import FOREVER, LaunchOptions, parse_launch
-from remote_kernel.process import is_alive
+from remote_kernel.presence import SUCCEEDS
 from remote_kernel.reactor import Reactor
-from remote_kernel.relay import Relay
+from remote_kernel.relay import PrivateRelay
 from remote_kernel.transport.private import private_folder, write_private
-from remote_kernel.undertaker import Undertaker
+from remote_kernel.undertaker import OrphanNote
 
 _NOTE_SECONDS = 7 * 86400.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve one front end and give the exit status, as the launcher does."""
+    killed = os.environ.pop(SUCCEEDS, "")
     try:
         options = parse_launch(arguments)
         fresh = _after_restart(options)
     except RemoteKernelError:  # which the launcher says better
-        fresh = None
+        return launcher.main(arguments)
+    if killed and (fresh or not options.resume):  # one that resumes attaches in any case
+        own = fresh.to_arguments() if fresh else arguments
+        return launcher.main(own, partial(SucceedingLauncher, killed))
     if fresh:
         return launcher.main(fresh.to_arguments(), lambda *what: RestartedLauncher(options.resume, *what))
     return launcher.main(arguments, ResumingLauncher)
@@ -55,37 +58,32 @@ class ResumingLauncher(Launcher):
 
     def __init__(self, reactor: Reactor, options: LaunchOptions, front: Connection, log: Log) -> None:
         """Take the front end's connection; `run` listens there."""
-        base = os.path.join(private_folder(), f"resume-{os.getpid()}")
-        back = Connection("ipc", os.path.join(base, "k"), dict(zip(CHANNELS, range(1, 6), strict=True)), {})
-        super().__init__(reactor, options._replace(keep=True), back, log)
-        self._folder, self._front = base, front
-        self._relay: Relay | None = None
+        self._relay = PrivateRelay(front, log.note)
+        super().__init__(reactor, options._replace(keep=True), self._relay.back, log)
         self._settings: dict[str, Any] | None = None
         self._closing.on_shutdown = self._note_restart
 
     def run(self) -> int:
         """Serve until the front end leaves or the kernel has ended. Raises the error that kept it from attaching."""
-        _make_folder(self._folder)
+        if self._options.extra_arguments:
+            words = " ".join(self._options.extra_arguments)
+            self._log.note(f"the front end's arguments for the kernel are ignored, because it runs already: {words}")
         try:
-            self._relay = Relay(self._front, self._log.note, lambda: os.kill(os.getpid(), signal.SIGTERM))
-            return super().run()
+            with self._relay:
+                return super().run()
         except KernelGone as error:
             self._forget(error.message)
             raise
-        finally:
-            if self._relay:
-                self._relay.stop()
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(self, seconds: float) -> None:
         """Attach to the kernel, in place of starting one."""
         self._contact.go("attach", self._attach_settings(resume=True), seconds)
 
     def _handle(self, message: dict[str, Any]) -> None:
-        if message.get("event") == "started" and self._relay:
+        if message.get("event") == "started":
             self._connection = self._connection._replace(values=message["connection"])
             self._settings = message.get("settings")
-            self._relay.start(self._connection)
+            self._relay.start(message["connection"])
         super()._handle(message)
 
     def _note_restart(self, restart: bool) -> None:
@@ -135,12 +133,12 @@ class SucceedingLauncher(Launcher):
         super().__init__(reactor, options, front, log)
         self._kernel = kernel
         self._identity, _, self._predecessor = kernel.partition(" ")
-        self._undertaker = Undertaker(options, self._identity)
+        self._note = OrphanNote(options, self._identity)
 
     def begin(self, seconds: float) -> None:
         """Attach to the kernel, however long that takes: it is a connection that was lost."""
         if not self._closing.kept:
-            self._undertaker.remember()  # at once: other launchers look for those that were killed
+            self._note.write()  # soon: a watcher ends the kernels of launchers that are gone
         self._contact.take_up(self._kernel, ConnectionLost("the launcher was killed"))
 
     def attach(self, seconds: float) -> None:
@@ -161,6 +159,7 @@ def _remember_restart(options: LaunchOptions, settings: dict[str, Any]) -> None:
     fresh = options._replace(
         **{name: settings[name] for name in ("python", "kernel", "workdir", "init", "keep", "spool_bytes")},
         env=tuple((name, value) for name, value in settings["env"]),
+        extra_arguments=tuple(settings.get("extra_arguments", ())),  # an agent of an earlier version sends none
         linger_seconds=FOREVER if linger is None else linger,
         resume="",
     )
@@ -174,14 +173,9 @@ def _after_restart(options: LaunchOptions) -> LaunchOptions | None:
             arguments: list[str] = json.load(file)
     except (OSError, ValueError):
         return None
-    return parse_launch(arguments)._replace(connection_file=options.connection_file, on_start=options.on_start)
-
-
-def _make_folder(path: str) -> None:
-    """Make the folder of this process's sockets, and remove those of launchers that were killed."""
-    base = os.path.dirname(path)
-    for name in os.listdir(base):
-        pid = name.removeprefix("resume-")
-        if pid != name and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
-            shutil.rmtree(os.path.join(base, name), ignore_errors=True)
-    os.mkdir(path, 0o700)
+    fresh = parse_launch(arguments)
+    return fresh._replace(
+        connection_file=options.connection_file,
+        on_start=options.on_start,
+        extra_arguments=options.extra_arguments or fresh.extra_arguments,
+    )

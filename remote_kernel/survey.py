@@ -1,4 +1,4 @@
-"""Say what the remote host has for a kernel, and install ipykernel where it is missing.
+"""Say what the remote host has for a kernel, and install ipykernel where it is missing, or into a new environment.
 
 Runs there in place of the agent when `remote_kernel add` checks a host; leaves nothing behind but what it was
 asked to install. Python 3.8, standard library: this file is shipped to the remote host.
@@ -36,7 +36,7 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
     """Run in the SSH session: print one line of JSON behind the marker and end."""
     settings = Settings(parameters["settings"])
     try:
-        answer = install(settings) if parameters["mode"] == "install" else survey(settings)
+        answer = _MODES[parameters["mode"]](settings)
     except StartError as error:
         answer = {"error": error.name, "message": error.message, "hint": error.hint}
     os.write(1, f"\n{marker} {json.dumps(answer)}\n".encode())
@@ -55,6 +55,7 @@ def survey(settings: Settings) -> dict[str, object]:
         "python_version": version,
         "ipykernel_version": ipykernel,
         "is_the_systems": is_the_systems,
+        "new_environment": new_environment(),
         "kernelspec": spec
         and {
             "name": spec.name,
@@ -91,26 +92,71 @@ def install(settings: Settings) -> dict[str, object]:
         raise StartError(
             "KernelNotInstalled",
             f"'{python}' on {hostname()} is the system's own Python, which is left alone",
-            f"make an environment there, for example: {python} -m venv ~/.venv; then use --python ~/.venv/bin/python",
+            "make an environment beside it",
         )
+    return {"installed_with": _install_into(settings, python)}
+
+
+def new_environment() -> str:
+    """Return where an environment can be made, `~/.venv` or the next name: a path that does not exist yet."""
+    path, number = "~/.venv", 1
+    while os.path.lexists(os.path.expanduser(path)):
+        number += 1
+        path = f"~/.venv-{number}"
+    return path
+
+
+def make_environment(settings: Settings) -> dict[str, object]:
+    """Make a new environment from the interpreter, with ipykernel in it; what fails is removed. Raises StartError.
+
+    The folder is made first, which fails if it is there: no environment of the user's is ever written over.
+    """
+    python, uv = find_python(settings), _uv()
+    makers = [[python, "-m", "venv"], *([[uv, "venv", "--quiet", "--python", python]] if uv else [])]
+    while True:
+        path = os.path.expanduser(new_environment())
+        try:
+            os.mkdir(path)
+        except OSError as error:
+            raise StartError(
+                "RemoteFolderError", f"'{path}' on {hostname()} cannot be made: {error.strerror}", "look at the home"
+            ) from error
+        maker, made = makers.pop(0), os.path.join(path, "bin", "python")
+        try:
+            _run_there(settings, [*maker, path], "install the package python3-venv there, or uv, or name a --python")
+            return {"python": made, "installed_with": _install_into(settings, made)}
+        except StartError:
+            from shutil import rmtree
+
+            rmtree(path, ignore_errors=True)
+            if not makers:
+                raise
+
+
+def _install_into(settings: Settings, python: str) -> str:
+    """Install ipykernel for an interpreter and return the command that did it. Raises StartError."""
     for argv in _installers(python):
-        code, output, errors = run_program(with_init(settings.init, argv), 540)
-        if code == 0:
-            return {"installed_with": " ".join(argv)}
-        last = ((errors or output).strip().splitlines() or [f"exit status {code}"])[-1].strip()
-        raise StartError(
-            "KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {last}", "install it by hand"
-        )
+        _run_there(settings, argv, "install it by hand")
+        return " ".join(argv)
     project, is_pixis, _ = python.partition("/.pixi/envs/")
     hint = f"run 'pixi add ipykernel' in {project}" if is_pixis else "install it by hand"
     raise StartError("KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", hint)
+
+
+def _run_there(settings: Settings, argv: list[str], hint: str) -> None:
+    """Run a tool that makes or changes an environment. Raises StartError with the line of its words that says why."""
+    code, output, errors = run_program(with_init(settings.init, argv), 540)
+    if code:
+        said = (errors or output).strip().splitlines() or [f"exit status {code}"]
+        why = next((line for line in said if "ensurepip is not" in line), said[-1]).strip()
+        raise StartError("KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {why}", hint)
 
 
 def _installers(python: str) -> list[list[str]]:
     """Give the command of the tool that has made the environment, else of one that it has or the host."""
     prefix = os.path.dirname(os.path.dirname(python))
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]
-    uv = which("uv") or which(os.path.expanduser("~/.local/bin/uv")) or which(os.path.expanduser("~/.cargo/bin/uv"))
+    uv = _uv()
     with_uv = [uv, "pip", "install", "--quiet", "--python", python, "ipykernel"] if uv else []
     conda = _conda(prefix)
     if conda and os.path.isdir(os.path.join(prefix, "conda-meta")) and "/.pixi/" not in prefix:
@@ -120,6 +166,10 @@ def _installers(python: str) -> list[list[str]]:
     if run_program([python, "-m", "pip", "--version"], 60)[0] == 0:
         return [pip]
     return [with_uv] if with_uv else []
+
+
+def _uv() -> str | None:
+    return which("uv") or which(os.path.expanduser("~/.local/bin/uv")) or which(os.path.expanduser("~/.cargo/bin/uv"))
 
 
 def _conda(prefix: str) -> str:
@@ -149,3 +199,6 @@ def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]
     except subprocess.TimeoutExpired:
         return 124, "", f"no end within {timeout_seconds:.0f} s"
     return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+_MODES = {"survey": survey, "install": install, "environment": make_environment}

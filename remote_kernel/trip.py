@@ -22,13 +22,13 @@ from remote_kernel.errors import (
     TransportError,
     by_name,
 )
+from remote_kernel.harmless import ByteStream
 from remote_kernel.link import Link
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import READ, Pipe, Reactor
-from remote_kernel.transport import choice
+from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import Carrier
-from remote_kernel.transport.openssh import to_paste
 from remote_kernel.transport.verdict import explain
 
 _NOISE_BYTES = 64 << 10
@@ -59,7 +59,9 @@ class Trip:
         self._carrier: Carrier | None = None
         self._pipe: _RemotePipe | None = None
         self._stderr = b""
+        self._said = ByteStream()
         self._mode = ""
+        self._argv: list[str] = []
         self._over = self._arrived = False
 
     def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
@@ -80,12 +82,16 @@ class Trip:
         marker = f"remote_kernel-{os.urandom(8).hex()}"
         program = bootstrap.program(marker, self._mode, settings)
         command = bootstrap.remote_command(self._options.remote_python(), len(program))
-        argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
-        self._carrier = Carrier(argv, choice.environment(self._options))
+        self._argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
+        self._carrier = Carrier(self._argv, choice.environment(self._options))
         self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, marker, self)
         self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
         self._timer = self._reactor.call_later(seconds, lambda: self._no_answer(seconds))
         self._pipe.start(program)
+
+    def master(self) -> openssh.Master | None:
+        """Return the shared connection that ssh goes over; None while there is none, and where it is not ours."""
+        return openssh.master_of(self._argv)
 
     def close(self) -> None:
         """End the session. The remote side sees the end of its input. Idempotent."""
@@ -127,7 +133,7 @@ class Trip:
 
     def _no_answer(self, seconds: float) -> None:
         endpoint = self._options.endpoint
-        hint = f"see how long this takes, and whether it asks something: {to_paste(self._options)}"
+        hint = f"see how long this takes, and whether it asks something: {openssh.to_paste(self._options)}"
         self._return(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint), arrived=False)
 
     def ended(self, reason: str) -> None:
@@ -169,7 +175,7 @@ class Trip:
         if data:
             self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
             if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
-                self._log.say(data)
+                self._log.say(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             os.close(self._carrier.stderr)

@@ -1,33 +1,41 @@
 """End kernels whose launcher had to go and could not say so.
 
 A front end that restarts or closes a kernel waits a few seconds for its launcher. When the network is away just
-then, the launcher cannot tell the agent, so it leaves a note and a process that tries until it has: this module's
-`main`. A launcher that is killed without warning has left its note already, when the kernel was started: the
-connection may be gone by then without a sign, and the agent would take the one for the other. The next launcher on
-this machine finds the note. A note from before this machine was last started is dropped: the kernel of a crashed
-laptop is to be found by `remote_kernel ps` and resumed.
+then, the launcher cannot tell the agent; when it is killed without warning, the connection may go with it, and the
+agent would take the one for the other. So each launcher leaves a note when its kernel has started, and *the watcher*,
+this module's `main`, tells the agents of those whose launcher is gone, as often as it takes.
+
+One watcher at most runs for all notes of this user. It is started when a launcher loses its connection, ends unheard,
+or finds at its start or end the note of one that is gone; it ends when there is nothing to watch for. A note from
+before this machine was last started is dropped: the kernel of a crashed laptop is to be found by `remote_kernel ps`
+and resumed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Hashable, Iterator
 
 from remote_kernel import process
 from remote_kernel.errors import AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
+from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
 
+_SUCCESSOR_SECONDS = 5.0  # for whoever started a launcher that was killed to start another; see SucceedingLauncher
+_LOOK_SECONDS = 1.0  # between two looks at the notes and their launchers
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 _REFUSED_WAIT_SECONDS = 300.0
-_DEATH_SECONDS = 5.0
 _NOBODY = 0
 _PROGRAM = "remote_kernel.undertaker"
+_PREFIX = "away-"
 _FIELDS = {
     "arguments",
     "folder",
@@ -39,19 +47,43 @@ _FIELDS = {
 }  # a note that lacks one was not written by this version
 
 
-class Undertaker:
-    """What one launcher arranges for its kernel, from when there is one."""
+class OrphanNote:
+    """What one launcher writes down about its kernel, from when there is one, for the time when it is gone itself.
+
+    Where there is no room for a note, or no process to spare for the watcher, the kernel ends with its lease.
+    """
 
     def __init__(self, options: LaunchOptions, identity: str) -> None:
         self._options, self._identity = options, identity
-        self._fd = -1  # of the pipe whose end tells the process that it is its turn, or that it is not needed
+        self._lost = False
 
-    def remember(self) -> None:
-        """Leave the note. It names the launcher, which is this process. Idempotent."""
+    def write(self) -> None:
+        """Write the note. It names the launcher, which is this process. Idempotent."""
         self._write(os.getpid(), process.birth(os.getpid()))
 
+    def connection_lost(self) -> None:
+        """Have the watcher wait for the end of this launcher: from now on it could not say so. Idempotent."""
+        self._lost = True
+        self.write()
+        start_watcher()
+
+    def connection_back(self) -> None:
+        """Let the watcher wait no longer. Idempotent."""
+        if self._lost:
+            self._lost = False
+            self.write()
+
+    def hand_over(self) -> None:
+        """Have the watcher tell the agent now: this launcher ends."""
+        self._write(_NOBODY, "")
+        start_watcher()
+
+    def remove(self) -> None:
+        """Remove the note: the kernel has ended, or is kept. Idempotent."""
+        self._lost = False
+        _remove(self._identity)
+
     def _write(self, launcher: int, born: str) -> None:
-        """Write the note; where there is no room for it, the kernel ends with its lease."""
         note = {
             "arguments": self._options.to_arguments(),
             "folder": os.environ.get("REMOTE_CONN_DIR", ""),
@@ -60,122 +92,149 @@ class Undertaker:
             "boot": process.boot(),
             "pids": _pid_namespace(),
             "linger": min(self._options.linger_seconds, 10 * 365 * 86400),
+            "lost": self._lost,
+            "may_have_successor": launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
         }
         with contextlib.suppress(OSError, TransportError):
-            write_private(_note(self._identity), json.dumps(note))
-
-    def hire(self) -> None:
-        """Have the process at hand: it acts once this launcher has ended, however that happens. Idempotent.
-
-        Where there is no process or descriptor to spare for it, the next launcher finds the note.
-        """
-        if self._fd >= 0:
-            return
-        with contextlib.suppress(OSError):
-            reading, self._fd = os.pipe()
-            try:
-                _start(self._identity, reading)
-            finally:
-                os.close(reading)
-
-    def forget(self) -> None:
-        """Call it off: the kernel has ended, or is kept. Idempotent."""
-        _forget(self._identity)
-        self.dismiss()
-
-    def dismiss(self) -> None:
-        """Let the process go: the connection is back. The note stays. Idempotent."""
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                # In words: when it reads the mere end it may find the note of the next loss, and believe that.
-                os.write(self._fd, b"not needed")
-            os.close(self._fd)
-            self._fd = -1
-
-    def bury(self) -> None:
-        """Let it act now: this launcher ends."""
-        self._write(_NOBODY, "")
-        self.hire()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            write_private(_path(self._identity), json.dumps(note))
 
 
-def _start(identity: str, stdin: int) -> None:
-    """Start the process for a kernel; it waits for the end of `stdin`.
+def watch_orphans() -> None:
+    """Start the watcher if the launcher of any note is gone. Called by each launcher, after its start and at its end.
+
+    After the start, because that goes first; at the end, because a launcher that ends sooner is the last that could.
+    """
+    with contextlib.suppress(OSError, TransportError):
+        if any(not _has_launcher(note) for note in _to_watch().values()):
+            start_watcher()
+
+
+def start_watcher() -> None:
+    """Start the watcher, unless one runs.
 
     It is nobody's child here: VS Code signals every descendant of a launcher. Not in the notebook's folder, where
     Python would look for modules.
     """
-    subprocess.run(
-        # A background process's stdin is /dev/null but for the detour over descriptor 3.
-        ["/bin/sh", "-c", 'exec 3<&0; "$@" <&3 3<&- &', "remote_kernel", sys.executable, "-m", _PROGRAM, identity],
-        stdin=stdin,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd="/",
-        check=False,
-    )
-
-
-def take_over_the_dead() -> None:
-    """Bury the kernels whose launcher was killed. Called by each new launcher, which lives on if that cannot be."""
     with contextlib.suppress(OSError, TransportError):
-        for name in os.listdir(private_folder()):
-            if name.startswith("away-") and not name.endswith(".new"):
-                _take_over(name.removeprefix("away-"))
-
-
-def _take_over(identity: str) -> None:
-    note = _read(identity)
-    if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
-        _forget(identity)
-    elif note["pids"] == _pid_namespace() and not _has_launcher(note):
-        _start(identity, subprocess.DEVNULL)
+        with _lock() as is_free:
+            pass
+        if is_free:
+            subprocess.run(
+                ["/bin/sh", "-c", '"$@" &', "remote_kernel", sys.executable, "-m", _PROGRAM],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+                check=False,
+            )
 
 
 def main() -> int:
-    """Wait for the launcher's end, then act; see `serve`."""
-    return serve(0)
-
-
-def serve(stdin: int) -> int:
-    """Try until the agent has been told, the kernel's lease is over, or somebody else took the note.
-
-    Nothing is done before the end of `stdin`, nor when it held a word; nor while the note's launcher lives.
-    """
-    identity = sys.argv[1]
-    if os.read(stdin, 64):
-        return 0
-    deadline = time.monotonic() + _DEATH_SECONDS
-    while (note := _read(identity)) is not None and _has_launcher(note):
-        if time.monotonic() > deadline:
+    """Run the watcher, unless another one runs, until there is nothing to watch for."""
+    while True:
+        with _lock() as is_mine:
+            if is_mine:
+                _watch()
+        # A launcher that found the lock taken has left the rest to this process: look again once it is free.
+        if not is_mine or not _to_watch():
             return 0
-        time.sleep(0.02)  # a process that was killed closes its files first
-    if note is None or not _claim(identity, note):
-        return 0
+
+
+def _watch() -> None:
+    """Tell the agents of kernels whose launcher is gone, and wait for launchers that have lost their connection."""
+    tries = _Tries()
+    noticed: dict[str, float] = {}
+    while notes := _to_watch():
+        for identity, note in notes.items():
+            if _has_launcher(note):
+                noticed.pop(identity, None)
+                continue
+            seen_at = noticed.setdefault(identity, time.time())
+            if note.get("may_have_successor") and time.time() < seen_at + _SUCCESSOR_SECONDS:
+                continue
+            # The lease counts from there: the connection may have been there until then.
+            until = seen_at + float(str(note["linger"]))
+            options = parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
+            if time.time() > until or _tell_agent(identity, options, str(note["folder"]), tries):
+                _remove(identity)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _tell_agent(identity: str, options: LaunchOptions, folder: str, tries: _Tries) -> bool:
+    """Tell a kernel's agent that its front end is gone, if it is time to try; true once it has heard.
+
+    Kernels behind one server wait together while that cannot be reached.
+    """
+    way = (options.endpoint, options.jumps, options.ssh_config, options.transport)
+    if not tries.is_due(way) or not tries.is_due(identity):
+        return False
     from remote_kernel.probe import ask
 
-    options = parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
-    settings = {"id": identity, "do": "bye", "folder": note["folder"]}
-    wait = _FIRST_WAIT_SECONDS
-    until = time.time() + float(str(note["linger"]))  # the connection may have been there until now
-    while time.time() < until and _read(identity) is not None:
+    try:
+        breaker.check(options)
+        found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": folder}, 30.0)
+        if any("unreadable" in kernel for kernel in found["kernels"]):
+            raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
+    except AuthenticationFailed:
+        tries.failed(way, _REFUSED_WAIT_SECONDS)
+        return False
+    except TransportError:
+        tries.failed(way)
+        return False
+    except (RemoteKernelError, OSError):  # OSError: no process or descriptor to spare just now
+        tries.failed(identity)
+        return False
+    return True
+
+
+class _Tries:
+    """When to try again what has failed: after _FIRST_WAIT_SECONDS, then after twice as long each time."""
+
+    def __init__(self) -> None:
+        self._due: dict[Hashable, float] = {}
+        self._waits: dict[Hashable, float] = {}
+
+    def is_due(self, what: Hashable) -> bool:
+        """True if it is time to try this."""
+        return time.monotonic() >= self._due.get(what, 0.0)
+
+    def failed(self, what: Hashable, least_seconds: float = 0.0) -> None:
+        """Let it wait, now that it has failed."""
+        wait = max(self._waits.get(what, _FIRST_WAIT_SECONDS), least_seconds)
+        self._due[what] = time.monotonic() + wait
+        self._waits[what] = min(2 * wait, max(_LONGEST_WAIT_SECONDS, least_seconds))
+
+
+def _to_watch() -> dict[str, dict[str, object]]:
+    """Return the notes of launchers that are gone or have lost their connection, by kernel; drop useless notes."""
+    found = {}
+    for name in sorted(os.listdir(private_folder())):
+        if not name.startswith(_PREFIX) or name.endswith(".new"):
+            continue
+        identity = name.removeprefix(_PREFIX)
+        note = _read(identity)
+        if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
+            _remove(identity)
+        elif note["pids"] == _pid_namespace() and (note.get("lost") or not _has_launcher(note)):
+            found[identity] = note
+    return found
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[bool]:
+    """Hold the lock of this user's watcher, if no other process does; gives whether it is held.
+
+    Containers may share the folder, and see each other's locks but not each other's processes: each has its own.
+    """
+    namespace = "".join(letter for letter in _pid_namespace() if letter.isdigit())
+    with open(os.path.join(private_folder(), f"watcher-{namespace}.lock"), "a", encoding="utf-8") as file:
         try:
-            breaker.check(options)
-            found, _ = ask(options, "ask", settings, 30.0)
-            if any("unreadable" in kernel for kernel in found["kernels"]):
-                raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
-        except AuthenticationFailed:
-            time.sleep(_REFUSED_WAIT_SECONDS)
-        except (RemoteKernelError, OSError):  # OSError: no process or descriptor to spare just now
-            time.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT_SECONDS)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
         else:
-            break
-    _forget(identity)
-    return 0
+            yield True
 
 
 def _pid_namespace() -> str:
@@ -191,32 +250,22 @@ def _has_launcher(note: dict[str, object]) -> bool:
     return pid != _NOBODY and process.is_alive(pid, str(note["born"]))
 
 
-def _claim(identity: str, note: dict[str, object]) -> bool:
-    """Put this process in the launcher's place in the note, unless another has just done so."""
-    found = _read(identity)
-    if found is None or found["launcher"] != note["launcher"]:
-        return False
-    mine = {**note, "launcher": os.getpid(), "born": process.birth(os.getpid())}
-    write_private(_note(identity), json.dumps(mine))
-    return True
-
-
-def _note(identity: str) -> str:
-    return os.path.join(private_folder(), f"away-{identity}")
+def _path(identity: str) -> str:
+    return os.path.join(private_folder(), f"{_PREFIX}{identity}")
 
 
 def _read(identity: str) -> dict[str, object] | None:
     try:
-        with open(_note(identity), encoding="utf-8") as file:
+        with open(_path(identity), encoding="utf-8") as file:
             note = json.load(file)
     except (OSError, ValueError):
         return None
     return note if isinstance(note, dict) and note.keys() >= _FIELDS else None
 
 
-def _forget(identity: str) -> None:
+def _remove(identity: str) -> None:
     try:
-        os.unlink(_note(identity))
+        os.unlink(_path(identity))
     except OSError:
         pass
 

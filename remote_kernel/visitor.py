@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-JUDGE_SECONDS = 1.0  # for a killed sshd to close all it had and end, which it does not do all at once
+LOOK_SECONDS = 0.05  # between looks at a session whose input has ended
+LOOKS = 20  # for a killed sshd to close all it had and end, which it does not do all at once
+SURE_LOOKS = 10  # that found the session whole: what ends it later, as a shared connection may, came on its own
 FLUSH_SECONDS = 10.0  # without one byte moving, until a launcher that is still there is left alone
 POLL_SECONDS = 0.005  # a kernel says nowhere that its sockets are up; looking costs microseconds
 
@@ -132,15 +134,20 @@ class Visitor:
         elif self._leaving or (self._reported and self.link.idle()):
             self._owner.left(self)
         else:
-            self._lease = self._reactor.call_later(JUDGE_SECONDS, self._judge)
+            self._judge()
 
-    def _judge(self) -> None:
-        """Tell a launcher that is gone from a connection that is lost.
+    def _judge(self, looks: int = 1, whole: int = 0) -> None:
+        """Tell a launcher that is gone from a connection that is lost; some of the looks found the session whole.
 
-        The session stays open until now: without a shared connection sshd would end with it either way.
+        The session stays open until then: without a shared connection sshd would end with it either way.
         """
         assert self._session
-        lost = self._session.nobody_reads() and not self._session.served()
+        unread = self._session.nobody_reads()
+        lost = unread and not self._session.served()
+        whole += not unread
+        if not lost and looks < LOOKS and whole < SURE_LOOKS:
+            self._lease = self._reactor.call_later(LOOK_SECONDS, partial(self._judge, looks + 1, whole))
+            return
         self.let_go()
         self._away(launcher_gone=not lost)
 

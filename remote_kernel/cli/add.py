@@ -125,9 +125,9 @@ def _added(
     check_free(draft.display_name, kernels, replace=replace)
     draft.argv()
     if check:
-        found = ask_host(options, install=install)
+        options, found = ask_host(options, install=install)
         note(describe(found))
-        draft = fitted(draft, found)
+        draft = fitted(draft._replace(options=options), found)
         if found.kernelspec and name is None:
             draft = draft._replace(display_name=f"{found.kernelspec.display_name} ({options.endpoint})")
             check_free(draft.display_name, kernels, replace=replace)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from remote_kernel.cli.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel import Command
-from remote_kernel.cli.which import add_session, find_or_make, find_session
+from remote_kernel.cli.which import New, add_session, find_or_make, find_session
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Request, Session
+from remote_kernel.session.source import check_text, decode_source
+
+if TYPE_CHECKING:
+    from remote_kernel.session.recipe import Wanted
 
 EXEC_EXAMPLES = """\
 examples:
   rkernel exec -k remote_cuda --code 'import torch; torch.cuda.is_available()'
   rkernel exec -s work --file train.py --timeout 100        # detaches when the time is up: exit status 124
+  rkernel exec -s work --file train.py -- --lr 0.1          # sys.argv is ['train.py', '--lr', '0.1']
   rkernel exec -s work --detach --key train-1 --file train.py
   rkernel exec -s work analysis.ipynb --from-cell 3 --output done.ipynb
   rkernel exec -s work --side --code 'history[-1]'          # beside the cell that is running
@@ -43,14 +49,15 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--jsonl", action="store_true", help="one JSON line for each event, as it comes")
     group.add_argument(
         "--budget",
-        type=_characters,
+        type=characters,
         metavar="N",
         help="at most N characters, head and tail, the rest in a file; 0: all (default: 8000; a terminal: all)",
     )
     group.add_argument("--full-traceback", action="store_true", help="also the frames inside libraries")
 
 
-def _characters(text: str) -> int:
+def characters(text: str) -> int:
+    """Read `--budget`."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"'{text}' is no number of characters")
     return int(text)
@@ -76,15 +83,28 @@ def add_timeout(parser: argparse.ArgumentParser) -> None:
 def add_exec(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `exec`."""
     parser.description = (
-        "Run code in a session's kernel and show its output as it comes. Makes the session if there is none."
+        "Run code in a session's kernel and show its output as it comes. Makes the session if there is none. A file "
+        "runs as 'python FILE' would: what comes after '--' are its arguments, and sys.exit gives the exit status."
     )
     parser.epilog = EXEC_EXAMPLES
     code = parser.add_argument_group("code").add_mutually_exclusive_group()
     code.add_argument("-c", "--code", help="the code, e.g. 'x + 1'; taken as it is")
-    code.add_argument("-f", "--file", help="a file with the code, e.g. train.py; '-' for stdin")
+    code.add_argument("-f", "--file", help="a file here with the code, e.g. train.py; '-' for stdin")
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
-    parser.add_argument("-k", "--kernel", default="", help="a kernelspec for a new session, e.g. 'remote_cuda'")
+    parser.add_argument(
+        "-k",
+        "--kernel",
+        default="",
+        help="a kernelspec for a new session, e.g. 'remote_cuda' or 'python3'; see 'rkernel kernelspecs'",
+    )
+    parser.add_argument(
+        "--cwd",
+        metavar="FOLDER",
+        default="",
+        help="the folder for a new session's kernel, on its host, e.g. '~/project' (default: this folder for a local "
+        "kernel, else the kernelspec's --workdir or the home)",
+    )
     log = parser.add_mutually_exclusive_group()
     log.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
     log.add_argument("--no-log", action="store_true", help="no notebook for a new session")
@@ -129,6 +149,11 @@ def exec_(options: argparse.Namespace) -> int:
         if options.answer_file == "-" and options.code is None and path in ("", "-"):
             raise UsageError("stdin cannot be both the code and the answers", "give the code with --code or --file")
         options.answer += _read(options.answer_file).splitlines()
+    for text in (*options.answer, *options.arguments):
+        check_text(text, "an answer or argument")
+    is_script = options.code is None and path not in ("", "-") and not path.endswith(".ipynb")
+    if options.arguments and not is_script:
+        raise UsageError("arguments after '--' are for a script", "give it with --file")
     if path.endswith(".ipynb"):
         from remote_kernel.cli.notebooks import run_notebook
 
@@ -137,7 +162,8 @@ def exec_(options: argparse.Namespace) -> int:
         raise UsageError("--from-cell, --to-cell and --output are for notebooks", "give an .ipynb file")
     code = _read_code(options)
     session = session_for(options)
-    running = session.execute(request_for(code, options))
+    script = (os.path.abspath(path), path, *options.arguments) if is_script else ()
+    running = session.execute(request_for(code, options)._replace(script=script))
     if options.detach and not running.has_ended:
         renderer = renderer_for(session, running, options)
         renderer.feed(next(iter(running)))  # that it was taken, which --json tells
@@ -148,9 +174,11 @@ def exec_(options: argparse.Namespace) -> int:
     return show(session, running, options)
 
 
-def session_for(options: argparse.Namespace) -> Session:
-    """Give the session that the options of `exec` mean, made if need be."""
-    return find_or_make(options.session, options.kernel, "" if options.no_log else options.log)
+def session_for(options: argparse.Namespace, wanted: Wanted | None = None) -> Session:
+    """Give the session that the options of `exec` mean, made if need be; `wanted` is a notebook's kernel."""
+    return find_or_make(
+        options.session, New(options.kernel, "" if options.no_log else options.log, options.cwd), wanted
+    )
 
 
 def request_for(code: str, options: argparse.Namespace) -> Request:
@@ -168,25 +196,27 @@ def request_for(code: str, options: argparse.Namespace) -> Request:
 
 def _read_code(options: argparse.Namespace) -> str:
     if options.code is not None:
+        check_text(options.code, "--code")
         return str(options.code)
     path = options.file or options.path
-    if path is None or path == "-":
-        if path is None and sys.stdin.isatty():
-            raise UsageError("there is no code", "give --code, --file, or the code on stdin; see 'rkernel exec --help'")
-        path = "-"
-    return _read(path)
+    is_missing = path is None and sys.stdin.isatty()
+    code = "" if is_missing else _read(path or "-")
+    if path in (None, "-") and not code.strip():
+        raise UsageError("there is no code", "give --code, --file, or the code on stdin; see 'rkernel exec --help'")
+    return code
 
 
 def _read(path: str) -> str:
     """Read a text file, or stdin for '-'. Raises UsageError."""
     if path == "-":
-        return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
+        return decode_source(sys.stdin.buffer.read(), "stdin")
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            data = file.read()
     except OSError as error:
         hint = "give a file that is there; code goes behind --code, or to stdin"
         raise UsageError(f"cannot read {path}: {error.strerror}", hint) from error
+    return decode_source(data, path).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -243,7 +273,7 @@ def _is_side(session: Session, number: int) -> bool:
 
 
 COMMANDS = {
-    "exec": Command(add_exec, exec_),
+    "exec": Command(add_exec, exec_, passes_on=True),
     "wait": Command(add_wait, wait),
     "tail": Command(add_tail, tail),
 }

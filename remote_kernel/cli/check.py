@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remote_kernel import remedy, tilde
+from remote_kernel import tilde
 from remote_kernel.cli.edge import note
-from remote_kernel.errors import KernelDied, KernelNotInstalled, PythonNotFound, UsageError
+from remote_kernel.cli.interpreter import with_ipykernel
+from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft
 from remote_kernel.options import LaunchOptions
 from remote_kernel.trial import START_SECONDS, try_out
@@ -25,36 +26,26 @@ def refuse_idle_install(options: LaunchOptions, *, check: bool) -> None:
         raise UsageError("--install is for ipykernel, and --kernel starts something else", "give one of the two")
 
 
-def ask_host(options: LaunchOptions, *, install: bool) -> Probe:
-    """Give what the remote host has, after installing ipykernel there if that is missing and `install` is set.
+def ask_host(options: LaunchOptions, *, install: bool) -> tuple[LaunchOptions, Probe]:
+    """Return what the remote host has, and the options, with another interpreter if the one asked for has no ipykernel.
 
-    Raises KernelNotInstalled with the command that mends it, and whatever the probe raises.
+    Installs ipykernel if it is missing and `install` is set, or the person at the terminal chooses to. Raises
+    KernelNotInstalled with what mends it, and whatever the probe raises.
     """
-    from remote_kernel.probe import install_ipykernel, probe
+    from remote_kernel.probe import probe
 
     note(f"asking {options.endpoint} ...")
     try:
         found = probe(options)
     except PythonNotFound as error:
         raise PythonNotFound(error.message, tilde.advice(options, error.message) or error.hint) from error
-    if not options.kernel and not found.ipykernel_version and found.is_the_systems:
-        raise KernelNotInstalled(
-            f"{found.python} on {options.endpoint} is the system's own and has no ipykernel",
-            remedy.beside(options, found.python),
-        )
-    if not options.kernel and not found.ipykernel_version and install:
-        note(f"installing ipykernel for {found.python} on {options.endpoint} ...")
-        note(f"installed with: {install_ipykernel(options)}")
-        found = probe(options)
     if not options.kernel and not found.ipykernel_version:
-        raise KernelNotInstalled(
-            f"{found.python} on {options.endpoint} has no ipykernel",
-            f"give --install, or run: {remedy.to_install(options, found.python)}",
-        )
+        options = with_ipykernel(options, found, install=install)
+        found = probe(options)
     if found.noise:
         first = found.noise.strip().splitlines()[0][:60]
         note(f"note: the shell on {options.endpoint} prints text when it starts ('{first}'); it is skipped")
-    return found
+    return options, found
 
 
 def describe(found: Probe) -> str:

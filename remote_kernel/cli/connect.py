@@ -71,7 +71,7 @@ def connect(
     sys.stdout.flush()
     sys.stderr.flush()
     # From here on the terminal, its size, Ctrl-C and the exit status are ssh's.
-    os.execvpe(argv[0], argv, choice.session_environment(options))
+    os.execvpe(argv[0], argv, choice.environment(options))
 
 
 def _options(name: str, given: Settings) -> LaunchOptions:

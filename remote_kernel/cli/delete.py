@@ -9,24 +9,27 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
-from remote_kernel.kernelspec import find_kernelspec, remove_kernelspec, require_added
+from remote_kernel.errors import UsageError
+from remote_kernel.kernelspec import Kernelspec, find_kernelspec, list_kernelspecs, remove_kernelspec, require_added
 
 EXAMPLES = """\b
 Examples:
   remote_kernel delete remote_cuda
   remote_kernel delete "Remote CUDA" remote_python_gpu1 --yes
+  remote_kernel delete --all
 """
 
 
 def delete(
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SLUG|NAME...",
             help="Kernelspecs, each by its slug or its display name, e.g. remote_cuda.",
             autocompletion=completion.slugs,
         ),
-    ],
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Delete every kernelspec that 'add' made.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
 ) -> None:
     """Delete kernelspecs that 'add' made.
@@ -34,9 +37,13 @@ def delete(
     Kernels that run already are left alone. All names are looked up before anything is deleted. Asks once on a
     terminal, and not at all elsewhere.
     """
-    specs = list({spec.folder: spec for spec in map(find_kernelspec, names)}.values())
-    for spec in specs:
-        require_added(spec)
+    if bool(names) == everything:
+        problem = "--all and names exclude each other" if names else "no kernelspec is named"
+        raise UsageError(problem, "name the kernelspecs to delete, or give --all")
+    specs = [spec for spec in list_kernelspecs() if spec.was_added] if everything else _named(names or [])
+    if not specs:
+        note("there is nothing to delete")
+        return
     if not yes and sys.stdin.isatty():
         for spec in specs:
             where = spec.options.endpoint if spec.options else "?"
@@ -47,3 +54,10 @@ def delete(
     for spec in specs:
         remove_kernelspec(spec)
         say(f"deleted '{spec.display_name}' ({spec.slug})")
+
+
+def _named(names: list[str]) -> list[Kernelspec]:
+    specs = list({spec.folder: spec for spec in map(find_kernelspec, names)}.values())
+    for spec in specs:
+        require_added(spec)
+    return specs

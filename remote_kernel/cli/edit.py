@@ -81,9 +81,9 @@ def edit(
     if install:
         refuse_idle_install(options, check=not no_check)
     if install or (not no_check and _tried_before(options) != _tried_before(spec.options)):
-        found = ask_host(options, install=install)
+        options, found = ask_host(options, install=install)
         note(describe(found))
-        draft = fitted(draft, found)
+        draft = fitted(draft._replace(options=options), found)
         start_once(draft, undone="nothing was changed")
     elif not options.kernel and spec.options.kernel:
         draft = draft._replace(language="python", interrupt_mode="signal")

@@ -6,12 +6,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.cell_numbers import CellNumbers
 from remote_kernel.session.client import HostGone, NoSuchSession, Running, Session, StillRunning
-from remote_kernel.session.events import VERDICTS, Away, Back, Done, Event, InputWanted, Queued, Started
+from remote_kernel.session.events import VERDICTS, Answered, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
     from remote_kernel.session.render import Renderer
@@ -23,7 +24,7 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
     """Show a cell until it is done, or the time is up, and give the exit status."""
     renderer = renderer_for(session, running, options)
     away = waits = False
-    status = 0
+    status = used = 0
     events = shown(renderer, follow(session, running, options, deadline_of(options)))
     try:
         for event in events:
@@ -31,9 +32,12 @@ def show(session: Session, running: Running, options: argparse.Namespace) -> int
                 away = isinstance(event, Away)
             elif isinstance(event, (Queued, Started)):
                 waits = isinstance(event, Queued)
+            elif isinstance(event, Answered):
+                used += 1
             elif isinstance(event, Done):
                 status = event.status
         sys.stdout.flush()
+        tell_unused_answers(getattr(options, "answer", ()), used)
         return status
     except StillRunning as still:
         renderer.close()
@@ -90,6 +94,14 @@ def shown(renderer: Renderer, events: Generator[Event, None, None]) -> Iterator[
         event = next(events)
 
 
+def tell_unused_answers(answers: Sequence[str], used: int) -> None:
+    """Say on stderr how many of the answers given in advance no input() has asked for; nothing where all were used."""
+    left = len(answers) - used
+    if left > 0:
+        verb = "was" if left == 1 else "were"
+        sys.stderr.write(f"rkernel: {left} of {len(answers)} answers {verb} not used: no input() asked for more\n")
+
+
 def deadline_of(options: argparse.Namespace) -> float | None:
     """Give the monotonic time at which a command stops waiting; None for never."""
     return None if options.timeout is None else time.monotonic() + options.timeout
@@ -119,7 +131,7 @@ class SessionClosed(RemoteKernelError):
 
 def _interrupt(session: Session, running: Running) -> None:
     """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
-    sys.stderr.write("rkernel: interrupting the cell; Ctrl-C again leaves it running\n")
+    sys.stderr.write(f"rkernel: interrupting cell {running.cell}; Ctrl-C again leaves it running\n")
     try:
         session.ask("interrupt", cell=running.cell)
     except KeyboardInterrupt:
@@ -173,6 +185,7 @@ def renderer_for(session: Session, running: Running, options: argparse.Namespace
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
     output_file = os.path.join(session.place.cells, f"{running.cell}{part}.txt")
-    view = View(session.place.files, output_file, options.budget, options.full_traceback)
+    cell_of = CellNumbers(session.place, running.cell).find
+    view = View(session.place.files, output_file, options.budget, options.full_traceback, cell_of)
     form = "json" if options.json else "jsonl" if options.jsonl else "text"
     return make_renderer(form, sys.stdout, sys.stderr, view)

@@ -166,7 +166,8 @@ def _why_not(offer: Offer, *, install: bool) -> str:
 def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:
     check_free(draft.display_name, kernels, replace=False)
     if check:
-        draft = fitted(draft, ask_host(draft.options, install=install))
+        options, asked = ask_host(draft.options, install=install)
+        draft = fitted(draft._replace(options=options), asked)
         start_once(draft)
     spec = write_kernelspec(draft, kernels)
     say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")

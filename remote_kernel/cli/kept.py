@@ -173,7 +173,7 @@ def _show_end(text: str, lines: int) -> None:
     from remote_kernel.session.plain_text import PlainText
     from remote_kernel.session.terminal_text import TerminalText
 
-    fit = TerminalText() if sys.stdout.isatty() else PlainText()
+    fit = TerminalText(moves=False) if sys.stdout.isatty() else PlainText()
     shown = (fit.feed(text) + fit.finish()).rstrip("\n")
     for line in shown.split("\n")[-lines:] if shown else ():
         typer.echo(line)

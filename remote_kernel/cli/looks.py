@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 
+from remote_kernel.cli.cells import characters
 from remote_kernel.cli.rkernel import Command
 from remote_kernel.cli.which import add_session, find_session
 from remote_kernel.harmless import harmless
+from remote_kernel.session.budget import DEFAULT, Budget
 
 VARS_EXAMPLES = """\
 examples:
@@ -32,7 +35,8 @@ def add_vars(parser: argparse.ArgumentParser) -> None:
     parser.epilog = VARS_EXAMPLES
     parser.add_argument("pattern", nargs="?", default="", help="only these names, e.g. 'loss*'")
     add_session(parser)
-    parser.add_argument("--json", action="store_true", help="a list of objects")
+    _add_budget(parser)
+    parser.add_argument("--json", action="store_true", help="a list of objects, all of them")
 
 
 def vars_(options: argparse.Namespace) -> int:
@@ -41,11 +45,13 @@ def vars_(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(found)
         return 0
+    lines = []
     for variable in found:
         size = variable.get("shape") or variable.get("length", "")
         parts = [variable["type"], str(size), variable.get("dtype", ""), variable.get("device", "")]
         value = variable.get("value", "")
-        sys.stdout.write(harmless("  ".join(filter(None, (variable["name"], *parts, value)))) + "\n")
+        lines.append("  ".join(filter(None, (variable["name"], *parts, value))))
+    _show(lines, options, "a pattern such as 'loss*' shows fewer, --budget 0 all")
     return 0
 
 
@@ -55,6 +61,7 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.epilog = INSPECT_EXAMPLES
     parser.add_argument("name", help="the name, e.g. 'model.forward'")
     add_session(parser)
+    _add_budget(parser)
     parser.add_argument("--source", action="store_true", help="the source too, where there is one")
 
 
@@ -66,7 +73,7 @@ def inspect(options: argparse.Namespace) -> int:
     if not found.get("found"):
         sys.stderr.write(f"rkernel: the kernel knows nothing of '{options.name}'\n")
         return 1
-    sys.stdout.write(harmless(strip(found["data"].get("text/plain", "")).rstrip()) + "\n")
+    _show([strip(found["data"].get("text/plain", "")).rstrip()], options, "--budget 0 shows all")
     return 0
 
 
@@ -76,6 +83,7 @@ def add_complete(parser: argparse.ArgumentParser) -> None:
     parser.epilog = COMPLETE_EXAMPLES
     parser.add_argument("code", help="the code up to the cursor, e.g. 'model.par'")
     add_session(parser)
+    _add_budget(parser)
     parser.add_argument("--json", action="store_true", help="the kernel's whole answer")
 
 
@@ -85,8 +93,27 @@ def complete(options: argparse.Namespace) -> int:
     if options.json:
         _print_json(found)
     else:
-        sys.stdout.write("".join(f"{harmless(text)}\n" for text in found.get("matches", ())))
+        _show(map(str, found.get("matches", ())), options, "more of the name shows fewer, --budget 0 all")
     return 0
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--budget",
+        type=characters,
+        metavar="N",
+        help="at most N characters, head and tail; 0: all (default: 8000; a terminal: all)",
+    )
+
+
+def _show(lines: Iterable[str], options: argparse.Namespace, hint: str) -> None:
+    """Print lines within the budget; `hint` says how to see the others."""
+    limit = (0 if sys.stdout.isatty() else DEFAULT) if options.budget is None else options.budget
+    parts: list[str] = []
+    budget = Budget(lambda _, text: parts.append(text), limit, hint=hint)
+    budget.write("", "".join(f"{harmless(line)}\n" for line in lines))
+    budget.settle()
+    sys.stdout.write("".join(parts))
 
 
 def _print_json(value: object) -> None:

@@ -8,10 +8,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from remote_kernel.cli.cells import request_for, session_for
-from remote_kernel.cli.following import LeftAlone, deadline_of, follow, renderer_for, shown, still_running
+from remote_kernel.cli.following import (
+    LeftAlone,
+    deadline_of,
+    follow,
+    renderer_for,
+    shown,
+    still_running,
+    tell_unused_answers,
+)
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Running, Session, StillRunning
-from remote_kernel.session.events import Away, Back, Done, Event
+from remote_kernel.session.events import Answered, Away, Back, Done, Event
 from remote_kernel.session.recipe import Recipe, Step, copy_path
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
     whole = options.from_cell is None and options.to_cell is None
     steps = recipe.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
     output = options.output or (copy_path(path) if whole else "")
-    run = _Run(session_for(options), path, steps, options)
+    run = _Run(session_for(options, recipe.wanted()), path, steps, options)
     status = 0
     try:
         for step, event in recipe.run(steps, run.execute, output):
@@ -47,6 +55,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
         raise
     finally:
         sys.stdout.flush()
+    tell_unused_answers(options.answer, run.answers_used)
     if output:
         sys.stderr.write(f"rkernel: the executed copy is {output}\n")
     return status
@@ -57,6 +66,7 @@ class _Run:
 
     def __init__(self, session: Session, path: str, steps: Sequence[Step], options: argparse.Namespace) -> None:
         self.is_away = False
+        self.answers_used = 0
         self._session, self._path, self._options = session, path, options
         self._numbers = [step.number for step in steps]
         self._deadline = deadline_of(options)
@@ -68,10 +78,13 @@ class _Run:
         """Send a cell, and give its events when they are shown."""
         place = self._numbers.index(step.number) + 1
         sys.stderr.write(f"rkernel: cell {step.number} of {self._path}, {place} of {len(self._numbers)}\n")
-        self._running = self._session.execute(request_for(step.source, self._options))
+        request = request_for(step.source, self._options)
+        self._running = self._session.execute(request._replace(answers=request.answers[self.answers_used :]))
         self._renderer = renderer_for(self._session, self._running, self._options)
         self._step = step
-        yield from shown(self._renderer, follow(self._session, self._running, self._options, self._deadline))
+        for event in shown(self._renderer, follow(self._session, self._running, self._options, self._deadline)):
+            self.answers_used += isinstance(event, Answered)
+            yield event
         self._running = None
 
     def detached(self, still: StillRunning) -> int:

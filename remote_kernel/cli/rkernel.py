@@ -41,6 +41,7 @@ Look, also while a cell runs
 
 Sessions
   ls          every session on this machine
+  kernelspecs every kernelspec that -k takes, remote or local
   attach      make a session of a kernel that is already open, in JupyterLab or VS Code on this machine
   restart     end the kernel and start a fresh one (state is lost, deliberately)
   refresh     replace the session's host process, after an update or where it hangs; the kernel stays
@@ -48,7 +49,7 @@ Sessions
   skill       show or install the instructions for coding agents
 
 'rkernel COMMAND --help' has every option, with examples. Which session: -s NAME, else RKERNEL_SESSION, else the one of
-the kernelspec given with -k, else the only one there is. Kernelspecs: 'remote_kernel list'.
+the kernelspec given with -k, else the only one there is. Kernelspecs: 'rkernel kernelspecs'.
 
 Exit status
   0  ok                 4  kernel dead or its state lost       7  input() was called and nobody can answer
@@ -62,10 +63,14 @@ _PIPE_BROKEN = 128 + 13  # as if SIGPIPE had ended it
 
 
 class Command(NamedTuple):
-    """One command: what adds its arguments to a parser, and what runs it with the parsed ones and gives the status."""
+    """One command: what adds its arguments to a parser, and what runs it with the parsed ones and gives the status.
+
+    What comes after `--` is not parsed where it `passes_on`, and is then `arguments` of the parsed ones.
+    """
 
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    passes_on: bool = False
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -150,7 +155,16 @@ def run(arguments: Sequence[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'?" if near else "see 'rkernel --help'"
         raise UsageError(f"there is no command '{name}'", hint)
-    return command.run(make_parser(name, command).parse_args(arguments[1:]))
+    return command.run(parse(name, command, arguments[1:]))
+
+
+def parse(name: str, command: Command, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse what comes behind the name of a command. Raises UsageError."""
+    words, rest = list(arguments), []
+    if command.passes_on and "--" in words:
+        at = words.index("--")
+        words, rest = words[:at], words[at + 1 :]
+    return make_parser(name, command).parse_args(words, argparse.Namespace(arguments=rest))
 
 
 # Where each command is defined: a module of this package, imported when it is asked for.
@@ -161,6 +175,7 @@ COMMANDS = {
     "interrupt": "sessions",
     "status": "sessions",
     "ls": "sessions",
+    "kernelspecs": "kernelspecs",
     "attach": "sessions",
     "restart": "sessions",
     "refresh": "sessions",

@@ -17,6 +17,7 @@ from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.place import session_names
 
 _LIST_SECONDS = 5.0  # for a host to answer
+_MOST_NUMBERS = 20  # of cells that are shown
 
 
 def add_ls(parser: argparse.ArgumentParser) -> None:
@@ -98,9 +99,11 @@ def status(options: argparse.Namespace) -> int:
         by = f" by {running['author']}" if running["author"] else ""
         lines.append(f"running   cell {running['cell']}{by} for {seconds:.0f} s: {code[0][:80]}")
     if found["queued"]:
-        lines.append(f"queued    cells {', '.join(found['queued'])}")
+        lines.append(f"queued    cells {_few(found['queued'])}")
     if found["memory_bytes"]:
         lines.append(f"memory    {found['memory_bytes'] / 1e6:,.0f} MB")
+    if found.get("folder"):
+        lines.append(f"folder    {found['folder']}, in which the kernel was started")
     lines.append(f"log       {found['log'] or 'none'}")
     if found.get("log_trouble"):
         lines.append(f"log       {found['log_trouble']}")
@@ -127,18 +130,34 @@ def interrupt(options: argparse.Namespace) -> int:
     found = session.ask("interrupt", cell=options.cell, all=options.all)
     if not found["stopped"]:
         raise RemoteKernelError(
-            "the cell does not stop", f"'rkernel restart {session.name}' ends the kernel and all that is in it"
+            f"{_which_cell(found)} does not stop",
+            f"'rkernel restart {session.name}' ends the kernel and all that is in it",
         )
-    dropped = ", ".join(found["dropped"])
-    done = [f"cell {dropped} was taken out of the queue"] if dropped else []
+    dropped = found["dropped"]
+    done = [f"cell {_few(dropped)} {'was' if len(dropped) == 1 else 'were'} taken out of the queue"] if dropped else []
     if found.get("ended"):
         done.append(f"cell {options.cell} has ended already")
     elif found.get("idle"):
         done.append("nothing runs")
     elif options.cell not in found["dropped"]:
-        done.append("stopped")
-    sys.stderr.write(f"rkernel: {'; '.join(done)}\n")
+        done.append(f"stopped {_which_cell(found)}")
+    sys.stderr.write(harmless(f"rkernel: {'; '.join(done)}\n"))
     return 0
+
+
+def _which_cell(found: dict[str, Any]) -> str:
+    """Say which cell was interrupted: by its number and first line, as others may run than the one that was meant."""
+    cell = found.get("interrupted")
+    if not cell:
+        return "the cell"
+    name = f"cell {cell['cell']}" if str(cell["cell"]).isdigit() else "a cell of another front end"
+    first = (cell["code"].strip().splitlines() or [""])[0][:60]
+    return f"{name}: {first}" if first else name
+
+
+def _few(numbers: list[str]) -> str:
+    shown = ", ".join(numbers[:_MOST_NUMBERS])
+    return f"{shown} and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else shown
 
 
 def add_attach(parser: argparse.ArgumentParser) -> None:

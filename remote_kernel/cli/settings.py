@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -33,7 +33,12 @@ NoCheckOption = Annotated[
     bool, typer.Option("--no-check", help="Do not connect, and do not start a kernel to see whether it works.")
 ]
 InstallOption = Annotated[
-    bool, typer.Option("--install", help="Install ipykernel into the remote interpreter if it is missing.")
+    bool,
+    typer.Option(
+        "--install",
+        help="Install ipykernel if it is missing: into the remote interpreter, or, if that is the system's own, into a "
+        "new environment.",
+    ),
 ]
 
 
@@ -203,10 +208,11 @@ def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result
 
     typer reads the signature, so that is what changes: an option is declared once, for every command that has it.
     """
-    hints = get_type_hints(Settings, include_extras=True)
+    hints = inspect.get_annotations(Settings, eval_str=True)
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
-        own = get_type_hints(command, include_extras=True)
+        # Not get_type_hints: before Python 3.11 it wraps what has None as its default, and typer sees no Annotated.
+        own = inspect.get_annotations(command, eval_str=True)
         kinds: list[tuple[str, Any, Any]] = []
         for name, parameter in inspect.signature(command).parameters.items():
             if name == "given":

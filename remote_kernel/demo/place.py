@@ -21,7 +21,7 @@ from remote_kernel.demo.keys import make_key
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
-from remote_kernel.transport.openssh import environment, ssh_program
+from remote_kernel.transport.openssh import MASTERS, environment, ssh_program
 
 HOST = "demo"
 MARK = "REMOTE_KERNEL_DEMO"
@@ -118,7 +118,7 @@ Host {HOST}
         return len(pids)
 
     def _shared_connections(self) -> list[Path]:
-        return [path for path in self.runtime.glob("remote_kernel/*") if path.is_socket()]
+        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS}/*") if path.is_socket()]
 
     def _ask_shared(self, path: Path, what: str) -> str:
         command = [ssh_program(), "-F", str(self.ssh_config), f"-oControlPath={path}", "-O", what, HOST]

@@ -9,11 +9,12 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
 from remote_kernel.doctor.finding import Finding, ok, unknown
-from remote_kernel.errors import ConnectTimeout
+from remote_kernel.errors import ConnectTimeout, RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
@@ -84,8 +85,12 @@ def _let_in(door: Door) -> str:
 
 def shared(options: LaunchOptions, pid: int) -> list[Finding]:
     """Say that a connection was up already, which kernels share: its keys and its login were looked at then."""
-    text = f"the shared connection was up already (process {pid})"
-    hint = f"'remote_kernel logout {options.endpoint}' ends it, to see the way anew"
+    text, end = f"the shared connection was up already (process {pid})", f"remote_kernel logout {options.endpoint}"
+    with suppress(RemoteKernelError):  # the configuration may break at any time
+        if openssh.shares_already(openssh.effective_config(options)):
+            text = f"your ssh config's own shared connection (process {pid}) leads where it was made to"
+            end = openssh.end_own_command(options)
+    hint = f"'{end}' ends it, to see the way anew"
     return [
         ok("host key", f"verified when the shared connection was made (process {pid})", 0.0),
         ok("login", text)._replace(hint=hint),

@@ -23,7 +23,7 @@ STEPS = (
         "folder",
         "sockets",
     ),
-    *("disk", "logout", "clock", "sessions", "curve", "forward", "kernel", "cell", "vs code"),
+    *("disk", "logout", "clock", "sessions", "forward", "kernel", "cell", "vs code"),
 )
 
 

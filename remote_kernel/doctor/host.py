@@ -16,7 +16,6 @@ from remote_kernel.push import missing
 SCARCE_BYTES = 256 << 20
 SKEW_SECONDS = 5.0
 _OLDEST_IPYKERNEL = (6, 20)
-_FIRST_WITH_CURVE = (7, 3)
 
 
 def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
@@ -78,7 +77,6 @@ def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any
     spec, version = survey["kernelspec"], survey["ipykernel_version"]
     if spec:
         yield ok("ipykernel", f"not needed: kernelspec {spec['name']} ({spec['display_name']}, {spec['language']})")
-        yield unknown("curve", "a kernelspec's kernel is not asked whether it can encrypt")
     elif not version:
         hint = _to_install(options, survey)
         yield failed("ipykernel", KernelNotInstalled(f"{python} on {options.endpoint} has no ipykernel", hint))
@@ -87,23 +85,14 @@ def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any
         yield warning("ipykernel", text, _to_install(options, survey))
     else:
         yield ok("ipykernel", f"ipykernel {version}")
-    if not spec and version:
-        yield _curve(version, str(found.get("curve", "")))
 
 
 def _to_install(options: LaunchOptions, survey: dict[str, Any]) -> str:
     """Say how the interpreter gets an ipykernel, or a newer one."""
     if survey["is_the_systems"]:
-        return f"it is the system's own: {remedy.beside(options, survey['python'])}"
+        make = remedy.beside(options, survey["python"], survey["new_environment"])
+        return f"it is the system's own; see which interpreters have one: {remedy.to_look(options)}; or {make}"
     return f"run: {remedy.to_install(options, survey['python'], upgrade=bool(survey['ipykernel_version']))}"
-
-
-def _curve(version: str, has: str) -> Finding:
-    if not has:
-        return unknown("curve", "with --init this is not looked at")
-    if has != "curve" or _numbers(version) < _FIRST_WITH_CURVE:
-        return ok("curve", "ipykernel there cannot encrypt its sockets, and nothing here asks it to")
-    return ok("curve", "ipykernel there can encrypt its sockets where a front end asks for it; ssh does in any case")
 
 
 def _disk(disks: list[tuple[str, int]], refused: dict[str, str]) -> Finding:

@@ -7,13 +7,12 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from remote_kernel import errors
 from remote_kernel.doctor.entry import look_behind
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
-from remote_kernel.endpoint import parse_jumps
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.paramiko_failure import Failure
@@ -21,7 +20,6 @@ from remote_kernel.transport.verdict import explain
 
 BANNER_SECONDS = 10.0
 SESSIONS = 4  # that are tried beside the one that the doctor has had
-_DEEPEST = 8
 _STEP_OF = {
     errors.SshNotFound: "ssh",
     errors.SshConfigError: "config",
@@ -59,7 +57,7 @@ def step_of(error: errors.RemoteKernelError) -> str:
 def hops(options: LaunchOptions) -> list[Hop]:
     """Give the servers on the way, the nearest first. Raises SshNotFound, SshConfigError."""
     if choice.name(options) == "openssh":
-        return _hops_of_ssh(options, 0)
+        return [_hop(*each) for each in openssh.hops(options)]
     from remote_kernel.transport.paramiko_way import hops_of
 
     try:
@@ -79,18 +77,9 @@ def config_warnings(options: LaunchOptions) -> Iterator[Finding]:
         yield warning("config", f"{choice.NOT_HONOURED}{line}", "install the OpenSSH client if it matters")
 
 
-def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:
-    config = openssh.effective_config(options)
-    jumps = config.get("proxyjump", "none")
-    before: list[Hop] = []
-    if jumps != "none" and depth < _DEEPEST:
-        for at, jump in enumerate(parse_jumps(jumps)):
-            way = LaunchOptions(jump, parse_jumps(jumps)[:at], ssh_config=options.ssh_config)
-            found = _hops_of_ssh(way, depth + 1)
-            before += found if at == 0 else found[-1:]  # those behind the first are reached from the one before
-    command = config.get("proxycommand", "none")
-    seconds = config.get("connecttimeout", "none")
-    last = Hop(
+def _hop(options: LaunchOptions, config: Mapping[str, str]) -> Hop:
+    command, seconds = config.get("proxycommand", "none"), config.get("connecttimeout", "none")
+    return Hop(
         name=str(options.endpoint),
         host=config.get("hostname", options.endpoint.host),
         port=int(config.get("port", "22")),
@@ -98,7 +87,6 @@ def _hops_of_ssh(options: LaunchOptions, depth: int) -> list[Hop]:
         connect_seconds=float(seconds) if seconds not in ("none", "0") else openssh.CONNECT_SECONDS,
         way=options,
     )
-    return [*before, last]
 
 
 def addresses(way: Sequence[Hop]) -> Finding:

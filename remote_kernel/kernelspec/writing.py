@@ -49,8 +49,9 @@ class Draft(NamedTuple):
     def argv(self) -> list[str]:
         """Give kernel.json's argv. Raises UsageError if Jupyter would replace a part of a setting."""
         words = self.options._replace(connection_file="").to_arguments()
+        settings = self.options._replace(connection_file="-").to_arguments()
         for placeholder in _PLACEHOLDERS:
-            if any(placeholder in word for word in words[:-1]):
+            if any(placeholder in word for word in settings):
                 hint = "write $prefix without braces" if placeholder == "{prefix}" else "leave it out"
                 raise UsageError(f"Jupyter would replace '{placeholder}' in the settings", hint)
         return [*(self.program or program_arguments()), *words]
@@ -93,8 +94,8 @@ def rewrite_kernelspec(spec: Kernelspec, draft: Draft) -> Kernelspec:
     document = read_document(spec.folder)
     fresh = kernel_document(draft)
     metadata = {**document.get("metadata", {}), **fresh["metadata"]}
-    if "debugger" not in fresh["metadata"]:
-        metadata.pop("debugger", None)
+    for name in {"debugger", "supported_encryption"} - fresh["metadata"].keys():  # what only a Python kernel has
+        metadata.pop(name, None)
     changed_kind = _template(draft.language) != _template(spec.language)
     return _overwrite(
         spec.folder, {**document, **fresh, "metadata": metadata}, _template(draft.language) if changed_kind else None
@@ -123,7 +124,7 @@ def replace_document(spec: Kernelspec, text: str) -> Kernelspec:
         raise UsageError("interrupt_mode is neither 'signal' nor 'message'", "the kernelspec is as it was")
     options = parse_launch(argv[program_length(argv) :])
     if options.connection_file != "{connection_file}":
-        raise UsageError("argv does not end in '-f {connection_file}'", "the kernelspec is as it was")
+        raise UsageError("argv lacks '-f {connection_file}'", "the kernelspec is as it was")
     Draft(document["display_name"], options).argv()
     if not same_name(document["display_name"], spec.display_name):
         check_display_name(document["display_name"], besides=(spec.slug,))

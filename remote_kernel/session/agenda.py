@@ -62,7 +62,7 @@ class Agenda:
             queued = left.queued
             past = self.past.events(queued.cell)
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
-            cell.side, cell.only = queued.side, queued.only
+            cell.side, cell.only, cell.script = queued.side, queued.only, queued.script
             if answers := kept_answers(self._place, queued.cell):
                 got = sum(isinstance(event, Answered) for event in self.past.events(queued.cell))
                 cell.answers = answers[got:]
@@ -139,7 +139,8 @@ class Agenda:
     def take(self, fields: Mapping[str, Any]) -> str:
         """Take a client's cell and give its number; a key that was used before gives that cell's number."""
         key = str(fields.get("key") or "")
-        if key and (number := self.past.with_key(key, str(fields["code"]))):
+        script = self._script(fields)
+        if key and (number := self.past.with_key(key, str(fields["code"]), script)):
             return number
         life = self._engine.life
         if life.is_dead and not life.trouble:
@@ -152,6 +153,7 @@ class Agenda:
         if cell.answers:
             keep_answers(self._place, number, cell.answers)
         cell.side, cell.only = bool(fields.get("side")), int(fields.get("generation") or 0)
+        cell.script = script
         ahead = len(self.queue) + (self.running is not None) + bool(self._engine.foreign.cells)
         cell.queue(0 if cell.side else ahead)
         if life.is_dead or cell.only not in (0, life.record.generation):
@@ -163,6 +165,17 @@ class Agenda:
             self.queue.append(cell)
             self._work.set()
         return number
+
+    def _script(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return what makes a cell a script; nothing for a kernel of a language other than Python."""
+        script = tuple(map(str, fields.get("script") or ()))
+        language = (self._engine.life.info.get("language_info") or {}).get("name") or self._engine.life.record.language
+        if str(language).lower() == "python" and not fields.get("side"):
+            return script
+        if len(script) > 2:
+            why = "with --side, whose code shares sys.argv with what runs" if fields.get("side") else f"in {language}"
+            raise UsageError(f"a file cannot be given arguments {why}", "leave them out")
+        return ()
 
     def _new_cell(self, number: str, code: str, author: str, key: str, past: Iterable[Event] = ()) -> Cell:
         """Make a cell whose events go to its journal and the notebook; `past` are those that the journal has."""

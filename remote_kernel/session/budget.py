@@ -107,12 +107,19 @@ def _remove_those_of_the_dead(path: str) -> None:
 class Budget:
     """Pieces of named streams on their way to `write(name, text)`, bounded to `limit` characters, 0 for no bound.
 
-    `file` gets all of them, and is only made where some are left out.
+    `file` gets all of them, and is only made where some are left out; without one, `hint` says how to see the rest.
     """
 
-    def __init__(self, write: Callable[[str, str], None], limit: int, file: OutputFile | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[str, str], None],
+        limit: int,
+        file: OutputFile | None = None,
+        hint: str = "--budget 0 shows all",
+    ) -> None:
         self._write = write
         self._file = file if limit else None
+        self._hint = hint
         self._limit = limit
         self._head_size = int(limit * _HEAD_SHARE) if limit else _HELD
         self._live = True
@@ -234,7 +241,7 @@ class Budget:
         self._pass_on(name, ("" if self._at_line_start else "\n") + self._note(left_out, lines))
 
     def _note(self, size: int, lines: int) -> str:
-        where = "--budget 0 shows all"
+        where = self._hint
         if self._file:
             self._file.flush()
             where = f"all of it: {self._file.path}"

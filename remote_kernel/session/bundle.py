@@ -1,7 +1,8 @@
 """Choose what stands for something shown, out of the representations that the kernel sends of it.
 
-A terminal and an agent read text: Markdown or plain text, never HTML. An image is a file, and so is what has no text
-worth reading: IPython's plain text for HTML is `<IPython.core.display.HTML object>`.
+A terminal and an agent read text: Markdown or plain text, never HTML. What says more than text is a file: an image, a
+chart's specification, HTML that draws. So is what has no text worth reading: IPython's plain text for HTML is
+`<IPython.core.display.HTML object>`. A table's HTML is its text again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from remote_kernel.session.artifacts import Artifact
 
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
-_QUIET = ("application/vnd.jupyter.widget-view+json",)  # of use in a browser only
+_QUIET = re.compile(  # of use in a browser only: a widget, and code that loads another's
+    r"application/(vnd\.jupyter\.widget-view\+json|vnd\.remote-kernel\.buffers\+json|vnd\.\w+_(load|exec)\..*)"
+)
+_DRAWS = ("<script", "<svg", "<canvas", "<img", "<iframe", "<video", "<audio")
 
 
 class Shown:
@@ -61,17 +65,26 @@ def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
 
 
 def _is_stand_in(text: str, data: dict[str, Any]) -> bool:
-    """Tell whether a plain text like `<Figure size 640x480 with 1 Axes>` stands for what another type holds."""
-    return len(data) > 1 and len(text) < 300 and bool(re.fullmatch(r"<[^\n]*>", text))
+    """Tell whether a plain text like `<Figure size 640x480 with 1 Axes>` stands for what another type holds.
+
+    Altair's goes on with advice for a front end that does not know charts.
+    """
+    first, _, more = text.partition("\n")
+    is_name = bool(re.fullmatch(r"<[^\n]*>", first)) and (not more or first.endswith(" object>"))
+    return is_name and len(data) > 1 and len(text) < 600
 
 
 def _as_files(data: dict[str, Any], is_read: bool) -> list[str]:
     media = [mime for mime in data if mime.startswith(_MEDIA)]
-    if media or is_read:
+    if media:
         # An SVG beside a PNG is the same picture: one is enough.
         pictures = [mime for mime in media if mime.startswith("image/")]
         return pictures[:1] + [mime for mime in media if mime not in pictures]
-    return [mime for mime in data if not mime.startswith("text/plain") and mime not in _QUIET]
+    if not is_read:
+        return [mime for mime in data if not mime.startswith("text/plain") and not _QUIET.fullmatch(mime)]
+    # A chart's specification and its HTML are the same chart, and HTML may bring megabytes of a library.
+    charts = [mime for mime in data if mime.endswith("json") and not _QUIET.fullmatch(mime)]
+    return charts[:1] or (["text/html"] if any(tag in _text(data.get("text/html")) for tag in _DRAWS) else [])
 
 
 def _text(value: Any) -> str:

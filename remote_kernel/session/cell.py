@@ -27,6 +27,7 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
+from remote_kernel.session.script import exit_status as status_of
 from remote_kernel.session.wire import Message
 
 _RESENDS = 50
@@ -60,6 +61,7 @@ class Cell:
         self.asks = False  # whether somebody is there to be asked
         self.wants_input = False
         self._prompt = ""  # of what it wants
+        self.script: tuple[str, ...] = ()  # its file's path on this machine and its sys.argv, where it is one
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
@@ -106,7 +108,8 @@ class Cell:
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
         now = time.time()
-        self.tell(Queued(self.number, now, ahead, self.code, self.author, self.key, self.side, self.only, self.asks))
+        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script)
+        self.tell(Queued(self.number, now, ahead, *about))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
@@ -134,6 +137,8 @@ class Cell:
         event = read_output(message)
         if event is not None and not self.done.done():
             self.start()
+            if self.script and isinstance(event, Error) and event.name == "SystemExit":
+                return  # the reply says so, too
             self.tell(event, stream_line(message.raw) if message.kind == "stream" else None)
 
     def ask_input(self, prompt: str, password: bool) -> str | None:
@@ -191,8 +196,21 @@ class Cell:
             self.finish("input", "the cell asked for input, and there was nobody to ask; give --answer TEXT or --stdin")
         elif name == "KeyboardInterrupt":  # also when another front end, or a person there, has interrupted it
             self.finish("interrupted", "the cell was interrupted")
+        elif name == "SystemExit" and self.script:
+            self.exit_script(str(self.reply.get("evalue", "")))
         else:
             self.finish("error")
+
+    def exit_script(self, value: str) -> None:
+        """End a script that has ended by a SystemExit of this text, as the Python interpreter would."""
+        status = status_of(value)
+        if status is None:
+            self.tell(Stream("stderr", f"{value}\n"))
+            status = 1
+        if status:
+            self.finish("error", f"the script ended with exit status {status}", status)
+        else:
+            self.finish("ok")
 
     def _show_pages(self, payload: Any) -> None:
         """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
@@ -214,7 +232,7 @@ class Cell:
         if self.resend and not self.done.done():
             self.resend()
 
-    def finish(self, verdict: str, message: str = "") -> None:
+    def finish(self, verdict: str, message: str = "", exit_status: int | None = None) -> None:
         """End the cell with this verdict. Idempotent: the first one counts."""
         if self.done.done():
             return
@@ -229,6 +247,7 @@ class Cell:
             round(now - self.started_at, 6) if self.started_at else 0.0,
             self.execution_count,
             self.generation,
+            exit_status,
         )
         self.tell(done)
         self.done.set_result(done)

@@ -60,7 +60,8 @@ class Request(NamedTuple):
 
     `key` is a name for this request: sent again with the same key, it follows the first cell in place of running twice.
     `side` runs it beside the cell that is running. `answers` are what input() gets, one line each; with `asks` a client
-    is there to be asked (InputWanted). `generation` makes it run in that kernel of the session only, 0 in any.
+    is there to be asked (InputWanted). `generation` makes it run in that kernel of the session only, 0 in any. `script`
+    makes a Python kernel run it as a script: the path of its file on this machine, then its sys.argv.
     """
 
     code: str
@@ -70,6 +71,7 @@ class Request(NamedTuple):
     answers: Sequence[str] = ()
     asks: bool = False
     generation: int = 0
+    script: Sequence[str] = ()
 
 
 class Running:
@@ -175,19 +177,34 @@ class Session:
 
     @classmethod
     def open(
-        cls, name: str, *, kernelspec: str = "", connection_file: str = "", log: str | None = None, cwd: str = ""
+        cls,
+        name: str,
+        *,
+        kernelspec: str = "",
+        connection_file: str = "",
+        log: str | None = None,
+        cwd: str = "",
+        workdir: str = "",
     ) -> Session:
         """Give the session of this name, and make it if there is none. Blocks until its kernel answers.
 
         A new one starts the kernel of `kernelspec` (slug or display name), or uses the running kernel of
         `connection_file`. `log` is the notebook's path: None for `rkernel-NAME.ipynb` in `cwd`, empty for none.
+        `workdir` is the kernel's folder on its host: by default `cwd` for a local one, else as its kernelspec says.
         Raises NoSuchKernelspec, NoSuchSession where neither is given for a new one, and what a kernel's start raises.
         """
         session = cls(name)
         if not session.place.exists():
             from remote_kernel.session.opening import make_session
 
-            make_session(session.place, kernelspec=kernelspec, connection_file=connection_file, log=log, cwd=cwd)
+            make_session(
+                session.place,
+                kernelspec=kernelspec,
+                connection_file=connection_file,
+                log=log,
+                cwd=cwd,
+                workdir=workdir,
+            )
         session._connect().close()
         return session
 

@@ -62,10 +62,16 @@ class Connection:
             raise
 
     def send(self, fields: dict[str, Any]) -> None:
-        """Send one line. Raises HostGone, HostHangs and RequestTooLong."""
-        line = (json.dumps(fields) + "\n").encode()
+        """Send one line. Raises HostGone, HostHangs and RequestTooLong, and UsageError for half a character."""
+        try:
+            line = (json.dumps(fields, ensure_ascii=False) + "\n").encode()
+        except UnicodeEncodeError as error:
+            half = ord(error.object[error.start])
+            raise UsageError(
+                f"what is to be sent has half a character, U+{half:04X}", "give only whole text"
+            ) from error
         if len(line) > REQUEST_BYTES:
-            raise RequestTooLong()
+            raise RequestTooLong
         try:
             self._socket.settimeout(HANG_SECONDS)
             self._socket.sendall(line)

@@ -19,6 +19,7 @@ from remote_kernel.session.foreign import Foreign, number_of
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
 from remote_kernel.session.record import Record
+from remote_kernel.session.script import preparation
 from remote_kernel.session.wire import Message
 
 UNLIMITED_SECONDS = 10 * 365 * 86400.0
@@ -91,6 +92,8 @@ class Engine:
         }
         channel, subshell = cell.way
         wire = self.life.reach().wire
+        if cell.script:
+            await wire.send(channel, "execute_request", preparation(cell.script, self.life.record), subshell=subshell)
         known_by = {"cellId": cell.request}  # as JupyterLab names its cells: IPython keeps it, see hindsight.py
         await wire.send(
             channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=known_by

@@ -34,7 +34,8 @@ class Queued(NamedTuple):
 
     `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
     true for one that runs beside the others. `only` is the only kernel of the session that it may run in, 0 for any.
-    `asks` is true where a client is there to be asked for what input() gets.
+    `asks` is true where a client is there to be asked for what input() gets. `script` is the path on this machine of a
+    file that is run as a script, and its sys.argv; empty for other code.
     """
 
     cell: str
@@ -46,6 +47,7 @@ class Queued(NamedTuple):
     side: bool = False
     only: int = 0
     asks: bool = False
+    script: tuple[str, ...] = ()
 
 
 class Sent(NamedTuple):
@@ -133,6 +135,7 @@ class Done(NamedTuple):
     """The end. `verdict` is a key of VERDICTS, and never `away` or `running` in a journal.
 
     `message` is a sentence for people, empty where there is nothing to add; `seconds` is how long the cell ran.
+    `exit_status` is what a script has given to sys.exit, None where it has not.
     """
 
     verdict: str
@@ -141,10 +144,13 @@ class Done(NamedTuple):
     seconds: float = 0.0
     execution_count: int | None = None
     generation: int = 1
+    exit_status: int | None = None
 
     @property
     def status(self) -> int:
         """The exit status of a command that waited for the cell."""
+        if self.exit_status is not None:
+            return self.exit_status
         return VERDICTS.get(self.verdict, 1)
 
 

@@ -2,14 +2,15 @@
 
 A kernel's traceback is a list with one text for each frame; IPython's shows ten lines of source around each, so that a
 wrong argument to a plotting library gives a hundred lines of which four matter. The frames of cells and of the user's
-own files stay, a run of library frames becomes one line, and of the last frame the place stays wherever it is. What
-has another form, as from kernels of other languages, stays whole.
+own files stay, a run of library frames becomes one line, and of the last frame the place stays wherever it is. A cause
+that lies within libraries is its text alone, and nothing where the last exception says the same. What has another form,
+as from kernels of other languages, stays whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import groupby
 
@@ -26,8 +27,19 @@ def _place() -> re.Pattern[str]:
     `~/a.py in f(x)`, and cells in all of their spellings."""
     return re.compile(
         r"\s*(?:(?P<cell>Cell In\s*\[|<ipython-input-)|Input In \[|"
-        r'File (?P<file>"[^"\n]+"|.+?)(?::\d+|, line \d+)|(?P<old>[~/<]\S*) in \S)'
+        r'File (?P<file>"[^"\n]+"|.+?)(?::\d+|, line \d+)|(?P<old>[~/<]\S*|\S+\.p(?:yx|xi|xd)) in \S)'
     )
+
+
+@cache
+def _compiled() -> re.Pattern[str]:
+    """A frame of Cython whose source is not there: `File pandas/_libs/index.pyx:167, in pandas._libs.index.f()`."""
+    return re.compile(r"[^\n]+\.p(?:yx|xi|xd)\b[^\n]* in (?P<package>\w+)[^\n]*\n*\Z")
+
+
+@cache
+def _counted_cell() -> re.Pattern[str]:
+    return re.compile(r"\s*(?:\x1b\[[0-9;]*m)*(?:Cell|Input)(?:\x1b\[[0-9;]*m| )*In ?\[(\d{1,9})\]")
 
 
 @cache
@@ -39,35 +51,62 @@ def _library() -> re.Pattern[str]:
     )
 
 
+@cache
+def _no_source() -> re.Pattern[str]:
+    return re.compile(r"\n[^\n]*Could not get source, probably due dynamically evaluated source code[^\n]*")
+
+
+@cache
+def _header_gap() -> re.Pattern[str]:
+    return re.compile(r" {3,}(?=Traceback \(most recent call last\))")
+
+
 class _Part:
     """One text of the traceback. `library` is the package that a library's frame is in; empty for the user's."""
 
     __slots__ = ("count", "is_frame", "library", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = text = _no_source().sub("", text)
         self.count = 1
         plain = strip(text)
         place = _place().match(plain)
         self.is_frame = place is not None
         path = (place["file"] or place["old"] or "") if place else ""
         found = _library().search(path.strip('"'))
+        found = found or (_compiled().match(plain) if place else None)
         self.library = next(filter(None, found.groups()), "") if found else ""
         if hidden := re.match(r"\s*\[\.\.\. skipping hidden (\d+)", plain):
             self.is_frame, self.library, self.count = True, "hidden", int(hidden[1])
 
 
-def trim(traceback: Iterable[str], *, full: bool = False) -> list[str]:
-    """Give the traceback's texts, each to be shown on lines of its own; `full` gives them as they came."""
+def trim(
+    traceback: Iterable[str], *, full: bool = False, cell_of: Callable[[int], str] = lambda count: ""
+) -> list[str]:
+    """Give the traceback's texts, each to be shown on lines of its own; `full` gives every frame.
+
+    `cell_of` returns the session's number of the cell that the kernel has counted so, or nothing; where it is another
+    number, it is shown as well.
+    """
     texts = list(traceback)
-    if full:
-        return texts
+    return [_with_number(text, cell_of) for text in (texts if full else _trimmed(texts))]
+
+
+def _trimmed(texts: list[str]) -> list[str]:
     parts = [_Part(text) for whole in texts for text in _split(whole)]
     if not any(part.is_frame for part in parts):
         return [_bounded(part.text) for part in parts]
     if parts and not strip(parts[0].text).strip("- \n"):
         del parts[0]  # IPython's ruler
     return [_bounded(text) for text in _shown(parts)]
+
+
+def _with_number(text: str, cell_of: Callable[[int], str]) -> str:
+    found = _counted_cell().match(text)
+    number = cell_of(int(found[1])) if found else ""
+    if not found or number in ("", found[1]):
+        return text
+    return f"{text[: found.end()]} (cell {number}){text[found.end() :]}"
 
 
 def _split(text: str) -> list[str]:
@@ -82,11 +121,29 @@ def _split(text: str) -> list[str]:
 
 
 def _shown(parts: list[_Part]) -> Iterator[str]:
-    for is_frame, run in groupby(parts, key=lambda part: part.is_frame):
-        if is_frame:
-            yield from _few(list(_frames(list(run))))
+    runs = [list(run) for _, run in groupby(parts, key=lambda part: part.is_frame)]
+    said_last = strip(parts[-1].text).strip()
+    repeated: list[_Part] = []  # frames of causes that say what the last exception says
+    last = max(number for number, run in enumerate(runs) if run[0].is_frame)
+    for number, run in enumerate(runs):
+        if not run:
+            continue
+        if not run[0].is_frame:
+            yield from (_header_gap().sub("  ", part.text) for part in run)
+        elif number == last or not all(part.library for part in run):
+            yield from _few(list(_frames(_with_repeated(run, repeated))))
+            repeated = []
+        elif strip(runs[number + 1][0].text).strip() == said_last:
+            repeated += run
+            runs[number + 1] = []
         else:
-            yield from (part.text for part in run)
+            yield _left_out(run)
+
+
+def _with_repeated(run: list[_Part], repeated: list[_Part]) -> list[_Part]:
+    """Put frames that are not shown beside the first of the run that are not."""
+    at = next((number for number, part in enumerate(run) if part.library), 0)
+    return [*run[:at], *repeated, *run[at:]]
 
 
 def _frames(parts: list[_Part]) -> Iterator[str]:

@@ -61,6 +61,8 @@ async def learn_end(cell: Cell, ask: Callable[[str, dict[str, Any]], Awaitable[M
         return
     cell.execution_count = count
     cell.start(count)
-    if error:
+    if error[:1] == ["SystemExit"] and cell.script:
+        cell.exit_script(error[1])
+    elif error:
         cell.tell(Error(*error))
     cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.harmless import harmless
 from remote_kernel.process import birth
 from remote_kernel.session.agenda import Agenda
 from remote_kernel.session.document import NotebookError
@@ -105,7 +106,7 @@ class Host:
 def note(text: str) -> None:
     """Write a line to host.log, which is this process's stderr. Its disk may be full: nothing depends on it."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {harmless(text)}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -32,7 +32,7 @@ exit_file=$1; shift
 read -r _ || exit 1
 JPY_PARENT_PID=$$; export JPY_PARENT_PID
 "$@" < /dev/null
-printf %s "$?" > "$exit_file.new" && mv "$exit_file.new" "$exit_file"
+printf '%s %s' "$?" "$$" > "$exit_file.new" && mv "$exit_file.new" "$exit_file"
 """
 _LOOK_SECONDS = 0.5
 _LAST_WORDS_BYTES = 4096
@@ -106,11 +106,15 @@ class KernelProcess:
         """Give the exit status, 128 + N for signal N, or -1 where nobody knows it; None while the kernel lives."""
         try:
             with open(self._place.kernel_exit, encoding="ascii") as file:
-                text = file.read()
+                status, _, pid = file.read().partition(" ")
         except FileNotFoundError:
-            return None if self._is_alive() else -1
+            status = pid = ""
+        if pid not in ("", str(self.pid)):  # of a kernel whose session has lost its name to this one
+            status = ""
+        if not status and self._is_alive():
+            return None
         self._reap()
-        return int(text) if text.isdigit() else -1
+        return int(status) if status.isdigit() else -1
 
     def _is_alive(self) -> bool:
         if self._child:

@@ -79,16 +79,20 @@ class Life:
 
     async def start(self) -> None:
         """Start a kernel and wait until it answers. Raises RemoteKernelError with the reason why it does not."""
-        program = find_program(self.record.kernelspec)
+        record = self.record
+        program = find_program(record.kernelspec, record.workdir)
+        cwd = record.cwd if program.host else record.workdir or record.cwd
         make_connection_file(self._place)
         argv = program.command(self._place.connection_file)
         try:
-            self.process = KernelProcess.start(
-                self._place, argv, program.env, self.record.cwd, is_remote=bool(program.host)
-            )
+            self.process = KernelProcess.start(self._place, argv, program.env, cwd, is_remote=bool(program.host))
         except OSError as error:
-            raise KernelDied(f"cannot start '{self.record.kernelspec}': {error}", "see 'remote_kernel list'") from error
-        self._save(pid=self.process.pid, born=self.process.born, connection_file=self._place.connection_file)
+            raise KernelDied(
+                f"cannot start '{self.record.kernelspec}': {error}", "see 'rkernel kernelspecs'"
+            ) from error
+        folder = program.folder if program.host else cwd
+        process = self.process
+        self._save(pid=process.pid, born=process.born, connection_file=self._place.connection_file, folder=folder)
         self.process.go()
         try:
             await self._wait_ready(self.process, self._connect(is_new=True))

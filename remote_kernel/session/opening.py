@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.options import check_folder
 from remote_kernel.presence import read_presence
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
@@ -34,7 +35,9 @@ _KILLED_SECONDS = 5.0
 _UNREACHABLE_SECONDS = 3.0  # for a host whose socket was removed to listen again
 
 
-def make_session(place: Place, *, kernelspec: str, connection_file: str, log: str | None, cwd: str) -> None:
+def make_session(
+    place: Place, *, kernelspec: str, connection_file: str, log: str | None, cwd: str, workdir: str = ""
+) -> None:
     """Write the session's record; the host, which the first connection starts, does the rest."""
     from remote_kernel.session.client import NoSuchSession
 
@@ -50,6 +53,8 @@ def make_session(place: Place, *, kernelspec: str, connection_file: str, log: st
         from remote_kernel.session.program import find_program
 
         program = find_program(kernelspec)
+        if workdir and not program.host:
+            workdir = check_folder(os.path.join(where, os.path.expanduser(workdir)))
         record = Record(
             program.kernelspec,
             program.display_name,
@@ -61,6 +66,7 @@ def make_session(place: Place, *, kernelspec: str, connection_file: str, log: st
             program.language,
             program.interrupt_mode,
             program.host,
+            workdir=workdir,
         )
     else:
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'; give -k to make one")

@@ -68,10 +68,10 @@ class Past:
         if not self.knows(number):
             raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
 
-    def with_key(self, key: str, code: str) -> str:
+    def with_key(self, key: str, code: str, script: tuple[str, ...] = ()) -> str:
         """Give the number of the cell that came with this key; empty where there is none, or none that ever ran.
 
-        Raises UsageError where that cell has other code: one of the two would be taken for the other.
+        Raises UsageError where that cell has other code or arguments: one of the two would be taken for the other.
         """
         number = self._keys.get(key, "")
         if not number:
@@ -80,8 +80,10 @@ class Past:
             first, done = _ends(self._place.journal(number))
         except OSError:  # the disk is full, and it is in memory
             return number
-        if any(isinstance(event, Queued) and event.code != code for event in first):
-            raise UsageError(f"the key '{key}' is that of cell {number}, which has other code", "give another --key")
+        if any(isinstance(event, Queued) and (event.code, event.script) != (code, script) for event in first):
+            raise UsageError(
+                f"the key '{key}' is that of cell {number}, which has other code or arguments", "give another --key"
+            )
         return "" if done and _never_ran(first, done) else number
 
     def next_number(self, key: str) -> str:

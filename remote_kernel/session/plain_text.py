@@ -4,7 +4,8 @@ A stream that is no terminal gets no control sequences, and of a progress bar on
 cursor's moves are applied to a line that is held back until its line end comes, or the cell's end. A bar of several
 lines moves the cursor up, into lines that have been given away; from then on a window of lines is held.
 
-Text without control characters, which is nearly all text, is only searched for them.
+What else a terminal may obey, or what turns the direction of writing, is left out: whoever reads the lines may be at a
+terminal. Text without any of this, which is nearly all text, is only searched for it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import re
 from functools import cache
 
-CONTROLS = "\x1b\r\b\a\0"
+from remote_kernel.harmless import COLOUR, CONTROLS
+
 LONGEST = 65536  # characters of a line that are held back; of a longer one, what has come is given away
 WINDOW = 50  # lines that are held back once the cursor has gone up
 _SLICE = 1 << 18  # characters that are taken apart at a time
+_ASCII_CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\n")
 
 # A sequence of a terminal: CSI; OSC, DCS, SOS, PM or APC with its string; or a short one. No string goes past its
 # line: a stray introducer must not swallow the rest of the output.
@@ -24,12 +27,17 @@ SEQUENCE = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\a\x1b\n]*(?:\a|\x1b\\)?|[ -/]
 
 @cache
 def _colour() -> re.Pattern[str]:
-    return re.compile(r"\x1b\[[0-9;:]*m")
+    return re.compile(COLOUR)
 
 
 @cache
 def _token() -> re.Pattern[str]:
     return re.compile(rf"({SEQUENCE}|[{CONTROLS}])")
+
+
+@cache
+def _control() -> re.Pattern[str]:
+    return re.compile(f"[{CONTROLS}]")
 
 
 @cache
@@ -43,8 +51,9 @@ def _open_string() -> re.Pattern[str]:
 
 
 def _has_controls(text: str) -> bool:
-    # Five searches for a character: each runs at memory speed, as no regular expression does.
-    return "\x1b" in text or "\r" in text or "\b" in text or "\a" in text or "\0" in text
+    if text.isascii():  # at a third of the regular expression's time
+        return len(text.encode().translate(None, _ASCII_CONTROLS)) < len(text)
+    return _control().search(text) is not None
 
 
 class Sequences:

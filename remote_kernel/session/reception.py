@@ -54,7 +54,7 @@ class Reception:
         self._engine, self._agenda, self._requests, self._note = engine, agenda, requests, note
         self._tasks = Tasks(note)
         self._server: asyncio.AbstractServer | None = None
-        self._path, self._file = "", (0, 0)  # of the socket, and which file that was
+        self._path, self._file = "", (0, 0, 0)  # of the socket, and which file that was
 
     async def open(self) -> None:
         """Take clients, anew where the socket was removed. Raises TransportError, OSError."""
@@ -169,13 +169,13 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
         raise RequestTooLong() from None
 
 
-def _which(path: str) -> tuple[int, int]:
-    """Tell which file is at a path, by its device and number; zeros where there is none."""
+def _which(path: str) -> tuple[int, int, int]:
+    """Tell which file is at a path, by device, number and time, as numbers are used again; zeros for none."""
     try:
         found = os.stat(path)
     except OSError:
-        return 0, 0
-    return found.st_dev, found.st_ino
+        return 0, 0, 0
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 class CellIsGone(RemoteKernelError):

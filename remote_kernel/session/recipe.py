@@ -23,6 +23,7 @@ from remote_kernel.session.document import (
 from remote_kernel.session.events import Done, Event, Started, Update
 from remote_kernel.session.notebook_file import NotebookFile
 from remote_kernel.session.outputs import Outputs
+from remote_kernel.session.source import check_text
 
 
 class Step(NamedTuple):
@@ -31,6 +32,20 @@ class Step(NamedTuple):
     number: int
     source: str
     may_fail: bool = False
+
+
+class Wanted(NamedTuple):
+    """What a notebook says of its kernel: the kernelspec's name and the language's names; nothing where it says none.
+
+    There may be two: a kernelspec's `language` is not always what its kernel calls itself.
+    """
+
+    kernelspec: str = ""
+    languages: frozenset[str] = frozenset()
+
+    def fits(self, language: str) -> bool:
+        """True if a kernel of this language can run it, as far as is known."""
+        return not self.languages or not language or language.lower() in self.languages
 
 
 Execute = Callable[[Step], Iterable[Event]]
@@ -49,11 +64,18 @@ class Recipe:
         """Read a notebook. Raises NotebookError where the file is none."""
         return cls(read_notebook(path), path)
 
+    def wanted(self) -> Wanted:
+        """Give what it says of the kernel that it was written with."""
+        fields = [self._document["metadata"].get(key) for key in ("kernelspec", "language_info")]
+        spec, info = (one if isinstance(one, dict) else {} for one in fields)
+        languages = (str(text).lower() for text in (spec.get("language"), info.get("name")) if text)
+        return Wanted(str(spec.get("name") or ""), frozenset(languages))
+
     def steps(self, first: int = 1, last: int | None = None) -> list[Step]:
         """Give what is to be run from cell `first` to cell `last`, both included.
 
         All cells are counted, from 1, as they stand in the notebook; code cells without code are left out. Raises
-        UsageError for a range that it does not have.
+        UsageError for a range that it does not have, and for a cell with half a character.
         """
         count = len(self._cells)
         end = count if last is None else last
@@ -64,6 +86,7 @@ class Recipe:
             tags = cell["metadata"].get("tags") or ()
             source = source_of(cell)
             if cell.get("cell_type") == "code" and source.strip() and "skip-execution" not in tags:
+                check_text(source, f"cell {number} of {self.path}")
                 found.append(Step(number, source, "raises-exception" in tags))
         return found
 

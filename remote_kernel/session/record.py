@@ -15,10 +15,12 @@ class Record(NamedTuple):
     """One session, as it was when its host last wrote it.
 
     `kernelspec` is empty for a kernel that somebody else started, and `connection_file` then theirs. `log` is the
-    notebook's path, empty for none; `cwd` the folder in which the kernel, or its launcher, was started. `identity`
-    names this session's sockets to the kernel: a reply finds the next host too. `generation` counts the kernels, from
-    1; `pid` is the process group of the present one, 0 when there is none of ours, and `born` when its leader began
-    (see process.birth): after a reboot the number may be another's. `created` is Unix time in seconds.
+    notebook's path, empty for none; `cwd` the folder here in which the session was made, and its kernel or launcher
+    starts. `workdir` is another folder for the kernel, on its host, empty for none; `folder` the one in which it was
+    started, empty where that is not known. `identity` names this session's sockets to the kernel: a reply finds the
+    next host too. `generation` counts the kernels, from 1; `pid` is the process group of the present one, 0 when there
+    is none of ours, and `born` when its leader began (see process.birth): after a reboot the number may be another's.
+    `created` is Unix time in seconds.
     """
 
     kernelspec: str
@@ -34,6 +36,8 @@ class Record(NamedTuple):
     generation: int = 1
     pid: int = 0
     born: str = ""
+    workdir: str = ""
+    folder: str = ""
 
     @property
     def is_attached(self) -> bool:

@@ -7,8 +7,10 @@ file whose reader has gone away raises BrokenPipeError, which the caller handles
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from remote_kernel.harmless import harmless
 from remote_kernel.session.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.bundle import choose
 from remote_kernel.session.events import (
@@ -47,13 +49,14 @@ class View(NamedTuple):
 
     `files` is the folder for images and large data; `output_file` the path for the whole of an output that is longer
     than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
-    of a cell's output (what came since some place) needs an `output_file` of its own.
+    of a cell's output (what came since some place) needs an `output_file` of its own. For `cell_of` see frames.trim.
     """
 
     files: str
     output_file: str
     budget: int | None = None
     full_traceback: bool = False
+    cell_of: Callable[[int], str] = lambda count: ""
 
 
 def make_renderer(form: str, out: Writer, err: Writer, view: View) -> Renderer:
@@ -87,7 +90,7 @@ class Text:
         self._file = OutputFile(view.output_file)
         self._budget = Budget(self._pass_on, limit, self._file)
         self._files = view.files
-        self._full_traceback = view.full_traceback
+        self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
         self._shown: dict[str, str] = {}  # the text of each display that has an id
         self._updates: dict[str, Update] = {}  # the last of each id
         self._error: Error | None = None  # held, as the last one is shown whatever the budget
@@ -200,7 +203,8 @@ class Text:
     def _traceback(self, error: Error) -> str:
         from remote_kernel.session.frames import trim
 
-        texts = trim(error.traceback, full=self._full_traceback) or [f"{error.name}: {error.value}"]
+        texts = trim(error.traceback, full=self._full_traceback, cell_of=self._cell_of)
+        texts = texts or [f"{error.name}: {error.value}"]
         text = "\n".join(part.rstrip("\n") for part in texts)
         return _text_for(True).feed(text) + "\x1b[0m" if self._colours else strip(text)
 
@@ -221,7 +225,7 @@ class Text:
     def _note(self, message: str) -> None:
         if message:
             self._line_starts()
-            self._pass_on("stderr", f"rkernel: {message}\n")
+            self._pass_on("stderr", harmless(f"rkernel: {message}\n"))
 
     def _line_starts(self) -> None:
         """End a line that is open on either, as both may go to the same place."""

@@ -70,7 +70,7 @@ class Report:
         self._out = Pipe(out)
         self._limit = DEFAULT if view.budget is None else view.budget
         self._files = view.files
-        self._full_traceback = view.full_traceback
+        self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
         self._file = OutputFile(view.output_file)
         self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
         self._queued = Queued("", 0.0)
@@ -82,10 +82,10 @@ class Report:
         self._forget_displays()
 
     def _forget_displays(self) -> None:
-        self._result: dict[str, Any] | None = None
-        self._first: list[dict[str, Any]] = []
-        self._last: deque[dict[str, Any]] = deque(maxlen=_LAST_DISPLAYS if self._limit else None)
-        self._displays = 0
+        self._result: tuple[int, dict[str, Any]] | None = None
+        self._first: list[tuple[int, dict[str, Any]]] = []  # each with its place among all that was shown
+        self._last: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_LAST_DISPLAYS if self._limit else None)
+        self._count = self._displays = 0
         self._truncated: list[str] = []
         self._updates: dict[str, Update] = {}
 
@@ -128,11 +128,16 @@ class Report:
 
     def _display(self, event: Display) -> None:
         self._updates.pop(event.id, None)
-        shown = self._shown(event.data)
-        shown["id"] = event.id
-        if event.result:
-            self._result = shown
+        self._count += 1
+        shown = (self._count, {**self._shown(event.data), "id": event.id})
+        if not event.result:
+            self._add_display(shown)
             return
+        if self._result:  # the last one is the result
+            self._add_display(self._result)
+        self._result = shown
+
+    def _add_display(self, shown: tuple[int, dict[str, Any]]) -> None:
         self._displays += 1
         if len(self._last) == self._last.maxlen and "displays" not in self._truncated:
             self._truncated.append("displays")
@@ -148,7 +153,7 @@ class Report:
 
     def _write(self, done: Done) -> None:
         self._closed = True
-        for shown in self._all_shown():
+        for shown in [*self._shown_displays(), *self._shown_result()]:
             if update := self._updates.get(shown["id"]):
                 shown.update(self._shown(update.data))
         document = self._document(done)
@@ -156,18 +161,20 @@ class Report:
         self._out.write(json.dumps(document) + "\n")
         self._out.flush()
 
-    def _all_shown(self) -> list[dict[str, Any]]:
-        return [*self._first, *self._last, *([self._result] if self._result else [])]
+    def _shown_displays(self) -> list[dict[str, Any]]:
+        return [shown for _, shown in sorted([*self._first, *self._last], key=lambda one: one[0])]
+
+    def _shown_result(self) -> list[dict[str, Any]]:
+        return [self._result[1]] if self._result else []
 
     def _document(self, done: Done) -> dict[str, Any]:
         streams = {name: field.finish() for name, field in self._streams.items()}
         self._truncated += [name for name, field in self._streams.items() if field.budget.truncated]
-        if self._result:
-            self._result["text"] = self._cut("result", self._result["text"])
-        for number, shown in enumerate(self._all_shown()):
-            shown["text"] = (
-                self._cut(f"displays[{number}]", shown["text"]) if shown is not self._result else shown["text"]
-            )
+        for result in self._shown_result():
+            result["text"] = self._cut("result", result["text"])
+        displays = self._shown_displays()
+        for number, shown in enumerate(displays):
+            shown["text"] = self._cut(f"displays[{number}]", shown["text"])
         error = self._error_fields()
         count = done.execution_count if done.execution_count is not None else self._started.execution_count
         return {
@@ -180,9 +187,9 @@ class Report:
             "generation": done.generation,
             "seconds": round(done.seconds, 6),
             **streams,
-            "result": self._result,
-            "displays": [*self._first, *self._last],
-            "displays_left_out": self._displays - len(self._first) - len(self._last),
+            "result": next(iter(self._shown_result()), None),
+            "displays": displays,
+            "displays_left_out": self._displays - len(displays),
             "error": error,
             "truncated": self._truncated,
             "output_file": self._file.path if self._truncated else None,
@@ -191,7 +198,7 @@ class Report:
     def _error_fields(self) -> dict[str, Any] | None:
         if not self._error:
             return None
-        texts = trim(self._error.traceback, full=self._full_traceback)
+        texts = trim(self._error.traceback, full=self._full_traceback, cell_of=self._cell_of)
         traceback = strip("\n".join(text.rstrip("\n") for text in texts))
         value = self._cut("error", self._error.value)
         return {"name": self._error.name, "value": value, "traceback": traceback}

@@ -64,7 +64,9 @@ class Requests:
             "version": __version__,
             "kernelspec": record.kernelspec,
             "display_name": record.display_name,
+            "language": str((life.info.get("language_info") or {}).get("name") or ""),
             "host": record.host,
+            "folder": record.folder,
             "state": "unknown" if life.is_lost else "dead" if life.is_dead else "busy" if engine.is_busy else "idle",
             "connected": presence.connected if presence else None,
             "away_for": presence.reason if presence and is_away else "",
@@ -100,7 +102,8 @@ class Requests:
             return {"stopped": True, "dropped": [], "ended": True}
         if target is None and not engine.is_busy:
             return {"stopped": True, "dropped": dropped, "idle": True}
-        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped}
+        what = _describe(target or next(iter(engine.foreign.cells), None))
+        return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped, "interrupted": what}
 
     async def _restart(self, _: _Fields) -> object:
         life = self._engine.life

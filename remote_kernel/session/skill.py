@@ -23,7 +23,7 @@ _MARK = "<!-- rkernel skill install:"
 
 
 class Installed(NamedTuple):
-    """What install() did: `change` is `installed`, `updated`, or `unchanged`."""
+    """What install() or uninstall() did: `change` is `installed`, `updated`, `unchanged`, `removed` or `not there:`."""
 
     path: Path
     change: str
@@ -68,6 +68,25 @@ def install(where: str = "claude", *, force: bool = False) -> Installed:
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}", "give another path") from error
     return Installed(path, "installed" if old is None else "updated")
+
+
+def uninstall(where: str = "claude", *, force: bool = False) -> Installed:
+    """Remove the skill from where `install` writes it, and its folder if that is empty then.
+
+    Raises UsageError where there is a file that no install has written, or that was changed since, unless `force`.
+    """
+    path = skill_path(where)
+    try:
+        if not path.exists():
+            return Installed(path, "not there:")
+        if not force and not _is_ours(path.read_text(encoding="utf-8", errors="replace")):
+            raise UsageError(f"{path} was not written by rkernel, or was changed since", "--force removes it")
+        path.unlink()
+        if path.parent.name == NAME and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+    except OSError as error:
+        raise UsageError(f"cannot remove {path}: {error.strerror}", "remove it by hand") from error
+    return Installed(path, "removed")
 
 
 def _mark(text: str) -> str:

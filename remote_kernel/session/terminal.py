@@ -15,7 +15,7 @@ from remote_kernel.session.plain_text import SEQUENCE
 from remote_kernel.session.render import Text, View
 
 _MEDIA = ("image/", "audio/", "video/", "application/")
-_MOVES = ("\x1b[A", "\x1b[1A", "\x1b[F", "\x1b[H", "\x1b[2J")
+_MOVES = ("\x1b[A", "\x1b[1A", "\x1b[F")
 
 
 class Rows:

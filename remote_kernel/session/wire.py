@@ -73,10 +73,8 @@ class Wire:
 
     @staticmethod
     def _encrypt(socket: zmq.asyncio.Socket, connection: Connection) -> None:
-        public, secret = (
-            str(connection.values.get(f"curve_{kind}key") or "").encode() for kind in ("public", "secret")
-        )
-        if public and secret:
+        if connection.is_encrypted:
+            public, secret = (str(connection.values[f"curve_{kind}key"]).encode() for kind in ("public", "secret"))
             socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, public
 
     def new_id(self) -> str:

@@ -47,8 +47,8 @@ class FarProcess:
 
     def __enter__(self: Process) -> Process:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
-        argv = self._argv()
-        self._mark = choice.master_mark(self._options)
+        self._command = argv = self._argv()
+        self._master = openssh.master_of(argv)
         self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             argv,
@@ -97,8 +97,7 @@ class FarProcess:
 
     def _lost(self) -> RemoteKernelError:
         """Give the error for a connection that broke in the middle."""
-        if choice.name(self._options) == "openssh":
-            openssh.end_master(self._options, self._mark or choice.master_mark(self._options))
+        openssh.end_master(self._master or openssh.master_of(self._command))
         return ConnectionLost(f"the connection to {self._options.endpoint} broke", "the same command goes on from here")
 
     def _give_up(self) -> None:

@@ -10,7 +10,6 @@ import os
 import sys
 from functools import cache
 
-from remote_kernel.errors import UsageError
 from remote_kernel.options import LaunchOptions, check_transport
 from remote_kernel.transport import openssh
 
@@ -73,21 +72,6 @@ def environment(options: LaunchOptions) -> dict[str, str]:
         return openssh.environment()
     # Python would look for modules in the notebook's folder first (and does before 3.11).
     return {**openssh.environment(), "PYTHONSAFEPATH": "1"}
-
-
-def session_environment(options: LaunchOptions) -> dict[str, str]:
-    """Give the environment of a person's session: with their language, which the server may be told."""
-    ours = openssh.environment() if name(options) == "openssh" else environment(options)
-    kept = {key: os.environ[key] for key in ("LC_ALL",) if key in os.environ}
-    return {**{key: value for key, value in ours.items() if key != "LC_ALL"}, **kept}
-
-
-def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
-    """Give what tells the shared connection from its successor; None when there is none, as always with paramiko."""
-    try:
-        return openssh.master_mark(options) if name(options) == "openssh" else None
-    except UsageError:
-        return None
 
 
 def in_full(options: LaunchOptions, stderr: str) -> str:

@@ -8,7 +8,6 @@ transport itself; one that has changed is asked about here, for both.
 from __future__ import annotations
 
 import re
-import shlex
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -99,14 +98,14 @@ def log_out(options: LaunchOptions) -> str:
     Raises UsageError where the user's own configuration shares the connection: their other sessions are on it.
     """
     if choice.name(options) == "openssh":
-        if openssh.shares_already(openssh.effective_config(options)):
-            command = shlex.join([openssh.ssh_program(), "-O", "exit", *openssh.where(options)])
+        pids = openssh.end_masters(options)
+        if not pids and openssh.shares_already(openssh.effective_config(options)):
             raise UsageError(
-                "the shared connection is that of your ssh config (ControlPath)", f"end it with: {command}"
+                "the shared connection is that of your ssh config (ControlPath)",
+                f"end it with: {openssh.end_own_command(options)}",
             )
-        pid = openssh.master_pid(options)
-        openssh.end_master(options, openssh.master_mark(options))
-        return f"ended ssh, process {pid}, and the connection that kernels shared" if pid else ""
+        held = f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
+        return f"ended ssh, {held}, and the connection that kernels shared" if pids else ""
     from remote_kernel.transport import paramiko_entry
 
     with _told(options):

@@ -8,19 +8,35 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from remote_kernel.endpoint import print_jumps
-from remote_kernel.errors import SshConfigError, SshNotFound, TransportError
+from remote_kernel.endpoint import parse_jumps, print_jumps
+from remote_kernel.errors import SshConfigError, SshNotFound, TransportError, UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
 
 CONNECT_SECONDS = 15
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
+MASTERS = "ssh"
+"""The folder, in the private one, of the shared connections' sockets."""
+
 _SHORTAGES = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
+_DEEPEST = 8  # jump hosts that have jump hosts
+_CONTROL_PATH = "-oControlPath="
+# Settings that are each session's own, so that a shared connection serves those with others as well; whatever else
+# ssh -G prints decides where, as whom or how a connection is made.
+_OF_A_SESSION = frozenset(
+    (
+        *("clearallforwardings", "controlmaster", "controlpath", "controlpersist", "dynamicforward"),
+        *("enableescapecommandline", "escapechar", "exitonforwardfailure", "forkafterauthentication", "localcommand"),
+        *("localforward", "loglevel", "logverbose", "permitlocalcommand", "remotecommand", "remoteforward"),
+        *("requesttty", "sendenv", "sessiontype", "setenv", "stdinnull", "syslogfacility"),
+    )
+)
 _NOT_AT_A_TERMINAL = ("-oRequestTTY=no", "-oEscapeChar=none")
+
+Settings = list[tuple[str, str]]  # as `ssh -G` prints them: some keywords stand there several times
 
 
 def ssh_program() -> str:
@@ -29,8 +45,11 @@ def ssh_program() -> str:
 
 
 def environment() -> dict[str, str]:
-    """Give ssh's environment: ours, without the ways in which ssh would ask a person that is not there."""
-    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never", "LC_ALL": "C"}
+    """Return ssh's environment: ours, without the ways in which ssh would ask a person that is not there.
+
+    Not with another language: ssh speaks English in any, and with SendEnv the kernel gets ours, as with plain ssh.
+    """
+    return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
 
 
 def where(options: LaunchOptions) -> list[str]:
@@ -60,19 +79,53 @@ def to_paste(options: LaunchOptions, remote_command: str = "true") -> str:
     return join([ssh_program(), *where(options), remote_command])
 
 
+def end_own_command(options: LaunchOptions) -> str:
+    """Return the command line that ends a connection which the user's configuration shares, for a person to run."""
+    from shlex import join
+
+    return join([ssh_program(), "-O", "exit", *where(options)])
+
+
 def effective_config(options: LaunchOptions) -> dict[str, str]:
     """Ask ssh what it will do for this host: `ssh -G`, 3 ms, no connection. Of several values the first counts.
 
     Raises SshNotFound, SshConfigError.
     """
+    return _first_of_each(_all_settings(options))
+
+
+def _first_of_each(settings: Settings) -> dict[str, str]:
     config: dict[str, str] = {}
-    for name, value in _all_settings(options):
+    for name, value in settings:
         config.setdefault(name, value)
     return config
 
 
-def _all_settings(options: LaunchOptions) -> list[tuple[str, str]]:
-    argv = [ssh_program(), "-T", "-G", *where(options)]
+def hops(options: LaunchOptions) -> list[tuple[LaunchOptions, dict[str, str]]]:
+    """Return what leads to each server on the way and what ssh will do there, the nearest first and the target last.
+
+    Raises SshNotFound, SshConfigError.
+    """
+    return [(way, _first_of_each(settings)) for way, settings in _hops(options, _all_settings(options))]
+
+
+def _hops(options: LaunchOptions, settings: Settings, depth: int = 0) -> list[tuple[LaunchOptions, Settings]]:
+    jumps = _first_of_each(settings).get("proxyjump", "none")
+    if jumps == "none" or depth >= _DEEPEST:
+        return [(options, settings)]
+    try:
+        *before, last = parse_jumps(jumps)
+    except UsageError:  # ssh knows what is wrong with it
+        return [(options, settings)]
+    way = LaunchOptions(last, tuple(before), ssh_config=options.ssh_config)
+    return [*_hops(way, _all_settings(way), depth + 1), (options, settings)]
+
+
+def _all_settings(options: LaunchOptions) -> Settings:
+    return _printed_settings([ssh_program(), "-T", "-G", *where(options)])
+
+
+def _printed_settings(argv: list[str]) -> Settings:
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, env=environment()
@@ -108,10 +161,38 @@ def cipher_options(config: Mapping[str, str]) -> list[str]:
     return [f"-oCiphers={','.join(aes + [name for name in ciphers if name not in aes])}"]
 
 
-def control_path(options: LaunchOptions) -> str:
-    """Give the socket of the private master for this way to this host."""
-    way = "\0".join([ssh_program(), *where(options)])
-    return os.path.join(private_folder(), hashlib.sha256(way.encode()).hexdigest()[:16])
+def control_path(options: LaunchOptions, settings: Settings) -> str:
+    """Return the socket of the connection that kernels share on this way: another one for each place it can lead to.
+
+    Raises SshNotFound, SshConfigError.
+    """
+    found = [each for _, each in _hops(options, settings)]
+    found.append(_of_a_proxy_command(_first_of_each(found[0])))
+    way = [f"{name} {value}" for each in found for name, value in each if name not in _OF_A_SESSION]
+    return os.path.join(private_folder(MASTERS), _checksum_of_name(options) + _checksum([ssh_program(), *way])[:12])
+
+
+def _of_a_proxy_command(config: Mapping[str, str]) -> Settings:
+    """Return the settings of the ssh that a ProxyCommand runs: `ssh -W %h:%p gate` leads where `gate` does."""
+    command = config.get("proxycommand", "none")
+    if "ssh" not in command:
+        return []
+    from shlex import split  # only here: the launcher imports this module before it starts ssh
+
+    known = {"%h": config.get("hostname", ""), "%p": config.get("port", ""), "%r": config.get("user", "")}
+    try:
+        program, *words = split(re.sub("%.", lambda found: known.get(found[0], found[0]), command))
+        return _printed_settings([program, "-G", *words]) if os.path.basename(program) == "ssh" else []
+    except (ValueError, TransportError):  # whatever it is, ssh will say so
+        return []
+
+
+def _checksum(words: Sequence[str]) -> str:
+    return hashlib.sha256(os.fsencode("\0".join(words))).hexdigest()
+
+
+def _checksum_of_name(options: LaunchOptions) -> str:
+    return _checksum(where(options))[:6]
 
 
 def shares_already(config: Mapping[str, str]) -> bool:
@@ -119,22 +200,39 @@ def shares_already(config: Mapping[str, str]) -> bool:
     return config.get("controlpath", "none") != "none"
 
 
-def master_options(
-    options: LaunchOptions, config: Mapping[str, str], persist_seconds: float = MASTER_SECONDS
-) -> list[str]:
+def master_options(options: LaunchOptions, settings: Settings, persist_seconds: float = MASTER_SECONDS) -> list[str]:
     """Give the options that share one connection among our kernels, unless the user's config shares one already."""
-    if shares_already(config):
+    if shares_already(_first_of_each(settings)):
         return []
-    return ["-oControlMaster=auto", f"-oControlPath={control_path(options)}", f"-oControlPersist={persist_seconds:.0f}"]
+    path = control_path(options, settings)
+    return ["-oControlMaster=auto", f"{_CONTROL_PATH}{path}", f"-oControlPersist={persist_seconds:.0f}"]
 
 
-def master_mark(options: LaunchOptions) -> tuple[int, int] | None:
-    """Give what tells our private master's socket from its successor; None when there is no master."""
+class Master(NamedTuple):
+    """A shared connection of ours: its socket, and what tells it from a successor that has the same."""
+
+    socket: str
+    inode: int
+    changed_ns: int
+
+
+def master_of(argv: Sequence[str]) -> Master | None:
+    """Return the shared connection that a command goes over; None while there is none, and where it is not ours."""
+    path = next((word.removeprefix(_CONTROL_PATH) for word in argv if word.startswith(_CONTROL_PATH)), "none")
+    return _master_at(path)
+
+
+def _master_at(path: str) -> Master | None:
     try:
-        found = os.lstat(control_path(options))
+        found = os.lstat(path)
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns
+    return Master(path, found.st_ino, found.st_ctime_ns)
+
+
+def is_there(master: Master) -> bool:
+    """True if that shared connection's socket is still there, and not a successor's."""
+    return _master_at(master.socket) == master
 
 
 def master_pid(options: LaunchOptions) -> int:
@@ -142,8 +240,22 @@ def master_pid(options: LaunchOptions) -> int:
 
     Raises SshNotFound, SshConfigError.
     """
-    own = [] if shares_already(effective_config(options)) else [f"-oControlPath={control_path(options)}"]
-    argv = [ssh_program(), *own, "-O", "check", *where(options)]
+    settings = _all_settings(options)
+    if not shares_already(_first_of_each(settings)):
+        return _pid_at(control_path(options, settings))
+    return _pid_from([ssh_program(), "-O", "check", *where(options)])
+
+
+def _pid_at(path: str) -> int:
+    return _pid_from([*_control(path), "-O", "check", "any"])
+
+
+def _control(path: str) -> list[str]:
+    """Return the command that speaks to a shared connection, whatever the configuration says of its host by now."""
+    return [ssh_program(), "-F/dev/null", f"{_CONTROL_PATH}{path}"]
+
+
+def _pid_from(argv: list[str]) -> int:
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=5, env=environment(), check=False
@@ -154,24 +266,36 @@ def master_pid(options: LaunchOptions) -> int:
     return int(found[1]) if found and not done.returncode else 0
 
 
-def end_master(options: LaunchOptions, mark: tuple[int, int] | None) -> None:
-    """End the private master with that mark and so every session on it: its connection is dead, unnoticed by ssh.
+def end_master(master: Master | None) -> None:
+    """End that shared connection and so every session on it: it is dead, unnoticed by ssh.
 
     Idempotent. Its successor, which another of our launchers may have made meanwhile, is left alone.
     """
-    path = control_path(options)
-    if mark is None or master_mark(options) != mark:
+    if master is None or not is_there(master):
         return
-    argv = [ssh_program(), f"-oControlPath={path}", "-O", "exit", *where(options)]
+    argv = [*_control(master.socket), "-O", "exit", "any"]
     try:
         subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=2, env=environment(), check=False)
     except (OSError, subprocess.TimeoutExpired):
         pass
     try:
-        if master_mark(options) == mark:
-            os.unlink(path)
+        if is_there(master):
+            os.unlink(master.socket)
     except OSError:
         pass
+
+
+def end_masters(options: LaunchOptions) -> list[int]:
+    """End all connections of ours that this name has led to, also before its configuration changed; return their pids.
+
+    Idempotent.
+    """
+    folder, name = private_folder(MASTERS), _checksum_of_name(options)
+    found = [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.startswith(name)]
+    pids = [_pid_at(path) for path in found]
+    for path in found:
+        end_master(_master_at(path))
+    return [pid for pid in pids if pid]
 
 
 def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool = False) -> list[str]:
@@ -180,9 +304,9 @@ def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool 
     What the user's config sets for keepalive and the connection's timeout stays. `avoid_master` opens a connection
     of its own beside a master of the user's, which may be stale. Raises SshNotFound, SshConfigError.
     """
-    config = effective_config(options)
-    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_plain_connection(config)]
-    words += master_options(options, config) or (["-oControlPath=none"] if avoid_master else [])
+    settings = _all_settings(options)
+    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_plain_connection(_first_of_each(settings))]
+    words += master_options(options, settings) or (["-oControlPath=none"] if avoid_master else [])
     return [ssh_program(), *words, *where(options), remote_command]
 
 
@@ -203,12 +327,12 @@ def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool)
 
     It takes the connection that kernels share, which `login_argv` has opened. Raises SshNotFound, SshConfigError.
     """
-    config = effective_config(options)
+    settings = _all_settings(options)
     # LogLevel: ssh says "Shared connection to HOST closed." else, which is not true of our master.
-    words = [*_plain_connection(config), "-oLogLevel=ERROR"]
+    words = [*_plain_connection(_first_of_each(settings)), "-oLogLevel=ERROR"]
     if terminal:
         words = ["-oRequestTTY=force", *(word for word in words if word not in _NOT_AT_A_TERMINAL)]
-    words += master_options(options, config)
+    words += master_options(options, settings)
     return [ssh_program(), *words, *where(options), remote_command]
 
 
@@ -217,14 +341,15 @@ def login_argv(options: LaunchOptions, persist_seconds: float, *, asks: bool) ->
 
     Raises SshNotFound, SshConfigError.
     """
-    config = effective_config(options)
+    settings = _all_settings(options)
+    config = _first_of_each(settings)
     words = [*([] if asks else ["-oBatchMode=yes", "-oLogLevel=ERROR"]), *_plain_connection(config)]
     if shares_already(config):
         words.append("-oControlMaster=auto")
         if config.get("controlpersist", "no") in ("no", "0"):
             words.append(f"-oControlPersist={persist_seconds:.0f}")
     else:
-        words += master_options(options, config, persist_seconds)
+        words += master_options(options, settings, persist_seconds)
     return [ssh_program(), *words, *where(options), "true"]
 
 

@@ -6,6 +6,7 @@ what the command line says wins over all.
 
 from __future__ import annotations
 
+import fnmatch
 import getpass
 import io
 import os
@@ -56,6 +57,8 @@ class Hop:
     connect_seconds: float
     keepalive_seconds: float
     keepalive_count: int
+    environment: tuple[tuple[str, str], ...] = ()
+    """The variables to send with a session: the server takes those that it is set up to take."""
 
 
 class Config:
@@ -156,7 +159,25 @@ class Config:
             connect_seconds=number("connecttimeout", 0) or CONNECT_SECONDS,
             keepalive_seconds=interval or KEEPALIVE_SECONDS,
             keepalive_count=int(number("serveralivecountmax", 3)) if interval else KEEPALIVE_COUNT,
+            environment=_environment(values, text("setenv")),
         )
+
+
+def _environment(values: Mapping[str, object], set_env: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that SendEnv and SetEnv have a session send; `-PATTERN` takes back what a SendEnv gave."""
+    patterns: list[str] = []
+    for name, value in values.items():
+        for pattern in str(value).split() if name.startswith("sendenv") else ():
+            if pattern.startswith("-"):
+                patterns = [each for each in patterns if not fnmatch.fnmatchcase(each, pattern[1:])]
+            else:
+                patterns.append(pattern)
+    sent = {name: text for name, text in os.environ.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
+    try:
+        pairs = [word.partition("=") for word in shlex.split(set_env)]
+    except ValueError as error:
+        raise Failure(f"Bad configuration option: SetEnv {set_env}") from error
+    return tuple({**sent, **{name: value for name, _, value in pairs}}.items())
 
 
 def _path(text: str) -> str:

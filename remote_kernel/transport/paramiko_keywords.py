@@ -35,7 +35,7 @@ KNOWN = frozenset(_KNOWN.split())
 NOT_HONOURED = (
     *("addkeystoagent", "addressfamily", "bindaddress", "bindinterface", "canonicalizehostname", "ciphers"),
     *("compression", "gssapiauthentication", "hostbasedauthentication", "hostkeyalgorithms", "kexalgorithms"),
-    *("knownhostscommand", "macs", "pkcs11provider", "pubkeyacceptedalgorithms", "securitykeyprovider", "setenv"),
+    *("knownhostscommand", "macs", "pkcs11provider", "pubkeyacceptedalgorithms", "securitykeyprovider"),
     *("verifyhostkeydns", "requiredrsasize", "proxyusefdpass"),
 )
 """What a user may rely on, and paramiko cannot do: named in a warning unless it is switched off."""

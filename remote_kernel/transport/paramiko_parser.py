@@ -102,7 +102,9 @@ class Reader:
                 self.lines.append(block)
             else:
                 self._note(keyword, value, path)
-                self.lines.append(f"{keyword} {value}")
+                # paramiko keeps the first of each keyword, and these count together.
+                name = f"{keyword}{len(self.lines)}" if keyword == "sendenv" else keyword
+                self.lines.append(f"{name} {value}")
         return True
 
     def _is_right(self, keyword: str, value: str, place: str, other_place: str) -> bool:

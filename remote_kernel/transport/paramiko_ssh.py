@@ -20,6 +20,7 @@ import paramiko
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.harmless import harmless
 from remote_kernel.transport.choice import NOT_HONOURED
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_connection import PACKET_BYTES, WINDOW_BYTES, connect
@@ -142,6 +143,7 @@ def run(arguments: list[str], undo: ExitStack) -> int:
     transport = connect(hops, undo)
     try:
         channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=hops[-1].connect_seconds)
+        channel.update_environment(dict(hops[-1].environment))
         if found.terminal:
             lend(channel)
         if found.is_subsystem:
@@ -167,7 +169,7 @@ def main() -> int:
         finally:
             put_back()
     except (Failure, RemoteKernelError) as error:
-        print(error, file=sys.stderr, flush=True)
+        print(harmless(str(error)), file=sys.stderr, flush=True)  # of `connect` it is the terminal
         status = FAILED
     except Exception as error:  # the last line of defence: a traceback could show a secret
         print(f"remote_kernel: the SSH client in Python failed: {type(error).__name__}", file=sys.stderr, flush=True)

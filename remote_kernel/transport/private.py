@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from remote_kernel.errors import TransportError
@@ -12,30 +13,48 @@ from remote_kernel.errors import TransportError
 if TYPE_CHECKING:
     from remote_kernel.options import LaunchOptions
 
+PLACES = ("/tmp", "/var/tmp", "/dev/shm", "~/.cache")
+_LONGEST = 50  # a Unix socket's path ends at about 104 bytes, and ssh makes one that is 17 longer first
 
-def private_folder() -> str:
-    """Make (0700) and give the folder: under XDG_RUNTIME_DIR, else under /tmp, for a short socket path.
 
-    Raises TransportError when somebody else owns it, which would let them take over connections.
+def private_folder(part: str = "") -> str:
+    """Make (0700) and return the folder, or that part of it: in XDG_RUNTIME_DIR, else the first of PLACES that will do.
+
+    Every process of this user finds the same. One that somebody else owns or can enter is passed over: they could take
+    over connections. Raises TransportError where there is no other.
     """
+    refused = []
+    for path in _candidates():
+        try:
+            _make_private(path)
+            if part:
+                path = os.path.join(path, part)
+                _make_private(path)
+        except OSError as error:
+            refused.append(f"{path}: {error.strerror or error}")
+        else:
+            return path
+    raise TransportError(
+        f"no folder here is for your user alone ({'; '.join(refused)})", "set XDG_RUNTIME_DIR to a folder of yours"
+    )
+
+
+def _candidates() -> Iterator[str]:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if runtime and os.path.isdir(runtime) and len(runtime) < 50:
-        path = os.path.join(runtime, "remote_kernel")
-    else:
-        path = f"/tmp/remote_kernel-ssh-{os.getuid()}"
+    if runtime and os.path.isdir(runtime) and len(runtime) < _LONGEST:
+        yield os.path.join(runtime, "remote_kernel")
+    for place in map(os.path.expanduser, PLACES):
+        if len(place) < _LONGEST:
+            yield os.path.join(place, f"remote_kernel-ssh-{os.getuid()}")
+
+
+def _make_private(path: str) -> None:
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    except OSError as error:
-        raise TransportError(
-            f"cannot make {path}: {error.strerror}", "make it writable or set XDG_RUNTIME_DIR"
-        ) from error
     if not is_private(path):
-        raise TransportError(
-            f"{path} is not a folder of yours alone", "remove it, or set XDG_RUNTIME_DIR to another place"
-        )
-    return path
+        raise OSError("it is not a folder of yours alone")
 
 
 def is_private(path: str) -> bool:
@@ -69,6 +88,6 @@ def write_private(path: str, text: str) -> None:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
         os.rename(new, path)
-    except OSError:
+    except OSError as error:
         os.unlink(new)
-        raise
+        raise OSError(error.errno, error.strerror, path) from error  # which of a full disk has no name

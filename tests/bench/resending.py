@@ -103,9 +103,8 @@ def run(world: World, near: Callable[[Reactor, Link], object], keep: bool) -> No
         if not keep:
             undo.enter_context(forgetful())
         here_in, there_out = os.pipe()
-        argv = ["ssh", "-F", str(world.ssh_config), f"-oControlPath={openssh.control_path(world.options('target'))}"]
-        argv += openssh.cipher_options(openssh.effective_config(world.options("target")))
-        ssh = subprocess.Popen([*argv, "target", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        argv = openssh.ssh_argv(world.options("target"), "cat")
+        ssh = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert ssh.stdin
         assert ssh.stdout
         here_out, there_in = os.dup(ssh.stdin.fileno()), os.dup(ssh.stdout.fileno())

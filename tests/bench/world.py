@@ -77,7 +77,7 @@ class World:
     def cool(self, host: str) -> None:
         """Let the next start make its own connection."""
         options = self.options(host)
-        openssh.end_master(options, openssh.master_mark(options))
+        openssh.end_masters(options)
 
     @contextlib.contextmanager
     def kernel(self, name: str) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:

@@ -19,6 +19,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from remote_kernel import errors
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.harmless import harmless
 from remote_kernel.options import LaunchOptions, find_program
 from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server, Servers, free_port, make_key
@@ -278,8 +279,8 @@ def test_command_that_installs_ipykernel_can_be_pasted(
 def test_pip_is_not_advised_for_the_systems_own_python(connection_file: Path, target: Server, ssh_config: Path) -> None:
     options = options_for("target", ssh_config, "/usr/bin/python3")
     said = fails_with(errors.KernelNotInstalled, options, connection_file, "has no ipykernel")
-    assert "give --python '~/.venv/bin/python', after making it with: " in said
-    assert "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel" in said
+    look = f"remote_kernel add target --ssh-config {ssh_config} --discover"
+    assert f"see which interpreters there have it: {look}" in said
 
 
 def test_unknown_kernelspec(connection_file: Path, target: Server, ssh_config: Path, remote_python: Path) -> None:
@@ -501,6 +502,18 @@ def test_kernel_that_writes_much_to_stderr_lives(
     finally:
         os.close(reading)
         os.close(writing)
+
+
+def test_kernel_that_writes_controls_to_stderr_does_not_steer_the_terminal_of_jupyter(
+    connection_file: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    written = r"\033]52;c;QUJD\007\033[31mred\033[0m\r\n\302\233 2J \342\200\256 \033[6n"
+    init = f"printf '{written}' >&2; exit 3"
+    options = options_for("target", ssh_config, remote_python, init=init)
+    done = launch(options, connection_file)
+    assert "?]52;c;QUJD?\x1b[31mred\x1b[0m\n? 2J ? ?[6n" in done.stderr
+    left = done.stderr.replace("\x1b[31m", "").replace("\x1b[0m", "")
+    assert left == harmless(left)
 
 
 @contextmanager

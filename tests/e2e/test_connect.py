@@ -55,7 +55,7 @@ def options(target: Server, terminals: Path, bare_python: Path, remote_folder: P
         init='GREETING="from the init"; export GREETING',
     )
     yield found
-    openssh.end_master(found, openssh.master_mark(found))
+    openssh.end_masters(found)
 
 
 def connect(*words: str, **more: object) -> subprocess.CompletedProcess[str]:

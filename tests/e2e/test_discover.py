@@ -23,7 +23,7 @@ from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelNotInstalled, UsageError
 from remote_kernel.kernelspec import Draft, list_kernelspecs
 from remote_kernel.options import LaunchOptions, find_program
-from remote_kernel.probe import install_ipykernel
+from remote_kernel.probe import install_ipykernel, make_environment, probe
 from tests.support.interpreters import UV, base_python, environment
 from tests.support.kernels import options_for
 from tests.support.servers import Server
@@ -224,8 +224,8 @@ def test_install_uses_the_tool_of_the_environment(
 
 
 @pytest.fixture
-def uv(target: Server, remote_folder: Path) -> Iterator[Path]:
-    """Give the real uv, where its installer puts it; it takes packages from a folder, which has a small ipykernel."""
+def wheels(remote_folder: Path) -> Path:
+    """Return a folder with a small ipykernel to install, in place of a package index."""
     wheel = remote_folder / "wheels" / "ipykernel-7.99.0-py3-none-any.whl"
     wheel.parent.mkdir()
     info = "ipykernel-7.99.0.dist-info"
@@ -235,9 +235,15 @@ def uv(target: Server, remote_folder: Path) -> Iterator[Path]:
             f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         file.writestr(f"{info}/RECORD", "")
+    return wheel.parent
+
+
+@pytest.fixture
+def uv(target: Server, wheels: Path) -> Iterator[Path]:
+    """Give the real uv, where its installer puts it; it takes packages from a folder, which has a small ipykernel."""
     config = target.home / ".config" / "uv" / "uv.toml"
     config.parent.mkdir(parents=True)
-    config.write_text(f'find-links = ["{wheel.parent}"]\nno-index = true\n')
+    config.write_text(f'find-links = ["{wheels}"]\nno-index = true\n')
     program = target.home / ".local" / "bin" / "uv"
     program.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(environment(*UV).parent / "uv", program)
@@ -273,6 +279,31 @@ def test_what_pixi_has_to_install_is_told(environments: dict[str, Path], ssh_con
 def test_the_systems_python_is_left_alone(ssh_config: Path) -> None:
     with pytest.raises(KernelNotInstalled, match="the system's own Python, which is left alone"):
         install_ipykernel(options_for("target", ssh_config, "/usr/bin/python3"))
+
+
+def test_new_environment_is_made_at_a_path_that_did_not_exist_or_not_at_all(
+    target: Server, ssh_config: Path, wheels: Path
+) -> None:
+    options = options_for("target", ssh_config, "/usr/bin/python3")
+    mine, made, config = target.home / ".venv", target.home / ".venv-2", target.home / ".config" / "pip" / "pip.conf"
+    config.parent.mkdir(parents=True)
+    mine.symlink_to("/nowhere")  # a link to a disk that is away is there too
+    try:
+        config.write_text(f"[global]\nno-index = true\nfind-links = {wheels}/none\n")
+        with pytest.raises(KernelNotInstalled, match=r"-m pip install .* failed .*ipykernel"):
+            make_environment(options)
+        assert not made.exists()
+        config.write_text(f"[global]\nno-index = true\nfind-links = {wheels}\n")
+        python = make_environment(options)
+        assert python == str(made / "bin" / "python")
+        answer = probe(options._replace(python=python))
+        assert (answer.ipykernel_version, answer.is_the_systems) == ("7.99.0", False)
+        assert answer.new_environment == "~/.venv-3"
+        assert mine.readlink() == Path("/nowhere")
+    finally:
+        mine.unlink()
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(config.parent)
 
 
 def test_managed_python_is_left_alone(ssh_config: Path, remote_folder: Path, target: Server) -> None:

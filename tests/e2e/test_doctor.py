@@ -414,13 +414,38 @@ def test_healthy_host_is_all_good_and_soon(
     assert took - findings["kernel"]["seconds"] < 20  # 3 s where nothing else runs
 
 
+def login_of(options: LaunchOptions) -> Finding:
+    return next(finding for finding in examine(options, start=False) if finding.step == "login")
+
+
+@pytest.mark.openssh_only
+def test_alias_that_moves_is_examined_where_it_leads_now(world: World) -> None:
+    options = world.options()
+    for hint in ("", "'remote_kernel logout target' ends it"):
+        assert hint in login_of(options).hint
+    moved = world.options(Port=str(world.servers.jump.port))
+    assert f":{world.servers.jump.port} lets in by publickey" in login_of(moved).text
+
+
+@pytest.mark.openssh_only
+def test_users_own_shared_connection_is_said_to_be_as_old_as_it_is(world: World) -> None:
+    own = ("Host target", f"ControlPath {world.folder}/%n", "ControlMaster auto", "ControlPersist 9")
+    options = world.options("target", *own)
+    login_of(options)
+    found = login_of(options)
+    command = ["ssh", "-O", "exit", "-F", options.ssh_config, "target"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert "leads where it was made to" in found.text
+    assert f"'{' '.join(command)}' ends it" in found.hint
+
+
 @pytest.mark.openssh_only
 def test_exit_status_is_that_of_the_step(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     config = str(world.config())
     assert main(["doctor", "target", "--ssh-config", config, "--python", "/opt/none/python"]) == 41
     said = capfd.readouterr().out
     assert "✗ python" in said
-    assert said.splitlines()[-1] == "? not reached: ipykernel, folder, curve, kernel, cell"
+    assert said.splitlines()[-1] == "? not reached: ipykernel, folder, kernel, cell"
 
 
 @pytest.mark.openssh_only
@@ -510,7 +535,6 @@ SEEN = {
         "is_the_systems": False,
         "kernelspec": None,
     },
-    "curve": "curve",
     "folder": "/tmp/r/x",
     "disks": [("/tmp", 5 << 30)],
     "scope": True,

@@ -108,8 +108,7 @@ def test_output_is_complete_after_cuts_a_frozen_link_and_a_killed_connection(
             for process in carriers():
                 process.kill()
             return
-        assert wait_until(lambda: openssh.master_mark(options) is not None)
-        openssh.end_master(options, openssh.master_mark(options))
+        assert wait_until(lambda: openssh.end_masters(options))
 
     with (
         running_kernel(tmp_path, options) as (manager, client),

@@ -140,7 +140,7 @@ def test_second_kernel_of_a_kernelspec_takes_the_port_over(
 def forwarding(tmp_path: Path, network: tuple[Relay, Path]) -> Iterator[LaunchOptions]:
     found = options_for("target", network[1], "python3")
     yield found
-    openssh.end_master(found, openssh.master_mark(found))
+    openssh.end_masters(found)
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbclient
@@ -18,12 +16,15 @@ from tests.support.servers import Server
 
 
 @pytest.fixture
-def installed(target: Server, ssh_config: Path, remote_python: Path) -> Iterator[str]:
-    """Install a kernelspec where Jupyter looks for them, and give its name."""
-    kernels = Path(os.environ["JUPYTER_DATA_DIR"], "kernels")
-    folder = write_kernelspec(kernels, "far", options_for("target", ssh_config, remote_python))
-    yield folder.name
-    shutil.rmtree(folder)
+def installed(
+    target: Server, ssh_config: Path, remote_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Install a kernelspec where Jupyter looks first, and return its name.
+
+    To a kernelspec of this name nbclient, and with it nbconvert and papermill, adds an argument of ipykernel's.
+    """
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    return write_kernelspec(tmp_path / "kernels", "python3", options_for("target", ssh_config, remote_python)).name
 
 
 @pytest.mark.over_both
@@ -34,7 +35,7 @@ def test_nbclient_runs_a_notebook_file(installed: str, tmp_path: Path, target: S
         "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2]);",
         "raise ValueError('allowed')",
         "try:\n    input()\nexcept Exception as error:\n    print(type(error).__name__)",
-        "x + 22",
+        "x + 22, get_ipython().history_manager.hist_file",
     ]
     path = tmp_path / "notebook.ipynb"
     notebook = nbformat.v4.new_notebook(
@@ -55,7 +56,7 @@ def test_nbclient_runs_a_notebook_file(installed: str, tmp_path: Path, target: S
     assert "image/png" in plot[0].data
     assert error[0].ename == "ValueError"
     assert refused[0].text == "StdinNotImplementedError\n"
-    assert last[0].data["text/plain"] == "42"
+    assert last[0].data["text/plain"] == "(42, ':memory:')"
     nbformat.validate(done)
 
 

@@ -27,6 +27,7 @@ from remote_kernel.options import find_program
 from tests.support.isolation import Isolation
 from tests.support.kernels import (
     launch,
+    log_of,
     manager_for,
     options_for,
     run,
@@ -90,9 +91,9 @@ def only(manage: Manage) -> dict[str, Any]:
 
 
 @contextmanager
-def front_end(folder: Path, slug: str) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
+def front_end(folder: Path, slug: str, **start: Any) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
     """Start a kernelspec as jupyter_client does, and close it so."""
-    with running_kernel(folder, None, slug) as both:  # type: ignore[arg-type]
+    with running_kernel(folder, None, slug, **start) as both:  # type: ignore[arg-type]
         yield both
 
 
@@ -192,7 +193,11 @@ def test_restart_of_a_resumed_kernel_gives_a_fresh_one_of_its_kind(
     kept = install(Draft("Kept", options._replace(on_start=str(tmp_path / "project"))), kernels)
     start_kept(kernels, kept, "x = 1")
     old = only(manage)["id"]
-    with front_end(kernels, resumed(manage, old)) as (manager, client):
+    history = "get_ipython().history_manager.hist_file"
+    more = ["--HistoryManager.hist_file=:memory:"]
+    with front_end(kernels, resumed(manage, old), extra_arguments=more) as (manager, client):
+        assert ":memory:" not in run(client, history).result, "that is for a kernel that starts"
+        assert f"ignored, because it runs already: {more[0]}" in log_of(manager)
         for turn in ("1", "2"):
             run(client, "x = 2")
             assert run(client, "open('mine.txt').read()").result == f"'{int(turn) - 1}'"
@@ -202,6 +207,7 @@ def test_restart_of_a_resumed_kernel_gives_a_fresh_one_of_its_kind(
             assert "NameError" in run(client, "x").error
             assert run(client, "import os\nos.environ['WHO'], os.getcwd()").result == f"('me', '{there}')"
             assert run(client, "open('mine.txt').read()").result == f"'{turn}'"
+            assert run(client, history).result == "':memory:'"
             fresh = only(manage)
             assert fresh["id"] != old and fresh["slug"] == "kept" and fresh["keep"]
     assert wait_until(lambda: only(manage)["state"] == "kept")

@@ -12,23 +12,25 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.options import FOREVER
-from remote_kernel.undertaker import take_over_the_dead
+from remote_kernel.undertaker import watch_orphans
 from tests.support.ends import (
     Running,
     agent_of,
     ask_agents,
     carriers,
     ends_within,
+    kernels_on,
     launcher_of,
     log_of,
     notes_left,
     nothing_noted,
     nothing_there,
     running,
-    undertakers,
+    watchers,
 )
 from tests.support.isolation import Isolation
 from tests.support.kernels import reply_to, run, wait_until
+from tests.support.leaks import end_control_masters
 from tests.support.servers import Server, is_alive
 
 FLOOD = """
@@ -68,6 +70,21 @@ def test_a_killed_launcher_ends_the_kernel_after_the_grace(
         else:
             assert ends_within(found.kernel, 16) and time.monotonic() - killed_at > 9
         assert nothing_there(target)
+
+
+def test_a_killed_launcher_leaves_nothing_where_the_next_one_ends_soon(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, isolation: Isolation
+) -> None:
+    """The shared connection goes with it, before the next launcher would have looked for orphans."""
+    with running(tmp_path, target, ssh_config, remote_python) as found:
+        found.manager.restart_kernel(now=True)
+        assert wait_until(lambda: len(kernels_on(target)) == 2, 20)
+        launcher_of(found.manager).terminate()
+        found.manager.shutdown_kernel()
+        end_control_masters(isolation.runtime)
+        assert ends_within(found.kernel, 16)
+        assert nothing_there(target)
+        assert nothing_noted(isolation)
 
 
 @pytest.mark.parametrize("flowing", [False, True], ids=["idle", "flowing"])
@@ -134,7 +151,7 @@ def test_a_front_end_that_closes_the_kernel_ends_it_at_once(
         assert ends_within(found.kernel, 4)
         launcher.wait(6)
         assert nothing_there(target)
-        assert not undertakers() and not notes_left(isolation.runtime)
+        assert not watchers() and not notes_left(isolation.runtime)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -147,7 +164,7 @@ def test_a_kept_kernel_outlives_its_front_end(
         launcher.wait(10)
         time.sleep(12.5)  # longer than the grace
         assert is_alive(found.kernel)
-        assert not undertakers() and not notes_left(isolation.runtime)
+        assert not watchers() and not notes_left(isolation.runtime)
         ask_agents(found.options, "stop")
         assert ends_within(found.kernel, 5)
         assert nothing_there(target)
@@ -171,7 +188,7 @@ def test_a_kept_kernel_outlives_its_lease(
 def test_a_kernel_that_was_kept_later_outlives_a_goodbye_in_an_outage(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, isolation: Isolation
 ) -> None:
-    """The launcher does not know that it is kept, so the undertaker comes: a goodbye, not an end."""
+    """The launcher does not know that it is kept, so the watcher comes: a goodbye, not an end."""
     with running(tmp_path, target, ssh_config, remote_python) as found:
         ask_agents(found.options, "keep")
         with target.away():
@@ -279,7 +296,7 @@ class Fate:
             self._found.manager.shutdown_kernel()
         assert nothing_there(self._target, 30), self.done
         if way == "kill":
-            take_over_the_dead()  # the next launcher does that
+            watch_orphans()  # the next launcher does that
         assert nothing_noted(isolation, 30), self.done
 
 

@@ -125,14 +125,16 @@ def test_remote_kernelspec_gives_argv_and_environment(
     )
     options = options_for("target", ssh_config, remote_python, kernel="own", env=(("ASKED", "option"),))
 
-    with running_kernel(tmp_path, options) as (_, client):
+    extra = ["--IPKernelApp.exec_lines=said = 'by the front end'", "--", "$HOME"]
+    with running_kernel(tmp_path, options, extra_arguments=extra) as (_, client):
+        assert run(client, "said").result == "'by the front end'"
         names = ["COLOUR", "FROM_HOME", "UNKNOWN", "ASKED"]
         found = run(client, f"import json, os; print(json.dumps([os.environ[n] for n in {names}]))").streams["stdout"]
         argv = json.loads(run(client, "import sys; print(json.dumps(sys.argv))").streams["stdout"])
 
     assert json.loads(found) == ["blue", f"{folder.parents[4]}/x", "${NO_SUCH_VARIABLE}", "option"]
     assert Path(argv[0]).name == "own-kernel"
-    assert f"--IPKernelApp.name={folder}" in argv
+    assert argv[-4:] == [f"--IPKernelApp.name={folder}", *extra]
 
 
 @pytest.mark.parametrize("argv0", ["python", "python3"])

@@ -18,7 +18,14 @@ from tests.support.servers import Servers
 
 # What is shown and not run here, and why.
 NOT_RUN = {
-    "pip install rkernel": "it is installed already, and from here",
+    "uv tool install .": "it is installed already; a nightly test installs and uninstalls it so",
+    "uv tool uninstall rkernel": "as above",
+    "pipx install .": "pipx is an installer like uv",
+    "python3 -m venv ~/.local/share/rkernel": "a nightly test makes it",
+    "~/.local/share/rkernel/bin/pip install .": "as above",
+    'export PATH="$PATH:$HOME/.local/share/rkernel/bin"': "it is of use only to the shell that runs it",
+    "rkernel close --all": "there is one session at a time here, closed by its name",
+    "remote_kernel delete --all": "the pages behind it use the kernelspecs",
     "scripts/test": "it runs this test",
     "remote_kernel add me@gpu1.internal -J me@gate.example.org,me@inner:2222": "there are no such hosts",
     "remote_kernel doctor remote_cuda": "that of another kernelspec, and of a host, are run",

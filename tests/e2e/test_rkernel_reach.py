@@ -120,6 +120,7 @@ def test_host_whose_name_another_session_has_got_ends_with_its_kernel(alone: Rke
     alone.exec("x = 41")
     host.resume()
     wait_ended([host, kernel], 30)
+    assert alone.status()["state"] == "idle"
     assert alone.exec("x + 1").out == "42\n"
 
 
@@ -146,8 +147,7 @@ def test_cell_that_is_too_long_is_refused_and_takes_no_memory(shared: Rkernel, t
     host = shared.host()
     before = host.memory_info().rss
     path = tmp_path / "long.py"
-    with path.open("w") as file:
-        file.truncate(70 << 20)  # zeros
+    path.write_text("#" * (70 << 20))
     said = shared("exec", "--file", str(path))
     assert said.status == 2
     assert "a cell has 64 MB at most" in said.err

@@ -28,7 +28,8 @@ def test_first_call_says_what_it_has_made_and_where_the_notebook_is(alone: Rkern
     said = alone.exec("6 * 7", "-k", "python3")
     log = alone.folder / "rkernel-work.ipynb"
     assert (said.status, said.out) == (0, "42\n")
-    assert said.err == f"rkernel: made session 'work' with a kernel of python3; all that runs is logged to {log}\n"
+    what = f"a kernel of python3, in {alone.folder}"
+    assert said.err == f"rkernel: made session 'work' with {what}; all that runs is logged to {log}\n"
     assert alone.exec("1").err == ""
 
 
@@ -70,7 +71,7 @@ def test_interrupt_says_what_it_did(shared: Rkernel) -> None:
     assert queued.status == 124
     assert shared("interrupt", "999").status == 2
     assert shared("interrupt", second).err == f"rkernel: cell {second} was taken out of the queue\n"
-    assert shared("interrupt", number).err == "rkernel: stopped\n"
+    assert shared("interrupt", number).err == f"rkernel: stopped cell {number}: import time\n"
     assert finish(running).status == 130
     assert shared("interrupt", number).err == f"rkernel: cell {number} has ended already\n"
 
@@ -82,7 +83,7 @@ def test_question_that_is_not_answered_stops_the_cell(shared: Rkernel, key: str)
         # input() overlooks a signal that comes between its prompt and its read.
         assert wait_until(lambda: psutil.Process(shown.process.pid).status() == psutil.STATUS_SLEEPING, 30)
         shown.type(key)
-        shown.expect("interrupting the cell")
+        shown.expect("interrupting cell ")
         assert shown.end() in (7, 130)
     assert "Traceback (most recent call last):\r\n  File" not in shown.seen  # that would be of the command itself
     assert shared.exec("'usable'").out == "'usable'\n"
@@ -178,6 +179,35 @@ def test_status_shows_the_cell_of_another_front_end(shared: Rkernel) -> None:
         assert shared("wait").out == "'mine'\n"
     finally:
         other.stop_channels()
+
+
+def test_traceback_names_cells_as_the_session_does(shared: Rkernel) -> None:
+    shared.exec("1", "--side")  # counts here, and not in the kernel
+    shared.exec("def fails():\n    1 / 0")
+    failed = json.loads(shared.exec("fails()", "--json").out)
+    number, count = int(failed["cell"]), failed["execution_count"]
+    assert number > count
+    first, second = re.findall(r"Cell In\[(\d+)\] \(cell (\d+)\), line", failed["error"]["traceback"])
+    assert (first, second) == ((str(count), str(number)), (str(count - 1), str(number - 1)))
+    whole = shared("wait", str(number), "--full-traceback")
+    assert f"Cell In[{count}] (cell {number}), line 1" in whole.err
+    assert f"Cell In[{count}] (" not in shared.exec("fails()", "--side").err
+
+
+def test_names_show_within_a_budget_and_how_to_see_the_rest(shared: Rkernel) -> None:
+    many = "for number in range(1500): globals()[f'many_{number:04}'] = number"
+    shared.exec(f"{many}\ndef far(): 'x'\nfar.__doc__ *= 20000")
+    for words, hint in ((("vars",), "'loss*'"), (("inspect", "far"), "--budget 0"), (("complete", "many_"), "more of")):
+        said = shared(*words)
+        assert said.status == 0 and len(said.out) < 8400
+        (left_out,) = [
+            line for line in said.out.splitlines() if re.match(r"\.\.\. [\d,]+ characters.* left out; ", line)
+        ]
+        assert hint in left_out
+        assert len(shared(*words, "--budget", "0").out) >= 15000
+        assert len(shared(*words, "--budget", "500").out) < 700
+    assert len(shared.ask("vars", "many_*")) == 1500
+    shared.exec("for number in range(1500): del globals()[f'many_{number:04}']")
 
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["ours", "another front end's"])

@@ -57,6 +57,8 @@ def test_syntax_error_gives_1(shared: Rkernel) -> None:
         ("exec", "-f", "no/such/file.py"),
         ("exec", "--json", "--jsonl", "-c", "1"),
         ("exec", "-c", "1", "-s", "a/b"),
+        ("exec",),
+        ("exec", "-f", "-"),
         ("wait", "999999"),
         ("wait", "no-cell"),
         ("no-such-command",),
@@ -275,9 +277,9 @@ def test_somebody_who_only_looks_leaves_the_question_alone(shared: Rkernel) -> N
 
 def test_interrupt_gives_130(shared: Rkernel) -> None:
     running = shared.start("exec", "-c", SLEEPER)
-    shared.wait_running("begun")
+    number = shared.wait_running("begun")
     said = shared("interrupt")
-    assert (said.status, said.err) == (0, "rkernel: stopped\n")
+    assert (said.status, said.err) == (0, f"rkernel: stopped cell {number}: {SLEEPER.splitlines()[0]}\n")
     said = finish(running)
     assert said.status == 130
     assert said.out == "begun\n"
@@ -288,7 +290,7 @@ def test_ctrl_c_interrupts_the_cell(shared: Rkernel) -> None:
     with terminal(shared, "exec", "-c", SLEEPER) as shown:
         shown.expect("begun")
         shown.type("\x03")
-        shown.expect("interrupting the cell; Ctrl-C again leaves it running")
+        shown.expect("; Ctrl-C again leaves it running")
         shown.expect("KeyboardInterrupt")
         assert shown.end() == 130
     assert not shared.status()["running"]

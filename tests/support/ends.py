@@ -90,22 +90,19 @@ def ask_agents(options: LaunchOptions, do: str = "tell", identity: str = "") -> 
 
 
 def notes_left(runtime: Path) -> list[str]:
-    """Name the notes for the undertaker on this machine, but for those of launchers that live."""
-    known = {process.pid for process in undertakers()}
-    return sorted(
-        path.name for path in (runtime / "remote_kernel").glob("away-*") if not _is_of_a_launcher(path, known)
-    )
+    """Name the notes for the watcher on this machine, but for those of launchers that live."""
+    return sorted(path.name for path in (runtime / "remote_kernel").glob("away-*") if not _is_of_a_launcher(path))
 
 
-def _is_of_a_launcher(note: Path, undertakers: set[int]) -> bool:
+def _is_of_a_launcher(note: Path) -> bool:
     with contextlib.suppress(OSError, ValueError):  # it is being written, or has just gone
         pid = int(json.loads(note.read_text())["launcher"])
-        return pid > 0 and pid not in undertakers and psutil.pid_exists(pid)
+        return pid > 0 and psutil.pid_exists(pid)
     return False
 
 
-def undertakers() -> list[psutil.Process]:
-    """Give the undertakers of this test session that run."""
+def watchers() -> list[psutil.Process]:
+    """Return the watchers of this test session that run."""
     runtime = os.environ["XDG_RUNTIME_DIR"]
     found = []
     for process in psutil.process_iter():
@@ -151,8 +148,8 @@ def nothing_there(target: Server, seconds: float = 20.0) -> bool:
 
 
 def nothing_noted(isolation: Isolation, seconds: float = 20.0) -> bool:
-    """Wait until neither an undertaker nor a note for one is left on this machine."""
-    return wait_until(lambda: not undertakers() and not notes_left(isolation.runtime), seconds)
+    """Wait until neither the watcher nor a note for it is left on this machine."""
+    return wait_until(lambda: not watchers() and not notes_left(isolation.runtime), seconds)
 
 
 def is_lost(manager: KernelManager) -> bool:

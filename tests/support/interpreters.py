@@ -19,6 +19,8 @@ OLDEST, NEWEST = (3, 8), (3, 13)
 KERNEL = ("ipykernel>=7,<8", "ipywidgets>=8.1", "matplotlib>=3.8")
 KERNEL_6 = ("ipykernel>=6.20,<7", "ipywidgets>=8.1", "matplotlib>=3.8")
 UV = ("uv>=0.4",)
+OLDEST_HERE = (3, 10)
+"""What pyproject.toml says of this side's Python."""
 
 _BUILD_SECONDS = 600
 
@@ -78,6 +80,27 @@ def environment(*requirements: str) -> Path:
     return python
 
 
+def lowest_environment() -> Path:
+    """Return the Python of an environment with this project and the lowest versions that pyproject.toml allows.
+
+    Under the oldest Python that it allows; uv gets that where it is not here. Built on first use and kept, as above.
+    """
+    root = Path(__file__).parents[2]
+    key = hashlib.sha256(str(root).encode() + (root / "pyproject.toml").read_bytes())
+    folder = _cache() / f"lowest-{key.hexdigest()[:16]}"
+    python, stamp = folder / "bin" / "python", folder / "complete"
+    uv = str(environment(*UV).parent / "uv")
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists():
+            base = interpreters().get(OLDEST_HERE) or "{}.{}".format(*OLDEST_HERE)
+            _run([uv, "venv", "--quiet", "--clear", "--python", str(base), str(folder)])
+            install = [uv, "pip", "install", "--quiet", "--python", str(python), "--resolution", "lowest-direct"]
+            _run([*install, "--editable", str(root)])
+            stamp.touch()
+    return python
+
+
 def _cache() -> Path:
     own = ORIGINAL_ENVIRON.get("XDG_CACHE_HOME", "")
     if own and (os.getuid() != 0 or _is_open_to_all(Path(own))):
@@ -123,6 +146,7 @@ def main() -> None:
     """Build every environment now: run by scripts/test, so that no test's timeout covers a download."""
     for requirements in ((), KERNEL, KERNEL_6, UV):
         print(f"{environment(*requirements)}  {' '.join(requirements) or 'bare'}")
+    print(f"{lowest_environment()}  the lowest versions that pyproject.toml allows")
 
 
 if __name__ == "__main__":

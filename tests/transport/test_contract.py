@@ -59,7 +59,7 @@ class Way(NamedTuple):
     def run_anew(self, command: str) -> subprocess.CompletedProcess[bytes]:
         """Run over a connection of its own: ssh's shared one would not ask again who anybody is."""
         options = self.options()
-        openssh.end_master(options, openssh.master_mark(options))
+        openssh.end_masters(options)
         return self.run(command)
 
     @contextmanager
@@ -188,6 +188,32 @@ def test_stderr_stays_apart(way: Way) -> None:
 
 def test_command_ended_by_a_signal_is_not_a_success(direct: Way) -> None:
     assert direct.run("kill -TERM $$").returncode not in (0, None)
+
+
+def test_environment_there_is_what_plain_ssh_gives(
+    transport: str, target: Server, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As Debian and Ubuntu have it: the server takes the client's language.
+    lines = ("SendEnv LANG LC_*", "SendEnv RK_A* RK_GONE", "SendEnv -RK_G*", 'SetEnv RK_SET="two words" RK_AND=more')
+    path = config("Host target", *lines)
+    monkeypatch.delenv("LC_ALL", raising=False)
+    for name in ("LANG", "LC_CTYPE"):
+        monkeypatch.setenv(name, "C.UTF-8")
+    for name in ("RK_A1", "RK_GONE", "RK_OTHER"):
+        monkeypatch.setenv(name, "x")
+    way = Way(transport, "target", path)
+    with target.configured("AcceptEnv LANG LC_* RK_*"):
+        plain = subprocess.run(["ssh", "-F", path, "target", "env"], capture_output=True, text=True, check=True).stdout
+        terminal = choice.session_argv(way.options(), "env", terminal=False)
+        for argv in (way.argv("env"), terminal):
+            done = subprocess.run(argv, capture_output=True, text=True, env=choice.environment(way.options()))
+            assert variables(done.stdout) == variables(plain)
+    assert variables(plain) >= {"LANG=C.UTF-8", "RK_A1=x", "RK_SET=two words", "RK_AND=more"}
+    assert not any(line.startswith(("LC_ALL=", "RK_GONE", "RK_OTHER")) for line in variables(plain))
+
+
+def variables(printed: str) -> set[str]:
+    return {line for line in printed.splitlines() if not line.startswith(("SSH_C", "_="))}
 
 
 def test_end_of_input_is_passed_on_and_output_goes_on(way: Way) -> None:
@@ -541,6 +567,45 @@ def test_proxy_command(transport: str, target: Server, config: Callable[..., Pat
     )
     line = f"    ProxyCommand python3 -c '{program}' %h %p"
     assert Way(transport, "target", config("Host target", line)).run("cat", b"through").stdout == b"through"
+
+
+@pytest.mark.parametrize("changed", ["port", "user", "identity", "jump host", "ProxyCommand"])
+def test_alias_leads_where_its_configuration_says_now(changed: str, servers: Servers, tmp_path: Path) -> None:
+    # Per-job host entries: a connection that is up is shared by those that would go the same way, and by no others.
+    target, jump = servers
+    path = tmp_path / "moving"
+    way = Way("openssh", "alias", path)
+
+    def server_reached(port: int, user: str = target.user, key: Path = servers.client_key, nearest: int = 0) -> str:
+        by = {
+            "jump host": "ProxyJump nearest",
+            "ProxyCommand": f"ProxyCommand ssh -F {path} -W %h:%p nearest",
+        }.get(changed, "")
+        usual = servers.ssh_config.read_text().partition("Host *")[2]
+        path.write_text(
+            f"Host nearest\n HostName {target.host}\n Port {nearest or target.port}\n"
+            f"Host alias\n HostName {target.host}\n Port {port}\n User {user}\n {by}\n"
+            f"Host *{usual.replace(str(servers.client_key), str(key))}"
+        )
+        return way.run("echo $SSH_CONNECTION").stdout.decode().rpartition(" ")[2].strip()
+
+    logins = jump.log_text().count("Accepted publickey")
+    assert server_reached(target.port) == str(target.port)
+    first = openssh.master_pid(way.options())
+    assert first
+    path.write_text(f"{path.read_text()} SetEnv RK=1\n LocalForward 1 localhost:1\n")
+    assert openssh.master_pid(way.options()) == first  # what each session has for itself changes nothing
+    if changed == "port":
+        assert server_reached(jump.port) == str(jump.port)
+    elif changed == "user":
+        assert server_reached(target.port, user="nobody") == ""
+    elif changed == "identity":
+        assert server_reached(target.port, key=tmp_path / "none") == ""
+    else:
+        assert server_reached(target.port, nearest=jump.port) == str(target.port)
+        assert jump.log_text().count("Accepted publickey") == logins + 1
+    assert len(openssh.end_masters(way.options())) == (1 if changed in ("user", "identity") else 2)
+    assert not openssh.end_masters(way.options())
 
 
 def test_missing_configuration_file(transport: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ LAYERS = (
     {"pace", "spool", "errors", "stage", "signing", "zmtp", "presence", "process", "harmless", "ownership"},
     {"link"},
     {"reactor", "sockets", "endpoint", "connection_file"},
-    {"kernel", "options", "ssh_session", "usage", "closing", "log", "relay", "greeting"},
+    {"kernel", "options", "ssh_session", "usage", "closing", "log", "greeting"},
     {"claim"},
     {"folder"},
     {"channels", "logout", "iopub", "tunnel"},

@@ -11,7 +11,7 @@ import pytest
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import AuthenticationFailed, TransportError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import breaker
+from remote_kernel.transport import breaker, private
 from remote_kernel.transport.private import private_folder
 
 GPU1 = LaunchOptions(Endpoint.parse("gpu1"))
@@ -100,15 +100,50 @@ def test_note_is_private_and_names_nobody(own_folder: Path) -> None:
     assert "gpu1" not in note.name
 
 
-def test_folder_that_others_can_enter_is_refused(own_folder: Path) -> None:
-    own_folder.mkdir(mode=0o755)
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Have three folders in place of /tmp and the like; give the private ones in them, which are not there."""
+    found = [tmp_path / name for name in "abc"]
+    for place in found:
+        place.mkdir()
+    monkeypatch.setattr(private, "PLACES", tuple(map(str, found)))
+    monkeypatch.setattr(private, "_LONGEST", 200)
+    return [place / f"remote_kernel-ssh-{os.getuid()}" for place in found]
+
+
+# Only root can give a folder away.
+@pytest.mark.parametrize(
+    "why", ["others can enter it", "it is a link", *([] if os.getuid() else ["it is somebody else's"])]
+)
+def test_folder_that_is_not_ours_alone_is_passed_over(
+    why: str, places: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    if why == "it is a link":
+        (tmp_path / "mine").mkdir(mode=0o700)
+        places[0].symlink_to(tmp_path / "mine")
+    else:
+        places[0].mkdir()
+        places[0].chmod(0o700 if why == "it is somebody else's" else 0o750)
+    if why == "it is somebody else's":
+        os.chown(places[0], 65534, 65534)
+    places[1].write_text("a file")
+    for _ in range(2):
+        assert private_folder() == str(places[2])
+    assert stat.S_IMODE(places[2].stat().st_mode) == 0o700
+    assert private_folder("ssh") == str(places[2] / "ssh")
+    assert stat.S_IMODE((places[2] / "ssh").stat().st_mode) == 0o700
+
+
+def test_runtime_folder_comes_first(own_folder: Path, places: list[Path]) -> None:
+    assert private_folder() == str(own_folder)
     own_folder.chmod(0o755)
-    with pytest.raises(TransportError, match="not a folder of yours alone"):
-        private_folder()
+    assert private_folder() == str(places[0])
 
 
-def test_folder_that_is_a_link_is_refused(own_folder: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    own_folder.symlink_to(tmp_path)
-    with pytest.raises(TransportError, match="not a folder of yours alone"):
+def test_no_folder_at_all_is_an_error_that_names_them(own_folder: Path, places: list[Path]) -> None:
+    for path in (own_folder, *places):
+        path.symlink_to("/nowhere")
+    with pytest.raises(TransportError, match="is not a folder of yours alone") as caught:
         private_folder()
+    assert all(str(path) in caught.value.message for path in (own_folder, *places))

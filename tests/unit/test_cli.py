@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,8 +23,9 @@ import typer
 
 import remote_kernel
 from remote_kernel import trial
-from remote_kernel.cli import check, connect, doctor, edge, login, manager, quick
+from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager, quick
 from remote_kernel.cli.settings import Settings
+from remote_kernel.discovery import Discovery, Environment
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft, list_kernelspecs
@@ -38,6 +39,7 @@ PARAMETERS = [
     for name, command in COMMANDS.items()
     for parameter in command.params
 ]
+TERMINAL = SimpleNamespace(isatty=lambda: True)
 OF_TYPER = {"--install-completion", "--show-completion"}
 
 
@@ -80,6 +82,7 @@ class FakeProbe(NamedTuple):
     python_version: str = "3.11.4"
     ipykernel_version: str = "7.0.0"
     is_the_systems: bool = False
+    new_environment: str = "~/.venv-2"
     kernelspec: FakeKernelspec | None = None
     noise: str = ""
 
@@ -104,6 +107,11 @@ class FakeHost(ModuleType):
         assert isinstance(self.found, FakeProbe)
         self.found = self.found._replace(ipykernel_version="7.1.0")
         return "pip install ipykernel"
+
+    def make_environment(self, options: LaunchOptions, timeout_seconds: float = 600.0) -> str:
+        assert isinstance(self.found, FakeProbe)
+        self.found = self.found._replace(ipykernel_version="7.1.0", python="/home/me/.venv-2/bin/python")
+        return self.found.python
 
 
 class Said(NamedTuple):
@@ -481,18 +489,75 @@ def test_add_passes_on_what_the_probe_says_and_installs_nothing(run: Run, host: 
     assert not kernels.exists()
 
 
-def test_add_offers_an_environment_in_place_of_the_systems_python(run: Run, host: FakeHost) -> None:
-    host.found = FakeProbe(ipykernel_version="", is_the_systems=True)
-    said = run("add", "gpu1", "--install")
+@pytest.fixture
+def others(monkeypatch: pytest.MonkeyPatch) -> list[Environment]:
+    """Return the environments that a look around on the host finds: at first one without ipykernel."""
+    found = [Environment("/home/me/bare/bin/python", "venv", "bare", "3.12.4", "", "", "")]
+    place = Discovery("node7", "/home/me", "/usr/bin/python3", [], found, [], [], [])
+    monkeypatch.setattr("remote_kernel.discovery.discover", lambda _: place)
+    return found
+
+
+_WITH_IPYKERNEL = Environment("/home/me/.venv/bin/python", "venv", "venv", "3.12.4", "7.4.0", "", "")
+
+
+@pytest.mark.parametrize("is_the_systems", [True, False])
+def test_add_names_the_interpreters_of_the_host_that_have_ipykernel(
+    is_the_systems: bool, run: Run, host: FakeHost, others: list[Environment], kernels: Path
+) -> None:
+    others.append(_WITH_IPYKERNEL)
+    host.found = FakeProbe(ipykernel_version="", is_the_systems=is_the_systems)
+    said = run("add", "gpu1")
     assert said.status == 42
+    assert "; give --python one that has it: /home/me/.venv/bin/python; or give --install" in said.err
+    assert "bare" not in said.err and "-m venv" not in said.err
+    assert not (kernels.exists() or host.installed)
+
+
+def test_install_for_the_systems_python_makes_an_environment(run: Run, host: FakeHost, kernels: Path) -> None:
+    for words in (["add", "gpu1", "--name", "Mine"], ["edit", "mine"]):
+        host.found = FakeProbe(ipykernel_version="", is_the_systems=True)
+        said = run(*words, "--install")
+        assert said.status == 0, said.err
+        assert settings_of("mine").python == "/home/me/.venv-2/bin/python"
     assert not host.installed
-    made = "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel"
-    command = ["remote_kernel", "connect", "gpu1", "--", "sh", "-c", made]
-    assert shlex.split(said.err.partition("with: ")[2]) == command
-    assert "give --python '~/.venv/bin/python'" in said.err
 
 
-def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, kernels: Path) -> None:
+@pytest.mark.parametrize(
+    ("answers", "python"),
+    [
+        (["1"], "/home/me/.venv/bin/python"),
+        (["7", "2"], "/opt/mine/python"),
+        (["3"], "/home/me/.venv-2/bin/python"),
+        (["none"], None),
+    ],
+)
+def test_add_lets_a_person_choose_an_interpreter(
+    answers: list[str],
+    python: str | None,
+    run: Run,
+    host: FakeHost,
+    others: list[Environment],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    others.append(_WITH_IPYKERNEL)
+    host.found = FakeProbe(ipykernel_version="", python="/opt/mine/python")
+    probe = host.probe
+    monkeypatch.setattr(host, "probe", lambda options: _probed(host, probe(options), options))
+    monkeypatch.setattr(interpreter, "sys", SimpleNamespace(stdin=TERMINAL, stderr=TERMINAL))
+    monkeypatch.setattr(interpreter.typer, "prompt", lambda *_, **__: answers.pop(0))
+    said = run("add", "gpu1", "--name", "Mine", "--python", "/opt/mine/python")
+    assert not answers
+    assert said.status == (0 if python else 42), said.err
+    assert [spec.options.python for spec in list_kernelspecs() if spec.options] == ([python] if python else [])
+    assert len(host.installed) == (python == "/opt/mine/python")
+
+
+def _probed(host: FakeHost, found: FakeProbe, options: LaunchOptions) -> FakeProbe:
+    return found._replace(ipykernel_version="7.4.0") if options.python == _WITH_IPYKERNEL.python else found
+
+
+def test_add_says_how_to_install_ipykernel(run: Run, host: FakeHost, others: list[Environment], kernels: Path) -> None:
     host.found = FakeProbe(ipykernel_version="", python="/opt/my env/python")
     said = run("add", "me@gpu1:22", "-J", "gate")
     assert said.status == 42
@@ -633,6 +698,18 @@ def test_delete_takes_several_and_leaves_the_others(run: Run) -> None:
         run("add", "gpu1", "--name", name, "--no-check")
     assert run("delete", "one", "TWO", "One").status == 0
     assert [spec.slug for spec in list_kernelspecs()] == ["three"]
+
+
+def test_delete_all_takes_all_that_add_made_and_nothing_else(run: Run, kernels: Path) -> None:
+    for name in ("One", "Two"):
+        run("add", "gpu1", "--name", name, "--no-check")
+    mine = {"argv": ["python", "-m", "mine", "{connection_file}"], "display_name": "Mine", "language": "python"}
+    (kernels / "mine").mkdir()
+    (kernels / "mine" / "kernel.json").write_text(json.dumps(mine))
+    assert run("delete").status == run("delete", "one", "--all").status == 2
+    assert run("delete", "--all").out.splitlines() == ["deleted 'One' (one)", "deleted 'Two' (two)"]
+    assert [path.name for path in kernels.iterdir()] == ["mine"]
+    assert run("delete", "--all").status == 0
 
 
 @pytest.mark.parametrize(("other", "command"), manager._OTHER_NAMES.items())

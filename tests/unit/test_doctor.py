@@ -53,9 +53,10 @@ def test_a_server_that_talks_on_and_on_is_not_listened_to_for_ever(talkative: in
 @pytest.mark.parametrize("version", ["", "6.0.0"])
 def test_the_systems_own_python_is_never_to_be_installed_into(version: str) -> None:
     survey = {"python": "/usr/bin/python3", "python_version": "3.11.4", "kernelspec": None, "is_the_systems": True}
-    found = {"survey": {**survey, "ipykernel_version": version}}
+    found = {"survey": {**survey, "ipykernel_version": version, "new_environment": "~/.venv-2"}}
     hint = next(one.hint for one in host._kernel(OPTIONS, found, {}) if one.step == "ipykernel")
-    assert "/usr/bin/python3 -m venv ~/.venv && ~/.venv/bin/python -m pip install ipykernel" in hint
+    path = "~/.venv-2"  # which does not exist there; if it does by the time, mkdir ends the command
+    assert f"mkdir {path} && /usr/bin/python3 -m venv {path} && {path}/bin/python -m pip install ipykernel" in hint
     assert "/usr/bin/python3 -m pip" not in hint
 
 

@@ -34,6 +34,7 @@ SETTINGS = Settings(
         "keep": False,
         "linger": 0.0,
         "spool_bytes": 0,
+        "extra_arguments": [],
     }
 )
 

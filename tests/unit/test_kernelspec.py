@@ -57,6 +57,7 @@ def test_write_makes_what_jupyter_reads(kernels: Path) -> None:
     assert read.argv == [*spec.program, *OPTIONS.to_arguments()]
     assert (read.display_name, read.language, read.interrupt_mode) == ("Remote CUDA", "python", "signal")
     assert read.metadata["debugger"] is True
+    assert read.metadata["supported_encryption"] == ["curve"]
     assert read.metadata["remote_kernel"]["version"]
 
 
@@ -364,13 +365,23 @@ def test_rewrite_keeps_the_slug_and_what_people_added(kernels: Path) -> None:
     assert (spec.folder / "logo-svg.svg").read_text() == "<svg/>"
 
 
+def test_rewrite_declares_what_an_earlier_version_did_not(kernels: Path) -> None:
+    spec = write(kernels)
+    file = spec.folder / "kernel.json"
+    document = json.loads(file.read_text())
+    del document["metadata"]["supported_encryption"]
+    file.write_text(json.dumps(document))
+    kernelspec.rewrite_kernelspec(spec, Draft("Remote CUDA", OPTIONS))
+    assert json.loads(file.read_text())["metadata"]["supported_encryption"] == ["curve"]
+
+
 def test_rewrite_to_another_language_changes_logo_and_debugger(kernels: Path) -> None:
     spec = write(kernels)
     before = contents(spec.folder)
     kernelspec.rewrite_kernelspec(spec, Draft("Remote CUDA", OPTIONS, "julia", "message"))
     after = contents(spec.folder)
     assert after["logo-64x64.png"] != before["logo-64x64.png"]
-    assert "debugger" not in json.loads(after["kernel.json"])["metadata"]
+    assert json.loads(after["kernel.json"])["metadata"].keys() == {"remote_kernel"}
 
 
 def test_rewrite_refuses_a_name_that_another_has(kernels: Path) -> None:
@@ -385,7 +396,7 @@ def test_rewrite_refuses_a_name_that_another_has(kernels: Path) -> None:
     [
         ("{", "", "not JSON"),
         ('"argv"', '"arg"', "argv does not run"),
-        ("{connection_file}", "file", "does not end in"),
+        ("{connection_file}", "file", "argv lacks"),
         ('"--endpoint"', '"--endpont"', "required: --endpoint"),
         ('"Remote CUDA"', "3", "'display_name' is missing"),
         ('"Remote CUDA"', '"Python 3"', "VS Code hides"),

@@ -20,6 +20,7 @@ from remote_kernel.link import (
     GREETING_SECONDS,
     HELLO,
     HELLO_BYTES,
+    MOST_PONGS,
     OPEN,
     PING,
     PING_SECONDS,
@@ -726,8 +727,36 @@ def test_input_is_held_for_one_frame_only():
     link, _ = agent_with_stream()
     data = frame(DATA, 16, 0, bytes(1000))
     link.receive(data[:500])
-    link.receive(data[500:] + frame(PING) * 1000 + frame(PING)[:5])
+    link.receive(data[500:] + frame(PONG) * 1000 + frame(PING)[:5])
     assert len(link._input) == 5
+
+
+# -- what an end may make the other one hold
+
+
+def test_pings_without_a_reader_are_a_link_error():
+    """Else each would leave an answer in memory."""
+    link = connected_link()
+    link.receive(frame(PING) * MOST_PONGS)
+    with raises(LinkError, "asks for signs of life and takes none"):
+        link.receive(frame(PING))
+
+
+def test_pings_whose_answers_are_taken_may_go_on_for_ever():
+    link = connected_link()
+    for _ in range(10):
+        link.receive(frame(PING, 0, 7) * MOST_PONGS)
+        assert take_all(link) == frame(PONG, 0, 7) * MOST_PONGS
+
+
+def test_acknowledgements_that_nobody_takes_become_one():
+    link, _ = agent_with_stream()
+    take_all(link)
+    size = 0
+    while size < 100 * ACK_BYTES:
+        link.receive(frame(DATA, 16, size, bytes(FRAME_BYTES)))
+        size += FRAME_BYTES
+    assert take_all(link) == frame(ACK, 16, size)
 
 
 # -- control messages

@@ -58,6 +58,7 @@ launches = st.builds(
     forward=forwards,
     on_start=values,
     connection_file=st.just("{connection_file}") | values.map(lambda name: f"/run/{name}.json"),
+    extra_arguments=st.lists(values | st.sampled_from(["--", "-f", "--keep"]), max_size=3).map(tuple),
 )
 
 
@@ -96,6 +97,13 @@ def test_arguments_are_as_a_person_would_write_them() -> None:
     ]
 
 
+@pytest.mark.parametrize("file", [["-f", "k.json"], ["-fk.json"], ["--connection-file=k.json"]])
+def test_what_follows_the_connection_file_is_the_kernels(file: list[str]) -> None:
+    theirs = ["--HistoryManager.hist_file=:memory:", "--keep", "-f", "other.json", "stray", "--resume", "--"]
+    options = parse_launch(["--endpoint", "gpu1", *file, *theirs])
+    assert options == LaunchOptions(Endpoint("gpu1"), connection_file="k.json", extra_arguments=tuple(theirs))
+
+
 def test_long_and_short_flags_mean_the_same() -> None:
     short = parse_launch(["--endpoint", "gpu1", "-J", "jump1", "-f", "/run/k.json"])
     assert short == parse_launch(["--endpoint=gpu1", "--jump=jump1", "--connection-file", "/run/k.json"])
@@ -110,15 +118,15 @@ def test_long_and_short_flags_mean_the_same() -> None:
         ["--endpoint", "gpu1", "-f"],
         ["--endpoint", "-oProxyCommand=x", "-f", "k.json"],
         ["--endpoint=-oProxyCommand=x", "-f", "k.json"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--unknown"],
-        ["--endpoint", "gpu1", "-f", "k.json", "stray"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--pyth", "python3"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--help"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--env", "1A=b"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--kernel", "a b"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--linger", "-5"],
-        ["--endpoint", "gpu1", "-f", "k.json", "--transport", "pigeon"],
-        ["--endpoint", "gpu1", "-f", "k.json", "-J", "a,,b"],
+        ["--endpoint", "gpu1", "--unknown", "-f", "k.json"],
+        ["--endpoint", "gpu1", "stray", "-f", "k.json"],
+        ["--endpoint", "gpu1", "--pyth", "python3", "-f", "k.json"],
+        ["--endpoint", "gpu1", "--help", "-f", "k.json"],
+        ["--endpoint", "gpu1", "--env", "1A=b", "-f", "k.json"],
+        ["--endpoint", "gpu1", "--kernel", "a b", "-f", "k.json"],
+        ["--endpoint", "gpu1", "--linger", "-5", "-f", "k.json"],
+        ["--endpoint", "gpu1", "--transport", "pigeon", "-f", "k.json"],
+        ["--endpoint", "gpu1", "-J", "a,,b", "-f", "k.json"],
     ],
 )
 def test_bad_command_line_is_a_usage_error_and_prints_nothing(

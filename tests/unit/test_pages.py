@@ -62,7 +62,7 @@ def test_commands_are_taken(page: Path) -> None:
         elif words[0] == "rkernel":
             command = rkernel.find_command(words[1])
             assert command, shown
-            rkernel.make_parser(words[1], command).parse_args(words[2:])
+            rkernel.parse(words[1], command, words[2:])
 
 
 @of_pages()

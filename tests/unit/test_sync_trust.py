@@ -738,7 +738,6 @@ class Silent:
 def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
     monkeypatch.setattr(carrying.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
-    monkeypatch.setattr(carrying.choice, "master_mark", lambda *_: None)
     monkeypatch.setattr(FarEnd, "greet", lambda self: None)
     monkeypatch.setattr(carrying.choice, "name", lambda *_: "paramiko")
     return LaunchOptions(Endpoint.parse("nowhere"))

@@ -1,4 +1,4 @@
-"""Who is taken for dead: a launcher's number may be another process's by now."""
+"""Which kernels the watcher ends: a launcher's number may be another process's by now."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,79 +16,82 @@ import pytest
 
 from remote_kernel import probe, process, undertaker
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import AuthenticationFailed
+from remote_kernel.errors import AuthenticationFailed, ConnectTimeout
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, outage
 from remote_kernel.transport.private import private_folder
-from remote_kernel.undertaker import Undertaker, take_over_the_dead
-from tests.support.ends import undertakers
+from remote_kernel.undertaker import OrphanNote, watch_orphans
+from tests.support.ends import watchers
 from tests.support.kernels import wait_until
 
 OPTIONS = LaunchOptions(Endpoint.parse("me@nowhere"))
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note for which kernels an undertaker would be started."""
-    found: list[str] = []
-    monkeypatch.setattr(undertaker, "_start", lambda identity, _: found.append(identity))
+def started(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Note when a watcher would be started."""
+    found: list[bool] = []
+    monkeypatch.setattr(undertaker, "start_watcher", lambda: found.append(True))
     return found
 
 
 @pytest.fixture
-def note() -> Path:
-    return Path(private_folder(), "away-0123456789ab")
+def note() -> Iterator[Path]:
+    path = Path(private_folder(), "away-0123456789ab")
+    yield path
+    path.unlink(missing_ok=True)
 
 
-def test_a_launcher_that_lives_keeps_its_note(started: list[str], note: Path) -> None:
-    one = Undertaker(OPTIONS, "0123456789ab")
-    one.remember()
+def change(note: Path, **fields: object) -> None:
+    note.write_text(json.dumps({**json.loads(note.read_text()), **fields}))
+
+
+def test_a_launcher_that_lives_keeps_its_note(started: list[bool], note: Path) -> None:
+    one = OrphanNote(OPTIONS, "0123456789ab")
+    one.write()
     assert note.stat().st_mode & 0o777 == 0o600
-    take_over_the_dead()
+    watch_orphans()
     assert not started
-    one.forget()
+    one.remove()
     assert not note.exists()
 
 
-def test_a_process_with_a_dead_launchers_number_is_not_taken_for_it(started: list[str], note: Path) -> None:
-    Undertaker(OPTIONS, "0123456789ab").remember()
-    note.write_text(json.dumps({**json.loads(note.read_text()), "born": "long ago"}))
-    take_over_the_dead()
-    assert started == ["0123456789ab"]
-    note.unlink()
+def test_a_process_with_a_dead_launchers_number_is_not_taken_for_it(started: list[bool], note: Path) -> None:
+    OrphanNote(OPTIONS, "0123456789ab").write()
+    change(note, born="long ago")
+    watch_orphans()
+    assert started
 
 
-def test_a_launcher_of_another_container_is_not_taken_for_dead(started: list[str], note: Path) -> None:
+def test_a_launcher_of_another_container_is_not_taken_for_dead(started: list[bool], note: Path) -> None:
     """They may share the folder, and each counts its processes from 1."""
-    Undertaker(OPTIONS, "0123456789ab").remember()
-    note.write_text(json.dumps({**json.loads(note.read_text()), "pids": "pid:[1]", "launcher": 0}))
-    take_over_the_dead()
+    OrphanNote(OPTIONS, "0123456789ab").write()
+    change(note, pids="pid:[1]", launcher=0)
+    watch_orphans()
     assert not started
-    note.unlink()
 
 
-def test_a_launcher_lives_on_where_no_undertaker_can_be_started(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+def test_a_launcher_lives_on_where_no_watcher_can_be_started(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise BlockingIOError("no process to spare")
 
-    monkeypatch.setattr(undertaker, "_start", refuse)
-    Undertaker(OPTIONS, "0123456789ab")._write(0, "")
-    take_over_the_dead()
+    monkeypatch.setattr(subprocess, "run", refuse)
+    OrphanNote(OPTIONS, "0123456789ab").hand_over()
+    watch_orphans()
     assert note.exists()
-    note.unlink()
 
 
-def test_a_note_of_an_earlier_boot_is_dropped(started: list[str], note: Path) -> None:
-    Undertaker(OPTIONS, "0123456789ab").remember()
-    note.write_text(json.dumps({**json.loads(note.read_text()), "boot": "another", "launcher": 0}))
-    take_over_the_dead()
+def test_a_note_of_an_earlier_boot_is_dropped(started: list[bool], note: Path) -> None:
+    OrphanNote(OPTIONS, "0123456789ab").write()
+    change(note, boot="another", launcher=0)
+    watch_orphans()
     assert not started and not note.exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"launcher": 0}'])
-def test_a_note_that_cannot_be_used_is_dropped(started: list[str], note: Path, text: str) -> None:
+def test_a_note_that_cannot_be_used_is_dropped(started: list[bool], note: Path, text: str) -> None:
     note.write_text(text)
-    take_over_the_dead()
+    watch_orphans()
     assert not started and not note.exists()
 
 
@@ -103,65 +107,98 @@ def full_disk() -> Iterator[None]:
 
 
 def test_notes_that_find_no_room_stop_no_kernel() -> None:
-    one = Undertaker(OPTIONS, "0123456789ab")
+    one = OrphanNote(OPTIONS, "0123456789ab")
     before = set(Path(private_folder()).iterdir())
     with full_disk():
-        one.remember()
+        one.write()
         breaker.trip(OPTIONS, AuthenticationFailed("permission denied", "log in"))
     breaker.check(OPTIONS)
     assert set(Path(private_folder()).iterdir()) <= before
 
 
-def test_an_undertaker_that_is_not_needed_ends_with_the_note() -> None:
-    one = Undertaker(OPTIONS, "0123456789ab")
-    one.remember()
-    one.hire()
-    one.forget()  # the leak check sees to the rest
+def test_one_watcher_waits_for_all_launchers_that_have_lost_their_connection() -> None:
+    """And ends when their connections are back; their notes stay."""
+    notes = [OrphanNote(OPTIONS, f"0123456789a{number}") for number in range(4)]
+    for note in notes:
+        note.write()
+    for note in notes:
+        note.connection_lost()
+    assert wait_until(lambda: len(watchers()) == 1)
+    (watcher,) = watchers()
+    time.sleep(1.5)  # longer than between two looks, and than any other would have taken to start
+    assert watchers() == [watcher]
+    for note in notes:
+        note.connection_back()
+    assert wait_until(lambda: not watchers())
+    left = [json.loads(Path(private_folder(), f"away-0123456789a{number}").read_text()) for number in range(4)]
+    assert {found["launcher"] for found in left} == {os.getpid()}
+    for note in notes:
+        note.remove()
 
 
-def test_an_undertaker_that_was_not_needed_leaves_the_note_for_the_next_loss_alone(note: Path) -> None:
-    """It starts slowly on a busy machine, and the connection may be lost again by then."""
-    one = Undertaker(OPTIONS, "0123456789ab")
-    one.remember()
-    one.hire()
-    one.dismiss()
-    assert wait_until(lambda: not undertakers())
-    assert json.loads(note.read_text())["launcher"] == os.getpid()
-    one.forget()
+def answer(monkeypatch: pytest.MonkeyPatch, *answers: object) -> list[object]:
+    """Let the agents that the watcher asks answer so, in this order; returns what has not been given yet."""
+    left = list(answers)
 
-
-def test_an_undertaker_leaves_a_launcher_that_lives_alone(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(undertaker, "_DEATH_SECONDS", 0.1)
-    monkeypatch.setattr(sys, "argv", ["undertaker", "0123456789ab"])
-    one = Undertaker(OPTIONS, "0123456789ab")
-    one.remember()
-    with open(os.devnull) as nothing:
-        assert undertaker.serve(nothing.fileno()) == 0
-    assert json.loads(note.read_text())["launcher"] == os.getpid()
-    one.forget()
-
-
-def test_an_undertaker_goes_on_until_the_agent_itself_has_heard(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name of several login nodes may lead to another one than the kernel's; an agent may not answer just now."""
-    answers = [
-        BlockingIOError("no process to spare"),
-        {"kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]},
-        {"kernels": [{"pid": 1}]},
-    ]
-
-    def ask(*_: object) -> tuple[dict[str, object], str]:
-        answer = answers.pop(0)
-        if isinstance(answer, OSError):
-            raise answer
-        return answer, ""
+    def ask(*_: object) -> tuple[object, str]:
+        found = left.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found, ""
 
     monkeypatch.setattr(probe, "ask", ask)
     monkeypatch.setattr(undertaker, "_FIRST_WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(sys, "argv", ["undertaker", "0123456789ab"])
-    Undertaker(OPTIONS, "0123456789ab")._write(0, "")
-    with open(os.devnull) as nothing:
-        assert undertaker.serve(nothing.fileno()) == 0
-    assert not answers and not note.exists()
+    monkeypatch.setattr(undertaker, "_LOOK_SECONDS", 0.01)
+    return left
+
+
+def test_the_watcher_goes_on_until_the_agent_itself_has_heard(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name of several login nodes may lead to another one than the kernel's; an agent may not answer just now."""
+    left = answer(
+        monkeypatch,
+        BlockingIOError("no process to spare"),
+        ConnectTimeout("no answer", "wait"),
+        {"kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]},
+        {"kernels": [{"pid": 1}]},
+    )
+    OrphanNote(OPTIONS, "0123456789ab").hand_over()
+    assert undertaker.main() == 0
+    assert not left and not note.exists()
+
+
+def test_the_watcher_ends_with_the_lease_of_the_last_kernel(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, *[ConnectTimeout("no answer", "wait")] * 10000)
+    OrphanNote(OPTIONS._replace(linger_seconds=0.2), "0123456789ab").hand_over()
+    assert undertaker.main() == 0
+    assert not note.exists()
+
+
+def test_a_server_out_of_reach_is_tried_once_for_all_its_kernels(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = OPTIONS._replace(endpoint=Endpoint.parse("me@elsewhere"))
+    left = answer(monkeypatch, ConnectTimeout("no answer", "wait"), {"kernels": []}, {"kernels": []}, {"kernels": []})
+    monkeypatch.setattr(undertaker, "_FIRST_WAIT_SECONDS", 0.5)
+    for options, identity in ((OPTIONS, "0123456789ab"), (OPTIONS, "1"), (elsewhere, "2")):
+        OrphanNote(options, identity).hand_over()
+    asked: list[str] = []
+    monkeypatch.setattr(breaker, "check", lambda options: asked.append(str(options.endpoint)))
+    assert undertaker.main() == 0
+    assert asked == ["me@nowhere", "me@elsewhere", "me@nowhere", "me@nowhere"] and not left
+
+
+def test_a_second_watcher_leaves_all_to_the_first(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OrphanNote(OPTIONS, "0123456789ab").hand_over()
+    with undertaker._lock() as is_mine:
+        assert is_mine
+        assert undertaker.main() == 0
+    assert note.exists()
 
 
 def test_a_process_is_told_from_its_successor() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from remote_kernel.session.frames import trim
 from remote_kernel.session.plain_text import strip
 
@@ -23,7 +25,7 @@ def test_run_of_library_frames_becomes_one_line() -> None:
     parts = [LIBRARY.format(name) for name in ("torch", "torch", "numpy")]
 
     assert trimmed(RULER, HEADER, CELL, *parts, "Cell In[5], line 1\n----> 1 callback()\n", END) == [
-        strip(HEADER),
+        "ValueError  Traceback (most recent call last)",
         *strip(CELL).strip("\n").split("\n"),
         "... 3 frames in torch, numpy left out (--full-traceback shows them)",
         "Cell In[5], line 1",
@@ -129,3 +131,87 @@ def test_each_of_chained_exceptions_is_trimmed() -> None:
 
     assert lines.count("... 1 frame in torch left out (--full-traceback shows them)") == 2
     assert lines.count("ValueError: no") == 2 and cause.strip("\n") in lines
+
+
+NO_SOURCE = "'Could not get source, probably due dynamically evaluated source code.'"
+CAUSED = "\nThe above exception was the direct cause of the following exception:\n"
+KEY_HEADER = HEADER.replace("ValueError", "KeyError")
+KEY_ERROR = "\x1b[31mKeyError\x1b[39m: 'b'"
+PANDAS = "/venv/lib/python3.11/site-packages/pandas/core"
+
+
+def compiled(path: str, line: int, function: str) -> str:
+    return (
+        f"\x1b[36mFile \x1b[39m\x1b[32m{path}:{line}\x1b[39m, in \x1b[36m{function}\x1b[39m\x1b[34m()\x1b[39m\n"
+        f"\x1b[32m--> \x1b[39m\x1b[32m{line}\x1b[39m \x1b[33m{NO_SOURCE}\x1b[39m\n"
+    )
+
+
+def test_missing_column_of_pandas_is_said_once_and_shortly() -> None:
+    # df["b"], as pandas 2.3 and IPython 9 give it
+    lookup = f"File {PANDAS}/indexes/base.py:3816, in Index.get_loc(self, key)\n   3815 try:\n-> 3816     return x\n"
+    cython = [
+        compiled("pandas/_libs/index.pyx", 172, "pandas._libs.index.IndexEngine.get_loc"),
+        compiled("pandas/_libs/hashtable_class_helper.pxi", 7726, "pandas._libs.hashtable.PyObjectHashTable.get_item"),
+    ]
+    frame = f"File {PANDAS}/frame.py:4330, in DataFrame.__getitem__(self, key)\n-> 4330 x.get_loc(k)\n"
+    raised = f"File {PANDAS}/indexes/base.py:3823, in Index.get_loc(self, key)\n-> 3823 raise KeyError(k) from err\n"
+    cell = "Cell In[1], line 3\n      2 df = pd.DataFrame({'a': [1]})\n----> 3 df['b']\n"
+
+    cause = [RULER, KEY_HEADER, lookup, *cython, KEY_ERROR]
+    assert trimmed(*cause, CAUSED, KEY_HEADER, cell, frame, raised, KEY_ERROR) == [
+        "KeyError  Traceback (most recent call last)",
+        "Cell In[1], line 3",
+        "      2 df = pd.DataFrame({'a': [1]})",
+        "----> 3 df['b']",
+        "... 4 frames in pandas left out (--full-traceback shows them)",
+        f"File {PANDAS}/indexes/base.py:3823, in Index.get_loc",
+        "-> 3823 raise KeyError(k) from err",
+        "KeyError: 'b'",
+    ]
+
+
+def test_cause_within_libraries_is_its_text() -> None:
+    lines = trimmed(HEADER, LIBRARY.format("torch"), END, CAUSED, KEY_HEADER, CELL, LIBRARY.format("torch"), KEY_ERROR)
+
+    assert lines[:4] == [
+        "ValueError  Traceback (most recent call last)",
+        "... 1 frame in torch left out (--full-traceback shows them)",
+        "ValueError: no",
+        CAUSED.strip("\n"),
+    ]
+    assert lines[-3].endswith("torch/x.py:7, in f")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        compiled("numpy/random/_generator.pyx", 917, "numpy.random._generator.Generator.choice"),
+        compiled("_generator.pyx", 917, "numpy.random._generator.Generator.choice"),
+        "pandas/_libs/index.pyx in numpy.random._generator.Generator.choice()",
+        "File src/numpy/_generator.pyx:917, in numpy.random._generator.Generator.choice()\n",
+    ],
+)
+def test_compiled_frames_without_source_are_a_librarys(frame: str) -> None:
+    lines = trimmed(HEADER, CELL, frame, LIBRARY.format("torch"), END)
+    assert "... 1 frame in numpy left out (--full-traceback shows them)" in lines
+
+    *_, place, _ = trimmed(HEADER, CELL, frame, END)
+    assert place.endswith("in numpy.random._generator.Generator.choice") or place == frame
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "File ~/.cache/ipython/cython/_cython_magic_1f.pyx:2, in f()\n      1 def f():\n----> 2  g()\n",
+        "File <string>:3, in f(x)\n",
+    ],
+)
+def test_users_compiled_code_stays(own: str) -> None:
+    assert own.strip("\n") in "\n".join(trimmed(HEADER, CELL, own, LIBRARY.format("torch"), END))
+
+
+def test_missing_source_is_not_shown() -> None:
+    own = f"File <string>:3, in f(x)\n----> 3 {NO_SOURCE}\n"
+
+    assert trimmed(HEADER, CELL, own, END)[-2:] == ["File <string>:3, in f(x)", "ValueError: no"]

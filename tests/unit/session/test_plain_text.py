@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remote_kernel.harmless import CONTROLS
 from remote_kernel.session.plain_text import LONGEST, PlainText, strip
 from remote_kernel.session.terminal_text import TerminalText
 
@@ -37,6 +39,12 @@ def plain(*pieces: str) -> str:
         (["a\x1b]lost\nkept\n"], "a\nkept\n|"),
         (["a\x1b[", "?25lb\x1b7\x1b(Bc\n"], "abc\n|"),
         (["\abell\0\n"], "bell\n|"),
+        (["\x9b6n\x01a\x0bb\x0c\x7fc\x85\n"], "6nabc\n|"),
+        (["a\u202e\u2066b\u200f\u061c\n"], "ab\n|"),
+        (
+            ["gr\u00fc\u00dfe 5\xa0\u2030 \u2028 \U0001f469\u200d\U0001f4bb\n"],
+            "gr\u00fc\u00dfe 5\xa0\u2030 \u2028 \U0001f469\u200d\U0001f4bb\n|",
+        ),
         (["\x1b[99999999999Cfar\x1b[5Gx\n"], " farx\n|"),
     ],
 )
@@ -76,7 +84,7 @@ def test_plain_text_does_not_depend_on_where_the_pieces_end(text: str, data: st.
 
 @given(st.text(max_size=200))
 def test_plain_text_has_no_control_sequences(text: str) -> None:
-    assert not set("\x1b\r\b\a\0") & set(plain(text))
+    assert not re.search(f"[{CONTROLS}]", plain(text))
 
 
 @pytest.mark.parametrize("line", ["x" * 99 + "\n", "\x1b[31mr\x1b[0m\n", "\r 10%|#####     |", "\x1b]", "ab\b"])
@@ -100,6 +108,7 @@ def test_strip_leaves_the_text() -> None:
         (["\x1b[31mred\x1b[0m\r\x1b[K\x1b[A"], "\x1b[31mred\x1b[0m\r\x1b[K\x1b[A"),
         (["\x1b]52;c;aGk=\a", "\x1b]0;title\x1b\\", "a"], "a"),
         (["\x1b[6n\x1b[c\x1b[?1049h\x1bc\x1b[>c", "a"], "a"),
+        (["\x1b[H\x1b[2J\x1b[3J\x1b[1;1f", "a\u202e\u2067b"], "ab"),
         (["\x1b", "]52;c;", "aGk=", "\a", "a"], "a"),
         (["\x9b6n\x9d52;c;x\x9c", "a"], "6n52;c;xa"),
         (["a\a\0\tb\n"], "a\tb\n"),

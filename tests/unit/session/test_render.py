@@ -154,6 +154,55 @@ def test_html_without_a_text_is_a_file(render, tmp_path: Path) -> None:  # type:
     assert path.read_text() == "<b>hi</b>"
 
 
+VEGA = {"mark": {"type": "bar"}, "data": {"values": [{"x": 1}]}}
+VEGA_ADVICE = (
+    "<VegaLite 6 object>\n\nIf you see this message, it means the renderer has not been properly enabled\n"
+    "for the frontend that you are using. For more information, see\nhttps://altair-viz.github.io/x.html\n"
+)
+DRAWN = '<div id="altair-viz-4d"></div><script type="text/javascript">draw()</script>'
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "mime"),
+    [
+        ({"text/html": DRAWN, "text/plain": "alt.Chart(...)"}, "alt.Chart(...)\n", "text/html"),
+        ({"application/vnd.vegalite.v6.json": VEGA, "text/plain": VEGA_ADVICE}, "", "application/vnd.vegalite.v6.json"),
+        (
+            {"application/vnd.plotly.v1+json": VEGA, "text/plain": "Figure({...})", "text/html": DRAWN},
+            "Figure({...})\n",
+            "application/vnd.plotly.v1+json",
+        ),
+        ({"application/geo+json": VEGA, "text/plain": "Point(1 2)"}, "Point(1 2)\n", "application/geo+json"),
+        ({"text/html": "<svg/>", "text/plain": "Point(1 2)"}, "Point(1 2)\n", "text/html"),
+        ({"image/svg+xml": "<svg/>", "text/plain": "Point(1 2)"}, "Point(1 2)\n", "image/svg+xml"),
+        ({"text/html": "<iframe/>", "text/plain": "<folium.folium.Map at 0x7f>"}, "", "text/html"),
+    ],
+)
+def test_what_says_more_than_text_is_a_file(render, tmp_path: Path, data, text: str, mime: str) -> None:  # type: ignore[no-untyped-def]
+    out, _ = render(Display(data, {}, result=True), OK)
+
+    (path,) = (tmp_path / "files").iterdir()
+    assert (
+        out.startswith(f"{text}[{mime}, ")
+        and out.endswith(f" B: {path}]\n")
+        and out.count("\n") == len(text.splitlines()) + 1
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"text/html": "<table><tr><td>1</td></tr></table>"},
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "5d"}},
+        {"application/vnd.holoviews_exec.v0+json": ""},
+        {"text/latex": "$x$"},
+    ],
+)
+def test_what_says_no_more_than_text_is_no_file(render, tmp_path: Path, more) -> None:  # type: ignore[no-untyped-def]
+    assert render(Display({"text/plain": "x", **more}, {}), OK)[0] == "x\n"
+    assert not (tmp_path / "files").exists()
+
+
 def test_cell_that_has_not_begun_is_not_said_to_go_on(render) -> None:  # type: ignore[no-untyped-def]
     _, err = render(Queued("7", 0.0), Away(1.0))
 
@@ -172,6 +221,14 @@ def test_notes_say_what_happens_to_the_cell(render) -> None:  # type: ignore[no-
         "rkernel: the connection is back",
         "rkernel: the kernel was killed",
     ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_notes_cannot_steer_the_terminal(render, terminal: bool) -> None:  # type: ignore[no-untyped-def]
+    _, err = render(Started(0.0), Away(1.0, "\x1b[2J\u202eno"), Done("lost", 2.0, "\x9bno"), terminal=terminal)
+
+    assert "(?[2J?no)" in err
+    assert "rkernel: ?no" in err
 
 
 def test_output_and_traceback_are_in_order_where_both_go_to_one_place(tmp_path: Path) -> None:

@@ -111,6 +111,15 @@ def test_report_without_a_budget_has_everything(tmp_path: Path) -> None:
     assert document["truncated"] == [] and document["output_file"] is None
 
 
+def test_report_has_every_result_of_a_cell_that_gives_several(tmp_path: Path) -> None:
+    results = [Display({"text/plain": text}, {}, result=True) for text in "123"]
+    between = Display({"text/plain": "shown"}, {})
+    document = report(tmp_path, results[0], results[1], between, results[2], OK)
+
+    assert [shown["text"] for shown in document["displays"]] == ["1", "2", "shown"]
+    assert document["result"]["text"] == "3"
+
+
 def test_report_leaves_out_what_was_cleared(tmp_path: Path) -> None:
     document = report(tmp_path, Stream("stdout", "a\n"), Clear(wait=True), Stream("stdout", "b\n"), OK)
 

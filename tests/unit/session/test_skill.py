@@ -74,7 +74,7 @@ def test_every_command_in_the_skill_parses(words: list[str]) -> None:
     command = rkernel.find_command(name)
 
     assert command is not None, f"there is no 'rkernel {name}'"
-    rkernel.make_parser(name, command).parse_args(arguments)  # raises UsageError
+    rkernel.parse(name, command, arguments)  # raises UsageError
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,19 @@ def test_install_keeps_what_somebody_wrote_or_changed(home: Path, change: str | 
         skill.install("claude")
     assert path.read_text() == kept
     assert skill.install("claude", force=True).change == "updated"
+
+
+def test_uninstall_removes_what_install_wrote_and_nothing_else(home: Path) -> None:
+    path = skill.install("claude").path
+    assert skill.uninstall("claude") == (path, "removed")
+    assert not path.parent.exists()
+    assert skill.uninstall("claude").change == "not there:"
+    path.parent.mkdir()
+    path.write_text("mine")
+    with pytest.raises(UsageError, match="changed since"):
+        skill.uninstall("claude")
+    assert path.read_text() == "mine"
+    assert skill.uninstall("claude", force=True).change == "removed"
 
 
 def test_install_that_cannot_write_says_so(home: Path) -> None:
