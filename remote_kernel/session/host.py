@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from remote_kernel.errors import RemoteKernelError
+from remote_kernel.errors import LocalFilesError, RemoteKernelError
 from remote_kernel.harmless import harmless
 from remote_kernel.process import birth
 from remote_kernel.session.agenda import Agenda
@@ -125,8 +125,9 @@ def main(arguments: list[str]) -> int:
 
     try:
         asyncio.run(Host(place, host_lock).run(ready))
-    except RemoteKernelError as error:
-        print(error, file=sys.stderr)
+    except (RemoteKernelError, OSError) as caught:
+        error = LocalFilesError.of(caught) if isinstance(caught, OSError) else caught
+        note(str(error))
         with contextlib.suppress(OSError):
             os.write(report, json.dumps({"problem": problem(error)}).encode() + b"\n")
         return error.exit_status
