@@ -359,13 +359,16 @@ class Agent(Owner):
         if resume is True:
             self._keep_on()
         visitor = self._receive(link)
+        whole = False
         if resume in self._visitors:
+            whole = visitor.inherit(self._visitors[resume])
             self.left(self._visitors[resume])
         elif len(self._visitors) == 1:
             self._lead_outputs()
         assert self._ports
         connection = {name: value for name, value in self._ports.connection.items() if not name.endswith("_port")}
-        visitor.tell("started", connection=connection, settings=self._settings.of_the_kernel(), **self._state())
+        settings = self._settings.of_the_kernel()
+        visitor.tell("started", connection=connection, settings=settings, whole=whole, **self._state())
         if self._ready:
             visitor.join(self._ports)
             visitor.tell("ready", seconds=0.0)

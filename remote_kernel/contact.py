@@ -72,7 +72,7 @@ class Contact:
         self.lost_at = 0.0  # in seconds since the epoch; 0.0 while it is there, and before
         self._lost_since = 0.0  # the same by _CLOCK
         self._give_up_at = time.monotonic() + ANSWER_SECONDS
-        self._kernel = ""  # as Presence has it
+        self._kernel, self._is_whole = "", False  # as Presence has them
         self._trip: Trip | None = None
         self._retry: Timer | None = None
         self._attempts = self._refused = 0
@@ -96,7 +96,7 @@ class Contact:
         """Take note that the agent answers. Tells whether it was lost before."""
         breaker.clear(self._options)
         outage.end(self._options)
-        tell_presence(Presence(connected=True, kernel=self._kernel))
+        tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=self._is_whole))
         self._master = self._trip.master() if self._trip else None
         was_lost = self.lost_at > 0
         if was_lost:
@@ -173,6 +173,11 @@ class Contact:
         """Go on with the contact of a launcher that was killed: it is lost, and was there. See Presence.kernel."""
         self.was_made, self._kernel = True, kernel
         self.lost(error, silent=False)
+
+    def caught_up(self) -> None:
+        """Take note that nothing is missing of what the kernel published while it had no launcher."""
+        self._is_whole = True
+        tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=True))
 
     def _tell_away(self, reason: str) -> None:
         tell_presence(Presence(connected=False, at=self.lost_at, reason=reason, kernel=self._kernel))

@@ -21,7 +21,8 @@ class Presence(NamedTuple):
     """Whether the host is connected, since when (Unix time, seconds), and if not, why.
 
     `kernel` is its id and that of the launcher's Link, with a space between; empty once it has ended. Then: how much
-    memory it held at most, and whether its system has killed for want of it.
+    memory it held at most, and whether its system has killed for want of it. `is_whole` is true where a launcher that
+    took the place of a killed one has got all that the kernel published meanwhile.
     """
 
     connected: bool
@@ -30,6 +31,7 @@ class Presence(NamedTuple):
     peak_bytes: int = 0
     out_of_memory: bool = False
     kernel: str = ""
+    is_whole: bool = False
 
 
 def tell_presence(presence: Presence) -> None:

@@ -141,6 +141,11 @@ class SucceedingLauncher(Launcher):
             self._note.write()  # soon: a watcher ends the kernels of launchers that are gone
         self._contact.take_up(self._kernel, ConnectionLost("the launcher was killed"))
 
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "started" and message.get("whole"):
+            self._contact.caught_up()
+        super()._handle(message)
+
     def attach(self, seconds: float) -> None:
         """Attach in the place of the launcher that was killed. Called by the Contact."""
         self._contact.go("attach", self._attach_settings(resume=self._predecessor), seconds)

@@ -112,11 +112,15 @@ class Agenda:
             else:
                 await self._ask_after_all("kernel_info_request", {})
 
-    def see_gap(self) -> None:
-        """See to it that the cells that run come to an end, though their replies may be lost: the launcher was."""
+    def see_gap(self, *, is_whole: bool) -> None:
+        """See to it that the cells that run come to an end: the launcher was killed, and replies may be lost with it.
+
+        `is_whole` tells whether all output has come.
+        """
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
-                cell.missed = "the connection's process was killed while it ran: a part of its output may be missing"
+                if not is_whole:
+                    cell.missed = "its launcher was killed while it ran: a part of its output may be missing"
                 self._tasks.spawn(self._end_unseen(cell))
 
     async def _end_unseen(self, cell: Cell) -> None:

@@ -34,6 +34,7 @@ _SUBSCRIBING = 10  # questions
 _LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS = 0.3, 60.0  # of a kernel that has ended
 _RESTART_SECONDS = 20.0  # for a kernel that listens again to answer
 _SUCCESSION_SECONDS = 10.0  # at least, between the ends of two launchers that are replaced
+_BACK_SECONDS = 0.2
 _OWN_ENDS = range(10, 71)  # exit statuses of a launcher that says why it has ended: see errors.py
 
 
@@ -51,6 +52,13 @@ class Dependent(Listener, Protocol):
         """Take note that the kernel is gone, and all that ran in it."""
 
 
+class Gap(Protocol):
+    """What is called when another launcher has taken the place of a killed one: a reply may have been lost."""
+
+    def __call__(self, *, is_whole: bool) -> None:
+        """`is_whole` tells whether all output has come."""
+
+
 class Life:
     """One session's kernel, from generation to generation. Made by the engine."""
 
@@ -65,9 +73,8 @@ class Life:
         self.contact: Contact | None = None
         self.process: KernelProcess | None = None  # none where the kernel is somebody else's
         self.tasks = Tasks(note)  # that end with the contact
-        self.see_gap: Callable[[], None] = lambda: None  # called when a reply, or output, may have been lost
+        self.see_gap: Gap = lambda *, is_whole: None
         self._succeeded_at = float("-inf")
-        self._has_gap = False
         self._place, self._note = place, note
         self._dependent: Dependent
 
@@ -288,23 +295,29 @@ class Life:
     async def _watch_process(self, process: KernelProcess, contact: Contact) -> None:
         status = await process.ended()
         said_why = status in _OWN_ENDS and status != KernelParted.exit_status
+        before = self.presence()
         if self.process is process and not self.is_dead and not said_why:
             process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
             if self._succeed() and self.process:
-                self._has_gap = True
                 self.tasks.spawn(self._watch_process(self.process, contact))
+                self.tasks.spawn(self._see_back(before))
                 return
         how = await see_end(process, lambda: self.memory_bytes)
         await contact.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self.process is process:
             self._died(how)
 
+    async def _see_back(self, before: Presence | None) -> None:
+        """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
+        while (now := self.presence()) is None or not now.connected or now == before:
+            await asyncio.sleep(_BACK_SECONDS)
+        await asyncio.sleep(_BACK_SECONDS)  # for it to say whether it has all
+        now = self.presence()
+        self.see_gap(is_whole=now is not None and now.is_whole)
+
     async def _watch_connection(self, contact: Contact) -> None:
-        """For a kernel that is somebody else's: see it go, or come back as another one; for ours, another launcher."""
+        """For a kernel that is somebody else's: see it go, or come back as another one."""
         async for is_there in contact.wire.connections():
-            if is_there and self._has_gap:
-                self._has_gap = False
-                self.see_gap()
             if not is_there and self.record.is_attached:
                 self.tasks.spawn(self._look_for_it(contact))
             elif is_there and contact.is_up:  # its answer shows whether it is the same
