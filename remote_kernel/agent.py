@@ -16,7 +16,7 @@ A kernel that was resumed is kept from then on. Who may end the kernel, and what
 - `stop` through the socket: at once;
 - the kernel itself ends: its status and the last of its stderr wait for each launcher, `linger` seconds at most.
 
-Ending is SIGTERM to the kernel's process group, then SIGKILL to its whole session.
+Ending is SIGTERM, then SIGKILL, to the kernel and all of its session but what was started with nohup.
 
 Control messages are JSON objects. From the launcher: `{"do": "signal", "number": N}`, `{"do": "bye"}`,
 `{"do": "keep"}`, and `{"do": "done"}` once it has all that an ended kernel left. To it: `started`, `ready`, `kept`,
@@ -44,7 +44,7 @@ from remote_kernel.folder import (
     remove_folder,
     write_connection_file,
 )
-from remote_kernel.kernel import Command, KernelProcess, Settings, StartError, hostname, kill_session
+from remote_kernel.kernel import Command, KernelProcess, Settings, StartError, hostname
 from remote_kernel.link import PROTOCOL_VERSION, STDERR, STDOUT
 from remote_kernel.logout import outlive_logout
 from remote_kernel.reactor import READ, Reactor
@@ -171,7 +171,7 @@ class Agent(Owner):
             return
         assert self._ports and self._kernel
         if self._refused_a_port():
-            kill_session(self._kernel.pid)  # ipykernel 6 and 7 hang at their exit when the port is iopub's or hb's
+            self._kernel.kill()  # ipykernel 6 and 7 hang at their exit when the port is iopub's or hb's
         elif not self._ports.up():
             # A kernel on a slow shared file system takes a minute; then a look every 5 ms is too many.
             late = time.monotonic() - self._started_at > 10
@@ -420,14 +420,14 @@ class Agent(Owner):
             self._reactor.stop()
             return
         self._why = self._why or why
-        if self._kernel:
-            self._kernel.signal(signal.SIGTERM)
+        if self._kernel and self._kernel.status() is None:
+            self._kernel.terminate()
             self._reactor.call_later(TERMINATE_SECONDS, self._kill)
 
     def _kill(self) -> None:
         assert self._kernel
         if self._kernel.status() is None:  # else its number may be another's by now
-            kill_session(self._kernel.pid)
+            self._kernel.kill()
 
     def _child_changed(self) -> None:
         if self._kernel is None or self._status is not None:
@@ -435,7 +435,7 @@ class Agent(Owner):
         status = self._kernel.status()
         if status is None:
             return
-        kill_session(self._kernel.pid)
+        self._kernel.kill()
         assert self._guard
         self._guard.watch(0)
         for output in self._outputs:
@@ -470,7 +470,7 @@ class Agent(Owner):
     def _clean_up(self) -> None:
         if self._kernel:
             if self._kernel.status() is None:
-                kill_session(self._kernel.pid)
+                self._kernel.kill()
             self._kernel.close()
         if self._listener:
             self._listener.close()

@@ -69,11 +69,11 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
             "message": f"the kernel's agent on {hostname()} speaks protocol {version}, this version {PROTOCOL_VERSION}",
             "hint": f"end it with 'remote_kernel stop {settings['id']}' or use the version that started it",
         }
-    return _missing(settings["id"], folders)
+    return _missing(settings["id"], folders, settings.get("host"))
 
 
-def _missing(identity: str, folders: list[str]) -> dict[str, object]:
-    """Say why no agent of that id answers. Only KernelGone is the last word on it."""
+def _missing(identity: str, folders: list[str], host: str | None) -> dict[str, object]:
+    """Say why no agent of that id, which was started on `host`, answers. Only KernelGone is the last word on it."""
     here = hostname()
     for folder in folders:
         claim = look_at_claim(folder)
@@ -87,6 +87,12 @@ def _missing(identity: str, folders: list[str]) -> dict[str, object]:
                 "message": f"the kernel {identity} is on {there}, and this is {here}, which shares its folder",
                 "hint": f"give {there} as the host, so that every connection leads there",
             }
+    if host not in (None, here):
+        return {
+            "error": "RemoteError",
+            "message": f"the kernel {identity} was started on {host}, and this is {here}",
+            "hint": f"let the connection lead to {host} again, or restart the kernel",
+        }
     return {
         "error": "KernelGone",
         "message": f"the kernel {identity} is no longer on {here}",

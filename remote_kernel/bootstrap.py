@@ -1,6 +1,15 @@
 """Ship the agent: one remote command that reads the program from its input, and the bytes that it reads.
 
 Nothing is installed on the remote host or left there, and no round trip is spent on asking what is there.
+
+1. `FIRST_LINE` goes out at once. An rc file may have put another program in the place of the login shell, which then
+   reads what is meant for ours: every shell obeys that line and ends.
+2. The interpreter prints `ready(marker)`: from here on nobody else reads this input. Only then the program is sent.
+3. The program prints the marker once more, and what it has to say behind it.
+
+Waiting for 2 takes the time that the interpreter needs to start, and no round trip: sshd lets no input through until
+the command runs, so the program would arrive no sooner than a round trip after that.
+
 The remote command is `sh -c SCRIPT`, because the login shell may be bash, dash, zsh, fish or tcsh: the
 script holds no single quote, no newline and no backslash that one of them treats in its own way, and every
 value in it is spelled in octal where it is not plain.
@@ -16,6 +25,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from remote_kernel.options import FOREVER, LaunchOptions
+from remote_kernel.transport.openssh import TAKEN_STATUS
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
@@ -41,6 +51,9 @@ SHIPPED = {
     "discover": ("kernel", "ownership", "environments"),
     "checkup": (*_KERNEL, "logout", "survey", "checkup"),
 }
+FIRST_LINE = f"exit {TAKEN_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
+_READY = "reads"
+_HEAD = b"#\n"  # before the program: what is left of the first line ends here
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
 _TEXT = r'"""[^"]*(?:"(?!"")[^"]*)*"""'
 _DOCSTRING_OR_COMMENT = re.compile(f"^( *){_TEXT}|^ *#.*|{_TEXT}", re.MULTILINE)  # or a text that is used
@@ -50,21 +63,36 @@ FOR_KERNELS = "io,json,re,socket,subprocess,zlib"
 FOR_FILES = "errno,fcntl,io,json,pwd,re,struct,zlib"
 
 
-def remote_command(python: str, size: int, ahead: str = FOR_KERNELS) -> str:
-    """Give the command line for the remote login shell: run `size` bytes of program that come on stdin.
+def remote_command(python: str, size: int, marker: str, ahead: str = FOR_KERNELS) -> str:
+    """Return the command line for the remote login shell: run a `program` of `size` bytes that comes on stdin.
 
     The program runs under `python`, or where there is none under any python3, which then says so.
     -I and -S keep the user's folder, environment and site packages out of the agent, which needs none. It imports
-    modules `ahead` of reading: sshd lets no input through until the command runs, which is a round trip more.
+    modules `ahead` of reading, while the program is on its way.
     """
-    read = f"io.BufferedReader(io.FileIO(0,closefd=False),1).read({size})"
-    loader = f"import {ahead};exec(zlib.decompress({read}))"
+    head = ",".join(str(byte) for byte in _HEAD)  # no quotes in here
+    skip = f"any(l in(bytes([{head}]),bytes())for l in iter(r.readline,0))"
+    loader = (
+        f"import sys,io;print(chr(10)+sys.argv[2],sys.argv[3],flush=True);import {ahead};"
+        f"r=io.BufferedReader(io.FileIO(0,closefd=False),1);{skip};exec(zlib.decompress(r.read({size - len(_HEAD)})))"
+    )
+    run = f'exec "$c" -I -S -c "{loader}" "$c" {marker} {_READY}'
     script = (
         f'p=$(printf %b "{_octal(python)}"); case "$p" in [~]/*) p="$HOME/${{p#??}}";; esac; '
         f'for c in "$p" {_STAND_INS}; do if command -v "$c" >/dev/null 2>&1; '
-        f'then exec "$c" -I -S -c "{loader}" "$c"; fi; done; echo "remote_kernel: no python" >&2; exit 127'
+        f'then {run}; fi; done; echo "remote_kernel: no python" >&2; exit 127'
     )
     return f"exec /bin/sh -c '{script}'"
+
+
+def new_marker() -> str:
+    """Return a word that the remote side prints at the beginning of its own lines, and nothing else there does."""
+    return f"remote_kernel-{os.urandom(8).hex()}"
+
+
+def ready(marker: str) -> bytes:
+    """Return what the interpreter there prints when it is about to read the program."""
+    return f"\n{marker} {_READY}\n".encode()
 
 
 def in_plain_shell(script: str) -> str:
@@ -89,7 +117,12 @@ def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
             "parameters": {"mode": mode, "settings": settings},
         }
     )
-    return zlib.compress(f"{_source('stage')}\n\nrun({text!r})\n".encode(), 6)
+    return with_head(zlib.compress(f"{_source('stage')}\n\nrun({text!r})\n".encode(), 6))
+
+
+def with_head(compressed: bytes) -> bytes:
+    """Return a compressed program as `remote_command` reads it."""
+    return _HEAD + compressed
 
 
 def start_settings(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from typing import Any, NamedTuple
 
-from remote_kernel.errors import ConnectionFileError
+from remote_kernel.errors import ConnectionFileError, PortInUse
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
@@ -34,6 +35,20 @@ class Connection(NamedTuple):
             return f"ipc://{self.ip}-{self.ports[channel]}"
         ip = f"[{self.ip}]" if ":" in self.ip else self.ip
         return f"tcp://{ip}:{self.ports[channel]}"
+
+    def remove_stale_sockets(self) -> None:
+        """Remove the Unix sockets that a killed launcher left where the channels are to be. Called before binding.
+
+        Raises PortInUse where something else is: a file of somebody's, which libzmq would remove too.
+        """
+        for channel, port in self.ports.items() if self.transport == "ipc" else ():
+            path = f"{self.ip}-{port}"
+            if not os.path.lexists(path):
+                continue
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                hint = "move it away, or start the kernel again, which picks another name"
+                raise PortInUse(f"{path} is no socket, but the front end wants its {channel} socket there", hint)
+            os.unlink(path)
 
 
 def read_connection_file(path: str) -> Connection:

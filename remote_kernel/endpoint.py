@@ -10,8 +10,10 @@ from remote_kernel.errors import UsageError
 # A NamedTuple, not a dataclass: the launcher imports this before it starts ssh, and importing
 # dataclasses costs 5 to 10 ms there.
 
-_HOST = re.compile(r"[A-Za-z0-9_.%:][A-Za-z0-9_.%:+-]*\Z")
-_USER = re.compile(r"[^\s\x00-\x1f\x7f@:/,-][^\s\x00-\x1f\x7f/,]*\Z")
+# Without what OpenSSH refuses on its command line since 9.6 (CVE-2023-51385), because a ProxyCommand or `Match exec`
+# hands names to a shell, and without what separates jump hosts. A `$` may end a name, as a machine's account has it.
+_HOST = re.compile(r"""(?!-)[^\s'"`$\\;&<>|(){},@\[\]]+\Z""")
+_USER = re.compile(r"""(?![-:@])(?:[^\s'"`$\\;&<>|(){},/]|\\(?!\Z))*[^\s'"`\\;&<>|(){},/]\Z""")
 
 
 class Endpoint(NamedTuple):
@@ -36,7 +38,7 @@ class Endpoint(NamedTuple):
         user: str | None = None
         if "@" in rest:
             user, _, rest = rest.rpartition("@")
-            if not _USER.match(user):
+            if not _USER.match(user) or not user.isprintable():
                 raise _not_an_endpoint(text)
         port_text = ""
         if rest.startswith("["):
@@ -52,7 +54,9 @@ class Endpoint(NamedTuple):
                 raise _not_an_endpoint(text)
         else:
             host = rest
-        if not _HOST.match(host) or (":" in host and not _is_ipv6(host)):
+        if not _HOST.match(host) or not host.isprintable() or (":" in host and not _is_ipv6(host)):
+            raise _not_an_endpoint(text)
+        if text.startswith("ssh://") and "/" in host:
             raise _not_an_endpoint(text)
         if not port_text:
             return cls(host, user, None)

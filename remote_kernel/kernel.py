@@ -248,12 +248,23 @@ class KernelProcess:
             ) from error
         assert self._process.stdout and self._process.stderr
         self._oom_kills = oom_kills()
+        self._spares = True
         self.pid = self._process.pid
         self.stdout, self.stderr = self._process.stdout.fileno(), self._process.stderr.fileno()
 
     def status(self) -> int | None:
         """Give the exit status (minus the number for a signal), None while it runs."""
+        if self._process.returncode is None:
+            self._spares = not ignores_hangup(self.pid)  # when it has been waited for, nobody can tell
         return self._process.poll()
+
+    def terminate(self) -> None:
+        """Send SIGTERM to it and what its cells have started, but not to what was meant to stay."""
+        kill_session(self.pid, signal.SIGTERM, spare=self._spares)
+
+    def kill(self) -> None:
+        """Kill all of these."""
+        kill_session(self.pid, spare=self._spares)
 
     def signal(self, number: int) -> None:
         """Send a signal to the kernel's process group, as Jupyter does locally. Nothing happens once it has ended."""
@@ -287,35 +298,59 @@ def oom_kills() -> int:
         return 0
 
 
-def kill_session(sid: int) -> None:
-    """Kill every process of a session: what a cell started and the kernel left behind.
+def kill_session(sid: int, number: int = signal.SIGKILL, *, spare: bool = True) -> None:
+    """Signal every process of a kernel's session: the kernel, and what its cells started.
 
-    A process that made a session of its own (`setsid`, `nohup` under a job manager) was meant to stay, and does.
+    What was meant to stay does, as it does with a local kernel: a process in a session of its own (`setsid`), and with
+    `spare` one that ignores SIGHUP (`nohup`), and whatever that has started. Where the kernel itself ignores SIGHUP,
+    all the others have that from it, and it means nothing.
     """
+    spare = spare and not ignores_hangup(sid)
     for _ in range(5):  # a process may fork between the look and the kill
-        members = [pid for pid in _processes() if _session_of(pid) == sid]
-        if not members:
-            return
-        for pid in members:
+        members = _members(sid)
+        more = stay = {pid for pid in members if spare and pid != sid and ignores_hangup(pid)}
+        while more:
+            more = {pid for pid, parent in members.items() if parent in stay} - stay
+            stay = stay | more
+        to_end = members.keys() - stay
+        for pid in to_end:
             try:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
             except OSError:
                 pass
+        if not to_end or number != signal.SIGKILL:
+            return
 
 
-def _processes() -> list[int]:
-    if os.path.isdir("/proc/self"):
-        return [int(name) for name in os.listdir("/proc") if name.isdigit() and not _is_zombie(name)]
-    listing = subprocess.run(["ps", "-A", "-o", "pid="], stdout=subprocess.PIPE, timeout=10)
-    return [int(word) for word in listing.stdout.split()]
-
-
-def _is_zombie(pid: str) -> bool:
+def ignores_hangup(pid: int) -> bool:
+    """True if a process ignores SIGHUP; false too where the system (macOS) does not say so."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[:1] == [b"Z"]
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            ignored = next((line.split()[1] for line in file if line.startswith("SigIgn:")), "0")
+        return bool(int(ignored, 16) & 1 << signal.SIGHUP - 1)
     except OSError:
-        return True
+        return False
+
+
+def _members(sid: int) -> dict[int, int]:
+    """Return the living processes of a session, and the parent of each."""
+    found = {}
+    if not os.path.isdir("/proc/self"):
+        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE, timeout=10)
+        for line in listing.stdout.splitlines():
+            pid, parent = map(int, line.split())
+            if _session_of(pid) == sid:
+                found[pid] = parent
+        return found
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, its_parent, _, session = file.read().rpartition(b")")[2].split()[:4]
+        except (OSError, ValueError):
+            continue
+        if int(session) == sid and state != b"Z":
+            found[int(name)] = int(its_parent)
+    return found
 
 
 def _session_of(pid: int) -> int:

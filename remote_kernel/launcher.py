@@ -91,15 +91,13 @@ def main(
 
 def listen(connection: Connection) -> dict[str, socket.socket]:
     """Listen on the five ports. Raises PortInUse."""
+    connection.remove_stale_sockets()
     listeners: dict[str, socket.socket] = {}
     try:
         for channel, port in connection.ports.items():
             if connection.transport == "ipc":
                 listeners[channel] = listener = socket.socket(socket.AF_UNIX)
-                path = f"{connection.ip}-{port}"
-                if os.path.exists(path):  # left by a launcher that was killed; a live one would be listening
-                    os.unlink(path)
-                listener.bind(path)
+                listener.bind(f"{connection.ip}-{port}")
             else:
                 family = socket.AF_INET6 if ":" in connection.ip else socket.AF_INET
                 listeners[channel] = listener = socket.socket(family)
@@ -172,6 +170,7 @@ class Launcher:
         self._reactor, self._options, self._connection, self._log = reactor, options, connection, log
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
+        self._host: str | None = None  # where the kernel is: the endpoint may lead to another host later
         self._listeners: dict[str, socket.socket] = {}
         self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
@@ -254,7 +253,8 @@ class Launcher:
 
     def _attach_settings(self, *, resume: bool | str = False) -> dict[str, object]:
         folder = bootstrap.remote_folder()
-        return {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
+        settings = {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
+        return {**settings, "host": self._host}
 
     def arrived(self) -> None:
         """Take note that the agent answers. Called by the Trip."""
@@ -350,7 +350,8 @@ class Launcher:
     def _handle(self, message: dict[str, Any]) -> None:
         event = message.get("event")
         if event == "started":
-            self._log.note(f"kernel process {message['pid']} on {message['host']}, folder {message['folder']}")
+            self._host = str(message["host"])
+            self._log.note(f"kernel process {message['pid']} on {self._host}, folder {message['folder']}")
             if message.get("warning"):
                 self._log.tell(str(message["warning"]))
         elif event == "ready":

@@ -97,10 +97,10 @@ class LaunchOptions(NamedTuple):
 
     def to_arguments(self) -> list[str]:
         """Give the command-line arguments, without the program, that `parse_launch` reads back the same."""
-        words = ["--endpoint", str(self.endpoint)]
-        if self.jumps:
-            words += ["-J", print_jumps(self.jumps)]
+        words: list[str] = []
         for flag, value in (
+            ("--endpoint", str(self.endpoint)),
+            ("-J", print_jumps(self.jumps)),
             ("--python", self.python),
             ("--kernel", self.kernel),
             ("--workdir", self.workdir),
@@ -111,7 +111,7 @@ class LaunchOptions(NamedTuple):
             ("--on-start", self.on_start),
         ):
             if value.startswith(("-", "~")):  # jupyter_client would put our home for a word's leading ~
-                words.append(f"{flag}={value}")
+                words.append(f"{flag}{'=' if flag.startswith('--') else ''}{value}")
             elif value:
                 words += [flag, value]
         for name, value in self.env:

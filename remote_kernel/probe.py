@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from remote_kernel import bootstrap
-from remote_kernel.errors import AuthenticationFailed, ConnectTimeout, RemoteShellNoise, by_name
+from remote_kernel.errors import AuthenticationFailed
+from remote_kernel.handshake import ErrorText, Handshake, answer_of, flooded, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, choice
-from remote_kernel.transport.openssh import to_paste
 from remote_kernel.transport.verdict import explain
+
+_END_SECONDS = 2.0
 
 
 class RemoteKernelspec(NamedTuple):
@@ -101,8 +102,7 @@ def ask(
     Raises TransportError's kinds, and the error that the program names.
     """
     answer = hear(options, mode, settings, timeout_seconds)
-    if "error" in answer.found:
-        raise by_name(answer.found["error"], answer.found["message"], answer.found["hint"])
+    raise_told(answer.found)
     return answer.found, answer.noise
 
 
@@ -118,44 +118,74 @@ def hear(
 
     `chatter` is for what the transport says of its work, line by line, also when it fails.
     """
-    marker = f"remote_kernel-{os.urandom(8).hex()}"
-    done = _run(options, bootstrap.program(marker, mode, settings), timeout_seconds, talkative=chatter is not None)
-    stderr, said = _parted(done.stderr.decode("utf-8", "replace"))
-    if chatter is not None:
-        chatter += said
-    noise, found, rest = done.stdout.partition(f"\n{marker} ".encode())
-    if not found:
-        failed = explain(options, choice.in_full(options, stderr), done.returncode, done.stdout)
+    marker = bootstrap.new_marker()
+    handshake = Handshake(options, marker)
+    program = bootstrap.program(marker, mode, settings)
+    stderr, status = _run(options, handshake, program, marker, timeout_seconds, chatter)
+    if handshake.told is None:
+        failed = explain(options, choice.in_full(options, stderr), status, handshake.end())
         if isinstance(failed, AuthenticationFailed):
             breaker.trip(options, failed)
         raise failed
     breaker.clear(options)
-    try:
-        answer = json.loads(rest.partition(b"\n")[0])
-    except ValueError as error:
-        raise RemoteShellNoise(f"{options.endpoint} answered something that cannot be read", "try again") from error
-    return Answer(answer, noise.decode("utf-8", "replace").strip(), stderr)
+    answer = answer_of(options, handshake.told)
+    return Answer(answer, handshake.noise.decode("utf-8", "replace").strip(), stderr)
 
 
 def _run(
-    options: LaunchOptions, program: bytes, timeout_seconds: float, *, talkative: bool
-) -> subprocess.CompletedProcess[bytes]:
-    command = bootstrap.remote_command(options.remote_python(), len(program))
+    options: LaunchOptions,
+    handshake: Handshake,
+    program: bytes,
+    marker: str,
+    timeout_seconds: float,
+    chatter: list[str] | None,
+) -> tuple[str, int | None]:
+    """Run the program there; return what ssh printed for a person, and its status, None where it was killed."""
+    command = bootstrap.remote_command(options.remote_python(), len(program), marker)
     argv = choice.carrier_argv(options, command)
+    stderr = ""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv if chatter is None else choice.talkative(options, argv),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=choice.environment(options),
+        bufsize=0,
+    ) as process:
+        assert process.stdin and process.stdout
+        stdin = process.stdin
+        errors = ErrorText(process)
+
+        def send(data: bytes = program) -> None:
+            with suppress(OSError):  # why, the end of stdout tells
+                stdin.write(data)
+
+        try:
+            send(bootstrap.FIRST_LINE)
+            wait_for_answer(options, process.stdout.fileno(), handshake, send, timeout_seconds)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            stdin.close()
+            status = _status(process)
+            stderr, said = _parted(errors.text())
+            if chatter is not None:
+                chatter += said
+    if errors.is_flood:
+        raise flooded(options, stderr.encode())
+    return stderr, status
+
+
+def _status(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for ssh, which has nothing more to carry, and return its exit status."""
     try:
-        return subprocess.run(
-            choice.talkative(options, argv) if talkative else argv,
-            input=program,
-            capture_output=True,
-            timeout=timeout_seconds,
-            env=choice.environment(options),
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConnectTimeout(
-            f"{options.endpoint} does not answer within {timeout_seconds:.0f} s",
-            f"see how long this takes, and whether it asks something: {to_paste(options)}",
-        ) from error
+        status = process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:  # a program that an rc file has started holds the session open
+        process.kill()
+        status = process.wait()
+    return status if status >= 0 else None
 
 
 def _parted(stderr: str) -> tuple[str, list[str]]:

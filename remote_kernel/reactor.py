@@ -178,10 +178,10 @@ class Pipe:
             self._flush(time.monotonic())
 
     def _stop(self) -> None:
+        self._reactor.watch(self.fd_in, 0, self._readable)
+        self._reactor.watch(self.fd_out, 0, self._writable)
         if self._flush in self._reactor.before_wait:
             self._reactor.before_wait.remove(self._flush)
-            self._reactor.watch(self.fd_in, 0, self._readable)
-            self._reactor.watch(self.fd_out, 0, self._writable)
             self._link.disconnected()
 
     def _put(self, data: bytes) -> None:

@@ -104,6 +104,7 @@ class Relay:
         self._stop_out, self._stop_in = os.pipe()
         try:
             self._front_signer = Signer(front.values)
+            front.remove_stale_sockets()
             for channel in CHANNELS:
                 self._listen(channel, front)
         except ValueError as error:

@@ -5,7 +5,7 @@ A Trip is one attempt. The launcher makes another when the connection was lost.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import select
 import time
@@ -15,12 +15,21 @@ from typing import Protocol
 from remote_kernel import bootstrap
 from remote_kernel.errors import (
     ConnectionLost,
-    ConnectTimeout,
     ProtocolMismatch,
     RemoteKernelError,
     RemoteShellNoise,
     TransportError,
-    by_name,
+)
+from remote_kernel.handshake import (
+    NOISE_LIMIT,
+    QUIET_SECONDS,
+    Handshake,
+    SecondSession,
+    answer_of,
+    flooded,
+    malformed,
+    no_answer,
+    raise_told,
 )
 from remote_kernel.harmless import ByteStream
 from remote_kernel.link import Link
@@ -58,7 +67,8 @@ class Trip:
         self._reactor, self._link, self._log, self._options, self._traveller = reactor, link, log, options, traveller
         self._carrier: Carrier | None = None
         self._pipe: _RemotePipe | None = None
-        self._stderr = b""
+        self._second: SecondSession | None = None
+        self._stderr, self._stderr_bytes = b"", 0
         self._said = ByteStream()
         self._mode = ""
         self._argv: list[str] = []
@@ -79,15 +89,19 @@ class Trip:
             ) from error
 
     def _start(self, settings: Mapping[str, object], seconds: float, *, avoid_master: bool) -> None:
-        marker = f"remote_kernel-{os.urandom(8).hex()}"
+        marker = bootstrap.new_marker()
         program = bootstrap.program(marker, self._mode, settings)
-        command = bootstrap.remote_command(self._options.remote_python(), len(program))
+        command = bootstrap.remote_command(self._options.remote_python(), len(program), marker)
         self._argv = choice.carrier_argv(self._options, command, avoid_master=avoid_master)
         self._carrier = Carrier(self._argv, choice.environment(self._options))
-        self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, marker, self)
+        self._handshake = Handshake(self._options, marker)
+        self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, program, self._handshake, self)
         self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
-        self._timer = self._reactor.call_later(seconds, lambda: self._no_answer(seconds))
-        self._pipe.start(program)
+        self._timers = [
+            self._reactor.call_later(seconds, lambda: self.refuse(no_answer(self._options, seconds))),
+            self._reactor.call_later(QUIET_SECONDS, self._ask_again),
+        ]
+        self._pipe.begin()
 
     def master(self) -> openssh.Master | None:
         """Return the shared connection that ssh goes over; None while there is none, and where it is not ours."""
@@ -97,15 +111,23 @@ class Trip:
         """End the session. The remote side sees the end of its input. Idempotent."""
         self._over = True
         if self._pipe and self._carrier:
-            self._timer.cancel()
-            if self._pipe.answered:
+            self._cancel_timers()
+            has_answered = self._handshake.told is not None
+            if has_answered:
                 self._pipe.flush()
             self._pipe.close()
-            if not self._pipe.answered:
+            if not has_answered:
                 self._carrier.kill()
             if self._carrier.stderr >= 0:
                 self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             self._carrier.close()
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        if self._second and self._second.fd >= 0:
+            self._reactor.watch(self._second.fd, 0, lambda _: None)
+            self._second.close()
 
     def kill(self) -> None:
         """End the session and ssh with it: the connection is dead and ssh may not know."""
@@ -116,8 +138,11 @@ class Trip:
     def answered(self, told: str) -> None:
         """Take note of the marker and what stands behind it. Called by the pipe."""
         if told:
-            found = json.loads(told)
-            self._return(by_name(found["error"], found["message"], found["hint"]), arrived=False)
+            try:
+                raise_told(answer_of(self._options, told))
+                raise malformed(self._options)
+            except RemoteKernelError as error:
+                self.refuse(error)
         elif self._mode == "start":  # there is an agent now, whatever comes of this session
             self._arrive()
 
@@ -128,23 +153,45 @@ class Trip:
 
     def _arrive(self) -> None:
         self._arrived = True
-        self._timer.cancel()
+        self._cancel_timers()
         self._traveller.arrived()
 
-    def _no_answer(self, seconds: float) -> None:
-        endpoint = self._options.endpoint
-        hint = f"see how long this takes, and whether it asks something: {openssh.to_paste(self._options)}"
-        self._return(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint), arrived=False)
+    def _ask_again(self) -> None:
+        """Start a second session if this one is silent, to see why."""
+        if self._handshake.is_ready:
+            return
+        try:
+            self._second = second = SecondSession(self._options)
+        except (RemoteKernelError, OSError):
+            return
+
+        def read(_: int) -> None:
+            if not second.read():
+                return
+            self._reactor.watch(second.fd, 0, read)
+            error, seconds = second.verdict()
+            if error:
+                self._timers.append(self._reactor.call_later(seconds, lambda: self._give_up(error)))
+
+        self._reactor.watch(second.fd, READ, read)
+
+    def _give_up(self, error: RemoteKernelError) -> None:
+        if not self._handshake.is_ready:
+            self.refuse(error)
+
+    def refuse(self, error: RemoteKernelError) -> None:
+        """End with this error: whatever answers there is not our program, or not in time. Called by the pipe too."""
+        self._return(error, arrived=False)
 
     def ended(self, reason: str) -> None:
         """Take note that the session is over. Called by the pipe."""
         assert self._pipe
         endpoint = self._options.endpoint
-        if not self._pipe.answered:
+        if self._handshake.told is None:
             stderr, status = self._last_words()
             if self._mode == "start":
                 stderr = choice.in_full(self._options, stderr)
-            error = explain(self._options, stderr, status, self._pipe.noise)
+            error = explain(self._options, stderr, status, self._handshake.end())
             self._return(error, arrived=False)
         elif "speaks protocol" in reason:
             hint = "use the same version of remote_kernel as the one that started the kernel"
@@ -174,6 +221,11 @@ class Trip:
         data = os.read(self._carrier.stderr, 64 << 10)
         if data:
             self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
+            self._stderr_bytes += len(data)
+            if self._stderr_bytes > NOISE_LIMIT:
+                if self._handshake.told is None:
+                    self.refuse(flooded(self._options, self._stderr))
+                return
             if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
                 self._log.say(self._said.feed(data))
         else:
@@ -193,41 +245,37 @@ class Trip:
 
 
 class _RemotePipe(Pipe):
-    """The Link's pipe through ssh: whatever comes before the marker's line is the remote shell's noise."""
+    """The Link's pipe through ssh. Nothing but the first line is sent until the interpreter there reads it."""
 
     def __init__(
-        self,
-        reactor: Reactor,
-        link: Link,
-        carrier: Carrier,
-        marker: str,
-        trip: Trip,
+        self, reactor: Reactor, link: Link, carrier: Carrier, program: bytes, handshake: Handshake, trip: Trip
     ) -> None:
         super().__init__(reactor, link, carrier.stdout, carrier.stdin, trip.ended)
         carrier.stdin = carrier.stdout = -1
-        self._marker = f"\n{marker}".encode()
-        self._trip = trip
-        self.noise = b""
-        self.answered = False
+        self._program, self._handshake, self._trip = program, handshake, trip
+        self._is_sent = False
+
+    def begin(self) -> None:
+        """Send the first line, and listen."""
+        with contextlib.suppress(OSError):  # ssh has ended, as the end of its output will tell
+            os.write(self.fd_out, bootstrap.FIRST_LINE)
+        self._reactor.watch(self.fd_in, READ, self._readable)
 
     def receive(self, data: bytes) -> None:
-        """Pass on what follows the marker."""
-        if self.answered:
-            self._pass_on(data)
-            return
-        self.noise += data
-        before, found, after = self.noise.partition(self._marker)
-        if not found or b"\n" not in after:
-            if not found and len(self.noise) > 2 * _NOISE_BYTES:
-                self.noise = self.noise[-_NOISE_BYTES:]
-            return
-        told, _, rest = after.partition(b"\n")
-        self.noise, self.answered = before, True
-        self._trip.answered(told.decode("utf-8", "replace").strip())
-        if rest and self.fd_in >= 0:
-            self._pass_on(rest)
-
-    def _pass_on(self, data: bytes) -> None:
-        super().receive(data)
-        if self._link.greeted:
-            self._trip.greeted()
+        """Send the program once it is read, and pass on what follows the marker."""
+        if self._handshake.told is None:
+            try:
+                data = self._handshake.feed(data)
+            except RemoteShellNoise as error:
+                self._trip.refuse(error)
+                return
+            if self._handshake.is_ready and not self._is_sent:
+                self._is_sent = True
+                self.start(self._program)
+            if self._handshake.told is None:
+                return
+            self._trip.answered(self._handshake.told)
+        if data and self.fd_in >= 0:
+            super().receive(data)
+            if self._link.greeted:
+                self._trip.greeted()

@@ -10,13 +10,22 @@ import typer
 from remote_kernel.cli import completion, found_there
 from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
 from remote_kernel.cli.edge import note, say
-from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
+from remote_kernel.cli.settings import (
+    EVERY_SETTING,
+    NAME_GROUP,
+    InstallOption,
+    NameOption,
+    NoCheckOption,
+    Settings,
+    takes,
+)
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import (
     Draft,
     Kernelspec,
     check_free,
+    check_writable,
     jupyter_folders,
     kernels_folder,
     write_kernelspec,
@@ -28,13 +37,15 @@ Examples:
   remote_kernel add gpu1
   remote_kernel add --endpoint me@gpu1:2222 -J me@gate --name "Remote CUDA"
   remote_kernel add gpu1 --python /opt/conda/bin/python --install --keep
-  remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/work'
+  remote_kernel add gpu1 --kernel ir --env OMP_NUM_THREADS=4 --workdir '~/r'
   remote_kernel add gpu1 --name "Remote CUDA" --replace --no-check --user
   remote_kernel add gpu1 --sys-prefix --forward 6006 --on-start ~/project
   remote_kernel add --discover gpu1
   remote_kernel add --discover gpu1 --all --install
   remote_kernel add --discover gpu1 --json
 """
+
+LOOK_GROUP = "See what the host has"
 
 
 @takes(*EVERY_SETTING)
@@ -51,10 +62,16 @@ def add(
     *,
     given: Settings,
     user: Annotated[
-        bool, typer.Option("--user", help="Install into your own Jupyter data folder (the default).")
+        bool,
+        typer.Option(
+            "--user", help="Install into your own Jupyter data folder (the default).", rich_help_panel=NAME_GROUP
+        ),
     ] = False,
     sys_prefix: Annotated[
-        bool, typer.Option("--sys-prefix", help="Install into the Python environment of this command.")
+        bool,
+        typer.Option(
+            "--sys-prefix", help="Install into the Python environment of this command.", rich_help_panel=NAME_GROUP
+        ),
     ] = False,
     prefix: Annotated[
         str,
@@ -63,22 +80,38 @@ def add(
             metavar="DIR",
             help="Install into DIR/share/jupyter/kernels, e.g. /opt/jupyter.",
             show_default=False,
+            rich_help_panel=NAME_GROUP,
         ),
     ] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite the kernelspec of that name that 'add' made.")
+        bool,
+        typer.Option(
+            "--replace", help="Overwrite the kernelspec of that name that 'add' made.", rich_help_panel=NAME_GROUP
+        ),
     ] = False,
     no_check: NoCheckOption = False,
     install: InstallOption = False,
     discover: Annotated[
         bool,
-        typer.Option("--discover", help="Look for environments on the host, show them, and add those that you choose."),
+        typer.Option(
+            "--discover",
+            help="Look for environments on the host, show them, and add those that you choose.",
+            rich_help_panel=LOOK_GROUP,
+        ),
     ] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="With --discover: add everything that can run a kernel, without asking.")
+        bool,
+        typer.Option(
+            "--all",
+            help="With --discover: add everything that can run a kernel, without asking.",
+            rich_help_panel=LOOK_GROUP,
+        ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --discover: print what there is as JSON, and add nothing.")
+        bool,
+        typer.Option(
+            "--json", help="With --discover: print what there is as JSON, and add nothing.", rich_help_panel=LOOK_GROUP
+        ),
     ] = False,
 ) -> int:
     """Install a kernelspec for a remote host, after trying it.
@@ -123,6 +156,7 @@ def _added(
     title = f"{options.kernel or 'Remote Python'} ({options.endpoint})" if name is None else name
     draft = Draft(" ".join(title.split()), options)
     check_free(draft.display_name, kernels, replace=replace)
+    check_writable(kernels)
     draft.argv()
     if check:
         options, found = ask_host(options, install=install)

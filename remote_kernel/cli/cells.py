@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_kernel.cli.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel import Command
@@ -17,6 +19,8 @@ from remote_kernel.session.source import check_text, decode_source
 if TYPE_CHECKING:
     from remote_kernel.session.recipe import Wanted
 
+_LONGEST_RANGE = 100_000  # cells
+
 EXEC_EXAMPLES = """\
 examples:
   rkernel exec -k remote_cuda --code 'import torch; torch.cuda.is_available()'
@@ -24,6 +28,7 @@ examples:
   rkernel exec -s work --file train.py -- --lr 0.1          # sys.argv is ['train.py', '--lr', '0.1']
   rkernel exec -s work --detach --key train-1 --file train.py
   rkernel exec -s work analysis.ipynb --from-cell 3 --output done.ipynb
+  rkernel exec -s work analysis.ipynb --detach              # its cells run on, and the copy gets what they give
   rkernel exec -s work --side --code 'history[-1]'          # beside the cell that is running
   rkernel exec <<'PY'
   print("nothing here is expanded or unescaped")
@@ -33,6 +38,7 @@ WAIT_EXAMPLES = """\
 examples:
   rkernel wait                    # the newest cell of the only session
   rkernel wait -s work 12 --timeout 100
+  rkernel wait -s work 12-19      # the cells of a notebook
 """
 TAIL_EXAMPLES = """\
 examples:
@@ -93,11 +99,13 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     code.add_argument("path", nargs="?", metavar="FILE", help="the same, without the option")
     add_session(parser)
     parser.add_argument(
-        "-k",
-        "--kernel",
+        *("-k", "--kernelspec"),
+        dest="kernel",
+        metavar="NAME",
         default="",
         help="a kernelspec for a new session, e.g. 'remote_cuda' or 'python3'; see 'rkernel kernelspecs'",
     )
+    parser.add_argument("--kernel", dest="kernel", default=argparse.SUPPRESS, help=argparse.SUPPRESS)  # its old name
     parser.add_argument(
         "--cwd",
         metavar="FOLDER",
@@ -221,20 +229,36 @@ def _read(path: str) -> str:
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `wait`."""
-    parser.description = "Wait for a cell to end, and show all its output. An ended cell is shown at once."
+    parser.description = (
+        "Wait for a cell to end, and show all its output. An ended cell is shown at once. The cells of a notebook are "
+        "shown one after the other, up to the first that fails."
+    )
     parser.epilog = WAIT_EXAMPLES
-    parser.add_argument("cell", nargs="?", default="", help="the cell's number, e.g. 12 (default: the newest)")
+    _add_cell(parser)
     add_session(parser)
     add_timeout(parser)
     parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
     add_output(parser)
 
 
+def _add_cell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "cell",
+        nargs="?",
+        default="",
+        help="the cell's number, e.g. 12, or those of a notebook, e.g. 12-19 (default: the newest cell or notebook)",
+    )
+
+
 def wait(options: argparse.Namespace) -> int:
     """Run the command."""
     session = find_session(options.session)
-    running = session.follow(options.cell or _newest(session), options.since)
-    return show(session, running, options)
+    numbers = _cells(options.cell) or _newest(session)
+    if len(numbers) > 1:
+        from remote_kernel.cli.notebooks import show_cells
+
+        return show_cells(session, numbers, options)
+    return show(session, session.follow(numbers[0], options.since), options)
 
 
 def add_tail(parser: argparse.ArgumentParser) -> None:
@@ -244,7 +268,7 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
         "the place to go on from."
     )
     parser.epilog = TAIL_EXAMPLES
-    parser.add_argument("cell", nargs="?", default="", help="the cell's number, e.g. 12 (default: the newest)")
+    _add_cell(parser)
     add_session(parser)
     parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
     add_output(parser)
@@ -254,22 +278,54 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
 def tail(options: argparse.Namespace) -> int:
     """Run the command."""
     session = find_session(options.session)
-    running = session.follow(options.cell or _newest(session), options.since)
-    return show(session, running.so_far(), options)
+    numbers = _cells(options.cell) or _going_on(session, _newest(session))
+    if len(numbers) > 1:
+        from remote_kernel.cli.notebooks import show_cells
+
+        return show_cells(session, numbers, options)
+    return show(session, session.follow(numbers[0], options.since).so_far(), options)
 
 
-def _newest(session: Session) -> str:
-    """Give the newest cell's number. One that was run beside a cell is not what somebody waits for."""
+def _cells(text: str) -> list[str]:
+    """Give the numbers of the cells that an argument names: one, or those of a range such as 12-15."""
+    first, dash, last = text.partition("-")
+    if not dash or not (first.isdecimal() and last.isdecimal()):
+        return [text] if text else []
+    if not int(first) <= int(last) <= int(first) + _LONGEST_RANGE:
+        raise UsageError(f"'{text}' is no range of cells", "give for example 12-15")
+    return [str(number) for number in range(int(first), int(last) + 1)]
+
+
+def _going_on(session: Session, numbers: list[str]) -> list[str]:
+    """Leave out the cells of a notebook that have ended; where all have, give the last that ran."""
+    from remote_kernel.session.ending import read_done
+
+    ended = [read_done(session.place.journal(number)) for number in numbers]
+    left = [number for number, done in zip(numbers, ended, strict=True) if done is None]
+    ran = [number for number, done in zip(numbers, ended, strict=True) if done and done.verdict != "aborted"]
+    return left or ran[-1:] or numbers[:1]
+
+
+def _newest(session: Session) -> list[str]:
+    """Give the newest cell's number, or those of the notebook that it belongs to.
+
+    One that was run beside a cell is not what somebody waits for.
+    """
     names = os.listdir(session.place.cells)
     numbers = sorted({int(stem) for name in names if (stem := name.partition(".")[0]).isdigit()}, reverse=True)
     if not numbers:
         raise UsageError(f"no cell has run in session '{session.name}'", "run one with 'rkernel exec'")
-    return str(next((number for number in numbers if not _is_side(session, number)), numbers[0]))
+    queued = ((number, _queued(session, number)) for number in numbers)
+    newest, fields = next((one for one in queued if not one[1].get("side")), (numbers[0], {}))
+    return [str(number) for number in range(int(fields.get("run") or newest), newest + 1)]
 
 
-def _is_side(session: Session, number: int) -> bool:
-    with open(session.place.journal(str(number)), "rb") as file:
-        return b'"side": true' in file.readline().rpartition(b'"author"')[2]
+def _queued(session: Session, number: int) -> dict[str, Any]:
+    """Read the first line of a cell's journal, which says how it was sent; empty where that cannot be read."""
+    with contextlib.suppress(OSError, ValueError), open(session.place.journal(str(number)), "rb") as file:
+        fields: dict[str, Any] = json.loads(file.readline())
+        return fields
+    return {}
 
 
 COMMANDS = {

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import typer
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.transport.aliases import aliases
 
 FLAGS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish")
-_PROGRAM, _VARIABLE = "remote_kernel", "_REMOTE_KERNEL_COMPLETE"
 _CALL_AT_ONCE = """
 if [[ $zsh_eval_context[-1] == loadautofunc ]]; then
-  _remote_kernel_completion "$@"
+  _{program}_completion "$@"
 fi
 """
-_DEEPEST = 4
 
 
-def set_up(flag: str, shell: str = "") -> int:
-    """Install the completion for a shell, the one that this runs in by default, or show it.
+def set_up(flag: str, shell: str = "", *, program: str = "remote_kernel") -> int:
+    """Install a program's completion for a shell, the one that this runs in by default, or show it.
 
     Raises UsageError, RemoteKernelError where a file cannot be written.
 
@@ -33,21 +30,20 @@ def set_up(flag: str, shell: str = "") -> int:
     from typer.completion import get_completion_script, install  # type: ignore[attr-defined]
 
     shell = shell or _own_shell()
+    variable = f"_{program.upper()}_COMPLETE"
     if shell not in SHELLS:
         raise UsageError(f"there is no completion for '{shell}'", f"name one of {', '.join(SHELLS)}")
     if flag == "--show-completion":
-        typer.echo(get_completion_script(prog_name=_PROGRAM, complete_var=_VARIABLE, shell=shell))
+        typer.echo(get_completion_script(prog_name=program, complete_var=variable, shell=shell))
         return 0
     try:
-        path = Path(install(shell=shell, prog_name=_PROGRAM, complete_var=_VARIABLE)[1])
+        path = Path(install(shell=shell, prog_name=program, complete_var=variable)[1])
         if shell == "zsh":
             with path.open("a", encoding="utf-8") as file:
-                file.write(_CALL_AT_ONCE)
+                file.write(_CALL_AT_ONCE.format(program=program))
     except OSError as error:
         message = f"cannot write {error.filename or 'the completion'}: {(error.strerror or str(error)).lower()}"
-        raise RemoteKernelError(
-            message, f"'remote_kernel --show-completion {shell}' prints what belongs there"
-        ) from error
+        raise RemoteKernelError(message, f"'{program} --show-completion {shell}' prints what belongs there") from error
     typer.echo(f"{shell} completion installed in {path}; it begins with the next {shell}")
     return 0
 
@@ -71,27 +67,10 @@ def hosts(incomplete: str) -> list[str]:
     """Give the hosts that begin so: of kernelspecs, and the aliases of the ssh config; behind `user@` as well."""
     user, at, _ = incomplete.rpartition("@")
     known = [str(spec.options.endpoint) for spec in list_kernelspecs() if spec.options]
-    known += [f"{user}{at}{host}" for host in _aliases(Path.home() / ".ssh" / "config", 0)]
+    known += [f"{user}{at}{host}" for host in aliases()]
     return [host for host in dict.fromkeys(known) if host.startswith(incomplete)]
 
 
 def targets(incomplete: str) -> list[str]:
     """Give the slugs and the hosts that begin so."""
     return list(dict.fromkeys([*slugs(incomplete), *hosts(incomplete)]))
-
-
-def _aliases(config: Path, depth: int) -> Iterator[str]:
-    """Give the names of a config's Host lines, but for patterns, and those of the files that it includes."""
-    try:
-        lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        keyword, *words = line.replace("=", " ", 1).split() or [""]
-        if keyword.lower() == "host":
-            yield from (word.strip('"') for word in words if not set(word) & set("*?!"))
-        elif keyword.lower() == "include" and depth < _DEEPEST:
-            for word in words:
-                pattern = os.path.join(Path.home(), ".ssh", os.path.expanduser(word.strip('"')))
-                for found in sorted(glob.glob(pattern)):
-                    yield from _aliases(Path(found), depth + 1)

@@ -35,7 +35,7 @@ def connect(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="SLUG|HOST",
+            metavar="KERNELSPEC|HOST",
             help="A kernelspec by its slug or name, or a host, e.g. gpu1. Without one, list what there is.",
             autocompletion=completion.targets,
         ),

@@ -24,8 +24,8 @@ def delete(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SLUG|NAME...",
-            help="Kernelspecs, each by its slug or its display name, e.g. remote_cuda.",
+            metavar="KERNELSPEC...",
+            help="Kernelspecs, each by its slug or name, e.g. remote_cuda.",
             autocompletion=completion.slugs,
         ),
     ] = None,

@@ -54,7 +54,7 @@ def doctor(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="SLUG|HOST",
+            metavar="KERNELSPEC|HOST",
             help="A kernelspec by its slug or name, or a host, e.g. gpu1. Without one, all kernelspecs.",
             autocompletion=completion.targets,
         ),

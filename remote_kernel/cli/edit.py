@@ -32,9 +32,9 @@ from remote_kernel.options import LaunchOptions
 EXAMPLES = """\b
 Examples:
   remote_kernel edit remote_cuda --python /opt/conda/bin/python --install
-  remote_kernel edit remote_cuda --linger 2d --keep --on-start ~/project --no-check
+  remote_kernel edit remote_cuda --linger 2d --keep --on-start ~/p --no-check
   remote_kernel edit remote_cuda --name "CUDA on gpu2" --endpoint gpu2
-  remote_kernel edit remote_cuda --env CUDA_VISIBLE_DEVICES=1 --unset-env DEBUG
+  remote_kernel edit remote_cuda --env CUDA_VISIBLE_DEVICES=1 --unset-env LOG
   remote_kernel edit remote_cuda --jump ''
   remote_kernel edit remote_cuda
 """
@@ -45,8 +45,8 @@ def edit(
     slug: Annotated[
         str,
         typer.Argument(
-            metavar="SLUG",
-            help="The kernelspec: its slug or its display name, e.g. remote_cuda.",
+            metavar="KERNELSPEC",
+            help="A kernelspec by its slug or name, e.g. remote_cuda.",
             autocompletion=completion.slugs,
         ),
     ],

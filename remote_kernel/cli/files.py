@@ -40,7 +40,7 @@ def sync(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[SLUG|HOST] SRC DST",
+            metavar="[KERNELSPEC|HOST] SRC DST",
             help="A kernelspec or a host, e.g. gpu1; not needed where there is only one kernelspec. Then what to copy, "
             "and where to: one of the two is marked with 'remote:'.",
             autocompletion=_complete,

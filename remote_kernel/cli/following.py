@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.cell_numbers import CellNumbers
@@ -153,33 +153,44 @@ def _ask(event: InputWanted) -> str:
         raise KeyboardInterrupt from None
 
 
-def still_running(session: Session, still: StillRunning, *, away: bool = False, waits: bool = False) -> int:
+def still_running(
+    session: Session, still: StillRunning, *, away: bool = False, waits: bool = False, last: str = ""
+) -> int:
     """Say how to go on with a cell that nobody waits for any longer, and give the exit status.
 
-    `waits` is true for one that has not begun.
+    `waits` is true for one that has not begun; `last` is as for `detached`.
     """
     if away:
         what = "has not begun" if waits else "goes on there"
+        rest = f"-{last}" if last and last != still.cell else ""
         sys.stderr.write(
             f"rkernel: the connection to the kernel's host is away; cell {still.cell} {what}, and "
-            f"'rkernel wait -s {session.name} {still.cell}' shows it when the connection is back\n"
+            f"'rkernel wait -s {session.name} {still.cell}{rest}' shows it when the connection is back\n"
         )
         return VERDICTS["away"]
-    return detached(session, still.cell, "still waiting for its turn" if waits else "still running", still.next)
+    return detached(session, still.cell, "still waiting for its turn" if waits else "still running", still.next, last)
 
 
-def detached(session: Session, cell: str, what: str, since: int = 0) -> int:
-    """Say how to go on with a cell of which this is true, and give the exit status."""
+def detached(session: Session, cell: str, what: str, since: int = 0, last: str = "") -> int:
+    """Say how to go on with a cell of which this is true, and give the exit status.
+
+    `last` is the last cell of the notebook run that goes on after it, if there is one.
+    """
     place = f" --since {since}" if since else ""
+    cells = f"{cell}-{last}" if last and last != cell else cell
+    rest = f", and cells up to {last} follow" if cells != cell else ""
+    stop = f"'rkernel interrupt -s {session.name}{'' if rest else f' {cell}'}'"
     sys.stderr.write(
-        f"rkernel: cell {cell} is {what}; go on with 'rkernel wait -s {session.name} {cell} --timeout 100', look with "
-        f"'rkernel tail -s {session.name} {cell}{place}', stop it with 'rkernel interrupt -s {session.name} {cell}'\n"
+        f"rkernel: cell {cell} is {what}{rest}; go on with 'rkernel wait -s {session.name} {cells} --timeout 100', "
+        f"look with 'rkernel tail -s {session.name} {cells}{place}', stop it with {stop}\n"
     )
     return VERDICTS["running"]
 
 
-def renderer_for(session: Session, running: Running, options: argparse.Namespace) -> Renderer:
-    """Give what shows a cell's events as the options say."""
+def renderer_for(
+    session: Session, running: Running, options: argparse.Namespace, out: TextIO | None = None
+) -> Renderer:
+    """Give what shows a cell's events as the options say, on stdout or `out`."""
     from remote_kernel.session.render import View, make_renderer
 
     since = getattr(options, "since", 0)
@@ -188,4 +199,4 @@ def renderer_for(session: Session, running: Running, options: argparse.Namespace
     cell_of = CellNumbers(session.place, running.cell).find
     view = View(session.place.files, output_file, options.budget, options.full_traceback, cell_of)
     form = "json" if options.json else "jsonl" if options.jsonl else "text"
-    return make_renderer(form, sys.stdout, sys.stderr, view)
+    return make_renderer(form, out or sys.stdout, sys.stderr, view)

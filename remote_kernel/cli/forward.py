@@ -38,7 +38,7 @@ def forward(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="SLUG|HOST",
+            metavar="KERNELSPEC|HOST",
             help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
             autocompletion=completion.targets,
         ),

@@ -26,11 +26,13 @@ Examples:
   remote_kernel ps gpu1 --json
 
 \b
-STATE   connected: a front end is attached; away: one has lost the connection and may come back;
-        kept: no front end is expected; ended: it has, and its front end does not know yet.
-CPU     busy: its processes use the CPU right now, more than 5 % of a core. A cell that sleeps,
-        waits for input or computes on a GPU alone shows as idle.
-MEMORY  of all its processes; what they share counts for each.
+STATE   connected: a front end is attached
+        away: a front end lost its connection and may come back
+        kept: no front end is expected
+        ended: the kernel has ended, and its front end does not know yet
+CPU     busy: its processes use more than 5 % of a core right now. A cell that
+        sleeps, waits for input or computes only on a GPU shows as idle.
+MEMORY  of all its processes; memory that they share is counted for each.
 
 JSON is a list of objects with the keys id, host, endpoint, jump_hosts, slug, display_name, kernel, language, state,
 busy, keep, launchers, since, memory, version, launched_by.
@@ -55,12 +57,13 @@ Examples:
 """
 
 IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The kernel's id from 'ps', or its first four signs or more, e.g. 3fa2.")
+    str,
+    typer.Argument(metavar="ID", help="The kernel's id from 'ps', or at least its first four characters, e.g. 3fa2."),
 ]
 HostsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[HOST|SLUG]...",
+        metavar="[KERNELSPEC|HOST]...",
         help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
         autocompletion=completion.targets,
     ),
@@ -94,7 +97,9 @@ def ps(
 def stop_(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="ID...", help="Kernels, by id, e.g. 3fa2c1; with --all the hosts or slugs to ask."),
+        typer.Argument(
+            metavar="ID...", help="Kernels, by id, e.g. 3fa2c1; with --all the kernelspecs or hosts to ask."
+        ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="End every kernel, on every host or those named.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
@@ -148,7 +153,7 @@ def logs(
         int, typer.Option("-n", "--lines", min=1, help="Show so many of the last lines of each, e.g. 50.")
     ] = 20,
 ) -> None:
-    """Show what a kernel printed that no front end has.
+    """Show output that no notebook received.
 
     That is: the end of its own stdout and stderr (what C code, child processes and a crash print, at most 8 KiB of
     each), and what its cells printed, as text, while no front end was attached (at most 256 KiB). Recording begins

@@ -37,8 +37,8 @@ Example:
 HostArgument = Annotated[
     str,
     typer.Argument(
-        metavar="HOST|SLUG",
-        help="The remote host as 'add' takes it, or a kernelspec's slug, e.g. gpu1.",
+        metavar="KERNELSPEC|HOST",
+        help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
         autocompletion=completion.targets,
     ),
 ]

@@ -13,6 +13,7 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import ended, run
+from remote_kernel.cli.helping import Command
 from remote_kernel.errors import UsageError
 
 EXAMPLES = """\b
@@ -94,7 +95,7 @@ def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     for name in names:
         module, function, examples = COMMANDS[name]
         found = importlib.import_module(f"remote_kernel.cli.{module}")
-        app.command(name, epilog=getattr(found, examples))(getattr(found, function))
+        app.command(name, cls=Command, epilog=getattr(found, examples))(getattr(found, function))
     return app
 
 

@@ -16,46 +16,60 @@ from typing import NamedTuple, NoReturn
 
 from remote_kernel.errors import LocalFilesError, RemoteKernelError, UsageError
 
+# At most 79 characters in a line: it is shown as it is.
 HELP = """\
-rkernel: run code in Jupyter kernels, remote or local, from agents, scripts and terminals.
+rkernel: run code in Jupyter kernels, remote or local, from agents, scripts and
+terminals.
 
-A session is a name with a kernel behind it. Variables stay between calls; the kernel, the running cell and its output
-outlive the command, a lost network and a killed client. All that runs is logged to a notebook, rkernel-SESSION.ipynb.
+A session is a name with a kernel behind it. Variables stay between calls. The
+kernel, the running cell and its output outlive the command, a lost network and
+a killed client. All that runs is logged to a notebook, rkernel-SESSION.ipynb.
 
-  rkernel exec -k remote_cuda --code 'x = 6 * 7; x'    # the first call makes the session 'remote_cuda'
-  rkernel exec <<'PY'                                  # later calls find it; code comes as it is from stdin
-  print(x)
-  PY
+  The first call makes the session 'remote_cuda':
+    rkernel exec -k remote_cuda --code 'x = 6 * 7; x'
+
+  Later calls find it. Code on stdin is taken as it is:
+    rkernel exec <<'PY'
+    print(x)
+    PY
 
 Run code
-  exec        run code (--code, --file, stdin or a notebook) and show its output as it comes
-  wait        wait for a cell that still runs, and show its output from the start
-  tail        show what a cell has printed so far (--since for what is new) without waiting
-  interrupt   stop the running cell, or take one out of the queue
+  exec         run code (--code, --file, stdin, a notebook), show its output
+  wait         wait for a running cell, and show its output from the start
+  tail         show a cell's output so far (--since: what is new), do not wait
+  interrupt    stop the running cell, or take one out of the queue
 
 Look, also while a cell runs
-  status      busy or idle, the running cell, the queue, memory, the connection
-  vars        the variables: name, type, shape, value
-  inspect     documentation of a name
-  complete    completions of a piece of code
+  status       busy or idle, the running cell, the queue, memory, connection
+  vars         the variables: name, type, shape, value
+  inspect      documentation of a name
+  complete     completions of a piece of code
 
 Sessions
-  ls          every session on this machine
-  kernelspecs every kernelspec that -k takes, remote or local
-  attach      make a session of a kernel that is already open, in JupyterLab or VS Code on this machine
-  restart     end the kernel and start a fresh one (state is lost, deliberately)
-  refresh     replace the session's host process, after an update or where it hangs; the kernel stays
-  close       end sessions and their kernels; the notebooks stay
-  skill       show or install the instructions for coding agents
+  ls           every session on this machine
+  kernelspecs  every kernelspec that -k takes, remote or local
+  attach       make a session of a kernel that is open here in JupyterLab or
+               VS Code
+  restart      end the kernel and start a new one; the variables are lost
+  refresh      replace the session's host process, after an update or if it
+               hangs; the kernel stays
+  close        end sessions and their kernels; the notebooks stay
+  skill        show, install or remove the instructions for coding agents
 
-'rkernel COMMAND --help' has every option, with examples. Which session: -s NAME, else RKERNEL_SESSION, else the one of
-the kernelspec given with -k, else the only one there is. Kernelspecs: 'rkernel kernelspecs'.
+'rkernel COMMAND --help' has every option, with examples. Your shell completes
+commands and names after 'rkernel --install-completion' (bash, zsh, fish).
+
+Which session: -s NAME, else RKERNEL_SESSION, else the one of the kernelspec
+given with -k, else the only one there is.
 
 Exit status
-  0  ok                 4  kernel dead or its state lost       7  input() was called and nobody can answer
-  1  the code raised    5  aborted: the cell never ran       124  still running: it goes on; use 'rkernel wait'
-  2  usage              6  connection lost: it may still run 130  interrupted
-  3  no such session    10-53  the kernel cannot start: as for remote_kernel
+    0  the cell ended well           5  the cell was aborted and never ran
+    1  the code raised an error      6  connection lost; the cell may still run
+    2  wrong usage                   7  input() was called, nobody can answer
+    3  no such session             124  still running; use 'rkernel wait'
+    4  the kernel died or was      130  interrupted
+       restarted; state lost     10-53  the kernel cannot start; the statuses
+                                        are those of remote_kernel
 """
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -74,22 +88,40 @@ class Command(NamedTuple):
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Examples stay as they are written, sentences are wrapped.
+    """Examples stay as they are written, but for comments that are too far right; sentences are wrapped.
 
     The width is found here: argparse would import shutil, and bz2 with it.
     """
 
     def __init__(self, prog: str) -> None:
-        try:
-            columns = os.get_terminal_size().columns
-        except OSError:
-            columns = 100
-        super().__init__(prog, max_help_position=28, width=min(columns, 120) - 2)
+        super().__init__(prog, max_help_position=28, width=min(_columns(), 120) - 2)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        import textwrap
+
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
-            return super()._fill_text(text, width, indent)
+            return "".join(_with_comment_above(line, width) for line in text.splitlines(keepends=True))
         return argparse.HelpFormatter._fill_text(self, text, width, indent)
+
+
+def _with_comment_above(line: str, width: int) -> str:
+    code, mark, comment = line.partition("  # ")
+    return f"  # {comment}{code.rstrip()}\n" if mark and len(line.rstrip()) > width else line
+
+
+def _columns() -> int:
+    """Return the terminal's width, also where a pager reads the help; 80 where there is none."""
+    if os.environ.get("COLUMNS", "").isdigit():
+        return max(40, int(os.environ["COLUMNS"]))
+    for file in (1, 2, 0):
+        try:
+            return max(40, os.get_terminal_size(file).columns)
+        except OSError:
+            pass
+    return 80
 
 
 class Parser(argparse.ArgumentParser):
@@ -136,6 +168,10 @@ def _run_and_report() -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command. Raises RemoteKernelError, UsageError among them."""
+    if "_RKERNEL_COMPLETE" in os.environ:  # the shell asks, when Tab is pressed
+        from remote_kernel.cli.rkernel_completion import answer
+
+        return answer()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(HELP)
         return 0
@@ -144,6 +180,10 @@ def run(arguments: Sequence[str]) -> int:
 
         sys.stdout.write(f"rkernel {__version__}\n")
         return 0
+    if arguments[0] in ("--install-completion", "--show-completion") and len(arguments) <= 2:
+        from remote_kernel.cli.completion import set_up
+
+        return set_up(*arguments, program="rkernel")
     name = arguments[0]
     command = find_command(name)
     if command is None:

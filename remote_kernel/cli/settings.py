@@ -26,11 +26,27 @@ from remote_kernel.options import (
 Result = TypeVar("Result")
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY  # typer passes everything by name
 
+# The groups of options in `--help`.
+NAME_GROUP = "The kernelspec"
+HOST_GROUP = "The way to the host"
+KERNEL_GROUP = "What runs there"
+LIFE_GROUP = "Lost connections and closed notebooks"
+FILES_GROUP = "Ports and files"
+CHECK_GROUP = "The check"
+
 NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help='What kernel menus show, e.g. "Remote CUDA".')
+    str | None,
+    typer.Option(
+        "--name", metavar="NAME", help='What kernel menus show, e.g. "Remote CUDA".', rich_help_panel=NAME_GROUP
+    ),
 ]
 NoCheckOption = Annotated[
-    bool, typer.Option("--no-check", help="Do not connect, and do not start a kernel to see whether it works.")
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Do not connect, and do not start a kernel to see whether it works.",
+        rich_help_panel=CHECK_GROUP,
+    ),
 ]
 InstallOption = Annotated[
     bool,
@@ -38,6 +54,7 @@ InstallOption = Annotated[
         "--install",
         help="Install ipykernel if it is missing: into the remote interpreter, or, if that is the system's own, into a "
         "new environment.",
+        rich_help_panel=CHECK_GROUP,
     ),
 ]
 
@@ -52,6 +69,7 @@ class Settings:
             "--endpoint",
             metavar="[USER@]HOST[:PORT]",
             help="The remote host or its ssh config alias, e.g. me@gpu1:2222.",
+            rich_help_panel=HOST_GROUP,
         ),
     ] = None
     jump: Annotated[
@@ -61,6 +79,7 @@ class Settings:
             "--jump",
             metavar="HOST,...",
             help="Jump hosts on the way, the nearest first, e.g. me@gate,inner:2222.",
+            rich_help_panel=HOST_GROUP,
         ),
     ] = None
     python: Annotated[
@@ -69,12 +88,16 @@ class Settings:
             "--python",
             metavar="PATH",
             help="The remote interpreter, e.g. /opt/conda/bin/python; else REMOTE_KERNEL_PYTHON, else python3.",
+            rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
     kernel: Annotated[
         str | None,
         typer.Option(
-            "--kernel", metavar="NAME", help="Start this kernelspec of the remote host, in any language, e.g. ir."
+            "--kernel",
+            metavar="NAME",
+            help="Start this kernelspec of the remote host, in any language, e.g. ir.",
+            rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
     env: Annotated[
@@ -84,6 +107,7 @@ class Settings:
             metavar="K=V",
             help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
             "on this machine can read it in the process list, and for a moment, of a 'connect', on the remote host.",
+            rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
     workdir: Annotated[
@@ -92,6 +116,7 @@ class Settings:
             "--workdir",
             metavar="DIR",
             help="The remote folder to start in, e.g. '~/work', in quotes, or the local shell expands it.",
+            rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
     init: Annotated[
@@ -100,6 +125,7 @@ class Settings:
             "--init",
             metavar="SHELL",
             help="Shell code to run before the kernel, in a login shell, e.g. 'module load cuda'.",
+            rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
     transport: Annotated[
@@ -109,6 +135,7 @@ class Settings:
             metavar="NAME",
             help="How to speak SSH: with openssh, or in Python, e.g. paramiko; that is the default where there is no "
             "ssh.",
+            rich_help_panel=HOST_GROUP,
         ),
     ] = None
     linger: Annotated[
@@ -117,6 +144,7 @@ class Settings:
             "--linger",
             metavar="TIME",
             help="How long the kernel waits for a lost connection to come back, e.g. 15m, 2d, forever; else 24h.",
+            rich_help_panel=LIFE_GROUP,
         ),
     ] = None
     keep: Annotated[
@@ -124,6 +152,7 @@ class Settings:
         typer.Option(
             "--keep/--no-keep",
             help="Let kernels outlive their front end: closing a notebook leaves them running, until 'stop' ends them.",
+            rich_help_panel=LIFE_GROUP,
         ),
     ] = None
     spool: Annotated[
@@ -132,6 +161,7 @@ class Settings:
             "--spool",
             metavar="SIZE",
             help="How much output waits on the remote host while the connection is lost, e.g. 64M; else 2G.",
+            rich_help_panel=LIFE_GROUP,
         ),
     ] = None
     forward: Annotated[
@@ -141,6 +171,7 @@ class Settings:
             metavar="[LOCAL:]PORT",
             help="Let a port of this machine lead to one of the remote host while the kernel lives, e.g. 6006 or "
             "16006:6006; may be repeated.",
+            rich_help_panel=FILES_GROUP,
         ),
     ] = None
     on_start: Annotated[
@@ -150,6 +181,7 @@ class Settings:
             metavar="PATH",
             help="Push this local folder's contents to the kernel's workdir before each start, e.g. ~/project; what "
             ".gitignore files leave out stays here.",
+            rich_help_panel=FILES_GROUP,
         ),
     ] = None
     ssh_config: Annotated[
@@ -158,6 +190,7 @@ class Settings:
             "--ssh-config",
             metavar="FILE",
             help="Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config.",
+            rich_help_panel=HOST_GROUP,
         ),
     ] = None
 

@@ -1,6 +1,7 @@
-"""Print a table: fitted to a terminal by rich, or plain, one row a line, for other programs.
+"""Print a table: fitted to a terminal, or plain, one row a line, for other programs.
 
-On a terminal too narrow for its columns each row is a block of lines.
+Texts are wrapped between words. On a terminal too narrow for a column's longest word, a path for example, each row is a
+block of lines: a path in pieces can be neither read nor copied.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import typer
 from rich.cells import cell_len
@@ -16,7 +18,6 @@ from remote_kernel.cli.edge import say
 from remote_kernel.harmless import harmless
 
 _GAP = 2
-_READABLE = 12  # characters: a path in shorter pieces is none
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -25,16 +26,18 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(cell_len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
     if not sys.stdout.isatty():
         _print_plain(columns, rows, widths)
-    elif _fits(widths, shutil.get_terminal_size().columns):
-        _print_fitted(columns, rows)
+    elif sum(words := _longest_words(columns, rows)) + _GAP * (len(words) - 1) <= shutil.get_terminal_size().columns:
+        _print_wrapped(columns, rows, widths, words)
     else:
         _print_blocks(columns, rows)
     sys.stdout.flush()  # what is noted of it on stderr comes behind it
 
 
-def _fits(widths: Sequence[int], width: int) -> bool:
-    """Tell whether each column gets as much as it needs, or enough to be read in several lines."""
-    return widths[0] + sum(_GAP + min(needed, _READABLE) for needed in widths[1:]) <= width
+def _longest_words(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return what each column needs at least; the first is not wrapped."""
+    every = [columns, *rows]
+    rest = [max(cell_len(word) for row in every for word in (row[at].split() or [""])) for at in range(1, len(columns))]
+    return [max(cell_len(row[0]) for row in every), *rest]
 
 
 def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -53,14 +56,27 @@ def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]], widths: 
         say("  ".join(cells).rstrip())
 
 
-def _print_fitted(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _print_wrapped(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], least: Sequence[int]
+) -> None:
+    """Print the rows, texts wrapped between words where the columns would be too wide for the terminal."""
+    widths = list(widths)
+    while sum(widths) + _GAP * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        widest = max(range(len(widths)), key=lambda at: (widths[at] > least[at], widths[at]))
+        widths[widest] -= 1
+    for number, row in enumerate([columns, *rows]):
+        for line in zip_longest(*map(_wrapped, row, widths), fillvalue=""):
+            cells = [text + " " * (width - cell_len(text)) for text, width in zip(line, widths, strict=True)]
+            text = "  ".join(cells).rstrip()
+            typer.echo(text if number else typer.style(text, bold=True))
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
-        table.add_row(*(Text(text) for text in row))
-    Console(highlight=False).print(table)
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and cell_len(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

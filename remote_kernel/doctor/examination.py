@@ -22,9 +22,9 @@ from remote_kernel.errors import (
     RemoteShellNoise,
     SshConfigError,
     SshNotFound,
-    by_name,
 )
 from remote_kernel.forward import listening
+from remote_kernel.handshake import raise_told
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import hear
@@ -68,7 +68,7 @@ def _steps(
         yield unknown("kernel", "not started, as you say")
     if kernelspec:
         yield _seen_by_vs_code(kernelspec)
-    else:
+    elif is_good:
         yield unknown("vs code", "no kernelspec is looked at", f"'remote_kernel add {options.endpoint}' makes one")
 
 
@@ -109,8 +109,7 @@ def _there(options: LaunchOptions) -> Iterator[Finding]:
     try:
         settings = bootstrap.start_settings(options, "", "", {})
         answer = hear(options, "checkup", settings, ASK_SECONDS, chatter=chatter)
-        if "error" in answer.found:
-            raise by_name(answer.found["error"], answer.found["message"], answer.found["hint"])
+        raise_told(answer.found)
     except RemoteKernelError as error:
         yield from _not_there(options, error, chatter)
         return

@@ -18,6 +18,7 @@ from remote_kernel.kernelspec.names import check_display_name, check_free, make_
 from remote_kernel.kernelspec.writing import (
     LOGOS,
     Draft,
+    check_writable,
     forget_kernel,
     kernel_document,
     program_arguments,
@@ -34,6 +35,7 @@ __all__ = [
     "Kernelspec",
     "check_display_name",
     "check_free",
+    "check_writable",
     "did_you_mean",
     "every_folder",
     "find_kernelspec",

@@ -28,6 +28,7 @@ from remote_kernel.kernelspec.installed import (
 from remote_kernel.kernelspec.names import check_display_name, check_free
 from remote_kernel.options import LaunchOptions, find_program, parse_launch
 
+WAY_OUT = ", or choose another folder with --prefix or LOCAL_KERNELS_DIR"
 LOGOS = ("logo-32x32.png", "logo-64x64.png", "logo-svg.svg")
 # jupyter_client fills these in anywhere in argv; VS Code only the first of them.
 _PLACEHOLDERS = ("{connection_file}", "{resource_dir}", "{prefix}")
@@ -72,7 +73,7 @@ def write_kernelspec(draft: Draft, kernels: Path, *, replace: bool = False) -> K
     target = kernels / slug
     if replace and target.is_dir():
         return _overwrite(target, kernel_document(draft), _template(draft.language))
-    with _writing(kernels, ", or choose another folder with --prefix or LOCAL_KERNELS_DIR"):
+    with _writing(kernels, WAY_OUT):
         kernels.mkdir(parents=True, exist_ok=True)
         # One level deeper than Jupyter looks, so that it never sees half a kernelspec.
         with _hidden(kernels) as hidden:
@@ -211,6 +212,16 @@ def _fill(folder: Path, document: dict[str, Any], template: Path | None) -> None
 def _hidden(folder: Path) -> TemporaryDirectory[str]:
     """Make a folder in that one, for a `with` block, whose name no front end reads."""
     return TemporaryDirectory(prefix=".remote_kernel-", dir=folder)
+
+
+def check_writable(kernels: Path) -> None:
+    """Raise RemoteKernelError if no kernelspec can be written into this folder; makes nothing."""
+    place = next(path for path in (kernels, *kernels.parents) if path.exists())
+    with _writing(kernels, WAY_OUT):
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
 
 
 @contextmanager

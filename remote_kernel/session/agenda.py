@@ -16,8 +16,10 @@ from remote_kernel.session.answers import drop_answers, keep_answers, kept_answe
 from remote_kernel.session.askers import Askers
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
-from remote_kernel.session.events import Answered, Event
-from remote_kernel.session.hindsight import can_tell, learn_end
+from remote_kernel.session.events import Answered, Event, Queued
+from remote_kernel.session.executed_copy import Copies
+from remote_kernel.session.hindsight import learn_end
+from remote_kernel.session.installing import NotInstalled
 from remote_kernel.session.journal import Journal
 from remote_kernel.session.memory import give_back
 from remote_kernel.session.past import Past
@@ -25,7 +27,6 @@ from remote_kernel.session.place import Place
 from remote_kernel.session.questions import NoAnswer
 from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
-from remote_kernel.session.wire import Message
 
 _MUCH_BYTES = 16 << 20
 _UNKNOWN_END = "it is not known how it ended; the kernel and its variables are there"
@@ -39,11 +40,13 @@ class Agenda:
     ) -> None:
         self.past = past
         self.askers = Askers(engine)
+        self.copies = Copies(place, note)
         self.queue: list[Cell] = []
         self.running: Cell | None = None
         self.cells: dict[str, Cell] = {}
         self.journals: dict[str, Journal] = {}
         self._place, self._engine, self._notebook, self._note = place, engine, notebook, note
+        self._last_of_run: dict[str, Cell] = {}  # that has ended, by the run's first cell
         self._left: list[asyncio.Task[None]] = []  # those that follow what an earlier host has left running
         self._work = asyncio.Event()
         self._is_paused = False
@@ -58,16 +61,20 @@ class Agenda:
         Call it before the kernel is found, so that nothing of theirs is missed.
         """
         sent = []
+        shared: dict[str, list[str]] = {}
+        self.copies.take_up()
         for left in self.past.unfinished():
             queued = left.queued
             past = self.past.events(queued.cell)
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
             cell.side, cell.only, cell.script = queued.side, queued.only, queued.script
-            if answers := kept_answers(self._place, queued.cell):
-                got = sum(isinstance(event, Answered) for event in self.past.events(queued.cell))
-                cell.answers = answers[got:]
+            cell.run, cell.may_fail = queued.run, queued.may_fail
+            answers = kept_answers(self._place, queued.run or queued.cell)
+            if answers:
+                cell.answers = shared.setdefault(queued.run or queued.cell, self._left_of(answers, queued))
+            self.copies.watch(cell)
             cell.asks, cell.allow_stdin = queued.asks, queued.asks or bool(answers)
-            if cell.asks:
+            if cell.asks and (left.was_sent or not cell.run):
                 self._tasks.spawn(self.askers.see_return(cell))
             if not left.was_sent:
                 (self._unsent_beside if cell.side else self.queue).append(cell)
@@ -78,6 +85,12 @@ class Agenda:
             if not cell.side:
                 self.running = cell
         return sent
+
+    def _left_of(self, answers: list[str], queued: Queued) -> list[str]:
+        """Return the answers that neither this cell nor one before it in its notebook run has got."""
+        numbers = range(int(queued.run or queued.cell), int(queued.cell) + 1)
+        got = [event for number in numbers for event in self.past.events(str(number)) if isinstance(event, Answered)]
+        return answers[len(got) :]
 
     def follow_up(self, left: Iterable[Cell]) -> None:
         """Follow what `take_up` gave, once the kernel is found, and run what was to run beside it."""
@@ -94,23 +107,37 @@ class Agenda:
         asking.cancel()
         if self._engine.life.has_let_go:
             return
+        if asking.done() and not asking.cancelled() and asking.result() and not cell.done.done():
+            following.cancel()
+            await asyncio.wait({following})
+            cell.missed = ""
+            if cell.side:
+                await self._run(cell)
+            else:
+                self.queue.insert(0, cell)
+            return
         trouble = self._engine.life.trouble
         cell.finish("lost", trouble or _UNKNOWN_END)
         await following
         self.forget(cell)
 
-    async def _see_it_over(self, cell: Cell) -> None:
-        """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended."""
+    async def _see_it_over(self, cell: Cell) -> bool:
+        """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended.
+
+        True if it never began, and has to be sent again.
+        """
         life = self._engine.life
         with contextlib.suppress(RemoteKernelError):
             if life.is_dead:
-                return
+                return False
+            with contextlib.suppress(NotInstalled):
+                return await learn_end(cell, self._engine)
             if cell.side:
                 await self._engine.ended_beside()
-            elif can_tell(life.info):
-                await learn_end(cell, self._ask_after_all)
             else:
-                await self._ask_after_all("kernel_info_request", {})
+                await self._engine.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS)
+                await self._engine.passed()
+        return False
 
     def see_gap(self, *, is_whole: bool) -> None:
         """See to it that the cells that run come to an end: the launcher was killed, and replies may be lost with it.
@@ -124,19 +151,14 @@ class Agenda:
                 self._tasks.spawn(self._end_unseen(cell))
 
     async def _end_unseen(self, cell: Cell) -> None:
-        await self._see_it_over(cell)
-        if not self._engine.life.has_let_go:
-            trouble = self._engine.life.trouble
-            cell.finish("lost", trouble or _UNKNOWN_END)
-
-    async def _ask_after_all(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask the kernel's shell, which answers when what runs has ended, and wait for the last output of that.
-
-        However long it takes.
-        """
-        reply = await self._engine.ask(kind, content, seconds=UNLIMITED_SECONDS)
-        await self._engine.passed()
-        return reply
+        never_began = await self._see_it_over(cell)
+        if self._engine.life.has_let_go:
+            return
+        if never_began and cell.resend and not cell.done.done():
+            cell.missed = ""
+            self._engine.send_again(cell)
+        else:
+            cell.finish("lost", self._engine.life.trouble or _UNKNOWN_END)
 
     # -- what clients send
 
@@ -144,22 +166,57 @@ class Agenda:
         """Take a client's cell and give its number; a key that was used before gives that cell's number."""
         key = str(fields.get("key") or "")
         script = self._script(fields)
-        if key and (number := self.past.with_key(key, str(fields["code"]), script)):
+        if key and (number := self.past.with_key(key, [str(fields["code"])], script)):
             return number
+        self._check_kernel()
+        number = self.past.next_number(key)
+        cell = self._new_cell(number, str(fields["code"]), str(fields.get("author") or AUTHOR), key)
+        cell.script = script
+        answers = [str(text) for text in fields.get("answers") or ()]
+        if answers:
+            keep_answers(self._place, number, answers)
+        self._queue(cell, fields, answers)
+        return number
+
+    def take_run(self, fields: Mapping[str, Any]) -> list[str]:
+        """Take the cells of a notebook and give their numbers: each runs only if the one before it lets it.
+
+        They share the answers. A key that was used before gives that run's numbers; with `only_known` that is all.
+        """
+        key, cells = str(fields.get("key") or ""), list(fields["cells"])
+        known = self.past.with_key(key, [str(each["code"]) for each in cells]) if key and cells else ""
+        if known or fields.get("only_known") or not cells:
+            return [str(int(known) + at) for at in range(len(cells))] if known else []
+        self._check_kernel()
+        numbers = [self.past.next_number("" if at else key) for at in range(len(cells))]
+        answers = [str(text) for text in fields.get("answers") or ()]
+        if answers:
+            keep_answers(self._place, numbers[0], answers)
+        if copy := str(fields.get("copy") or ""):
+            ids = {number: str(each["id"]) for number, each in zip(numbers, cells, strict=True)}
+            self.copies.begin(numbers[0], copy, ids)
+        for number, each in zip(numbers, cells, strict=True):
+            first_key = key if number == numbers[0] else ""
+            cell = self._new_cell(number, str(each["code"]), str(fields.get("author") or AUTHOR), first_key)
+            cell.run, cell.may_fail = numbers[0], bool(each.get("may_fail"))
+            self._queue(cell, fields, answers)
+        return numbers
+
+    def _check_kernel(self) -> None:
+        """Raise UsageError while the kernel is being restarted."""
         life = self._engine.life
         if life.is_dead and not life.trouble:
             raise UsageError("the kernel is being restarted", "try again in a moment")
-        number = self.past.next_number(key)
-        cell = self._new_cell(number, str(fields["code"]), str(fields.get("author") or AUTHOR), key)
-        cell.answers = [str(text) for text in fields.get("answers") or ()]
-        cell.asks = bool(fields.get("asks"))
-        cell.allow_stdin = cell.asks or bool(cell.answers)
-        if cell.answers:
-            keep_answers(self._place, number, cell.answers)
+
+    def _queue(self, cell: Cell, fields: Mapping[str, Any], answers: list[str]) -> None:
+        """Queue a cell, or run it beside the others, as its client says."""
+        life = self._engine.life
+        cell.answers, cell.asks = answers, bool(fields.get("asks"))
+        cell.allow_stdin = cell.asks or bool(answers)
         cell.side, cell.only = bool(fields.get("side")), int(fields.get("generation") or 0)
-        cell.script = script
+        self.copies.watch(cell)
         ahead = len(self.queue) + (self.running is not None) + bool(self._engine.foreign.cells)
-        cell.queue(0 if cell.side else ahead)
+        cell.queue(0 if cell.side or cell.run not in ("", cell.number) else ahead)
         if life.is_dead or cell.only not in (0, life.record.generation):
             cell.finish("lost", life.trouble if life.is_dead else self._engine.wrong_kernel(cell))
             self.forget(cell)
@@ -168,7 +225,6 @@ class Agenda:
         else:
             self.queue.append(cell)
             self._work.set()
-        return number
 
     def _script(self, fields: Mapping[str, Any]) -> tuple[str, ...]:
         """Return what makes a cell a script; nothing for a kernel of a language other than Python."""
@@ -211,6 +267,15 @@ class Agenda:
         self._is_paused = True
 
     async def _run(self, cell: Cell) -> None:
+        if cell.run not in ("", cell.number):
+            before = str(int(cell.number) - 1)
+            if before in self.cells:  # of those beside the others each has a task of its own
+                await self.cells[before].done
+            last = self._last_of_run.get(cell.run)
+            if not (last.lets_go_on if last and last.number == before else self.past.lets_go_on(before)):
+                cell.finish("aborted", f"it never ran: cell {before} of the same notebook did not end well")
+        if cell.run and cell.asks:
+            self._tasks.spawn(self.askers.see_return(cell))
         try:
             await self._engine.execute(cell)
         except NoAnswer as error:
@@ -223,6 +288,14 @@ class Agenda:
 
     # -- ends
 
+    def take_out_rest(self, cell: Cell) -> None:
+        """End what waits of the notebook run that this cell belongs to."""
+        for other in list(self.queue):
+            if cell.run and other.run == cell.run:
+                self.take_out(
+                    other, "aborted", f"it never ran: cell {cell.number} of the same notebook was interrupted"
+                )
+
     def take_out(self, cell: Cell, verdict: str, why: str) -> None:
         """End a cell that is in the queue."""
         self.queue.remove(cell)
@@ -232,8 +305,13 @@ class Agenda:
     def forget(self, cell: Cell) -> None:
         """Let go of a cell that is done."""
         self.cells.pop(cell.number, None)
-        if cell.allow_stdin:
-            drop_answers(self._place, cell.number)
+        run_goes_on = bool(cell.run) and any(other.run == cell.run for other in self.cells.values())
+        if run_goes_on:
+            self._last_of_run[cell.run] = cell
+        else:
+            self._last_of_run.pop(cell.run, None)
+            if cell.allow_stdin:
+                drop_answers(self._place, cell.run or cell.number)
         journal = self.journals[cell.number]
         journal.close()
         if journal.end > _MUCH_BYTES:

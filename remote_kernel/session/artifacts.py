@@ -78,7 +78,7 @@ def is_text(mime: str) -> bool:
 
 def is_json(mime: str) -> bool:
     """Tell whether a bundle holds this type as JSON."""
-    return mime == "application/json" or mime.endswith("+json")
+    return mime == "application/json" or mime.endswith(("+json", ".json"))  # Altair 6: vnd.vegalite.v6.json
 
 
 def decode(mime: str, data: Any) -> bytes:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from remote_kernel.session.artifacts import Artifact
 
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 _QUIET = re.compile(  # of use in a browser only: a widget, and code that loads another's
     r"application/(vnd\.jupyter\.widget-view\+json|vnd\.remote-kernel\.buffers\+json|vnd\.\w+_(load|exec)\..*)"
 )
@@ -55,6 +56,11 @@ def choose(data: dict[str, Any], folder: str) -> Shown:
     return Shown(text, files, notes)
 
 
+def is_for_browsers(mime: str) -> bool:
+    """True if nothing but a browser can make anything of this type."""
+    return bool(_QUIET.fullmatch(mime))
+
+
 def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
     """Give the text, and whether it is one that says what is shown."""
     for mime in ("text/markdown", "text/plain", "text/latex"):
@@ -81,9 +87,9 @@ def _as_files(data: dict[str, Any], is_read: bool) -> list[str]:
         pictures = [mime for mime in media if mime.startswith("image/")]
         return pictures[:1] + [mime for mime in media if mime not in pictures]
     if not is_read:
-        return [mime for mime in data if not mime.startswith("text/plain") and not _QUIET.fullmatch(mime)]
+        return [mime for mime in data if not mime.startswith("text/plain") and not is_for_browsers(mime)]
     # A chart's specification and its HTML are the same chart, and HTML may bring megabytes of a library.
-    charts = [mime for mime in data if mime.endswith("json") and not _QUIET.fullmatch(mime)]
+    charts = [mime for mime in data if mime.endswith("json") and not is_for_browsers(mime)]
     return charts[:1] or (["text/html"] if any(tag in _text(data.get("text/html")) for tag in _DRAWS) else [])
 
 

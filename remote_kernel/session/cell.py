@@ -28,6 +28,7 @@ from remote_kernel.session.events import (
     Update,
 )
 from remote_kernel.session.script import exit_status as status_of
+from remote_kernel.session.widgets import display_id
 from remote_kernel.session.wire import Message
 
 _RESENDS = 50
@@ -52,6 +53,7 @@ class Cell:
     def __init__(self, number: str, code: str, *, author: str, generation: int, key: str = "") -> None:
         self.number, self.code, self.author, self.generation, self.key = number, code, author, generation, key
         self.request = ""  # the message id
+        self.sends = 0  # to the kernel, an earlier host's among them
         self.started_at = 0.0
         self.execution_count: int | None = None
         self.allow_stdin = False
@@ -62,8 +64,11 @@ class Cell:
         self.wants_input = False
         self._prompt = ""  # of what it wants
         self.script: tuple[str, ...] = ()  # its file's path on this machine and its sys.argv, where it is one
+        self.run = ""  # the first cell of the notebook run that it belongs to
+        self.may_fail = False  # without an end of that run
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
+        self.is_remembered = False  # the kernel could remember it when it was sent
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
         self.resend: Callable[[], object] | None = None  # sends the request again
         self._resends = 0
@@ -72,6 +77,7 @@ class Cell:
         self._recorders: list[Recorder] = []
         self.reply: dict[str, Any] | None = None  # the content of the execute_reply
         self._idle = False
+        self._shown_error = ""  # its name
         self._is_away = False
         self._away_for = ""  # the reason
 
@@ -81,12 +87,16 @@ class Cell:
 
     def tell(self, event: Event, line: Line | None = None) -> None:
         """Hand an event to the recorders."""
+        if isinstance(event, (Error, Clear)):
+            self._shown_error = event.name if isinstance(event, Error) else ""
         for recorder in self._recorders:
             recorder.append(event, line)
 
     def replay(self, event: Event) -> None:
         """Take an event that an earlier host has seen."""
-        if isinstance(event, Started):
+        if isinstance(event, Sent):
+            self.sends += 1
+        elif isinstance(event, Started):
             self.started_at, self.execution_count = event.at, event.execution_count
             self._begun.set()
         elif isinstance(event, (Away, Back)):
@@ -108,11 +118,12 @@ class Cell:
     def queue(self, ahead: int) -> None:
         """Take note that the cell waits behind `ahead` others."""
         now = time.time()
-        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script)
-        self.tell(Queued(self.number, now, ahead, *about))
+        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script, self.run)
+        self.tell(Queued(self.number, now, ahead, *about, self.may_fail))
 
     def send(self) -> None:
         """Take note that the kernel gets it now."""
+        self.sends += 1
         self.tell(Sent(time.time()))
 
     def start(self, execution_count: int | None = None) -> None:
@@ -163,6 +174,12 @@ class Cell:
         self._answered.set()
         self._settle()
 
+    @property
+    def lets_go_on(self) -> bool:
+        """True if it has ended so that the cell of a notebook after it may run."""
+        verdict = self.done.result().verdict if self.done.done() else ""
+        return verdict == "ok" or (verdict == "error" and self.may_fail)
+
     async def is_answered(self, seconds: float) -> bool:
         """Wait that long for the kernel's reply, or the end; tell whether either has come."""
         return await _comes(self._answered, seconds)
@@ -186,7 +203,7 @@ class Cell:
         if self.reply is None or not self._idle:
             return
         status = self.reply.get("status")
-        self._show_pages(self.reply.get("payload"))
+        self._show_pages(self.reply)
         name = str(self.reply.get("ename", ""))
         if status == "ok":
             self.finish("ok")
@@ -194,7 +211,7 @@ class Cell:
             self._aborted()
         elif name == NO_INPUT or (self.wants_input and self.interrupted):
             self.finish("input", "the cell asked for input, and there was nobody to ask; give --answer TEXT or --stdin")
-        elif name == "KeyboardInterrupt":  # also when another front end, or a person there, has interrupted it
+        elif name == "KeyboardInterrupt" or self.interrupted:  # by another front end, or here: %%bash ends otherwise
             self.finish("interrupted", "the cell was interrupted")
         elif name == "SystemExit" and self.script:
             self.exit_script(str(self.reply.get("evalue", "")))
@@ -212,10 +229,10 @@ class Cell:
         else:
             self.finish("ok")
 
-    def _show_pages(self, payload: Any) -> None:
+    def _show_pages(self, reply: dict[str, Any]) -> None:
         """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
-        for one in payload if isinstance(payload, list) and not self.done.done() else ():
-            if isinstance(one, dict) and one.get("source") == "page" and isinstance(one.get("data"), dict):
+        for one in payloads(reply, "page") if not self.done.done() else ():
+            if isinstance(one.get("data"), dict):
                 self.tell(Display(one["data"], {}))
 
     def _aborted(self) -> None:
@@ -240,6 +257,8 @@ class Cell:
         if self._is_away and verdict != "lost":  # what ended it came through the connection
             self._is_away = False
             self.tell(Back(now))
+        if verdict == "ok" and self._shown_error:  # by %run, say: the kernel does not count it as the cell's
+            message = f"an error was shown ({self._shown_error}), though the cell itself ended well"
         done = Done(
             verdict,
             now,
@@ -261,14 +280,21 @@ async def _comes(event: asyncio.Event, seconds: float) -> bool:
     return event.is_set()
 
 
+def payloads(reply: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """Return what an execute_reply has of this source for its front end."""
+    found = reply.get("payload")
+    found = found if isinstance(found, list) else []
+    return [one for one in found if isinstance(one, dict) and one.get("source") == source]
+
+
 def read_output(message: Message) -> Event | None:
     """Give what a message of iopub tells about its cell; None for what does not concern it."""
     kind, content = message.kind, message.content
     if kind == "stream":
         return Stream(str(content["name"]), str(content["text"]))
     if kind in ("display_data", "execute_result"):
-        identity = str((content.get("transient") or {}).get("display_id") or "")
-        return Display(_data(message), dict(content.get("metadata") or {}), identity, kind == "execute_result")
+        metadata = dict(content.get("metadata") or {})
+        return Display(_data(message), metadata, display_id(content), kind == "execute_result")
     if kind == "update_display_data":
         identity = str((content.get("transient") or {}).get("display_id") or "")
         return Update(identity, _data(message), dict(content.get("metadata") or {}))

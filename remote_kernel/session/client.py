@@ -74,6 +74,14 @@ class Request(NamedTuple):
     script: Sequence[str] = ()
 
 
+class NotebookCell(NamedTuple):
+    """A cell of a notebook to be run; `id` is nbformat's. One that `may_fail` does not end the run when it does."""
+
+    id: str
+    code: str
+    may_fail: bool = False
+
+
 class Running:
     """A cell that is followed: an iterator of its events, the last of them Done. Closed by itself at the end.
 
@@ -220,6 +228,21 @@ class Session:
         fields = {"do": "execute", **wanted._asdict(), "key": wanted.key or os.urandom(8).hex()}
         return self._patiently(lambda: Running(self._ask(fields), self, asks=wanted.asks))
 
+    def run_notebook(
+        self, cells: Sequence[NotebookCell], request: Request, copy: str = "", *, only_known: bool = False
+    ) -> list[str]:
+        """Have the cells of a notebook run, one after the other, and give their numbers; `follow` shows each.
+
+        A cell runs only if the one before it ended well. All else is as `request` says, whose code is not used; its
+        answers are for all the cells, and its key is for the run. What the cells give goes into the notebook at `copy`
+        too, an absolute path: it is there already. With `only_known` nothing runs, and only a run that was sent with
+        the key before has numbers.
+        """
+        about = {name: value for name, value in request._asdict().items() if name not in ("code", "script", "key")}
+        key = request.key or os.urandom(8).hex()
+        fields = {**about, "key": key, "cells": [cell._asdict() for cell in cells], "copy": copy}
+        return [str(number) for number in self.ask("run", **fields, only_known=only_known)["cells"]]
+
     def follow(self, cell: str, since: int = 0, *, asks: bool = False) -> Running:
         """Follow a cell that was sent before, from a byte of its journal on; an ended one gives its events at once.
 
@@ -312,6 +335,7 @@ __all__ = [
     "HostHangs",
     "InputWanted",
     "NoSuchSession",
+    "NotebookCell",
     "Queued",
     "Request",
     "Running",

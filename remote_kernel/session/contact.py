@@ -1,7 +1,8 @@
 """Stay in contact with one kernel process: listen to its channels, and ask it things, beside a running cell too.
 
 Messages come in on four channels, each read by a task of its own. What is known of this one process only is here:
-that it has answered, that its iopub is heard, the session that it names in its messages, and the subshell made in it.
+that it has answered, that its iopub is heard, the session that it names in its messages, the subshell made in it, and
+whether it runs kernel_side.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.installing import NotInstalled, install
 from remote_kernel.session.passage import Passage
 from remote_kernel.session.questions import Questions
 from remote_kernel.session.tasks import Tasks
@@ -55,6 +57,8 @@ class Contact:
         self._listener, self._note, self._see_another_kernel = listener, note, see_another_kernel
         self._kernel_session = ""
         self._subshell: str | None = None
+        self._had_side: bool | NotInstalled | None = None
+        self._preparing = asyncio.Lock()
         self._heard = asyncio.Event()  # something came on iopub: the subscription works
 
     def listen(self, tasks: Tasks) -> None:
@@ -87,7 +91,7 @@ class Contact:
             return  # some kernels put the session of the request there, as IRkernel and IJulia
         is_another, self._kernel_session = bool(self._kernel_session), message.session
         if is_another:
-            self._subshell = None
+            self._subshell = self._had_side = None
             self._see_another_kernel()
 
     def _take_output(self, message: Message) -> None:
@@ -123,6 +127,26 @@ class Contact:
             reply = await self.questions.ask("create_subshell_request", {}, channel="control")
             self._subshell = str(reply.content.get("subshell_id") or "")
         return ("shell", self._subshell) if self._subshell else ("control", "")
+
+    async def prepare(self, info: dict[str, Any]) -> bool:
+        """Make this kernel ready to be asked, see kernel_side.py; True if it was when we came. Idempotent.
+
+        Raises NotInstalled where it never will be, NoAnswer.
+        """
+        async with self._preparing:
+            if self._had_side is None:
+                try:
+                    self._had_side = await install(self.questions, info)
+                except NotInstalled as error:
+                    self._had_side = error
+            if isinstance(self._had_side, NotInstalled):
+                raise self._had_side
+            return self._had_side
+
+    @property
+    def is_prepared(self) -> bool:
+        """True if the kernel remembers what it gets from now on; see kernel_side.py."""
+        return isinstance(self._had_side, bool)
 
     async def ways_beside(self, info: dict[str, Any]) -> list[tuple[str, str]]:
         """Give every such channel and subshell, those among them that an earlier host has made."""

@@ -7,19 +7,23 @@ What comes from the kernel finds the cell that it belongs to by its parent's id.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
-from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.cell import Cell, read_output
+from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
+from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
+from remote_kernel.session.kernel_side import BESIDE, CELL, QUIET, REQUEST
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
+from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
 from remote_kernel.session.script import preparation
+from remote_kernel.session.widgets import Widgets
 from remote_kernel.session.wire import Message
 
 UNLIMITED_SECONDS = 10 * 365 * 86400.0
@@ -27,6 +31,8 @@ _IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply, and not t
 _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
+_WAKE_SECONDS = 0.1
+_EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
 class Engine:
@@ -34,12 +40,14 @@ class Engine:
 
     def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
         self.foreign = Foreign()
+        self._widgets = Widgets()
         self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
         self.life = Life(place, record, note)
         self.life.support(self)
-        self._note = note
+        self._note, self._name = note, place.name
         self._cells: dict[str, Cell] = {}
         self._is_shell_known = False  # whether a cell ran in it when we came, is known
+        self._is_exiting = False  # a cell has asked the kernel to end, as exit() does
         self._held: list[Cell] = []  # those that wait here for another front end's cell
         self._began = asyncio.Event()  # a cell has been sent
 
@@ -49,6 +57,11 @@ class Engine:
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
             await self._hold(cell)
+        if self._is_exiting:
+            await self._wait_for_exit(cell)
+        elif not self.life.is_away():
+            with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
+                await self.prepare()
         if self.life.has_let_go:  # the next host runs the cell
             await cell.done
         if cell.done.done():
@@ -66,13 +79,13 @@ class Engine:
         self._look_at_presence()  # before this cell is among those that are told of a change
         if cell.side:
             cell.way = await life.reach().beside(life.info)
+        cell.send()
         self.expect(cell)
         if cell.way[0] == "control":
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
             )
         cell.resend = lambda: life.tasks.spawn(self._send(cell))
-        cell.send()
         if now := life.presence():
             cell.see_presence(now)
         try:
@@ -91,12 +104,14 @@ class Engine:
             "stop_on_error": False,
         }
         channel, subshell = cell.way
-        wire = self.life.reach().wire
+        contact = self.life.reach()
+        cell.is_remembered, wire = contact.is_prepared, contact.wire
         if cell.script:
-            await wire.send(channel, "execute_request", preparation(cell.script, self.life.record), subshell=subshell)
-        known_by = {"cellId": cell.request}  # as JupyterLab names its cells: IPython keeps it, see hindsight.py
+            before = preparation(cell.script, self.life.record)
+            await wire.send(channel, "execute_request", before, subshell=subshell, metadata={"remote_kernel": QUIET})
+        metadata = {"remote_kernel": BESIDE if cell.side else CELL}
         await wire.send(
-            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=known_by
+            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata
         )
 
     def wrong_kernel(self, cell: Cell) -> str:
@@ -134,8 +149,27 @@ class Engine:
 
         For one that an earlier host has sent call it before the kernel is found, so that nothing is missed.
         """
-        cell.request = f"{self.life.record.identity}-{cell.generation}-{cell.number}"
+        again = f"-again{cell.sends - 1}" if cell.sends > 1 else ""  # see KernelSide.end: the first one is refused
+        cell.request = f"{self.life.record.identity}-{cell.generation}{again}-{cell.number}"
         self._cells[cell.request] = cell
+
+    def send_again(self, cell: Cell) -> None:
+        """Send a cell that never began once more, under another name."""
+        self._cells.pop(cell.request, None)
+        cell.send()
+        self.expect(cell)
+        if cell.resend:
+            cell.resend()
+
+    async def _wait_for_exit(self, cell: Cell) -> None:
+        """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""
+        self._held.append(cell)
+        try:
+            await asyncio.wait({cell.done}, timeout=_EXIT_SECONDS)
+        finally:
+            self._held.remove(cell)
+        again = "" if self.life.record.is_attached else f"; 'rkernel restart {self._name}' starts a new one"
+        cell.finish("lost", f"an earlier cell has asked the kernel to end, and it is at that still{again}")
 
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
@@ -173,18 +207,42 @@ class Engine:
         """Send a request and give its reply; see Questions.ask. Raises KernelLost without a kernel, NoAnswer."""
         return await self.life.reach().questions.ask(kind, content, **more)
 
-    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
+    def _check_connection(self) -> None:
         now = self.life.presence()
         if now and not now.connected:
             why = f" ({now.reason})" if now.reason else ""
             raise ConnectionAway(
                 f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
             )
+
+    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
+        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
+        self._check_connection()
         if not self.is_busy:
             return await self.ask(kind, content)
         channel, subshell = await self.life.reach().beside(self.life.info)
         return await self.ask(kind, content, channel=channel, subshell=subshell)
+
+    async def prepare(self) -> bool:
+        """Make the kernel ready for `look`; see Contact.prepare."""
+        if not self.life.info:  # it did not answer when this host came
+            self.life.info = (await self.ask("kernel_info_request", {}, channel="control")).content
+        return await self.life.reach().prepare(self.life.info)
+
+    async def look(
+        self, do: str, *, channel: str = "control", seconds: float = ANSWER_SECONDS, **arguments: Any
+    ) -> Any:
+        """Ask kernel_side.py in an IPython kernel: on control beside a running cell, on shell after it.
+
+        This is the only way in which the session runs code of its own there: it changes nothing of the user's. Raises
+        RemoteError, and what `ask` and `ask_beside` raise.
+        """
+        self._check_connection()
+        await self.prepare()
+        reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
+        if reply.content.get("status") != "ok":
+            raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")
+        return reply.content["answer"]
 
     async def passed(self, channel: str = "shell", subshell: str = "") -> bool:
         """Wait until all is here that the kernel has published of what it has answered there; see Passage.passed."""
@@ -224,8 +282,7 @@ class Engine:
                 await self.life.reach().wire.send("control", "interrupt_request", {})
             if not running:
                 return True
-            deadline = 0.0 if self.life.is_away() else time.monotonic() + seconds
-            if all([await each.is_answered(deadline - time.monotonic()) for each in running]):
+            if await self._stop(running, 0.0 if self.life.is_away() else seconds):
                 return True
             if not is_wanted():
                 return False
@@ -235,6 +292,22 @@ class Engine:
                     "the kernel goes on; see 'rkernel status'",
                 )
         return False
+
+    async def _stop(self, running: list[Cell], seconds: float) -> bool:
+        """Wait that long for interrupted cells to be answered.
+
+        SIGINT alone does not end one that awaits: ipykernel's loop sleeps on (ipykernel#881, #1239), until a request
+        wakes it. Several are sent, for SIGINT goes another way and may get there later.
+        """
+        deadline, pause = time.monotonic() + seconds, _WAKE_SECONDS
+        while True:
+            await self.life.reach().wire.send("shell", "kernel_info_request", {})
+            until = min(deadline, time.monotonic() + pause)
+            if all([await each.is_answered(until - time.monotonic()) for each in running]):
+                return True
+            if until == deadline:
+                return False
+            pause *= 2
 
     async def _see_begin(self, cell: Cell) -> None:
         """Wait for a cell to begin: what runs before it is somebody else's.
@@ -282,6 +355,8 @@ class Engine:
 
     def take_output(self, message: Message) -> None:
         """Take a message of iopub."""
+        for update in self._widgets.take(message):
+            self._tell(message, update)
         cell = self._cells.get(message.parent)
         if cell and not cell.done.done():
             if message.kind == "execute_input" and not cell.side:
@@ -293,6 +368,14 @@ class Engine:
         elif not self.foreign.take_output(message, self.life.record.generation):
             self._take_after(number_of(message), message)
 
+    def _tell(self, message: Message, event: Event) -> None:
+        """Record an event beside the message that it was learnt from."""
+        cell = self._cells.get(message.parent) or self.foreign.find(message.parent)
+        if cell and not cell.done.done():
+            cell.tell(event)
+        else:
+            self.tell_after(number_of(message), event)
+
     def _take_after(self, number: str, message: Message) -> None:
         """Take what a thread or a task of a cell gives after the cell's end."""
         if message.parent and (event := read_output(message)):
@@ -303,15 +386,18 @@ class Engine:
         if message.kind == "usage_reply":
             self.life.memory_bytes = int(message.content.get("kernel_memory") or 0)
         elif message.kind == "execute_reply" and message.parent in self._cells:
+            asked = payloads(message.content, "ask_exit")
+            self._is_exiting = self._is_exiting or any(not one.get("keepkernel") for one in asked)
             self._cells[message.parent].take_reply(message)
 
     def connected(self, *, is_new: bool) -> None:
         """Begin to watch over the cells in a kernel; in one that was found there may be somebody else's."""
-        self._is_shell_known = is_new
+        self._is_shell_known, self._is_exiting = is_new, False
         self.life.tasks.spawn(self._watch_cells())
 
     def lose(self, message: str) -> None:
         """End all cells: the kernel is gone."""
+        self._is_exiting = False
         for cell in [*self._cells.values(), *self._held]:
             cell.finish("lost", message)
         self.foreign.lose(message)

@@ -35,7 +35,9 @@ class Queued(NamedTuple):
     `author` is who sent it, and `key` what keeps a repeated request from running it twice, empty for none. `side` is
     true for one that runs beside the others. `only` is the only kernel of the session that it may run in, 0 for any.
     `asks` is true where a client is there to be asked for what input() gets. `script` is the path on this machine of a
-    file that is run as a script, and its sys.argv; empty for other code.
+    file that is run as a script, and its sys.argv; empty for other code. `run` is the number of the first cell of the
+    notebook run that this one belongs to, empty for none: their numbers follow each other, and a cell runs only if the
+    one before it ended well, or failed and `may_fail`.
     """
 
     cell: str
@@ -48,10 +50,12 @@ class Queued(NamedTuple):
     only: int = 0
     asks: bool = False
     script: tuple[str, ...] = ()
+    run: str = ""
+    may_fail: bool = False
 
 
 class Sent(NamedTuple):
-    """The cell has gone to the kernel: from here on nobody runs it again, not even a host that finds it left."""
+    """The cell goes to the kernel: from here on it is sent again only where the kernel says that it never began."""
 
     at: float
 

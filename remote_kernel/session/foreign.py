@@ -21,6 +21,11 @@ class Foreign:
         """Those that run now."""
         return [cell for cell, _ in self._cells.values()]
 
+    def find(self, request: str) -> Cell | None:
+        """Return the cell that runs by this request, if one does."""
+        known = self._cells.get(request)
+        return known[0] if known else None
+
     def take_output(self, message: Message, generation: int) -> bool:
         """Take a message of iopub that belongs to no cell of ours; false where it belongs to none that runs."""
         known = self._cells.get(message.parent)

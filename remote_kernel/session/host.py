@@ -31,6 +31,8 @@ from remote_kernel.session.recording import Recording
 from remote_kernel.session.requests import Requests
 from remote_kernel.session.upkeep import Upkeep
 
+_COPY_SECONDS = 10.0  # for the copies of notebooks to be written before the host ends
+
 
 class Host:
     """One session's host. `run` lasts as long as the session, or until somebody asks the host to leave."""
@@ -73,6 +75,7 @@ class Host:
             upkeep.cancel()
             self._reception.close()
             await asyncio.sleep(0.05)  # for the last answers to go out
+            await self._agenda.copies.settle(_COPY_SECONDS)
             await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
 
     def _open_notebook(self) -> None:

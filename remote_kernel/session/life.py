@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from remote_kernel.connection_file import read_connection_file
@@ -187,6 +188,8 @@ class Life:
             if asking.done() and not asking.exception():
                 self.info = asking.result().content
                 if await contact.is_heard(0.5) and await contact.wire.can_be_asked(1.0):
+                    with suppress(RemoteKernelError):  # other kernels than IPython's; or the next cell tries again
+                        await contact.prepare(self.info)
                     return
                 continue
             asking.cancel()

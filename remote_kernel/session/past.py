@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -68,23 +68,46 @@ class Past:
         if not self.knows(number):
             raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
 
-    def with_key(self, key: str, code: str, script: tuple[str, ...] = ()) -> str:
+    def with_key(self, key: str, codes: Sequence[str], script: tuple[str, ...] = ()) -> str:
         """Give the number of the cell that came with this key; empty where there is none, or none that ever ran.
+
+        `codes` are those of a notebook run's cells, in order, or the one of a cell.
 
         Raises UsageError where that cell has other code or arguments: one of the two would be taken for the other.
         """
         number = self._keys.get(key, "")
         if not number:
             return ""
+        numbers = [str(int(number) + at) for at in range(len(codes))]
         try:
+            found = [self.queued(each) for each in [*numbers, str(int(number) + len(codes))]]
             first, done = _ends(self._place.journal(number))
         except OSError:  # the disk is full, and it is in memory
             return number
-        if any(isinstance(event, Queued) and (event.code, event.script) != (code, script) for event in first):
+        run = found[0].run if found[0] else ""
+        same = [
+            each is not None and (each.code, each.run) == (code, run) for each, code in zip(found, codes, strict=False)
+        ]
+        is_longer = bool(run and found[-1] and found[-1].run == run)
+        if is_longer or not all(same) or (found[0] and found[0].script != script):
             raise UsageError(
                 f"the key '{key}' is that of cell {number}, which has other code or arguments", "give another --key"
             )
         return "" if done and _never_ran(first, done) else number
+
+    def queued(self, number: str) -> Queued | None:
+        """Return how a cell was queued; None where there is no such cell. Raises OSError."""
+        first = next(self.events(number), None)
+        return first if isinstance(first, Queued) else None
+
+    def lets_go_on(self, number: str) -> bool:
+        """True if the cell of a notebook after this one may run: this one has ended well, or was allowed to fail."""
+        try:
+            queued, done = self.queued(number), read_done(self._place.journal(number))
+        except OSError:  # the disk is full: its own host has seen the end
+            return True
+        may_fail = queued is not None and queued.may_fail
+        return done is not None and (done.verdict == "ok" or (done.verdict == "error" and may_fail))
 
     def next_number(self, key: str) -> str:
         """Give the next cell's number, and remember its key."""

@@ -30,12 +30,13 @@ class Questions:
         channel: str = "shell",
         subshell: str = "",
         seconds: float = ANSWER_SECONDS,
+        metadata: dict[str, Any] | None = None,
     ) -> Message:
         """Send a request and give its reply. Raises NoAnswer where none comes in time, and what `close` was told."""
         identity = self._wire.new_id()
         reply = self._waiting[identity] = asyncio.get_running_loop().create_future()
         try:
-            await self._wire.send(channel, kind, content, identity=identity, subshell=subshell)
+            await self._wire.send(channel, kind, content, identity=identity, subshell=subshell, metadata=metadata)
             return await asyncio.wait_for(reply, seconds)
         except (asyncio.TimeoutError, TimeoutError):
             raise NoAnswer(

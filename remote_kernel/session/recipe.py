@@ -1,14 +1,13 @@
-"""Run a notebook's cells one after the other, and write the copy with what they gave.
+"""Read a notebook that is to be run: its cells, the kernel it wants, and the copy in which their outputs will be.
 
-The copy is written when the run begins, with the outputs of the cells to come removed, and after each cell. Two tags
-that nbclient knows are known here too: a cell tagged `skip-execution` is left out, and one tagged `raises-exception`
-does not end the run when it fails.
+Two tags that nbclient knows are known here too: a cell tagged `skip-execution` is left out, and one tagged
+`raises-exception` does not end the run when it fails.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from remote_kernel.errors import UsageError
@@ -16,13 +15,10 @@ from remote_kernel.session.document import (
     NotebookError,
     encode_cell,
     encode_notebook,
-    execution_times,
     read_notebook,
     source_of,
 )
-from remote_kernel.session.events import Done, Event, Started, Update
 from remote_kernel.session.notebook_file import NotebookFile
-from remote_kernel.session.outputs import Outputs
 from remote_kernel.session.source import check_text
 
 
@@ -32,6 +28,7 @@ class Step(NamedTuple):
     number: int
     source: str
     may_fail: bool = False
+    id: str = ""
 
 
 class Wanted(NamedTuple):
@@ -46,9 +43,6 @@ class Wanted(NamedTuple):
     def fits(self, language: str) -> bool:
         """True if a kernel of this language can run it, as far as is known."""
         return not self.languages or not language or language.lower() in self.languages
-
-
-Execute = Callable[[Step], Iterable[Event]]
 
 
 class Recipe:
@@ -87,70 +81,27 @@ class Recipe:
             source = source_of(cell)
             if cell.get("cell_type") == "code" and source.strip() and "skip-execution" not in tags:
                 check_text(source, f"cell {number} of {self.path}")
-                found.append(Step(number, source, "raises-exception" in tags))
+                found.append(Step(number, source, "raises-exception" in tags, cell["id"]))
         return found
 
-    def run(
-        self, steps: Iterable[Step], execute: Execute, output: str = ""
-    ) -> Generator[tuple[Step, Event], None, None]:
-        """Run the cells and give each event as it comes; the last of a cell is Done. Stops at the first that fails.
+    def write_copy(self, path: str, steps: Iterable[Step]) -> None:
+        """Write the copy as it is when the run begins: the cells to come have no outputs. What is there is overwritten.
 
-        `execute` runs a step's source and gives its events. `output` is where the copy goes, empty for nowhere; what is
-        there is overwritten. Close the iterator to stop in the middle of a cell: what that gave so far is kept. Raises
-        NotebookError where the copy cannot be written; what was written before stays.
+        Raises NotebookError where it cannot be written.
         """
-        steps = list(steps)
-        file = NotebookFile(output) if output else None
         for step in steps:
-            self._cells[step.number - 1] |= {"outputs": [], "execution_count": None}
-            self._cells[step.number - 1]["metadata"].pop("execution", None)
-        self._write(file)
-        shown: dict[int, Outputs] = {}
-        for step in steps:
-            try:
-                verdict = yield from self._run_one(step, execute, shown)
-            finally:
-                self._write(file)
-            if verdict != "ok" and not (verdict == "error" and step.may_fail):
-                return
-
-    def _run_one(
-        self, step: Step, execute: Execute, shown: dict[int, Outputs]
-    ) -> Generator[tuple[Step, Event], None, str]:
-        """Run a cell and return its verdict. `shown` holds the outputs of the run by cell, for later updates."""
-        cell = self._cells[step.number - 1]
-        outputs = shown[step.number] = Outputs()
-        started = None
-        verdict = "lost"
-        try:
-            for event in execute(step):
-                if isinstance(event, Started):
-                    started = event.at
-                elif isinstance(event, Done):
-                    verdict = event.verdict
-                    cell["metadata"]["execution"] = execution_times(started, event.at)
-                if isinstance(event, Update):
-                    for others in shown.values():
-                        others.update(event)
-                else:
-                    outputs.add(event)
-                yield step, event
-        finally:
-            cell["execution_count"] = outputs.execution_count
-            for number, others in shown.items():
-                self._cells[number - 1]["outputs"] = others.as_list()
-        return verdict
-
-    def _write(self, file: NotebookFile | None) -> None:
-        if file is None:
-            return
+            cell = self._cells[step.number - 1]
+            cell |= {"outputs": [], "execution_count": None}
+            cell["metadata"].pop("execution", None)
+        file = NotebookFile(path)
         try:
             file.accept(file.stamp())
             while not file.replace(encode_notebook(map(encode_cell, self._cells), self._document)):
                 file.accept(file.stamp())
-            file.close()
         except OSError as error:
-            raise NotebookError(f"cannot write {file.path}: {error.strerror}", "name another file") from error
+            raise NotebookError(f"cannot write {path}: {error.strerror}", "name another file with --output") from error
+        finally:
+            file.close()
 
 
 def copy_path(path: str) -> str:

@@ -37,6 +37,8 @@ class Requests:
             "variables": self._variables,
             "inspect": self._inspect,
             "complete": self._complete,
+            "run": self._run,
+            "written": self._written,
         }
 
     async def answer(self, do: str, fields: _Fields, is_wanted: Callable[[], bool]) -> object:
@@ -102,6 +104,8 @@ class Requests:
             return {"stopped": True, "dropped": [], "ended": True}
         if target is None and not engine.is_busy:
             return {"stopped": True, "dropped": dropped, "idle": True}
+        if target:
+            agenda.take_out_rest(target)
         what = _describe(target or next(iter(engine.foreign.cells), None))
         return {"stopped": await engine.interrupt(target, is_wanted), "dropped": dropped, "interrupted": what}
 
@@ -131,6 +135,12 @@ class Requests:
 
     async def _variables(self, fields: _Fields) -> object:
         return await list_variables(self._engine, str(fields.get("pattern") or ""))
+
+    async def _run(self, fields: _Fields) -> object:
+        return {"cells": self._agenda.take_run(fields), "generation": self._engine.life.record.generation}
+
+    async def _written(self, fields: _Fields) -> object:
+        return await self._agenda.copies.written(str(fields["cell"]))
 
     async def _inspect(self, fields: _Fields) -> object:
         name = str(fields["name"])

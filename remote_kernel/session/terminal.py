@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from remote_kernel.session.bundle import is_for_browsers
 from remote_kernel.session.events import Update
 from remote_kernel.session.pipe import Writer, ends_line
 from remote_kernel.session.plain_text import SEQUENCE
@@ -105,7 +106,8 @@ class Terminal(Text):
         self._last_id, self._last_row = identity, row
 
     def _update(self, event: Update) -> None:
-        if not event.id or event.id != self._last_id or any(mime.startswith(_MEDIA) for mime in event.data):
+        is_media = any(mime.startswith(_MEDIA) and not is_for_browsers(mime) for mime in event.data)
+        if not event.id or event.id != self._last_id or is_media:
             super()._update(event)
             return
         self._erase(self._last_row)

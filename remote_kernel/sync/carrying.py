@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,16 +13,15 @@ from remote_kernel import bootstrap
 from remote_kernel.errors import (
     AuthenticationFailed,
     ConnectionLost,
-    ConnectTimeout,
     ProtocolMismatch,
     RemoteError,
     RemoteKernelError,
     by_name,
 )
+from remote_kernel.handshake import ErrorText, Handshake, answer_of, flooded, no_answer, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
-from remote_kernel.transport.openssh import to_paste
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
 _END_SECONDS = 5.0
@@ -49,12 +46,11 @@ class FarProcess:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
         self._command = argv = self._argv()
         self._master = openssh.master_of(argv)
-        self._stderr = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._stderr,
+            stderr=subprocess.PIPE,
             env=choice.environment(self._options),
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us to deal with
@@ -62,6 +58,7 @@ class FarProcess:
         assert self._process.stdin and self._process.stdout
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe.fileno())
+        self._errors = ErrorText(self._process)
         self._start(self._process.stdout.fileno(), self._process.stdin.fileno())
         return self
 
@@ -79,7 +76,7 @@ class FarProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._stderr.close()
+        self._errors.close()
 
     def stop(self) -> None:
         """End the connection: whoever waits for it hears that it broke."""
@@ -106,11 +103,10 @@ class FarProcess:
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
         status, said = self._ended()
+        if self._errors.is_flood:
+            return flooded(self._options, said.encode())
         if self._is_late:
-            return ConnectTimeout(
-                f"{self._options.endpoint} does not answer within {GREETING_SECONDS:.0f} s",
-                f"see how long this takes, and whether it asks something: {to_paste(self._options)}",
-            )
+            return no_answer(self._options, GREETING_SECONDS)
         from remote_kernel.transport.verdict import explain  # only here: ssh is to start as early as it can
 
         found = explain(self._options, choice.in_full(self._options, said), status, noise)
@@ -128,8 +124,7 @@ class FarProcess:
             self._process.kill()
             self._process.wait()
             status = None
-        self._stderr.seek(0)
-        return status if status is None or status >= 0 else None, self._stderr.read().decode("utf-8", "replace").strip()
+        return status if status is None or status >= 0 else None, self._errors.text().strip()
 
 
 class FarEnd(FarProcess):
@@ -138,20 +133,22 @@ class FarEnd(FarProcess):
     def __init__(self, options: LaunchOptions, mode: str, settings: Mapping[str, object]) -> None:
         """`mode` is what the program there does: `send` or `receive`."""
         super().__init__(options)
-        self._marker = f"remote_kernel-{os.urandom(8).hex()}"
+        self._marker = bootstrap.new_marker()
         self._program = bootstrap.program(self._marker, mode, settings)
 
     def _argv(self) -> list[str]:
-        command = bootstrap.remote_command(self._options.remote_python(), len(self._program), bootstrap.FOR_FILES)
+        python = self._options.remote_python()
+        command = bootstrap.remote_command(python, len(self._program), self._marker, bootstrap.FOR_FILES)
         return choice.carrier_argv(self._options, command)
 
     def _start(self, fd_in: int, fd_out: int) -> None:
         self.wire = Wire(fd_in, fd_out)
-        try:
-            assert self._process.stdin
-            self._process.stdin.write(self._program)
-        except OSError:
-            pass  # greet() tells why
+        self._send(bootstrap.FIRST_LINE)
+
+    def _send(self, data: bytes) -> None:
+        assert self._process.stdin
+        with suppress(OSError):  # greet() tells why
+            self._process.stdin.write(data)
 
     def greet(self, begin: Callable[[], None] = lambda: None) -> None:
         """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise.
@@ -159,15 +156,23 @@ class FarEnd(FarProcess):
         `begin` writes what it is to read first, and need not wait for it to run: that saves a round trip. It must not
         wait for what it does with that either, which may take longer than a greeting.
         """
+        assert self._process.stdout
+
+        def send() -> None:
+            self._send(self._program)
+            with suppress(Broken):  # why, is read below
+                begin()
+
+        handshake = Handshake(self._options, self._marker)
         try:
-            with self._patience():
-                with suppress(Broken):  # why, is read below
-                    begin()
-                _, greeting = self.wire.skip_to(self._marker.encode())
-        except Broken as error:
-            raise self._no_greeting(error.args[0] if error.args else b"") from error
-        if "error" in greeting:
-            raise by_name(greeting["error"], greeting.get("message", ""), greeting.get("hint", ""))
+            rest = wait_for_answer(self._options, self._process.stdout.fileno(), handshake, send, GREETING_SECONDS)
+        except RemoteKernelError:
+            self._process.kill()
+            raise
+        if handshake.told is None:
+            raise self._no_greeting(handshake.end())
+        self.wire.put_back(rest)
+        raise_told(answer_of(self._options, handshake.told))
         breaker.clear(self._options)
 
     def converse(self, words: Callable[[], Told]) -> Told:

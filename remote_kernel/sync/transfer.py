@@ -72,8 +72,10 @@ def fitting(options: LaunchOptions, manner: Manner) -> Manner:
         raise UsageError("rsync does not go over SFTP", "leave out --rsync or --sftp")
     if wishes.rsync == ALL and not has_rsync():
         raise UsageError("there is no rsync 3.1 or later here", "leave out --rsync")
-    if choice.name(options) == "openssh":
+    if choice.name(options) == "openssh" and "/" not in options.endpoint.host:
         return manner
+    if wishes.rsync == ALL and "/" in options.endpoint.host:
+        raise UsageError("rsync takes a host name with a slash for a path", "leave out --rsync")
     if wishes.rsync == ALL:
         raise UsageError("rsync goes over the ssh program, not over paramiko", "leave out --rsync or --transport")
     return manner._replace(wishes=wishes._replace(rsync=NEVER))

@@ -49,6 +49,7 @@ class Wire:
         self._in = io.BufferedReader(io.FileIO(fd_in, "rb", closefd=False), CHUNK)
         self._raw = io.FileIO(fd_out, "wb", closefd=False)
         self._out = bytearray()
+        self._early = b""
         self.written = 0
 
     def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
@@ -95,27 +96,18 @@ class Wire:
         if found != kind:
             raise Violation(f"message {found!r} in place of {kind!r}")
 
-    def skip_to(self, marker: bytes, longest: int = 1 << 20) -> tuple[bytes, dict[str, str]]:
-        """Read past what a login shell printed; give that, and the words behind the marker, in JSON. Raises Broken."""
-        noise = b""
-        while len(noise) < longest:
-            line = self._in.readline(longest)
-            if line.startswith(marker + b" "):
-                found = _words(line[len(marker) + 1 :])
-                if found is not None:
-                    return noise, found
-            noise += line
-            if not line:
-                break
-        raise Broken(noise)
+    def put_back(self, data: bytes) -> None:
+        """Let `read` begin with what somebody else has read already."""
+        self._early = data
 
     def at_end(self) -> bool:
         """Wait for the other end's next message, or for it to close."""
-        return not self._in.peek(1)
+        return not self._early and not self._in.peek(1)
 
     def _exactly(self, count: int) -> bytes:
         try:
-            found = self._in.read(count)
+            early, self._early = self._early[:count], self._early[count:]
+            found = early + self._in.read(count - len(early))
         except OSError as error:
             raise Broken from error
         if len(found) < count:
@@ -179,13 +171,3 @@ def _failure(body: bytes) -> SyncFailure:
     if not isinstance(words, list) or len(words) != 3 or not all(isinstance(word, str) for word in words):
         raise Violation("no reason for giving up")
     return SyncFailure(*words)
-
-
-def _words(line: bytes) -> dict[str, str] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(found, dict) and all(isinstance(word, str) for word in found.values()):
-        return found
-    return None

@@ -19,14 +19,17 @@ BREAKER_SECONDS = 60.0
 
 
 def check(options: LaunchOptions) -> None:
-    """Raise the AuthenticationFailed of less than BREAKER_SECONDS ago again, if there was one."""
+    """Raise the AuthenticationFailed of less than BREAKER_SECONDS ago again, if there was one.
+
+    Not after a change of the ssh config.
+    """
     try:
         with open(note_path(_kind(options), options), encoding="utf-8") as file:
             when, message, hint = json.load(file)
             age = time.time() - float(when)
     except (OSError, ValueError, TypeError):
         return
-    if 0 <= age < BREAKER_SECONDS:
+    if 0 <= age < BREAKER_SECONDS and not _config_changed_since(options, float(when)):
         raise AuthenticationFailed(str(message), str(hint))
     clear(options)
 
@@ -47,6 +50,14 @@ def clear(options: LaunchOptions) -> None:
         os.unlink(note_path(_kind(options), options))
     except OSError:
         pass
+
+
+def _config_changed_since(options: LaunchOptions, when: float) -> bool:
+    """True if the name may lead elsewhere now, or as somebody else: that refusal is none of the new way's."""
+    try:
+        return os.stat(os.path.expanduser(options.ssh_config or "~/.ssh/config")).st_mtime > when
+    except OSError:
+        return False
 
 
 def _kind(options: LaunchOptions) -> str:

@@ -74,6 +74,22 @@ def environment(options: LaunchOptions) -> dict[str, str]:
     return {**openssh.environment(), "PYTHONSAFEPATH": "1"}
 
 
+def jumps_of_the_config(options: LaunchOptions) -> str:
+    """Return the jump hosts that the ssh config has for this host, separated by commas; empty for none."""
+    from remote_kernel.errors import TransportError
+    from remote_kernel.transport.paramiko_failure import Failure
+
+    try:
+        if name(options) == "openssh":
+            found = openssh.effective_config(options).get("proxyjump", "none")
+            return "" if found == "none" else found
+        from remote_kernel.transport.paramiko_way import hops_of
+
+        return ",".join(hop.name for hop in hops_of(options)[:-1])
+    except (TransportError, Failure):  # the error that is being explained says more
+        return ""
+
+
 def in_full(options: LaunchOptions, stderr: str) -> str:
     """Give what the carrier printed when it failed, with what it left out."""
     return openssh.in_full(options, stderr) if name(options) == "openssh" else stderr

@@ -64,6 +64,7 @@ def _told_in_person(options: LaunchOptions, error: RemoteKernelError) -> RemoteK
     hints = {
         AuthenticationFailed: "check the user name and what you typed; who runs the server knows how it lets you in",
         HostKeyUnknown: "ask who runs the server for its fingerprint, and log in again",
+        HostKeyChanged: "the old key stays on record; ask who runs the server whether it has a new one",
     }
     asks_nobody = "StrictHostKeyChecking" in error.hint  # the configuration lets nobody be asked
     for kind, hint in hints.items():

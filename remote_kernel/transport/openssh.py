@@ -13,11 +13,13 @@ from typing import NamedTuple
 from remote_kernel.endpoint import parse_jumps, print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound, TransportError, UsageError
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.aliases import as_the_config_has_it
 from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
 
 CONNECT_SECONDS = 15
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
+TAKEN_STATUS = 97  # of a shell that read what was sent to our program: `bootstrap.FIRST_LINE` has told it to end so
 MASTERS = "ssh"
 """The folder, in the private one, of the shared connections' sockets."""
 
@@ -34,6 +36,8 @@ _OF_A_SESSION = frozenset(
         *("requesttty", "sendenv", "sessiontype", "setenv", "stdinnull", "syslogfacility"),
     )
 )
+# A client that does not know them refuses them.
+_SINCE_8_7 = {"sessiontype": "default", "forkafterauthentication": "no", "stdinnull": "no"}
 _NOT_AT_A_TERMINAL = ("-oRequestTTY=no", "-oEscapeChar=none")
 
 Settings = list[tuple[str, str]]  # as `ssh -G` prints them: some keywords stand there several times
@@ -54,7 +58,7 @@ def environment() -> dict[str, str]:
 
 def where(options: LaunchOptions) -> list[str]:
     """Give the ssh arguments that say where to go, the host last."""
-    endpoint = options.endpoint
+    endpoint = as_the_config_has_it(options)
     words = ["-F", os.path.expanduser(options.ssh_config)] if options.ssh_config else []
     if options.jumps:
         words += ["-J", print_jumps(options.jumps)]
@@ -122,13 +126,20 @@ def _hops(options: LaunchOptions, settings: Settings, depth: int = 0) -> list[tu
 
 
 def _all_settings(options: LaunchOptions) -> Settings:
-    return _printed_settings([ssh_program(), "-T", "-G", *where(options)])
+    # With a command: ForkAfterAuthentication is refused without one, and a RemoteCommand beside one.
+    return _printed_settings([ssh_program(), "-T", "-G", "-oRemoteCommand=none", *where(options), "true"])
 
 
 def _printed_settings(argv: list[str]) -> Settings:
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, env=environment()
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=10,
+            env=environment(),
         )
     except OSError as error:
         if error.errno in _SHORTAGES:
@@ -145,7 +156,10 @@ def _printed_settings(argv: list[str]) -> Settings:
         ) from error
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", "mend the file that it names")
+        from shlex import join  # only here: the launcher imports this module before it starts ssh
+
+        hint = "mend the file that it names" if "line " in lines[0] or "file " in lines[0] else f"try: {join(argv)}"
+        raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", hint)
     return [(name, value) for name, _, value in (line.partition(" ") for line in done.stdout.splitlines())]
 
 
@@ -370,8 +384,9 @@ def _plain_connection(config: Mapping[str, str]) -> list[str]:
     """Give the options for a connection that carries one command's bytes, and misses a server that is gone."""
     words = [
         *("-oRequestTTY=no", "-oRemoteCommand=none", "-oClearAllForwardings=yes", "-oForwardX11=no"),
-        *("-oPermitLocalCommand=no", "-oEscapeChar=none"),
+        *("-oPermitLocalCommand=no", "-oEscapeChar=none", "-oTunnel=no"),
     ]
+    words += [f"-o{name}={value}" for name, value in _SINCE_8_7.items() if config.get(name, value) != value]
     if config.get("connecttimeout", "none") in ("none", "0"):
         words.append(f"-oConnectTimeout={CONNECT_SECONDS}")
     if config.get("serveraliveinterval", "0") == "0":
@@ -401,7 +416,7 @@ def _with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
     if config.get("proxyjump", "none") == config.get("proxycommand", "none") == "none":
         return stderr
     words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", "-oControlPersist=no"]
-    argv = [ssh_program(), *words, f"-oConnectTimeout={CONNECT_SECONDS}", *where(options), "true"]
+    argv = [ssh_program(), *words, *_plain_connection(config), *where(options), "true"]
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT_SECONDS, env=environment(), check=False

@@ -7,6 +7,7 @@ one that there is, and needs a library for `Match exec`.
 from __future__ import annotations
 
 import fnmatch
+import getpass
 import glob
 import os
 import re
@@ -31,7 +32,8 @@ class Parser(paramiko.SSHConfig):  # type: ignore[misc]
 
     TOKENS_BY_CONFIG_KEY: ClassVar[dict[str, list[str]]] = {
         **paramiko.SSHConfig.TOKENS_BY_CONFIG_KEY,
-        "proxycommand": ["~", "%h", "%n", "%p", "%r"],
+        "proxycommand": ["%h", "%n", "%p", "%r"],
+        "identityfile": _TOKENS,
         **dict.fromkeys(("certificatefile", "identityagent", "userknownhostsfile"), _TOKENS),
     }
 
@@ -47,6 +49,18 @@ class Parser(paramiko.SSHConfig):  # type: ignore[misc]
             is not criterion["negate"]
             for criterion in commands
         )
+
+    def _tokenize(self, config: Any, target_hostname: str, key: str, value: str) -> str:
+        """Put in what each token stands for; what came in that way is not looked through again, as paramiko does."""
+        names = {"%h": target_hostname if key == "hostname" else config.get("hostname", target_hostname)}
+        names |= {"%n": target_hostname, "%r": config.get("user") or getpass.getuser(), "%%": "%"}
+
+        def expanded(found: re.Match[str]) -> str:
+            if found[0] != "%%" and found[0] not in self._allowed_tokens(key):
+                return found[0]
+            return names.get(found[0]) or str(super(Parser, self)._tokenize(config, target_hostname, key, found[0]))
+
+        return re.sub("%.", expanded, value) if self._allowed_tokens(key) else value
 
 
 @cache

@@ -9,6 +9,7 @@ import paramiko
 
 from remote_kernel.errors import ConnectionLost
 from remote_kernel.options import LaunchOptions
+from remote_kernel.transport.aliases import as_the_config_has_it
 from remote_kernel.transport.paramiko_config import Config, Hop
 from remote_kernel.transport.paramiko_connection import connect
 from remote_kernel.transport.paramiko_failure import Failure
@@ -17,13 +18,13 @@ from remote_kernel.transport.verdict import explain
 
 def hops_of(options: LaunchOptions) -> list[Hop]:
     """Give the hops on the way, the target last. Raises Failure."""
-    return Config(options.ssh_config).way(options.endpoint, options.jumps or None)
+    return Config(options.ssh_config).way(as_the_config_has_it(options), options.jumps or None)
 
 
 def not_honoured(options: LaunchOptions) -> list[str]:
     """Give what the configuration asks for on this way, and paramiko cannot do. Raises Failure."""
     config = Config(options.ssh_config)
-    config.way(options.endpoint, options.jumps or None)
+    config.way(as_the_config_has_it(options), options.jumps or None)
     return config.warnings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from shlex import join
 from typing import NamedTuple
 
 from remote_kernel.endpoint import print_jumps
@@ -25,7 +26,7 @@ from remote_kernel.errors import (
     UnknownHost,
 )
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.openssh import to_paste
+from remote_kernel.transport.openssh import TAKEN_STATUS, to_paste
 
 _THROUGH_JUMP = re.compile(
     r"(?<!banner exchange: Connection to )UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535"
@@ -42,8 +43,8 @@ class _Cause(NamedTuple):
     """What ssh prints, the error it means, what is wrong and what to do.
 
     In the message {0} is the hop, {1} the first group, {print} the host key's fingerprint and {said} what others than
-    ssh said before, where there is such; in the hint {login} is the command that logs in with a person, and asks about
-    host keys on the way.
+    ssh said before, {user} the user name that was refused, where there is such; in the hint {login} is the command that
+    logs in with a person, and asks about host keys on the way, and {copy} the one that gives a server a public key.
     """
 
     pattern: str
@@ -75,20 +76,21 @@ _CAUSES = (
     _Cause(
         r"([^\n]+): the key has a passphrase and is not in the agent\n(?:.*\n)*?.*Permission denied \(([^)]*)\)",
         AuthenticationFailed,
-        "{0} does not let you in: permission denied ({2}), and the key {1} has a passphrase",
+        "{0} does not let you in: permission denied ({2}){user}, and the key {1} has a passphrase",
         "run {login} in a terminal, or load the key into ssh-agent",
     ),
     _Cause(
         r"Permission denied \(([^)]*(?:password|keyboard-interactive)[^)]*)\)",
         AuthenticationFailed,
-        "{0} does not let you in: permission denied ({1})",
+        "{0} does not let you in: permission denied ({1}){user}",
         "run {login} in a terminal",
     ),
     _Cause(
         r"Permission denied \(([^)]*)\)",
         AuthenticationFailed,
-        "{0} does not let you in: permission denied ({1})",
-        "load the key into ssh-agent, or name it with IdentityFile; {login} shows whether that will do",
+        "{0} does not let you in: permission denied ({1}){user}",
+        "if the server does not have your public key yet, run {copy}, or ask who runs it to add the key; otherwise "
+        "load the key into ssh-agent, or name it with IdentityFile",
     ),
     _Cause(
         r"Too many authentication failures",
@@ -152,6 +154,8 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         return SshNotFound(
             "there is no such ssh program here", "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path"
         )
+    if status == TAKEN_STATUS:
+        return taken(options)
     if status not in (255, None):
         return _remote(options, stderr, status, noise)
     full = re.search(r"unix_listener: cannot \w+ to path (\S+): (No space left on device|Disk quota exceeded)", stderr)
@@ -169,6 +173,15 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
     return ConnectionLost(f"the connection to {options.endpoint} broke before the kernel started", "try again")
 
 
+def taken(options: LaunchOptions) -> RemoteShellNoise:
+    """Return the error for another program, such as a second shell, that has read what was sent to ours."""
+    return RemoteShellNoise(
+        f"an rc file of {options.endpoint} puts another program in the place of the login shell",
+        "see what ~/.bashrc (else ~/.zshenv, ~/.tcshrc or ~/.config/fish/config.fish) runs by 'exec' there, and let it "
+        "do so only in an interactive shell, behind: case $- in *i*) ... ;; esac",
+    )
+
+
 def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
     for cause in _CAUSES:
         found = re.search(cause.pattern, stderr)
@@ -179,8 +192,10 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
         texts = (_who(options, stderr, through), *found.groups())
-        message = cause.message.format(*texts, print=_fingerprint(stderr), said=_before(cause.pattern, stderr))
-        return cause.kind(message, cause.hint.format(login=_login(options)))
+        said, user = _before(cause.pattern, stderr), _refused_user(stderr, texts[0])
+        message = cause.message.format(*texts, print=_fingerprint(stderr), said=said, user=user)
+        copy = _copy_id(options, stderr, through)
+        return cause.kind(message, cause.hint.format(login=_login(options), copy=f"'{copy}'"))
     return None
 
 
@@ -188,7 +203,34 @@ def _who(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Name the hop that refused: the target, or the jump host as ssh names it."""
     if not through:
         return str(options.endpoint)
-    return f"jump host {_named(stderr) or print_jumps(options.jumps) or 'of the ssh config'}"
+    return f"jump host {_named(stderr) or _jumps(options)}"
+
+
+def _jumps(options: LaunchOptions) -> str:
+    """Name the jump hosts of the options, else those of the ssh config."""
+    if options.jumps:
+        return print_jumps(options.jumps)
+    from remote_kernel.transport import choice
+
+    return choice.jumps_of_the_config(options) or "of the ssh config"
+
+
+def _refused_user(stderr: str, who: str) -> str:
+    """Return the user name as it belongs into a message; empty if the server's name in it has it already."""
+    denied = re.search(r"^(\S+)@\S+: Permission denied", stderr, re.MULTILINE)
+    return "" if not denied or f"{denied[1]}@" in who else f" for user '{denied[1]}'"
+
+
+def _copy_id(options: LaunchOptions, stderr: str, through: bool) -> str:
+    """Return the command that gives the hop that refused a public key."""
+    hop = _hop_of(options, stderr) if through else options
+    if hop is None:
+        return f"ssh-copy-id {_named(stderr) or 'JUMP_HOST'}"
+    words = ["ssh-copy-id", *(["-F", hop.ssh_config] if hop.ssh_config else [])]
+    words += ["-o", f"ProxyJump={print_jumps(hop.jumps)}"] if hop.jumps else []
+    words += ["-p", str(hop.endpoint.port)] if hop.endpoint.port else []
+    user = f"{hop.endpoint.user}@" if hop.endpoint.user else ""
+    return join([*words, f"{user}{hop.endpoint.host}"])
 
 
 def _named(stderr: str) -> str:
@@ -203,11 +245,15 @@ def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Give the command that goes to the hop and no further; the jump host that ssh means may be in its config alone."""
     if not through:
         return to_paste(options)
+    hop = _hop_of(options, stderr)
+    return to_paste(hop) if hop else "ssh JUMP_HOST true"
+
+
+def _hop_of(options: LaunchOptions, stderr: str) -> LaunchOptions | None:
+    """Return the way to the jump host that ssh means, None if that is in the ssh config alone."""
     named = re.sub(r".*@|\[|\](?::\d+)?$", "", _named(stderr))
     hops = [number for number, jump in enumerate(options.jumps) if named == jump.host or len(options.jumps) == 1]
-    if not hops:
-        return "ssh JUMP_HOST true"
-    return to_paste(options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]))
+    return options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]) if hops else None
 
 
 def _login(options: LaunchOptions) -> str:
@@ -223,7 +269,7 @@ def _fingerprint(stderr: str) -> str:
 
 
 def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
-    jumps = print_jumps(options.jumps) or "of the ssh config"
+    jumps = _jumps(options)
     refused = re.search(r"open failed: (?:connect failed: )?([^\n\r]+)", stderr)
     if refused:
         return JumpHostFailed(
@@ -237,6 +283,12 @@ def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
 
 def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
     said = _last_line(stderr) or _last_line(noise.decode("utf-8", "replace"))
+    if re.match(r"zlib\.error: |OSError: \[Errno 9\]", said):
+        what = f"'{options.python}', or something in the rc files of {options.endpoint}," if options.python else ""
+        return RemoteShellNoise(
+            f"{what or f'something in the rc files of {options.endpoint}'} reads or closes what is sent to our program",
+            "let it leave its standard input alone",
+        )
     if status == 126 or "Unknown option: -I" in stderr:
         return PythonNotFound(
             f"'{options.remote_python()}' on {options.endpoint} does not run: {said}",

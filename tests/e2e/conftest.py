@@ -6,11 +6,13 @@ words: only the cases whose id has one of them), and a nightly run the rest; `op
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.interpreters import KERNEL_6, environment
 from tests.support.isolation import Isolation
 from tests.support.relay import Relay, relay_to
 from tests.support.rkernel import Rkernel, running_rkernel
@@ -82,3 +84,21 @@ def alone(tmp_path: Path, allowed_to_stay: set[int]) -> Iterator[Rkernel]:
     """Give `rkernel` without a session, for tests that end kernels and hosts."""
     with running_rkernel(tmp_path) as rkernel:
         yield rkernel
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory, isolation: Isolation) -> Iterator[Rkernel]:
+    """Give `rkernel` with a session of ipykernel 6, which has no subshells."""
+    folder = tmp_path_factory.mktemp("old")
+    (folder / "kernels" / "six").mkdir(parents=True)
+    argv = [str(environment(*KERNEL_6)), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Six", "language": "python"}
+    (folder / "kernels" / "six" / "kernel.json").write_text(json.dumps(spec))
+    with running_rkernel(folder, "six") as rkernel:
+        yield rkernel
+
+
+@pytest.fixture(params=["ipykernel 7", "ipykernel 6"])
+def either(request: pytest.FixtureRequest, shared: Rkernel, old: Rkernel) -> Rkernel:
+    """Give a session of either ipykernel."""
+    return shared if request.param == "ipykernel 7" else old

@@ -456,6 +456,8 @@ def test_port_that_is_taken_here(connection_file: Path, target: Server, ssh_conf
         (["--endpoint"], "--endpoint"),
         (["--endpoint", "-oProxyCommand=id"], ""),
         (["--endpoint", "a b"], "'a b' is not an endpoint"),
+        (["--endpoint", "a$(touch${IFS}X)@host"], "is not an endpoint"),
+        (["--endpoint", "host", "-J", "gate;reboot"], "is not an endpoint"),
         (["--endpoint", "host:99999"], "no valid port"),
         (["--endpoint", "host", "--env", "1=2"], "'1=2' is not a variable"),
         (["--endpoint", "host", "--linger", "soon"], "'soon' is not a duration"),

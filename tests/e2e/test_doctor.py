@@ -242,7 +242,7 @@ BROKEN: dict[str, Fault] = {
     "changed host key": (changed_key, "host key", errors.HostKeyChanged, "changed", "remote_kernel login target"),
     "wrong key": (
         wrong_key,
-        *("login", errors.AuthenticationFailed, "offers publickey, tried: ", "IdentityFile"),
+        *("login", errors.AuthenticationFailed, "offers publickey, tried: ", "ssh-copy-id"),
     ),
     "closed shell": (closed_shell, "shell", errors.RemoteShellNoise, "closed for maintenance", "rc files"),
     "noise for a Python": (
@@ -359,6 +359,7 @@ def is_named_and_mended_in_words(
     assert (bad.step, bad.error) == (step, kind), bad
     assert says in bad.text
     assert hint in bad.hint
+    assert all("makes one" not in finding.hint for finding in findings)  # nothing can be added before that is mended
     assert set(in_order(findings)) == set(STEPS)
     for finding in findings:  # nothing that needs what is broken is called good
         if finding.step in ("kernel", "cell"):
@@ -445,7 +446,7 @@ def test_exit_status_is_that_of_the_step(world: World, capfd: pytest.CaptureFixt
     assert main(["doctor", "target", "--ssh-config", config, "--python", "/opt/none/python"]) == 41
     said = capfd.readouterr().out
     assert "✗ python" in said
-    assert said.splitlines()[-1] == "? not reached: ipykernel, folder, kernel, cell"
+    assert said.splitlines()[-1] == "? not reached: ipykernel, folder, kernel, cell, vs code"
 
 
 @pytest.mark.openssh_only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 from collections.abc import Iterator
@@ -196,6 +197,8 @@ def test_changed_host_key_is_replaced_only_if_a_person_says_so(
         quietly("logout", options)
     else:
         assert status == errors.HostKeyChanged.exit_status
+        assert "ask who runs the server whether it has a new one" in said
+        assert options.login_command() not in said
         assert known.read_text() == before
 
 
@@ -365,7 +368,8 @@ def test_wrong_password_is_asked_for_three_times(asking: Path, over: str) -> Non
         status, said = ended(spawned)
         assert spawned.getecho()
     assert status == errors.AuthenticationFailed.exit_status
-    assert "does not let you in: permission denied (password); check the user name and what you typed" in said
+    user = getpass.getuser()
+    assert f"permission denied (password) for user '{user}'; check the user name and what you typed" in said
     assert options.login_command() not in said
     assert "wrong" not in said
 

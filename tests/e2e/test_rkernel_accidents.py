@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.support.kernels import wait_until
@@ -124,15 +126,21 @@ def test_interrupt_key_ends_the_cell_of_a_notebook_whatever_is_being_shown(alone
 
 def test_time_limit_of_a_notebook_is_that_of_all_its_cells(alone: Rkernel) -> None:
     alone.open()
-    path = write_notebook(alone.folder / "n.ipynb", *["import time; time.sleep(1)"] * 6)
+    path = write_notebook(alone.folder / "n.ipynb", *["import time; time.sleep(1); print('slept')"] * 6)
     said = alone("exec", str(path), "--timeout", "2.5")
     assert said.status == 124, said
-    assert "runs the cells of" in said.err
-    assert "--from-cell" in said.err
-    said = alone("exec", str(path), "--timeout", "0")
+    found = re.search(r"is still running, and cells up to 7 follow; go on with 'rkernel wait -s work (\d)-7 ", said.err)
+    assert found, said
+    assert "rkernel: what they give goes into " in said.err
+    said = alone("exec", str(path), "--output", "other.ipynb", "--timeout", "0")
     assert said.status == 124
     assert "Traceback" not in said.err
-    assert alone("interrupt", "--all").status == 0
+    assert alone("interrupt", "8").status == 0
+    said = alone("wait", f"{found[1]}-7")
+    assert (said.status, said.out) == (0, "slept\n" * (8 - int(found[1])))
+    assert f"rkernel: the executed copy is {path.with_name('n_out.ipynb')}\n" in said.err
+    copy = nbformat.read(path.with_name("n_out.ipynb"), as_version=4)
+    assert [cell.outputs[0].text for cell in copy.cells] == ["slept\n"] * 6
 
 
 def test_key_of_a_cell_that_never_ran_can_be_sent_again_and_one_with_other_code_is_refused(alone: Rkernel) -> None:

@@ -4,38 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from tests.support.frontends import other_front_end
-from tests.support.interpreters import KERNEL_6, environment
-from tests.support.isolation import Isolation
 from tests.support.kernels import wait_until
-from tests.support.rkernel import Rkernel, finish, running_rkernel
+from tests.support.rkernel import Rkernel, finish
 
 BUSY = {
     "sleeps": "import time\nwaiting = True\nprint('begun', flush=True)\nwhile waiting: time.sleep(.05)",
     "computes": "waiting = True\nprint('begun', flush=True)\nwhile waiting: pass",
 }
-
-
-@pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory, isolation: Isolation) -> Iterator[Rkernel]:
-    """Give `rkernel` with a session of ipykernel 6, which has no subshells."""
-    folder = tmp_path_factory.mktemp("old")
-    (folder / "kernels" / "six").mkdir(parents=True)
-    argv = [str(environment(*KERNEL_6)), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec = {"argv": argv, "display_name": "Six", "language": "python"}
-    (folder / "kernels" / "six" / "kernel.json").write_text(json.dumps(spec))
-    with running_rkernel(folder, "six") as rkernel:
-        yield rkernel
-
-
-@pytest.fixture(params=["ipykernel 7", "ipykernel 6"])
-def either(request: pytest.FixtureRequest, shared: Rkernel, old: Rkernel) -> Rkernel:
-    """Give a session of either ipykernel."""
-    return shared if request.param == "ipykernel 7" else old
 
 
 def test_clients_at_once_get_their_own_output_whole(shared: Rkernel) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import nbformat
 
-from tests.support.rkernel import Rkernel, write_notebook
+from tests.support.kernels import wait_until
+from tests.support.rkernel import Rkernel, terminal, write_notebook
 
 
 def test_answers_are_used_once_through_all_cells(shared: Rkernel, tmp_path: Path) -> None:
@@ -79,3 +81,135 @@ def test_kernelspecs_lists_what_k_takes_and_errors_name_it(shared: Rkernel) -> N
         assert said.status in (2, 3)
         assert "python3" in said.err
         assert "'rkernel kernelspecs' lists them" in said.err
+
+
+def outputs(copy: Path) -> list[str]:
+    """Read what each cell of a copy has printed."""
+    document = nbformat.read(copy, as_version=4)
+    nbformat.validate(document)
+    return ["".join(output.get("text", output.get("ename", "")) for output in cell.outputs) for cell in document.cells]
+
+
+def until(path: Path) -> str:
+    """Give a cell that runs until there is this file."""
+    waiting = f"while not os.path.exists({str(path)!r}): time.sleep(.02)"
+    return f"import os, time\nprint('begun', flush=True)\n{waiting}\nprint('over')"
+
+
+def test_detached_notebook_is_looked_at_and_waited_for(shared: Rkernel, tmp_path: Path) -> None:
+    stop, copy = tmp_path / "stop", tmp_path / "n_out.ipynb"
+    notebook = write_notebook(tmp_path / "n.ipynb", "print('first')", until(stop), "print('last')")
+    said = shared("exec", str(notebook), "--detach")
+    assert (said.status, said.out) == (124, "")
+    told = r"cell (\d+) is running in the background, and cells up to (\d+) follow; .*wait -s work (\S+) "
+    found = re.search(told, said.err)
+    assert found and found[3] == f"{found[1]}-{found[2]}"
+    assert int(found[2]) == int(found[1]) + 2
+    assert f"rkernel: what they give goes into {copy}\n" in said.err
+    shared.wait_running("begun")
+    looked = shared("tail")
+    assert (looked.status, looked.out) == (124, "begun\n")
+    assert shared("tail", found[3]).out == "first\nbegun\n"
+    assert wait_until(lambda: outputs(copy) == ["first\n", "", ""])
+    stop.touch()
+    waited = shared("wait")
+    assert (waited.status, waited.out) == (0, "first\nbegun\nover\nlast\n")
+    assert f"rkernel: the executed copy is {copy}\n" in waited.err
+    assert outputs(copy) == ["first\n", "begun\nover\n", "last\n"]
+    assert not list(shared.place("cells").glob("*.copy"))
+    document = json.loads(shared("wait", found[3], "--json").out)
+    assert (document["verdict"], document["status"], document["copy"]) == ("ok", 0, str(copy))
+    assert [cell["stdout"] for cell in document["cells"]] == ["first\n", "begun\nover\n", "last\n"]
+    assert shared("tail").out == "last\n"
+
+
+def test_notebook_with_a_key_runs_once(shared: Rkernel, tmp_path: Path) -> None:
+    assert shared.exec("runs = 0").status == 0
+    notebook = write_notebook(tmp_path / "n.ipynb", "runs += 1", "print(runs)")
+    words = ("exec", str(notebook), "--key", "notebook-1")
+    for more in ((), ("--detach",), ("--json",)):
+        said = shared(*words, *more)
+        assert said.status == 0
+        assert said.out == "1\n" or json.loads(said.out)["cells"][1]["stdout"] == "1\n"
+        assert outputs(tmp_path / "n_out.ipynb") == ["", "1\n"]
+    for sources in (("runs += 1",), ("runs += 1", "print(runs)", "0"), ("runs += 1", "print(runs + 1)")):
+        write_notebook(notebook, *sources)
+        refused = shared(*words)
+        assert refused.status == 2
+        assert "which has other code" in refused.err
+    assert outputs(tmp_path / "n_out.ipynb") == ["", "1\n"]
+
+
+def test_notebook_ends_at_the_first_cell_that_may_not_fail(shared: Rkernel, tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "1 / 0", "print('goes on')", "[][1]", "print('never')")
+    document = nbformat.read(notebook, as_version=4)
+    document.cells[0].metadata.tags = ["raises-exception"]
+    nbformat.write(document, notebook)
+    said = shared("exec", str(notebook))
+    assert (said.status, said.out) == (1, "goes on\n")
+    assert outputs(tmp_path / "n_out.ipynb") == ["ZeroDivisionError", "goes on\n", "IndexError", ""]
+    assert shared("tail").status == 1
+    newest = max(int(path.stem) for path in shared.place("cells").glob("*.jsonl"))
+    said = shared("wait", str(newest))
+    assert said.status == 5
+    assert f"it never ran: cell {newest - 1} of the same notebook did not end well" in said.err
+    assert shared("wait").status == 1
+
+
+def test_interrupt_ends_a_notebook_even_if_its_cell_goes_on(shared: Rkernel, tmp_path: Path) -> None:
+    stop = tmp_path / "stop"
+    patient = f"try: exec({until(stop)!r})\nexcept KeyboardInterrupt: print('caught')"
+    notebook = write_notebook(tmp_path / "n.ipynb", patient, "print('never')")
+    assert shared("exec", str(notebook), "--detach").status == 124
+    shared.wait_running("begun")
+    assert shared("interrupt").status == 0
+    said = shared("wait")
+    assert (said.status, said.out) == (5, "begun\ncaught\n")
+    assert outputs(tmp_path / "n_out.ipynb") == ["begun\ncaught\n", ""]
+
+
+def test_copy_that_is_gone_is_an_error(shared: Rkernel, tmp_path: Path) -> None:
+    notebook = write_notebook(
+        tmp_path / "n.ipynb", f"import os; os.unlink({str(tmp_path / 'n_out.ipynb')!r})", "print(1)"
+    )
+    said = shared("exec", str(notebook))
+    assert (said.status, said.out) == (2, "1\n")
+    assert "n_out.ipynb is gone" in said.err
+
+
+def test_notebook_goes_on_when_its_client_and_host_are_killed(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    stop = tmp_path / "stop"
+    sources = ("print(input())", until(stop), "print(input())", "print('last')")
+    notebook = write_notebook(tmp_path / "n.ipynb", *sources)
+    command = alone.start("exec", str(notebook), "--answer", "Ann", "--answer", "Bob")
+    alone.wait_running("begun")
+    command.kill()
+    command.wait(10)
+    alone.host().kill()
+    assert wait_until(lambda: not alone.hosts())
+    assert alone.status()["running"]  # by the next host: what is printed while there is none may be missing
+    stop.touch()
+    said = alone("wait")
+    assert (said.status, said.out) == (0, "Ann\nbegun\nover\nBob\nlast\n"), said
+    assert outputs(tmp_path / "n_out.ipynb") == ["Ann\n", "begun\nover\n", "Bob\n", "last\n"]
+    assert not [path for path in alone.place("cells").iterdir() if path.suffix in (".answers", ".copy")]
+
+
+def test_notebook_that_is_closed_away_keeps_what_it_gave(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    notebook = write_notebook(tmp_path / "n.ipynb", until(tmp_path / "never"), "print('never')")
+    assert alone("exec", str(notebook), "--detach").status == 124
+    alone.wait_running("begun")
+    assert alone("close", "work").status == 0
+    assert outputs(tmp_path / "n_out.ipynb") == ["begun\nKeyboardInterrupt", ""]
+
+
+def test_notebook_asks_in_the_terminal(shared: Rkernel, tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "n = input('first? ')", "print(n + input('second? '))")
+    with terminal(shared, "exec", "--stdin", str(notebook)) as shown:
+        for question in ("first? ", "second? "):
+            shown.expect(question)
+            shown.type("me\n")
+        shown.expect("meme")
+        assert shown.end() == 0

@@ -276,6 +276,23 @@ def test_launcher_that_is_killed_in_an_outage_is_replaced(far: Far, target: Serv
     assert kernels_on(target) == [kernel]
 
 
+def test_cell_that_was_lost_with_its_launcher_runs_once(far: Far) -> None:
+    assert far.rkernel.exec("n = 0").status == 0
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        assert far.rkernel.exec("n += 1; n", "--detach").status == 124
+        number = far.rkernel.wait_running()
+        far.rkernel.kernel().kill()
+        assert wait_until(lambda: "launcher was killed" in far.rkernel.status()["away_for"])
+    finally:
+        far.relay.thaw()
+    said = far.rkernel("wait", number)
+    assert (said.status, said.out) == (0, "1\n"), said
+    assert "a part of its output" not in said.err
+
+
 def test_close_while_the_network_is_away_leaves_nothing_here_and_later_nothing_there(far: Far, target: Server) -> None:
     command = far.rkernel.start("exec", "-c", "import time\nprint('begun', flush=True)\ntime.sleep(60)")
     far.rkernel.wait_running("begun")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -92,6 +93,20 @@ def test_progress_bar_is_its_last_state(shared: Rkernel, seconds: int) -> None:
     assert (said.status, said.out) == (0, "")
     (line,) = said.err.splitlines()
     assert line.startswith("100%|") and f"{100 * seconds}/{100 * seconds}" in line
+
+
+def test_progress_bar_that_is_a_widget_is_its_last_state(shared: Rkernel) -> None:
+    begin = "from tqdm.auto import tqdm\nimport time\nbar = tqdm(range(30), desc='load')"
+    said = shared.exec(f"{begin}\nfor _ in bar: time.sleep(0.05)", "--json")
+    (display,) = json.loads(said.out)["displays"]
+    assert re.fullmatch(r"load: 100% \|█{10}\| 30/30 \[.*it/s\]", display["text"])
+    number = json.loads(said.out)["cell"]
+    shown = shared("wait", number)
+    assert "  0%" in shown.out.splitlines()[0]
+    assert shown.out.splitlines()[-1] == display["text"]
+    updates = [line for line in shared("wait", number, "--jsonl").out.splitlines() if '"update"' in line]
+    assert 1 <= len(updates) <= 4, "thirty changes in 1.5 s"
+    assert wait_until(lambda: display["text"] in (shared.folder / "rkernel-work.ipynb").read_text(), 10)
 
 
 def test_text_that_is_no_text_is_shown(shared: Rkernel) -> None:

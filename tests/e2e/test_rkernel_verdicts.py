@@ -43,6 +43,19 @@ def test_exception_gives_1_with_its_traceback_on_stderr(shared: Rkernel) -> None
     assert "\x1b" not in said.err
 
 
+def test_error_that_the_kernel_does_not_count_as_the_cells_is_said(shared: Rkernel, tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("1 / 0")
+    said = shared.exec(f"%run {path}")
+    assert said.status == 0
+    words = "an error was shown (ZeroDivisionError), though the cell itself ended well"
+    assert said.err.endswith(f"rkernel: {words}\n")
+    document = json.loads(shared.exec(f"%run {path}", "--json").out)
+    assert (document["verdict"], document["message"], document["error"]["name"]) == ("ok", words, "ZeroDivisionError")
+    cleared = f"%run {path}\nfrom IPython.display import clear_output\nclear_output()"
+    assert shared.exec(cleared).err == ""
+
+
 def test_syntax_error_gives_1(shared: Rkernel) -> None:
     said = shared.exec("def f(:\n  pass")
     assert said.status == 1
@@ -195,8 +208,26 @@ def test_kernel_that_ends_by_itself_gives_4(alone: Rkernel, code: str, words: st
     if code != "exit()":  # which the kernel answers before it goes
         assert said.status == 4
         assert words in said.err
-    assert wait_until(lambda: alone.exec("1").status == 4)
-    assert words in alone.exec("1").err
+    said = alone.exec("print('in a dying kernel')")
+    assert (said.status, said.out, words in said.err) == (4, "", True), said
+
+
+@pytest.mark.parametrize("is_attached", [False, True], ids=["started", "attached"])
+def test_cells_behind_one_that_ends_the_kernel_do_not_run(alone: Rkernel, tmp_path: Path, *, is_attached: bool) -> None:
+    alone.open()
+    if is_attached:
+        assert alone("attach", alone.record()["connection_file"], "-s", "other", "--no-log").status == 0
+        alone = Rkernel(tmp_path, session="other")
+    stop = tmp_path / "stop"
+    wait = f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.02)\n"
+    first = alone.start("exec", "-c", f"{wait}quit()")
+    alone.wait_running("begun")
+    later = [alone.start("exec", "-c", f"open({str(tmp_path / name)!r}, 'w')") for name in ("one", "two")]
+    assert wait_until(lambda: len(alone.status()["queued"]) == 2)
+    stop.touch()
+    assert finish(first).status == 0
+    assert [finish(command).status for command in later] == [4, 4]
+    assert not (tmp_path / "one").exists() and not (tmp_path / "two").exists()
 
 
 def test_memory_that_runs_out_is_an_exception_or_a_dead_kernel(alone: Rkernel) -> None:
@@ -284,6 +315,26 @@ def test_interrupt_gives_130(shared: Rkernel) -> None:
     assert said.status == 130
     assert said.out == "begun\n"
     assert shared("interrupt").err == "rkernel: nothing runs\n"
+
+
+STOPPED = {
+    "awaits": ("import asyncio\nprint('begun', flush=True)\nawait asyncio.sleep(30)", "CancelledError"),
+    "a shell's": ("%%bash\necho begun\nsleep 30", "CalledProcessError"),
+}
+
+
+@pytest.mark.parametrize("what", STOPPED)
+def test_interrupt_stops_at_once_what_ends_otherwise_than_by_keyboard_interrupt(either: Rkernel, what: str) -> None:
+    code, words = STOPPED[what]
+    running = either.start("exec", "-c", code)
+    number = either.wait_running("begun")
+    begun = time.monotonic()
+    assert either("interrupt").err.startswith(f"rkernel: stopped cell {number}")
+    said = finish(running)
+    assert time.monotonic() - begun < 2
+    assert (said.status, words in said.err) == (130, True), said
+    assert either("wait", number).status == 130
+    assert either.exec("6 * 7").out == "42\n"
 
 
 def test_ctrl_c_interrupts_the_cell(shared: Rkernel) -> None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from remote_kernel import handshake, trip
 from remote_kernel.errors import KernelDied, RemoteShellNoise
-from tests.support.kernels import launch, options_for, run, running_kernel, write_connection_file
+from remote_kernel.forward import Forwarder
+from remote_kernel.log import Log
+from remote_kernel.options import LaunchOptions
+from remote_kernel.probe import probe
+from remote_kernel.reactor import Reactor
+from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.transport import openssh
+from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server
 
 SHELLS = ("bash", "dash", "zsh", "fish", "tcsh")
@@ -92,6 +102,111 @@ def test_rc_file_that_replaces_the_shell_is_told(
         )
     assert done.returncode == RemoteShellNoise.exit_status
     assert "closed for maintenance" in done.stderr.splitlines()[-1]
+
+
+# -- another program in the place of the login shell, or one that reads what is sent
+
+
+def _forward(options: LaunchOptions) -> None:
+    with Reactor() as reactor:
+        Forwarder(reactor, options, Log(), lambda: None).run([])
+
+
+def _sync(options: LaunchOptions) -> None:
+    with FarEnd(options, "receive", {}) as far:
+        far.greet()
+
+
+PROGRAMS: dict[str, Callable[[LaunchOptions], object]] = {"probe": probe, "forward": _forward, "sync": _sync}
+
+
+def _listing(home: Path) -> list[tuple[str, float]]:
+    return sorted((str(path), path.stat().st_mtime) for path in home.rglob("*"))
+
+
+@pytest.mark.over_both("zsh")
+@pytest.mark.parametrize("other", ["zsh -l", "bash", "dash", "tcsh", "fish"])
+def test_shell_that_an_rc_file_starts_runs_nothing_of_ours(
+    monkeypatch: pytest.MonkeyPatch, target: Server, ssh_config: Path, remote_python: Path, other: str
+) -> None:
+    monkeypatch.setattr(handshake, "QUIET_SECONDS", 0.5)  # fish says nothing before its input ends
+    monkeypatch.setattr(trip, "QUIET_SECONDS", 0.5)
+    options = options_for("target", ssh_config, remote_python)
+    with home_file(target, ".bashrc", f"exec {other}\n"):
+        before = _listing(target.home)
+        for name, program in PROGRAMS.items():
+            with pytest.raises(RemoteShellNoise, match=r"in the place of the login shell.*~/\.bashrc"):
+                program(options)
+            assert _listing(target.home) == before, name
+        assert wait_until(lambda: not target.processes())
+
+
+@pytest.mark.parametrize("other", ["zsh -l", "fish"])
+def test_kernel_behind_another_shell_names_the_rc_file_soon(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, other: str
+) -> None:
+    options = options_for("target", ssh_config, remote_python)
+    with home_file(target, ".bashrc", f"exec {other}\n"):
+        before, begun = _listing(target.home), time.monotonic()
+        done = launch(options, write_connection_file(tmp_path / "kernel-1.json"))
+        took = time.monotonic() - begun
+        assert _listing(target.home) == before
+    assert done.returncode == RemoteShellNoise.exit_status
+    assert "~/.bashrc" in done.stderr.splitlines()[-1]
+    assert took < 15  # not the 45 s that an answer may take
+
+
+def test_rc_file_that_asks_a_question_does_not_stop_a_kernel(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    with home_file(target, ".bashrc", "read -p 'Load modules? ' -n 1 -r\n"):
+        assert probe(options_for("target", ssh_config, remote_python)).python == str(remote_python)
+        with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (_, client):
+            assert run(client, "1 + 1").result == "2"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_rc_file_that_waits_for_more_input_is_told(
+    monkeypatch: pytest.MonkeyPatch, target: Server, ssh_config: Path, remote_python: Path, program: str
+) -> None:
+    monkeypatch.setattr(handshake, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(trip, "QUIET_SECONDS", 0.5)
+    with home_file(target, ".bashrc", "cat > /dev/null\n"), pytest.raises(RemoteShellNoise, match="waits for input"):
+        PROGRAMS[program](options_for("target", ssh_config, remote_python))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("without", ["< /dev/null", "<&-"])
+def test_wrapper_that_closes_its_input_is_told(
+    target: Server, ssh_config: Path, remote_python: Path, remote_folder: Path, program: str, without: str
+) -> None:
+    wrapper = remote_folder / "python"
+    wrapper.write_text(f'#!/bin/sh\nexec {remote_python} "$@" {without}\n')
+    wrapper.chmod(0o755)
+    with pytest.raises(RemoteShellNoise, match=f"'{wrapper}', or something in the rc files .* reads or closes"):
+        PROGRAMS[program](options_for("target", ssh_config, wrapper))
+
+
+FLOODS = {"stdout": "yes", "stderr": "yes >&2", "one line on stdout": "tr '\\0' x < /dev/zero"}
+
+
+@pytest.mark.over_both("stdout")
+@pytest.mark.parametrize("flood", FLOODS)
+def test_rc_file_that_prints_without_end_is_told_and_takes_no_memory(
+    target: Server, ssh_config: Path, remote_python: Path, flood: str
+) -> None:
+    options = options_for("target", ssh_config, remote_python)
+    with home_file(target, ".bashrc", f"{FLOODS[flood]}\n"):
+        for name, program in PROGRAMS.items():
+            tracemalloc.start()
+            try:
+                with pytest.raises(RemoteShellNoise, match=r"prints without end.*[xy]'"):
+                    program(options)
+                assert tracemalloc.get_traced_memory()[1] < 20 << 20, name
+            finally:
+                tracemalloc.stop()
+    openssh.end_master(options, openssh.master_mark(options))  # sshd keeps what writes to stderr until then
+    assert wait_until(lambda: not target.processes())
 
 
 # -- homes

@@ -221,6 +221,20 @@ def test_read_only_disk_and_unreadable_file_are_told(
     assert files_in(here / "back") == {"open"}
 
 
+def test_rsync_to_a_name_with_a_slash_is_refused_and_not_needed(
+    ssh_config: Path, tmp_path: Path, here: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # rsync would take it for a path, and copy to a folder of that name here.
+    config = tmp_path / "config"
+    config.write_text(ssh_config.read_text().replace("Host target", "Host lab/gpu target"))
+    (here / "file").write_text("new")
+    line = ["sync", "--ssh-config", str(config), "lab/gpu", f"{here}/", f"remote:{remote_folder}/"]
+    assert main([*line, "--rsync"]) == 2
+    assert "rsync takes a host name with a slash for a path; leave out --rsync" in capfd.readouterr().err
+    assert main(line) == 0
+    assert (remote_folder / "file").read_text() == "new"
+
+
 def test_rsync_over_paramiko_is_refused_with_what_to_do(
     ssh_config: Path, here: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

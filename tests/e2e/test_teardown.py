@@ -319,6 +319,67 @@ def test_killed_agent_leaves_nothing(tmp_path: Path, options: LaunchOptions, cou
         assert not is_alive(child)
 
 
+# -- what was meant to stay
+
+
+JOB = """
+import os, subprocess, sys
+heeds = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); print(flush=True); signal.pause()"
+child = subprocess.Popen([sys.executable, "-c", heeds], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(os.getpid(), child.pid, flush=True)
+child.wait()
+"""
+
+
+def start_with_nohup(client: BlockingKernelClient) -> list[psutil.Process]:
+    """Let a cell start a job with nohup; return its process, and its child, which does not ignore SIGHUP."""
+    code = f"""import subprocess, sys
+line = 'nohup "$@" </dev/null 2>/dev/null &'
+job = subprocess.Popen(['sh', '-c', line, 'sh', sys.executable, '-c', {JOB!r}], stdout=subprocess.PIPE)
+print(job.stdout.readline().decode(), job.wait())"""
+    return [psutil.Process(int(pid)) for pid in run(client, code).streams["stdout"].split()[:2]]
+
+
+@pytest.mark.parametrize("end", ["shutdown", "close", "kill the agent"])
+def test_job_started_with_nohup_outlives_its_kernel(
+    tmp_path: Path, options: LaunchOptions, count: Count, end: str
+) -> None:
+    with RawKernel(tmp_path, options) as kernel:
+        client = kernel.ready().client
+        job = start_with_nohup(client)
+        other = leave_an_orphan(client)
+        if end == "shutdown":
+            client.shutdown()
+        elif end == "close":
+            kernel.dispose()
+        else:
+            agent = kernel_process(client).parent()
+            assert agent
+            agent.kill()
+        kernel.exit_status()
+
+    assert wait_until(lambda: not is_alive(other))
+    assert [is_alive(process) for process in job] == [True, True]
+    for process in job:
+        process.kill()
+    assert count.left() == []
+
+
+def test_kernel_that_ignores_hangups_itself_leaves_nothing(
+    tmp_path: Path, options: LaunchOptions, count: Count
+) -> None:
+    with RawKernel(tmp_path, options._replace(init="trap '' HUP")) as kernel:
+        client = kernel.ready().client
+        job = [*start_with_nohup(client), leave_an_orphan(client)]
+
+        client.shutdown()
+
+        kernel.exit_status()
+        assert count.left() == []
+        assert not any(map(is_alive, job))
+
+
 # -- the connection
 
 

@@ -190,6 +190,40 @@ def test_command_ended_by_a_signal_is_not_a_success(direct: Way) -> None:
     assert direct.run("kill -TERM $$").returncode not in (0, None)
 
 
+FOR_A_PERSON = (
+    *("RequestTTY force", "RemoteCommand echo other", "SessionType none", "SessionType subsystem", "StdinNull yes"),
+    *("ForkAfterAuthentication yes", "Tunnel yes", "EscapeChar ~", "LocalForward 1 localhost:1", "ForwardX11 yes"),
+    "LocalCommand echo other\nPermitLocalCommand yes",
+)
+
+
+@pytest.mark.parametrize("setting", FOR_A_PERSON)
+def test_what_a_config_sets_for_a_persons_session_is_not_meant_for_ours(
+    setting: str, target: Server, config: Callable[..., Path]
+) -> None:
+    way = Way("openssh", "target", config(setting))
+    options = way.options()
+    data = b"\n~.\n\0\r\x03 as it is"
+    logged_in = subprocess.run(openssh.login_argv(options, 60, asks=False), capture_output=True, timeout=20)
+    assert (logged_in.returncode, logged_in.stdout, logged_in.stderr) == (0, b"", b"")
+    done = way.run("cat; echo ended", data)
+    assert (done.returncode, done.stdout, done.stderr) == (0, data + b"ended\n", b"")
+    with subprocess.Popen(choice.subsystem_argv(options, "sftp"), stdin=-1, stdout=-1, bufsize=0) as sftp:
+        assert sftp.stdin and sftp.stdout
+        sftp.stdin.write(b"\0\0\0\5\1\0\0\0\3")
+        assert (sftp.stdout.read(9) or b"")[4:] == b"\2\0\0\0\3"
+    reach = openssh.reach_argv(options, target.host, target.port)
+    banner = subprocess.run(reach, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    assert banner.stdout.startswith(b"SSH-2.0-")
+
+
+def test_refusal_that_names_no_file_is_shown_with_the_command_that_tells_it(config: Callable[..., Path]) -> None:
+    path = config("ControlPath %z")
+    with pytest.raises(errors.SshConfigError, match="unknown key %z") as caught:
+        choice.carrier_argv(options_for("target", path, ""), "true")
+    assert caught.value.hint == f"try: ssh -T -G -oRemoteCommand=none -F {path} target true"
+
+
 def test_environment_there_is_what_plain_ssh_gives(
     transport: str, target: Server, config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -567,6 +601,19 @@ def test_proxy_command(transport: str, target: Server, config: Callable[..., Pat
     )
     line = f"    ProxyCommand python3 -c '{program}' %h %p"
     assert Way(transport, "target", config("Host target", line)).run("cat", b"through").stdout == b"through"
+
+
+def test_alias_may_have_any_signs_that_ssh_takes(transport: str, target: Server, config: Callable[..., Path]) -> None:
+    names = ("work=gpu", "~gpu", "lab/gpu", "büro", "gpu:1")
+    lines = [f"Host {name}\n HostName {target.host}\n Port {target.port}" for name in names]
+    path = config(*lines, "Host gpu", "HostName 127.0.0.1", f"Port {free_port()}")
+    for name in names:
+        way = Way(transport, name, path)
+        assert way.run("exit 4").returncode == 4, name
+        assert str(way.options().endpoint) == name
+        openssh.end_masters(way.options())
+    options = options_for("gpu:2", path, "", transport=transport)  # no alias: a port
+    assert openssh.where(options)[-3:] == ["-p", "2", "gpu"]
 
 
 @pytest.mark.parametrize("changed", ["port", "user", "identity", "jump host", "ProxyCommand"])

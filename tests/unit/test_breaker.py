@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,17 @@ def test_other_ways_to_other_hosts_are_not_concerned() -> None:
     breaker.check(LaunchOptions(Endpoint.parse("gpu1"), ssh_config="other"))
     with pytest.raises(AuthenticationFailed):
         breaker.check(LaunchOptions(Endpoint.parse("gpu1"), python="another/python"))
+
+
+def test_another_way_in_the_ssh_config_is_tried_at_once(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    options = GPU1._replace(ssh_config=str(config))
+    for seconds, is_tried in ((-100, False), (100, True)):
+        config.write_text("Host gpu1\n User me\n")
+        os.utime(config, (time.time() + seconds,) * 2)
+        breaker.trip(options, ERROR)
+        with nullcontext() if is_tried else pytest.raises(AuthenticationFailed):
+            breaker.check(options)
 
 
 def test_other_transport_is_not_concerned() -> None:

@@ -232,14 +232,18 @@ def test_every_value_shown_is_taken(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help_with_an_example(name: str, run: Run) -> None:
+def test_every_command_has_help_with_an_example(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert COMMANDS[name].help
+    monkeypatch.setenv("COLUMNS", "80")
     for flag in ("-h", "--help"):
         said = run(*name.split(), flag)
         assert said.status == 0
         assert "Example" in said.out
         assert said.err == ""
-        assert all(len(line) <= 100 for line in said.out.splitlines())
+        assert all(len(line) <= 80 for line in said.out.splitlines())
+        for one in COMMANDS[name].params:  # each word whole, and nothing but words
+            assert set((one.help or "").split()) <= set(said.out.split())
+        assert not re.search(r"<\w+(\[\w+\])?>", said.out)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name])
@@ -473,6 +477,13 @@ def test_add_refuses_a_taken_name_before_it_asks_the_host(name: str, run: Run, h
     assert run("add", "gpu2", f"--name={name}").status == 2
     assert not host.asked
     assert settings_of("mine").endpoint.host == "gpu1"
+
+
+def test_add_that_could_not_write_asks_nobody(run: Run, host: FakeHost, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = run("add", "gpu1", "--prefix", str(tmp_path / "file"))
+    assert (said.status, host.asked) == (1, [])
+    assert "cannot write" in said.err and "--prefix" in said.err
 
 
 def test_add_replaces_only_when_told(run: Run, host: FakeHost) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from remote_kernel.cli import rkernel
 from remote_kernel.cli.manager import main
+from remote_kernel.errors import UsageError
 from remote_kernel.options import find_program
 
 
@@ -30,13 +33,24 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (ssh / "more" / "lab").write_text("Host lab1\n")
     for name in ("Mine", "Other"):
         run(env, "add", "me@gpu9", "--name", name, "--no-check")
+    evil = tmp_path / ".local" / "share" / "jupyter" / "kernels" / "zevil"
+    evil.mkdir(parents=True)
+    ran = f"touch {tmp_path}/ran"  # as a host may name a kernelspec that 'add --discover' finds there
+    name = f"a'b\"\\$({ran}) $({ran}) `{ran}` ${{x}} \\`{ran}` : \x1b[2J"
+    (evil / "kernel.json").write_text(json.dumps({"argv": ["x"], "display_name": name, "language": "python"}))
+    env["JUPYTER_RUNTIME_DIR"] = str(tmp_path / "runtime")
+    for name in ("my-work", "other"):
+        session = tmp_path / "runtime" / "rkernel" / name
+        session.mkdir(parents=True)
+        (session / "session.json").touch()
     return env
 
 
-def run(env: dict[str, str], *words: str, **more: str) -> str:
-    program = find_program()
-    assert program
-    done = subprocess.run([program, *words], env={**env, **more}, capture_output=True, text=True, timeout=60)
+def run(env: dict[str, str], *words: str, program: str = "remote_kernel", **more: str) -> str:
+    found = find_program()
+    assert found
+    path = Path(found).with_name(program)
+    done = subprocess.run([path, *words], env={**env, **more}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -44,9 +58,8 @@ def run(env: dict[str, str], *words: str, **more: str) -> str:
 def completed(env: dict[str, str], line: str) -> list[str]:
     """Give what bash offers when tab is pressed at the end of this line."""
     words = line.split(" ")
-    return run(
-        env, COMP_WORDS=line.strip(), COMP_CWORD=str(len(words) - 1), _REMOTE_KERNEL_COMPLETE="complete_bash"
-    ).split()
+    asked = {"COMP_WORDS": line.strip(), "COMP_CWORD": str(len(words) - 1)}
+    return run(env, program=words[0], **asked, **{f"_{words[0].upper()}_COMPLETE": "complete_bash"}).split()
 
 
 @pytest.mark.parametrize(
@@ -62,18 +75,38 @@ def completed(env: dict[str, str], line: str) -> list[str]:
         ("remote_kernel ps ga", ["gate"]),
         ("remote_kernel forward o", ["other"]),
         ("remote_kernel add --disc", ["--discover"]),
+        ("rkernel in", ["interrupt", "inspect"]),
+        ("rkernel --v", ["--version"]),
+        ("rkernel exec --full", ["--full-traceback"]),
+        ("rkernel exec -s ", ["my-work", "other"]),
+        ("rkernel exec -k mi", ["mine"]),
+        ("rkernel status m", ["my-work"]),
+        ("rkernel close my-work o", ["other"]),
+        ("rkernel exec --timeout ", []),
+        ("rkernel exec train.py -- --l", []),
+        ("rkernel skill un", ["uninstall"]),
+        ("rkernel no-such-command x", []),
     ],
 )
 def test_words_are_offered(environment: dict[str, str], line: str, offered: list[str]) -> None:
     assert completed(environment, line) == offered
 
 
+TYPED = {
+    "remote_kernel": (("conn", "connect"), ("connect mi", "connect mine"), ("login la", "login lab1")),
+    "rkernel": (("interr", "interrupt"), ("exec -k ze", "exec -k zevil"), ("wait -s my", "wait -s my-work")),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_tab_completes_in_a_real_shell_after_the_installation(environment: dict[str, str], shell: str) -> None:
+def test_tab_completes_in_a_real_shell_after_the_installation(
+    environment: dict[str, str], shell: str, name: str
+) -> None:
     program, path = find_program(), shutil.which(shell)
     assert program and path
     for _ in range(2):
-        said = run(environment, "--install-completion", shell)
+        said = run(environment, "--install-completion", shell, program=name)
     assert said.startswith(f"{shell} completion installed in {environment['HOME']}")
     env = {**environment, "PATH": f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb"}
     dropped = ("ZDOTDIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME")
@@ -81,13 +114,14 @@ def test_tab_completes_in_a_real_shell_after_the_installation(environment: dict[
     spawned = pexpect.spawn(path, ["-i"], env=env, encoding="utf-8", timeout=30, dimensions=(40, 132))
     try:
         spawned.expect("[$%>#] ")
-        for typed, completed_to in (("conn", "connect"), ("connect mi", "connect mine"), ("login la", "login lab1")):
-            spawned.send(f"remote_kernel {typed}\t")
+        for typed, completed_to in TYPED[name]:
+            spawned.send(f"{name} {typed}\t")
             # Shells write what was completed in parts, and again: what is asked for is the line in the end.
             spawned.expect(r"[^\n]*".join(completed_to.split()))
             spawned.sendcontrol("u")
     finally:
         spawned.close(force=True)
+    assert not Path(environment["HOME"], "ran").exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -107,3 +141,11 @@ def test_completion_for_a_shell_that_there_is_none_for(capfd: pytest.CaptureFixt
     assert "name one of bash, zsh, fish" in capfd.readouterr().err
     assert main(["--show-completion", "fish"]) == 0
     assert "complete --command remote_kernel" in capfd.readouterr().out
+
+
+def test_completion_of_rkernel_is_shown_in_its_own_name(capfd: pytest.CaptureFixture[str]) -> None:
+    assert rkernel.run(["--show-completion", "zsh"]) == 0
+    shown = capfd.readouterr().out
+    assert "#compdef rkernel" in shown and "_RKERNEL_COMPLETE=complete_zsh" in shown
+    with pytest.raises(UsageError, match="there is no completion for 'tcsh'"):
+        rkernel.run(["--install-completion", "tcsh"])

@@ -14,7 +14,9 @@ from remote_kernel.errors import UsageError
 
 _ALPHANUMERIC = string.ascii_letters + string.digits
 
-names = st.builds(str.__add__, st.sampled_from(_ALPHANUMERIC), st.text(_ALPHANUMERIC + "._+-", max_size=20))
+names = st.builds(
+    str.__add__, st.sampled_from(_ALPHANUMERIC + "~=/ü"), st.text(_ALPHANUMERIC + "._+-~=/#æ", max_size=20)
+)
 addresses = st.builds(
     str.__add__,
     st.ip_addresses(v=6).map(str),
@@ -22,7 +24,10 @@ addresses = st.builds(
 )
 hosts = names | st.ip_addresses(v=4).map(str) | addresses
 users = st.builds(
-    str.__add__, st.sampled_from(_ALPHANUMERIC + "_.+$üæ"), st.text(_ALPHANUMERIC + "_.+$-@:\\=%", max_size=20)
+    "{}{}{}".format,
+    st.sampled_from(_ALPHANUMERIC + "_.+üæ"),
+    st.text(_ALPHANUMERIC + "_.+-@:\\=%", max_size=20),
+    st.sampled_from(_ALPHANUMERIC + "_$"),
 )
 endpoints = st.builds(Endpoint, hosts, st.none() | users, st.none() | st.integers(1, 65535))
 
@@ -46,7 +51,8 @@ def test_any_text_is_an_endpoint_that_prints_back_or_a_usage_error(text: str) ->
     assert Endpoint.parse(str(endpoint)) == endpoint
     for word in filter(None, (endpoint.host, endpoint.user)):
         assert not word.startswith("-")
-        assert not set(word) & set(" ,/\n\0")
+        assert not set(word) & set(" ,\n\0'`\";&<>|(){}")
+        assert "$" not in word[:-1]
     if ":" in endpoint.host:
         IPv6Address(endpoint.host.partition("%")[0])
 
@@ -70,6 +76,9 @@ def test_any_text_is_an_endpoint_that_prints_back_or_a_usage_error(text: str) ->
         ("[fe80::1%eth0]:22", Endpoint("fe80::1%eth0", None, 22)),
         ("::ffff:192.0.2.7", Endpoint("::ffff:192.0.2.7")),
         ("my_alias", Endpoint("my_alias")),
+        ("work=gpu", Endpoint("work=gpu")),
+        ("me@~gpu/büro", Endpoint("~gpu/büro", "me")),
+        ("HOST$@gpu1", Endpoint("gpu1", "HOST$")),
         ("ssh://gpu1", Endpoint("gpu1")),
         ("ssh://me@gpu1:2222/", Endpoint("gpu1", "me", 2222)),
     ],
@@ -104,13 +113,24 @@ def test_endpoint_is_read(text: str, endpoint: Endpoint) -> None:
         "me you@gpu1",
         "a,b",
         "a,b@gpu1",
-        "gpu1/path",
         "ssh://",
         "ssh://gpu1/path",
         "gpu1;reboot",
         "$(reboot)",
         "`reboot`",
         "gpu1'",
+        "gpu$HOME",
+        "gpu\\1",
+        "a$(touch${IFS}X)@gpu1",
+        "a$IFS-oProxyCommand=X@gpu1",
+        "a`X`@gpu1",
+        "a;X@gpu1",
+        "a|X@gpu1",
+        "a>X@gpu1",
+        "'a@gpu1",
+        "a\\@gpu1",
+        "a\u202eb@gpu1",
+        "gpu\x9b1",
     ],
 )
 def test_what_is_no_endpoint_is_a_usage_error(text: str) -> None:

@@ -25,6 +25,7 @@ from remote_kernel.kernel import StartError
 from tests.support.kernels import wait_until
 
 IDENTITY = "0123456789ab"
+HERE = os.uname().nodename
 COMMON = f"remote_kernel-{os.getuid()}"
 
 OWNER = """
@@ -171,6 +172,16 @@ def test_a_folder_of_another_host_is_left_to_it(chosen: Path) -> None:
     assert "login2" in str(told["message"])
     (said,) = ask(chosen, IDENTITY)  # who wants to end it has not done so
     assert said["unreadable"] == "it is on login2"
+
+
+@pytest.mark.parametrize(("host", "error"), [("login2", "RemoteError"), (HERE, "KernelGone"), (None, "KernelGone")])
+def test_a_kernel_that_was_started_elsewhere_is_not_gone(chosen: Path, host: str | None, error: str) -> None:
+    # An alias that leads to another host now, or a name that leads to several.
+    settings = {"link": "l", "resume": False, "id": IDENTITY, "folder": str(chosen), "host": host}
+    told = attach.attach(settings, "marker")
+    assert told
+    assert told["error"] == error
+    assert error == "KernelGone" or f"was started on login2, and this is {HERE}" in str(told["message"])
 
 
 def test_a_folder_from_before_a_restart_of_the_host_is_cleaned_up(chosen: Path) -> None:

@@ -62,7 +62,7 @@ class LocalAgent:
         child_in, self.stdin = os.pipe()
         self.stdout, child_out = os.pipe()
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, "sh", "-c", bootstrap.remote_command(sys.executable, len(code))],
+            [sys.executable, "-c", SERVER, "sh", "-c", bootstrap.remote_command(sys.executable, len(code), "MARK")],
             stdin=child_in,
             stdout=child_out,
             env={**os.environ, "JUPYTER_PATH": str(folder / "jupyter")},
@@ -70,6 +70,8 @@ class LocalAgent:
         os.close(child_in)
         os.close(child_out)
         os.write(self.stdin, code)
+        ready = bootstrap.ready("MARK")
+        assert os.read(self.stdout, len(ready)) == ready
         self.events: list[dict[str, Any]] = []
 
     def hear(self, event: str) -> None:
@@ -277,7 +279,7 @@ def test_a_host_with_no_descriptor_to_spare_says_so_and_has_nothing_left(tmp_pat
         options = LaunchOptions(Endpoint.parse("nowhere"), python=sys.executable)
         settings = bootstrap.start_settings(options, IDENTITY, "l1", {"key": "k", "ip": "127.0.0.1"})
         code = bootstrap.program("MARK", "start", {**settings, "folder": folder})
-        command = f"ulimit -n 12; {bootstrap.remote_command(sys.executable, len(code))}"
+        command = f"ulimit -n 12; {bootstrap.remote_command(sys.executable, len(code), 'MARK')}"
         done = subprocess.run(["sh", "-c", command], input=code, capture_output=True, timeout=40, check=False)
         assert b"a kernel cannot be started on " in done.stdout and b"too many open files" in done.stdout, done
         assert not done.stderr

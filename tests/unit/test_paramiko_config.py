@@ -126,6 +126,12 @@ def hop_of(home: Path, text: str) -> Hop:
     return Config(str(home / "config")).way(Endpoint("a", "me"))[0]
 
 
+def test_names_are_put_in_once_and_not_looked_through_again(home: Path) -> None:
+    (home / "config").write_text("Host a*\n HostName %h.x\n ProxyCommand nc ~/y %h %n %r %%h %p\n")
+    (hop,) = Config(str(home / "config")).way(Endpoint("a%p~b", "me%n"))
+    assert hop.proxy_command == "nc ~/y a%p~b.x a%p~b me%n %h 22"
+
+
 def test_paths_have_tokens_and_variables(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYS", "/keys")
     text = "IdentityFile ${KEYS}/%r\nCertificateFile ${KEYS}/%h-cert\nUserKnownHostsFile /known/%h ~/k\n"

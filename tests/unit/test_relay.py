@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket as sockets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
+from remote_kernel import launcher
 from remote_kernel.connection_file import CHANNELS, Connection
 from remote_kernel.errors import ConnectionFileError, PortInUse
 from remote_kernel.relay import Relay
@@ -226,6 +228,29 @@ def test_port_in_use_and_unknown_scheme_are_told(tmp_path_factory: pytest.TempPa
             Relay(front, print, lambda: None)
     with pytest.raises(ConnectionFileError, match="hmac-rot13"):
         Relay(Connection("ipc", str(folder / "f"), PORTS, {"key": "", "signature_scheme": "hmac-rot13"}), print, print)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_only_a_socket_makes_room_for_the_front_ends(tmp_path_factory: pytest.TempPathFactory, relayed: bool) -> None:
+    folder = tmp_path_factory.mktemp("r")
+    front = Connection("ipc", str(folder / "f"), PORTS, {"key": "front"})
+    path = folder / "f-3"
+
+    def listen() -> None:
+        if relayed:
+            Relay(front, print, lambda: None).stop()
+        else:
+            for listener in launcher.listen(front).values():
+                listener.close()
+
+    path.write_text("somebody's")
+    with pytest.raises(PortInUse, match="f-3 is no socket"):
+        listen()
+    assert path.read_text() == "somebody's"
+    path.unlink()
+    with sockets.socket(sockets.AF_UNIX) as left:
+        left.bind(str(path))
+    listen()
 
 
 def test_connection_files_curve_keys_are_used(tmp_path_factory: pytest.TempPathFactory) -> None:

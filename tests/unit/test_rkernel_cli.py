@@ -86,8 +86,21 @@ def test_help_names_every_command_and_every_exit_status() -> None:
         assert re.search(rf"^  {name}\s+\w", HELP, re.MULTILINE), name
     for status in {*VERDICTS.values(), 2, 3}:
         assert re.search(rf"(^|\s){status}\s\s\w", HELP, re.MULTILINE), status
-    assert max(map(len, HELP.splitlines())) <= 120
+    assert max(map(len, HELP.splitlines())) <= 79
     assert len(HELP.splitlines()) <= 60
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_fits_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    command = find_command(name)
+    assert command
+    parser = make_parser(name, command)
+    shown = parser.format_help()
+    assert max(map(len, shown.splitlines())) <= 80
+    for action in parser._actions:  # each word whole
+        if action.help and action.help != argparse.SUPPRESS:
+            assert set(action.help.split()) <= set(shown.split())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,10 @@ import pytest
 from remote_kernel.cli.table import print_rows
 
 COLUMNS = ("SLUG", "HOST", "WHERE")
-ROWS = [("remote_cuda", "gpu1", "/opt/conda/bin/python"), ("b", "me@gpu1.cluster.example.org", "~")]
+ROWS = [
+    ("remote_cuda", "gpu1", "/opt/conda/bin/python"),
+    ("b", "me@gpu1.cluster.example.org", "~ and all that lies below it"),
+]
 
 
 @pytest.fixture
@@ -46,10 +50,17 @@ def test_a_wide_terminal_has_one_line_for_a_row(shown: Callable[[int], str]) -> 
     assert lines[1].split() == list(ROWS[0])
 
 
-def test_a_narrower_one_folds_what_is_long(shown: Callable[[int], str]) -> None:
-    lines = shown(50).splitlines()
+@pytest.mark.parametrize("columns", range(20, 90))
+def test_no_terminal_breaks_a_word(shown: Callable[[int], str], columns: int) -> None:
+    text = shown(columns)
+    words = [word for row in [COLUMNS, *ROWS] for cell in row for word in cell.split()]
+    assert set(words) <= set(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+
+
+def test_a_narrower_one_wraps_between_words(shown: Callable[[int], str]) -> None:
+    lines = shown(68).splitlines()
     assert len(lines) > 3
-    assert max(map(len, lines[1:])) <= 50
+    assert max(map(len, lines[1:])) <= 68
     assert lines[1].startswith("remote_cuda  gpu1")
 
 
@@ -63,7 +74,7 @@ def test_other_programs_get_one_line_for_a_row_and_no_escapes(capsys: pytest.Cap
     print_rows(COLUMNS, ROWS)
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert [line.split() for line in out.splitlines()] == [list(COLUMNS), *map(list, ROWS)]
+    assert [line.split(maxsplit=2) for line in out.splitlines()] == [list(COLUMNS), *map(list, ROWS)]
 
 
 @pytest.mark.parametrize("columns", [100, 30])

@@ -20,8 +20,10 @@ import json, os, re, struct, sys, zlib
 if "-G" in sys.argv:
     sys.exit(0)
 size = int(re.search(r"read[(]([0-9]+)[)]", sys.argv[-1])[1])
+marker = re.search(r"remote_kernel-[0-9a-f]{{16}}", sys.argv[-1])[0]
+os.write(1, ("\\n" + marker + " reads\\n").encode())
+assert sys.stdin.buffer.readline() == b"exit 97\\n" and sys.stdin.buffer.readline() == b"#\\n"
 program = zlib.decompress(sys.stdin.buffer.read(size)).decode()
-marker = re.search(r"remote_kernel-[0-9a-f]{{16}}", program)[0]
 os.write(1, ("\\n" + marker + "\\n").encode())
 if os.environ["GREETS"] == "yes":
     hello = json.dumps({{"version": {PROTOCOL_VERSION}, "highest": 15, "streams": {{}}}}).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
@@ -58,7 +60,7 @@ DIRECTLY: dict[str, tuple[str, type[RemoteKernelError], str]] = {
         "ssh: Could not resolve hostname gpu1: nodename nor servname provided, or not known\n", UnknownHost, "gpu1"),
     "no name now": (
         "ssh: Could not resolve hostname gpu1: Temporary failure in name resolution\n", UnknownHost, "gpu1"),
-    "denied": (DENIED, AuthenticationFailed, "gpu1 does not let you in: permission denied (publickey)"),
+    "denied": (DENIED, AuthenticationFailed, "gpu1 does not let you in: permission denied (publickey) for user 'me'"),
     "denied, other methods": (
         "me@gpu1: Permission denied (publickey,gssapi-keyex,gssapi-with-mic,password).\n",
         AuthenticationFailed, "(publickey,gssapi-keyex,gssapi-with-mic,password)"),
@@ -169,6 +171,17 @@ def test_jump_host_of_the_ssh_config_is_told_too(name: str) -> None:
     assert "of the ssh config" in error.message
 
 
+def test_jump_host_of_the_ssh_config_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host gpu1\n    ProxyJump gate\n")
+    for transport in ("openssh", "paramiko"):
+        options = DIRECT._replace(ssh_config=str(config), transport=transport)
+        refused = explain(options, BEHIND["jump refused"][0], 255, b"")
+        assert refused.message.startswith("jump host gate cannot be reached: ")
+        unknown = explain(options, f"Host key verification failed.\n{PROXY_ENDED}", 255, b"")
+        assert unknown.message == "the host key of jump host gate is not known here"
+
+
 IN_FULL = "me@[::1]:2222"
 LOCKED = "/home/me/my keys/id: the key has a passphrase and is not in the agent\n"
 ASKED = DENIED.replace("publickey", "publickey,keyboard-interactive")
@@ -178,7 +191,11 @@ ASKABLE = UNKNOWN.replace(" and you have requested strict checking", " here")
 @pytest.mark.parametrize(
     ("options", "stderr", "hint"),
     [
-        (DIRECT, DENIED, "'remote_kernel login gpu1' shows whether that will do"),
+        (DIRECT, DENIED, "run 'ssh-copy-id gpu1', or ask who runs it to add the key; otherwise load the key"),
+        (LaunchOptions(Endpoint.parse(IN_FULL)), DENIED, "'ssh-copy-id -p 2222 me@::1'"),
+        (THROUGH._replace(ssh_config="/c"), DENIED, "'ssh-copy-id -F /c -o ProxyJump=me@door:2222 gpu1'"),
+        (THROUGH, DENIED.replace("10.0.0.7", "door") + PROXY_ENDED, "'ssh-copy-id -p 2222 me@door'"),
+        (DIRECT, DENIED + PROXY_ENDED, "'ssh-copy-id me@10.0.0.7'"),
         (DIRECT, ASKED, "run 'remote_kernel login gpu1' in a terminal"),
         (DIRECT, LOCKED + DENIED, "run 'remote_kernel login gpu1' in a terminal"),
         (LaunchOptions(Endpoint.parse(IN_FULL)), ASKED, "run \"remote_kernel login 'me@[::1]:2222'\" in a terminal"),

@@ -63,7 +63,7 @@ class SessionPipe(Pipe):
         if self.told is not None:
             super().receive(data)
             return
-        self.before += data
+        self.before = (self.before + data).replace(bootstrap.ready(MARKER), b"")
         _, found, after = self.before.partition(f"\n{MARKER}".encode())
         told, newline, rest = after.partition(b"\n")
         if found and newline:
@@ -86,7 +86,7 @@ class Near:
     def session(self, mode: str, settings: dict[str, object]) -> subprocess.Popen[bytes]:
         """Run the remote command in a login shell's place, as sshd does, and join the Link to it."""
         program = bootstrap.program(MARKER, mode, settings)
-        command = bootstrap.remote_command(str(self.python), len(program))
+        command = bootstrap.remote_command(str(self.python), len(program), MARKER)
         jupyter = {"JUPYTER_PATH": str(self.folder / "jupyter"), "JPY_PARENT_PID": "1", "JPY_SESSION_NAME": "x.ipynb"}
         with (self.folder / "session-stderr").open("ab") as stderr:
             process = subprocess.Popen(
@@ -315,7 +315,7 @@ def test_too_old_python_says_so(version: str) -> None:
         pytest.skip("there is no Python older than 3.8 on this machine")
     python = str(_too_old()[version])
     program = bootstrap.program(MARKER, "start", {})
-    command = ["/bin/sh", "-c", bootstrap.remote_command(python, len(program))]
+    command = ["/bin/sh", "-c", bootstrap.remote_command(python, len(program), MARKER)]
     done = subprocess.run(command, input=program + b"frames", capture_output=True, timeout=30)
     if version.startswith("2."):  # it does not know -I, so our program never runs
         options = LaunchOptions(Endpoint.parse("old"), python=python)
@@ -325,7 +325,7 @@ def test_too_old_python_says_so(version: str) -> None:
         assert "3.8" in str(error)
         return
     assert done.returncode == PythonNotFound.exit_status
-    (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith(MARKER)]
+    (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith(f"{MARKER} {{")]
     told = json.loads(line.removeprefix(MARKER))
     assert told == {
         "error": "PythonNotFound",
@@ -343,7 +343,7 @@ def test_program_is_read_to_its_last_byte_and_no_further() -> None:
             MARKER, "attach", {"id": "none", "link": "", "resume": False, "folder": "/nonexistent"}
         )
         here.sendall(program + b"frames")
-        command = ["/bin/sh", "-c", bootstrap.remote_command(python, len(program))]
+        command = ["/bin/sh", "-c", bootstrap.remote_command(python, len(program), MARKER)]
         done = subprocess.run(command, stdin=there, stdout=subprocess.PIPE, timeout=30)
         assert b"KernelGone" in done.stdout
         assert there.recv(100) == b"frames"

@@ -20,6 +20,8 @@ from remote_kernel.session.contact import Contact
 from remote_kernel.session.engine import CellWaits, Engine
 from remote_kernel.session.events import Done, Event, Line, Sent, Stream
 from remote_kernel.session.foreign import Foreign
+from remote_kernel.session.installing import NotInstalled
+from remote_kernel.session.kernel_side import UNSEEN
 from remote_kernel.session.place import Place
 from remote_kernel.session.questions import NoAnswer
 from remote_kernel.session.record import Record
@@ -367,5 +369,48 @@ session.msg = msg
                 assert not engine.life.trouble
             finally:
                 await run(engine, "session.msg = session.plain_msg")
+
+    go(work)
+
+
+def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, "ran = []")
+            assert await engine.look("end", channel="shell", request="late") == UNSEEN
+            for name in ("late", "other"):
+                content = {"code": f"ran.append({name!r})", "silent": False, "store_history": False}
+                await engine.life.reach().wire.send("shell", "execute_request", content, identity=name)
+            await engine.passed()
+            assert (await run(engine, "print(ran)"))[0].text == "['other']\n"
+
+    go(work)
+
+
+def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            engine.life.info = {**engine.life.info, "language_info": {"name": "sh"}}
+            with pytest.raises(NotInstalled, match="cannot be looked into"):
+                await engine.look("variables", pattern="*")
+            assert (await run(engine, "print(1)"))[0].text == "1\n"
+
+    go(work)
+
+
+def test_kernel_that_a_cell_has_asked_to_end_and_that_goes_on_runs_no_other(
+    attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_EXIT_SECONDS", 0.1)
+    write = "get_ipython().payload_manager.write_payload({{'source': 'ask_exit', 'keepkernel': {}}})"
+
+    async def work() -> None:
+        async with attach() as engine:
+            assert (await run(engine, write.format(True)))[1].verdict == "ok"
+            assert (await run(engine, "print('here')"))[0].text == "here\n"
+            assert (await run(engine, write.format(False)))[1].verdict == "ok"
+            events, done = await run(engine, "print('never')")
+            assert (events.text, done.verdict) == ("", "lost")
+            assert "an earlier cell has asked the kernel to end" in done.message
 
     go(work)

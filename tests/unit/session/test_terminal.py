@@ -85,6 +85,13 @@ def test_updates_of_the_last_display_are_drawn_in_its_place(tmp_path: Path) -> N
     assert screen(tmp_path, Stream("stdout", "a"), text("?", id="d"), *updates) == ["a", "99 of 99", "#" * 20, "#" * 4]
 
 
+def test_widget_is_drawn_in_its_place(tmp_path: Path) -> None:
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "w"}}
+    first, *updates = ({"text/plain": f"{number} %", **view} for number in range(100))
+
+    assert screen(tmp_path, Display(first, {}, "w"), *(Update("w", data, {}) for data in updates)) == ["99 %"]
+
+
 def test_updates_of_an_earlier_display_come_at_the_end(tmp_path: Path) -> None:
     updates = [Update("d", {"text/plain": str(number)}, {}) for number in range(100)]
 

@@ -1,0 +1,244 @@
+"""Wait for our program at the other end of an SSH session, behind whatever the login shell there prints.
+
+`bootstrap` has the order of the lines. Nothing of what comes is believed or kept without a bound: an rc file may print
+for ever, or put another program in the place of the login shell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from remote_kernel import bootstrap
+from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
+from remote_kernel.options import LaunchOptions
+from remote_kernel.transport import choice
+from remote_kernel.transport.carrier import Carrier
+from remote_kernel.transport.openssh import to_paste
+
+NOISE_LIMIT = 4 << 20
+ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
+QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
+_KEPT = 64 << 10
+_ERRORS_SECONDS = 2.0
+_WORD = b"remote_kernel is here"
+
+
+class Handshake:
+    """What a session's stdout brings until our program has answered.
+
+    `noise` is the end of what others printed, `is_ready` whether the program may be sent, `told` what stood behind the
+    marker in the end.
+    """
+
+    def __init__(self, options: LaunchOptions, marker: str) -> None:
+        self._options = options
+        self._marker, self._ready = f"\n{marker}".encode(), bootstrap.ready(marker)
+        self._waiting = b""
+        self._printed = 0
+        self.noise = b""
+        self.is_ready = False
+        self.told: str | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
+        self._waiting += data
+        if not self.is_ready and self._ready in self._waiting:
+            noise, _, self._waiting = self._waiting.partition(self._ready)
+            self.is_ready = True
+            self._note(noise)
+        before, found, after = self._waiting.partition(self._marker)
+        if found and b"\n" in after:
+            told, _, rest = after.partition(b"\n")
+            self._note(before)
+            self.told, self._waiting = told.decode("utf-8", "replace").strip(), b""
+            return rest
+        if len(after) > ANSWER_LIMIT:
+            raise too_long(self._options)
+        if not found and len(self._waiting) > _KEPT:  # the marker may have come in part
+            self._note(self._waiting[:-_KEPT])
+            self._waiting = self._waiting[-_KEPT:]
+        return b""
+
+    def end(self) -> bytes:
+        """Return the end of all that was printed, once no more comes."""
+        return self.noise + self._waiting
+
+    def _note(self, noise: bytes) -> None:
+        self.noise = (self.noise + noise)[-_KEPT:]
+        self._printed += len(noise)
+        if self._printed > NOISE_LIMIT:
+            raise flooded(self._options, self.noise)
+
+
+def flooded(options: LaunchOptions, noise: bytes) -> RemoteShellNoise:
+    """Return the error for a login shell that prints without an end."""
+    lines = noise.decode("utf-8", "replace").split()
+    return RemoteShellNoise(
+        f"something prints without end when {options.endpoint} starts a login shell: '{(lines or [''])[-1][-60:]}'",
+        "let its rc files (such as ~/.bashrc) start nothing that prints",
+    )
+
+
+def too_long(options: LaunchOptions) -> RemoteShellNoise:
+    """Return the error for an answer that is longer than any of ours."""
+    message = f"{options.endpoint} sent an answer of more than {ANSWER_LIMIT >> 20} MB, which was refused"
+    return RemoteShellNoise(message, f"see whether that host is what you take it for: {to_paste(options)}")
+
+
+class SecondSession:
+    """A session without input, to see what is the matter with one that is silent.
+
+    A program in the place of the login shell ends when it has nothing to read, one that asks something goes on.
+    """
+
+    def __init__(self, options: LaunchOptions) -> None:
+        """Start it. Raises TransportError's kinds, OSError."""
+        self._options = options
+        argv = choice.carrier_argv(options, f"exec /bin/sh -c 'echo {_WORD.decode()}'")
+        self._carrier = Carrier(argv, choice.environment(options))
+        os.close(self._carrier.stdin)
+        self._carrier.stdin = -1
+        self.fd = self._carrier.stdout
+        self._said = b""
+
+    def read(self) -> bool:
+        """Read what there is on `fd`; True once that was all."""
+        data = os.read(self.fd, _KEPT)
+        self._said = (self._said + data)[-_KEPT:]
+        return not data or _WORD in self._said
+
+    def verdict(self) -> tuple[RemoteShellNoise | None, float]:
+        """Return what is wrong with the login shell there, and how long to wait before that is believed.
+
+        Called once all was read. Nothing is wrong as far as this session could tell where the first is None.
+        """
+        if _WORD in self._said:  # the other one may just have been slow
+            return RemoteShellNoise(
+                f"something in the rc files of {self._options.endpoint} waits for input",
+                "let ~/.bashrc, or what the login shell there reads, ask nothing when it is not interactive",
+            ), QUIET_SECONDS
+        from remote_kernel.transport.verdict import taken  # only here: most sessions need no second one
+
+        return (taken(self._options) if self._carrier.status(1.0) not in (255, None) else None), 0.0
+
+    def close(self) -> None:
+        """End it. Idempotent."""
+        if self.fd >= 0:
+            self._carrier.kill()
+            self._carrier.close()
+            self.fd = -1
+
+
+def wait_for_answer(
+    options: LaunchOptions, fd: int, handshake: Handshake, send: Callable[[], None], seconds: float
+) -> bytes:
+    """Read a session's stdout until our program has answered, and return what came behind its marker's line.
+
+    `send` is called when the program may be sent. Where the session ended before, `handshake.told` is still None.
+    Raises RemoteShellNoise, ConnectTimeout.
+    """
+    deadline, look_at = time.monotonic() + seconds, time.monotonic() + QUIET_SECONDS
+    second: SecondSession | None = None
+    verdict: RemoteShellNoise | None = None
+    with ExitStack() as undo:
+        selector = undo.enter_context(selectors.DefaultSelector())
+        selector.register(fd, selectors.EVENT_READ)
+        while True:
+            until = deadline if handshake.is_ready else min(deadline, look_at)
+            ready = {key.fd for key, _ in selector.select(max(0.0, until - time.monotonic()))}
+            now = time.monotonic()
+            if now >= deadline:
+                raise no_answer(options, seconds)
+            if now >= until:
+                if verdict:
+                    raise verdict
+                look_at = deadline
+                with suppress(RemoteKernelError, OSError):
+                    second = SecondSession(options)
+                    undo.callback(second.close)
+                    selector.register(second.fd, selectors.EVENT_READ)
+            if second and second.fd in ready and second.read():
+                selector.unregister(second.fd)
+                verdict, seconds_more = second.verdict()
+                look_at = now + seconds_more if verdict else deadline
+            if fd in ready:
+                data = os.read(fd, _KEPT)
+                was_ready = handshake.is_ready
+                rest = handshake.feed(data)
+                if handshake.is_ready and not was_ready:
+                    send()
+                if handshake.told is not None or not data:
+                    return rest
+
+
+class ErrorText:
+    """Read a session's stderr to its end in a thread, and keep the last of it. A flood ends the session."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._text = b""
+        self.is_flood = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stderr
+        count = 0
+        with suppress(OSError, ValueError):  # closed, while a shared connection in the background holds the other end
+            while data := self._process.stderr.read(_KEPT):
+                self._text = (self._text + data)[-_KEPT:]
+                count += len(data)
+                if count > NOISE_LIMIT and not self.is_flood:
+                    self.is_flood = True
+                    self._process.kill()
+
+    def close(self) -> None:
+        """Read no more. Idempotent."""
+        assert self._process.stderr
+        self._process.stderr.close()
+
+    def text(self) -> str:
+        """Return it, once the process has ended. A shared connection in the background may hold it open longer."""
+        self._thread.join(_ERRORS_SECONDS)
+        return self._text.decode("utf-8", "replace")
+
+
+def answer_of(options: LaunchOptions, told: str) -> dict[str, Any]:
+    """Return what our program told, in JSON. Raises ProtocolMismatch."""
+    try:
+        answer = json.loads(told)
+    except (ValueError, RecursionError) as error:
+        raise malformed(options) from error
+    if not isinstance(answer, dict):
+        raise malformed(options)
+    return answer
+
+
+def raise_told(answer: Mapping[str, Any]) -> None:
+    """Raise the error that an answer tells of, if it does."""
+    if "error" in answer:
+        raise by_name(*(str(answer.get(part, "")) for part in ("error", "message", "hint")))
+
+
+def malformed(options: LaunchOptions) -> ProtocolMismatch:
+    """Return the error for an answer that is none of ours."""
+    return ProtocolMismatch(
+        f"{options.endpoint} answered something that cannot be read",
+        "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
+    )
+
+
+def no_answer(options: LaunchOptions, seconds: float) -> RemoteKernelError:
+    """Return the error for a session that says nothing, and nobody knows why."""
+    return ConnectTimeout(
+        f"{options.endpoint} does not answer within {seconds:.0f} s",
+        f"see how long this takes, and whether it asks something: {to_paste(options)}",
+    )

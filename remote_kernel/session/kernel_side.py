@@ -1,0 +1,233 @@
+"""Answer a session's questions inside an IPython kernel, and keep what runs beside a cell apart from it.
+
+The session has the kernel run this source once (see installing.py). Python 3.8, and the standard library only.
+
+An execute_request fires IPython's events, also where it is silent and where it runs beside a cell: matplotlib's inline
+backend then shows and closes every figure, those of the running cell too (ipykernel#1564). It takes what the running
+cell has for its front end as well, and whether that may ask for input. So a question is a request of a kind of its own,
+which touches nothing of all that: on control it is answered in a thread of its own, on shell between two cells. Cells
+that run beside others (`metadata.remote_kernel` is "beside") fire no events, and have figures of their own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+import threading
+from collections import OrderedDict
+from typing import Any
+
+REQUEST, REPLY = "remote_kernel_request", "remote_kernel_reply"
+CELL, BESIDE, QUIET = "cell", "beside", "quiet"  # what metadata.remote_kernel says of an execute_request
+UNSEEN = "unseen"  # what is said of a cell that never began
+
+_ENDS = 1000  # of cells that are remembered
+_LIMIT_SECONDS = 5.0  # for an answer
+# Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
+_LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+_SHOWN = (bool, int, float, complex, str, bytes, type(None))
+_SKIPPED = (type(sys), type(lambda: 0), type(len), type)  # modules, functions, classes
+
+
+class KernelSide:
+    """What this module does in one kernel. `ends` has the cells of rkernel that began, with how they ended."""
+
+    def __init__(self, shell: Any) -> None:
+        earlier = getattr(shell.kernel, "_remote_kernel", None)  # another version's, it may be
+        self.shell, self.kernel = shell, shell.kernel
+        self.ends: OrderedDict[str, list[Any] | None] = getattr(earlier, "ends", None) or OrderedDict()
+        self.refused: set[str] = getattr(earlier, "refused", set())
+        self._fire = getattr(earlier, "_fire", shell.events.trigger)
+        self._may_ask = bool((shell.kernel.get_parent("shell").get("content") or {}).get("allow_stdin"))
+        self._here = threading.local()  # `figures` are those of the cell that runs beside others in this thread
+
+    def install(self) -> None:
+        """Take the place of an earlier one, if there is one."""
+        self.kernel._remote_kernel = self
+        self.shell.events.trigger = self.trigger
+        for handlers in (self.kernel.shell_handlers, self.kernel.control_handlers):
+            handlers[REQUEST] = self.serve
+
+    # -- questions
+
+    def serve(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Answer a request: at once in the main thread, between two cells; else in a thread, within five seconds."""
+        at: list[str] = [""]  # what is being looked at
+        replied: list[bool] = []
+
+        def answer() -> dict[str, Any]:
+            try:
+                do: Any = {"variables": self.variables, "end": self.end}[parent["content"]["do"]]
+                return {"status": "ok", "answer": do(at, **parent["content"]["arguments"])}
+            except Exception as error:
+                return {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
+
+        def reply(content: dict[str, Any]) -> None:
+            if not replied:
+                replied.append(True)
+                self.kernel.session.send(stream, REPLY, content, parent, ident)
+
+        def reply_late() -> None:
+            what = f"'{at[0]}' keeps it for more than {_LIMIT_SECONDS:g} s"
+            reply({"status": "error", "ename": "TimeoutError", "evalue": what})
+
+        if threading.current_thread() is threading.main_thread():
+            reply(answer())
+        else:
+            stream.io_loop.call_later(_LIMIT_SECONDS, reply_late)
+            threading.Thread(target=lambda: stream.io_loop.add_callback(reply, answer()), daemon=True).start()
+
+    def variables(self, at: list[str], pattern: str) -> dict[str, dict[str, Any]]:
+        """Describe the user's variables whose names match."""
+        user, hidden = self.shell.user_ns, getattr(self.shell, "user_ns_hidden", ())
+        found = {}
+        for name in [name for name in list(user) if type(name) is str and name[:1] != "_" and name not in hidden]:
+            value = user.get(name)
+            if not issubclass(type(value), _SKIPPED) and fnmatch.fnmatchcase(name, pattern):
+                at[0] = name
+                found[name] = describe(value)
+        return found
+
+    def end(self, at: list[str], request: str) -> Any:
+        """Say how a cell ended: [count], or [count, error, text], null where it did not; UNSEEN if it never began.
+
+        Such a one never will: it may be on its way still, and the session sends it again under another name.
+        """
+        if request not in self.ends and len(self.ends) < _ENDS:
+            self.refused.add(request)
+            for handlers in (self.kernel.shell_handlers, self.kernel.control_handlers):
+                handler = handlers["execute_request"]
+                if not isinstance(getattr(handler, "__self__", None), _Refusing):
+                    handlers["execute_request"] = _Refusing(self.refused, handler).serve
+            return UNSEEN
+        return self.ends.get(request)
+
+    # -- events
+
+    def trigger(self, event: str, *args: Any, **kwargs: Any) -> None:
+        """Stand in for IPython's own, which calls the user's hooks."""
+        parent = self.kernel.get_parent() or {}
+        how = (parent.get("metadata") or {}).get("remote_kernel")
+        if how and event in ("pre_run_cell", "post_run_cell"):
+            self.ends[parent["header"]["msg_id"]] = _end(args[0]) if event == "post_run_cell" else None
+            if len(self.ends) > _ENDS:
+                self.ends.popitem(last=False)
+        if how not in (BESIDE, QUIET):
+            if event == "pre_execute" and threading.current_thread() is threading.main_thread():
+                self._may_ask = self.kernel._allow_stdin
+            self._fire(event, *args, **kwargs)
+        elif event == "pre_execute":
+            self._begin_beside()
+        elif event == "post_execute":
+            self._end_beside()
+            self.kernel._allow_stdin = self._may_ask  # which is the kernel's, and not each cell's
+
+    def _begin_beside(self) -> None:
+        pyplot = sys.modules.get("matplotlib._pylab_helpers")
+        if pyplot and not isinstance(pyplot.Gcf.figs, _Figures):
+            pyplot.Gcf.figs = _Figures(pyplot.Gcf.figs, self._here)
+        self._here.figures = OrderedDict()
+
+    def _end_beside(self) -> None:
+        """Show and close the figures that this thread's cell has made, as the inline backend does for other cells."""
+        figures = getattr(self._here, "figures", None)
+        try:
+            hooks = [getattr(hook, "__name__", "") for hook in self.shell.events.callbacks["post_execute"]]
+            if figures and "flush_figures" in hooks and sys.modules["matplotlib"].is_interactive():
+                from IPython import display
+
+                show: Any = display.display
+                for manager in figures.values():
+                    show(manager.canvas.figure)
+            if figures:
+                sys.modules["matplotlib._pylab_helpers"].Gcf.destroy_all()
+        except Exception:
+            self.shell.showtraceback()
+        finally:
+            self._here.figures = None
+
+
+class _Figures:
+    """pyplot's register of figures: that of a cell beside others in its thread, the one of all elsewhere."""
+
+    def __init__(self, everyones: Any, here: Any) -> None:
+        self._everyones, self._here = everyones, here
+
+    def _own(self) -> Any:
+        own = getattr(self._here, "figures", None)
+        return self._everyones if own is None else own
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own(), name)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._own()[number]
+
+    def __setitem__(self, number: Any, manager: Any) -> None:
+        self._own()[number] = manager
+
+    def __contains__(self, number: Any) -> bool:
+        return number in self._own()
+
+    def __iter__(self) -> Any:
+        return iter(self._own())
+
+    def __len__(self) -> int:
+        return len(self._own())
+
+
+class _Refusing:
+    """A handler of execute_requests that passes over some of them."""
+
+    def __init__(self, refused: set[str], handler: Any) -> None:
+        self._refused, self._handler = refused, handler
+
+    def serve(self, stream: Any, ident: Any, parent: Any) -> Any:
+        """Hand on what is not refused."""
+        if parent["header"]["msg_id"] not in self._refused:
+            return self._handler(stream, ident, parent)
+        return None
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Give a value's type, and its size or text where they are known without running code of the user's."""
+    kind = type(value)
+    found: dict[str, Any] = {"type": kind.__name__}
+    if str(kind.__module__).split(".")[0] in _LIBRARIES:
+        attributes = {name for base in kind.__mro__ for name in vars(base)}  # what __getattr__ makes up is none
+        try:
+            shape = value.shape if "shape" in attributes else None
+            if isinstance(shape, tuple):
+                found["shape"] = [int(side) for side in shape]
+            for name in ("dtype", "device"):
+                if name in attributes and not callable(getattr(value, name)):
+                    found[name] = str(getattr(value, name))
+        except Exception as error:
+            found["value"] = "<" + type(error).__name__ + ">"
+    sized = next((base for base in _SIZED if issubclass(kind, base)), None)
+    if sized and "shape" not in found:
+        found["length"] = sized.__len__(value)
+    shown: Any = next((base for base in _SHOWN if issubclass(kind, base)), None)
+    if shown in (str, bytes):
+        found["value"] = repr(shown.__getitem__(value, slice(80)))[:100]
+    elif shown is int and int.bit_length(value) > 400:  # its digits may take minutes
+        found["value"] = f"about 2**{int.bit_length(value)}"
+    elif shown:
+        found["value"] = shown.__repr__(value)[:100]
+    return found
+
+
+def _end(result: Any) -> list[Any]:
+    """Give how a cell ended from IPython's ExecutionResult; none where it was interrupted while it awaited."""
+    if result is None:
+        return [None, "KeyboardInterrupt", ""]
+    error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec
+    return [result.execution_count] if error is None else [result.execution_count, type(error).__name__, _text(error)]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return ""
