@@ -74,6 +74,7 @@ class Life:
         self.contact: Contact | None = None
         self.process: KernelProcess | None = None  # none where the kernel is somebody else's
         self.tasks = Tasks(note)  # that end with the contact
+        self.last_presence: Presence | None = None  # that was seen
         self.see_gap: Gap = lambda *, is_whole: None
         self._succeeded_at = float("-inf")
         self._place, self._note = place, note
@@ -278,7 +279,9 @@ class Life:
 
     def presence(self) -> Presence | None:
         """Whether the kernel's host is connected; None where nobody says."""
-        return read_presence(self._place.kernel_state)
+        found = read_presence(self._place.kernel_state)
+        self.last_presence = found or self.last_presence
+        return found
 
     def is_away(self) -> bool:
         """Whether the connection to the kernel's host is away."""
@@ -299,7 +302,7 @@ class Life:
         status = await process.ended()
         said_why = status in _OWN_ENDS and status != KernelParted.exit_status
         before = self.presence()
-        if self.process is process and not self.is_dead and not said_why:
+        if self.record.host and self.process is process and not self.is_dead and not said_why:
             process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
             if self._succeed() and self.process:
                 self.tasks.spawn(self._watch_process(self.process, contact))

@@ -217,6 +217,7 @@ def _serves(place: Place) -> bool:
     import socket
 
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CHECK_SECONDS)
         return probe.connect_ex(place.socket()) == 0
 
 

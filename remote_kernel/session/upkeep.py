@@ -68,6 +68,8 @@ class Upkeep:
         write_record(place, record)
         if not record.is_attached and not os.path.exists(place.connection_file):
             write_private(place.connection_file, json.dumps(self._life.connection_values, indent=1))
+        if self._life.last_presence and not os.path.exists(place.kernel_state):
+            write_private(place.kernel_state, json.dumps(self._life.last_presence._asdict()))
         for journal in self._agenda.journals.values():
             journal.restore()
         log = os.open(place.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
