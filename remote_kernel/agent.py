@@ -40,6 +40,7 @@ from remote_kernel.folder import (
     AGENT_SOCKET,
     CONNECTION_FILE,
     Guard,
+    lead_to_ssh_agent,
     make_folder,
     remove_folder,
     write_connection_file,
@@ -129,6 +130,7 @@ class Agent(Owner):
     def _prepare(self) -> None:
         self._folder = make_folder(self._settings.folder, self._settings.id, self._settings.connection)
         self._warning = outlive_logout(self._settings.id)
+        lead_to_ssh_agent(self._folder, os.environ.get("SSH_AUTH_SOCK", ""))
         self._guard = Guard(self._folder)
         self._listen()
         self._start_kernel()
@@ -332,6 +334,7 @@ class Agent(Owner):
                     connection.sendall(json.dumps(self._refusal()).encode())
                     return False
                 visitor = self._receive_guest(request["link"], request["resume"])
+            lead_to_ssh_agent(self._folder, str(request.get("ssh_agent", "")))
             fd_in, fd_out, fd_error = fds
             visitor.serve(Session(connection, fd_in, fd_out, int(request["server"])), str(request["marker"]))
             self._look_for_readers()

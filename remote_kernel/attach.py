@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ASK_SECONDS = 5.0
+_LONGEST = 4 << 20  # bytes of an answer; that with a diary is the longest
 _LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 
@@ -48,6 +49,7 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
         "link": settings["link"],
         "resume": settings["resume"],
         "server": session_server(),
+        "ssh_agent": os.environ.get("SSH_AUTH_SOCK", ""),
     }
     folders = find_folders(settings["folder"], settings["id"])
     for folder in folders:
@@ -69,10 +71,10 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
             "message": f"the kernel's agent on {hostname()} speaks protocol {version}, this version {PROTOCOL_VERSION}",
             "hint": f"end it with 'remote_kernel stop {settings['id']}' or use the version that started it",
         }
-    return _missing(settings["id"], folders, settings.get("host"))
+    return _missing(settings["id"], folders, settings.get("host", ""))
 
 
-def _missing(identity: str, folders: list[str], host: str | None) -> dict[str, object]:
+def _missing(identity: str, folders: list[str], host: str) -> dict[str, object]:
     """Say why no agent of that id, which was started on `host`, answers. Only KernelGone is the last word on it."""
     here = hostname()
     for folder in folders:
@@ -87,7 +89,7 @@ def _missing(identity: str, folders: list[str], host: str | None) -> dict[str, o
                 "message": f"the kernel {identity} is on {there}, and this is {here}, which shares its folder",
                 "hint": f"give {there} as the host, so that every connection leads there",
             }
-    if host not in (None, here):
+    if host not in ("", here):
         return {
             "error": "RemoteError",
             "message": f"the kernel {identity} was started on {host}, and this is {here}",
@@ -116,8 +118,8 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
         try:
             connection.settimeout(_ASK_SECONDS)
             connection.sendall(json.dumps({"do": settings["do"]}).encode())
-            answers.append(json.loads(_receive(connection)))
-        except (OSError, ValueError) as error:
+            answers.append(dict(json.loads(_receive(connection))))
+        except (OSError, TypeError, ValueError) as error:
             answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": str(error)})
         finally:
             connection.close()
@@ -135,6 +137,8 @@ def _receive(connection: socket.socket) -> bytes:
         if not data:
             return answer
         answer += data
+        if len(answer) > _LONGEST:
+            raise ValueError("its answer is too long")
 
 
 def _connect(folder: str, seconds: float) -> socket.socket | None:

@@ -76,7 +76,7 @@ def remote_command(python: str, size: int, marker: str, ahead: str = FOR_KERNELS
         f"import sys,io;print(chr(10)+sys.argv[2],sys.argv[3],flush=True);import {ahead};"
         f"r=io.BufferedReader(io.FileIO(0,closefd=False),1);{skip};exec(zlib.decompress(r.read({size - len(_HEAD)})))"
     )
-    run = f'exec "$c" -I -S -c "{loader}" "$c" {marker} {_READY}'
+    run = f'exec "$c" -I -S -c "{loader}" "$c" {marker} {_READY} $$'
     script = (
         f'p=$(printf %b "{_octal(python)}"); case "$p" in [~]/*) p="$HOME/${{p#??}}";; esac; '
         f'for c in "$p" {_STAND_INS}; do if command -v "$c" >/dev/null 2>&1; '
@@ -145,6 +145,7 @@ def start_settings(
         "linger": None if options.linger_seconds == FOREVER else options.linger_seconds,
         "spool_bytes": options.spool_bytes,
         "extra_arguments": list(options.extra_arguments),
+        "spec_env": list(options.spec_env),
     }
 
 

@@ -15,7 +15,7 @@ import time
 from remote_kernel.folder import bases, make_folder, remove_folder
 from remote_kernel.kernel import Command, Settings, StartError, with_init
 from remote_kernel.logout import in_session_scope, kills_at_logout, lingers
-from remote_kernel.survey import run_program, survey
+from remote_kernel.survey import INIT_SECONDS, no_end, run_program, survey
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +50,13 @@ def _look_at_init(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
     """Run the code of --init by itself: behind it a kernel starts whether or not it has worked."""
     if not settings.init:
         return {}
-    status, _said, errors = run_program([with_init(settings.init, [])[0], "-lc", settings.init], 30)
+    status, _said, errors = run_program([with_init(settings.init, [])[0], "-lc", settings.init], INIT_SECONDS)
     return {"init": (status, (errors.strip().splitlines() or [""])[-1].strip())}
 
 
-def _look_at_python(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+def _look_at_python(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
+    if found.get("init", (0,))[0] == 124:
+        raise no_end(settings)
     return {"survey": survey(settings)}
 
 

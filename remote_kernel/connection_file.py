@@ -62,7 +62,7 @@ def read_connection_file(path: str) -> Connection:
     except (ValueError, RecursionError) as error:
         raise ConnectionFileError(f"the connection file {path} is not JSON, or only a part of it", hint) from error
     if not isinstance(values, dict):
-        raise ConnectionFileError(f"the connection file {path} is no JSON object", hint)
+        raise ConnectionFileError(f"the connection file {path} is not a JSON object", hint)
     missing = [name for name in ("key", *(f"{channel}_port" for channel in CHANNELS)) if name not in values]
     if missing:
         raise ConnectionFileError(f"the connection file {path} lacks {', '.join(missing)}", hint)

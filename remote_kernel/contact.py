@@ -3,6 +3,7 @@
 - A lost connection is tried again at once, then less and less often, at once again when the machine wakes, until the
   lease is over. The last attempt is when it ends.
 - A server that refuses the login is tried minutes later, or as soon as somebody was let in: it may ban who asks often.
+  One that refuses the account is tried once a minute.
 - A start that fails in an outage that another launcher knows of is tried again for as long as a front end waits.
 - A shared SSH connection that was there before the loss is ended before the next attempt: it may be dead and not know.
 """
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from remote_kernel.errors import (
+    AccountRefused,
     AuthenticationFailed,
     ConnectionLost,
     KernelGone,
@@ -109,7 +111,7 @@ class Contact:
         """Take note that it is lost, and try to get it back; `silent` as Traveller.returned has it."""
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._attempts, self._stale = 0, silent
-        self._log.tell(f"{error.message}; the kernel goes on, trying to get back to it")
+        self._log.tell(f"{error.message}; the kernel keeps running; trying to reconnect")
         self._tell_away(error.message)
         outage.begin(self._options)
         self._try_again()
@@ -122,7 +124,8 @@ class Contact:
             self._keeper.stop(error)
             return
         self._note_once(error)
-        if "remote_kernel login " in error.hint:  # it is not back before somebody does that
+        # It is not back before somebody does what the error says.
+        if "remote_kernel login " in error.hint or isinstance(error, (AccountRefused, AuthenticationFailed)):
             self._tell_away(str(error))
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)
@@ -137,6 +140,8 @@ class Contact:
         seconds = self._give_up_at - time.monotonic()
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)
+        if isinstance(error, AccountRefused):
+            breaker.note_account(self._options, error)
         if not wanted or seconds < 1 or not outage.explains(self._options, error):
             self._keeper.stop(error)
             return
@@ -191,12 +196,14 @@ class Contact:
         if left < 0:
             self._keeper.stop(
                 ConnectionLost(
-                    f"no way back to {self._options.endpoint} for as long as the kernel outlives its connection",
+                    f"cannot reconnect to {self._options.endpoint} for as long as the kernel outlives its connection",
                     "start a new kernel; give --linger for a longer time",
                 )
             )
             return
-        if self._refused:
+        if self._reason is AccountRefused:
+            delay = REFUSED_SECONDS[0]
+        elif self._refused:
             delay = REFUSED_SECONDS[min(self._refused, len(REFUSED_SECONDS)) - 1]
         else:  # a short lease must not end between two attempts
             delay = min(backoff(self._attempts), self._options.linger_seconds / 8)

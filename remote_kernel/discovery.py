@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from remote_kernel import bootstrap
+from remote_kernel.handshake import reading
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import ask
+from remote_kernel.typed_json import list_of, row, text
 
 
 class Environment(NamedTuple):
@@ -63,14 +65,14 @@ class Discovery(NamedTuple):
 def discover(options: LaunchOptions, timeout_seconds: float = 30.0) -> Discovery:
     """Look for interpreters, environments, kernelspecs and GPUs. Raises TransportError's kinds, PythonNotFound."""
     found, _ = ask(options, "discover", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
-    environments = [Environment(**values) for values in found["environments"]]
-    return Discovery(
-        host=found["host"],
-        home=found["home"],
-        default=found["default"],
-        gpus=found["gpus"],
-        environments=[environment for environment in environments if environment.is_usable],
-        kernelspecs=[HostKernelspec(**values) for values in found["kernelspecs"]],
-        silent=found["silent"],
-        foreign=found["foreign"],
-    )
+    with reading(options):
+        environments = list_of(lambda said: row(Environment, said), found["environments"])
+        return row(
+            Discovery,
+            found,
+            gpus=list_of(text, found["gpus"]),
+            environments=[environment for environment in environments if environment.is_usable],
+            kernelspecs=list_of(lambda said: row(HostKernelspec, said), found["kernelspecs"]),
+            silent=list_of(text, found["silent"]),
+            foreign=list_of(text, found["foreign"]),
+        )

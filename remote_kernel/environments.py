@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from remote_kernel.kernel import Settings, hostname, kernelspecs, which
+from remote_kernel.kernel import Settings, hostname, kernel_folders, kernelspecs, which
 from remote_kernel.ownership import Owners
 
 TYPE_CHECKING = False
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ASK_SECONDS = 4.0  # for all interpreters together
 AT_A_TIME = 8
 MOST = 200  # interpreters that are asked, and folders of the home that are looked into
+
+_LONGEST = 64 << 10  # bytes that an interpreter prints
 
 _CONDA_NAMES = ("miniconda3", "miniforge3", "anaconda3", "mambaforge", "miniconda", "anaconda", "micromamba", "conda")
 _PYTHON = re.compile(r"python3(\.\d+)?\Z")
@@ -71,7 +73,7 @@ def find(settings: Settings) -> dict[str, Any]:
         "foreign": foreign,
         "kernelspecs": [
             {"name": spec.name, "display_name": spec.display_name, "language": spec.language}
-            for spec in kernelspecs("").values()
+            for spec in kernelspecs(kernel_folders("")).values()
             if not spec.is_ipykernel
         ],
     }
@@ -216,15 +218,39 @@ def _ask(paths: list[str]) -> dict[str, dict[str, Any]]:
             if process.stdout in ready or left <= 0:
                 del running[path]
                 found = re.search(rb"^remote_kernel (\{.*\})", _output(process, max(0.1, left)), re.MULTILINE)
-                if found:
-                    answers[path] = json.loads(found[1])
+                answer = _read(found[1]) if found else None
+                if answer:
+                    answers[path] = answer
     return answers
 
 
-def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """Give what a process printed, which ends now or is killed, with all that it has started."""
+def _read(line: bytes) -> dict[str, Any] | None:
+    """Return what an interpreter says of itself, or nothing where that is not what `_LOOK` prints."""
     try:
-        return process.communicate(timeout=seconds)[0]
+        answer = json.loads(line)
+        texts = [answer["version"], answer["prefix"], *(answer.get(name, "") for name in ("ipykernel", "torch", "jax"))]
+        known = {"own": answer["own"] is True, "managed": answer["managed"] is True}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    is_good = all(isinstance(text, str) for text in texts) and re.match(r"\d+\.\d+\.", texts[0])
+    return dict(answer, **known) if is_good else None
+
+
+def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
+    """Give what a process printed, which ends now; else, or when it prints more than we ask for, it is killed."""
+    assert process.stdout
+    deadline, said = time.monotonic() + seconds, b""
+    with process.stdout as stdout:
+        while len(said) < _LONGEST and select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            data = os.read(stdout.fileno(), _LONGEST)
+            said += data
+            if not data:
+                break
+        else:
+            said = b""
+    try:
+        process.wait(max(0.1, deadline - time.monotonic()) if said else 0)
+        return said
     except subprocess.TimeoutExpired:
         pass
     try:
@@ -232,8 +258,6 @@ def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
         process.wait(1)
     except (OSError, subprocess.TimeoutExpired):
         pass  # it waits for a disk that does not answer
-    if process.stdout:
-        process.stdout.close()
     return b""
 
 

@@ -1,12 +1,12 @@
 """What can go wrong, as one tree. Each kind has an exit status of its own and says what to do.
 
     RemoteKernelError                     1
-    ├── UsageError                        2   an option, endpoint or name that cannot be meant
+    ├── UsageError                        2   an invalid option, endpoint or name
     │   └── NoSuchKernelspec              3   no kernelspec of that name here
     ├── ConnectionFileError              10   missing, truncated, not JSON, or a key is missing
     ├── PortInUse                        11   a port of the connection file is taken here
     ├── LocalFilesError                  12   a file or folder here cannot be used: full, gone, read-only
-    ├── TransportError                   20   SSH failed in a way not told apart below
+    ├── TransportError                   20   SSH failed for a reason that is not listed below
     │   ├── SshNotFound                  21   there is no such ssh program
     │   ├── SshConfigError               22   ssh does not accept its configuration
     │   ├── UnknownHost                  23   the name has no address
@@ -16,24 +16,25 @@
     │   ├── HostKeyUnknown               27   the server's key is in no known_hosts file
     │   ├── HostKeyChanged               28   the server's key is not the one on record
     │   ├── JumpHostFailed               29   a jump host did not pass the connection on
-    │   └── ConnectionLost               30   the link broke after it had been up
+    │   ├── ConnectionLost               30   the link broke after it had been up
+    │   └── AccountRefused               31   the server knows this account, and does not let it in
     ├── RemoteError                      40   the remote host cannot run what is asked
     │   ├── PythonNotFound               41   no such interpreter, or older than 3.8
     │   ├── KernelNotInstalled           42   the interpreter lacks ipykernel
     │   ├── RemoteKernelspecNotFound     43   --kernel names none that the host has
     │   ├── RemoteFolderError            44   no folder there can be written: full, read-only
-    │   ├── RemoteShellNoise             45   something else than our program answered
+    │   ├── RemoteShellNoise             45   something other than our program answered
     │   └── ProtocolMismatch             46   the two ends speak different versions, or one makes no sense
     ├── KernelDied                       50   the kernel ended before it was ready
     ├── KernelGone                       51   the kernel ended while the connection was lost
-    │   └── NoSuchKernel                 53   no kernel of that id on the hosts that were asked
+    │   └── NoSuchKernel                 53   no kernel with that id on the hosts that were asked
     ├── KernelParted                     52   the kernel goes on without this front end
-    └── SyncError                        60   files cannot be copied, for a reason not told apart below
+    └── SyncError                        60   files cannot be copied, for a reason that is not listed below
         ├── NothingToSync                61   there is no such file or folder to copy
         ├── NoRoom                       62   the disk that the files go to is full
         ├── SyncIncomplete               63   some paths could not be copied; the others were
         ├── NoSftp                       64   the server has no SFTP, or the user may not use it
-        └── PushFailed                   65   the folder of --on-start is not there, so no kernel was started
+        └── PushFailed                   65   the folder of --on-start could not be copied, so no kernel was started
 
 A kernel that starts and later ends gives the launcher its own exit status (128 + N for
 signal N); the statuses here are for everything else.
@@ -63,7 +64,7 @@ class RemoteKernelError(Exception):
 
 
 class UsageError(RemoteKernelError):
-    """An option, an endpoint or a name that cannot be meant."""
+    """An invalid option, endpoint or name."""
 
     exit_status = 2
 
@@ -168,6 +169,12 @@ class ConnectionLost(TransportError):
     """The link broke after it had been up."""
 
     exit_status = 30
+
+
+class AccountRefused(TransportError):
+    """The server accepts the login and refuses the account or its session: expired, no job, maintenance, limits."""
+
+    exit_status = 31
 
 
 class RemoteError(RemoteKernelError):

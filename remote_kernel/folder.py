@@ -15,7 +15,7 @@ import socket
 import stat
 
 from remote_kernel.claim import NOTE, make_claim
-from remote_kernel.kernel import StartError, hostname, kill_session
+from remote_kernel.kernel import SSH_AGENT_LINK, StartError, hostname, kill_session
 from remote_kernel.ssh_session import to_null
 
 TYPE_CHECKING = False
@@ -27,7 +27,9 @@ CONNECTION_FILE = "kernel.json"
 KERNEL_SOCKET = "k"
 _TRIAL_SOCKET = "t"
 _OUR_FOLDERS = re.compile(r"[0-9a-f]{12}|doctor-\d+")
-_OUR_FILES = re.compile(rf"{AGENT_SOCKET}|{CONNECTION_FILE}|{KERNEL_SOCKET}-\d|{_TRIAL_SOCKET}|{NOTE}")
+_OUR_FILES = re.compile(
+    rf"{AGENT_SOCKET}|{CONNECTION_FILE}|{KERNEL_SOCKET}-\d|{_TRIAL_SOCKET}|{NOTE}|{SSH_AGENT_LINK}(\.new)?"
+)
 _SOCKET_PATH_BYTES = 100  # a Unix socket's path has 103 (macOS) to 107 (Linux)
 
 
@@ -90,7 +92,7 @@ def _make_private(base: str, folder: str) -> None:
 def _check_private(base: str) -> None:
     found = os.lstat(base)
     if not stat.S_ISDIR(found.st_mode):
-        raise OSError("it is no folder")
+        raise OSError("it is not a folder")
     if found.st_uid != os.getuid():
         raise OSError("it belongs to somebody else")
     if stat.S_IMODE(found.st_mode) & 0o077:
@@ -126,6 +128,17 @@ def write_connection_file(folder: str, connection: dict[str, Any]) -> str:
         file.flush()
         os.fsync(fd)  # a full disk may say so only now
     return path
+
+
+def lead_to_ssh_agent(folder: str, socket_path: str) -> None:
+    """Let the kernel's SSH_AUTH_SOCK lead to the agent that the newest connection forwards, if it forwards one."""
+    link = os.path.join(folder, SSH_AGENT_LINK)
+    try:
+        if socket_path:
+            os.symlink(socket_path, f"{link}.new")
+            os.rename(f"{link}.new", link)
+    except OSError:
+        pass  # the disk is full: what needs the agent fails, and says so
 
 
 def remove_folder(folder: str) -> None:

@@ -163,7 +163,7 @@ class Forwarder:
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message.get("event") == "seen":
-            self._has_seen, self._fingerprint = True, str(message["fingerprint"])
+            self._has_seen, self._fingerprint = True, str(message.get("fingerprint"))
         elif message.get("event") == "over":
             self.outlived = True
             self._reactor.stop()
@@ -181,6 +181,6 @@ class Forwarder:
             self._reactor.stop()
             return
         if arrived:
-            self._log.tell(f"{error.message}; trying to get back")
+            self._log.tell(f"{error.message}; trying to reconnect")
         self._attempts += 1
         self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)

@@ -9,25 +9,21 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import subprocess
-import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
-from remote_kernel.transport.carrier import Carrier
+from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
+from remote_kernel.typed_json import MALFORMED
 
-NOISE_LIMIT = 4 << 20
 ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
-_KEPT = 64 << 10
-_ERRORS_SECONDS = 2.0
 _WORD = b"remote_kernel is here"
 
 
@@ -41,7 +37,8 @@ class Handshake:
     def __init__(self, options: LaunchOptions, marker: str) -> None:
         self._options = options
         self._marker, self._ready = f"\n{marker}".encode(), bootstrap.ready(marker)
-        self._waiting = b""
+        self._waiting = bytearray()
+        self._is_answering, self._searched = False, 0  # behind the marker, and how far its line's end was looked for
         self._printed = 0
         self.noise = b""
         self.is_ready = False
@@ -50,41 +47,46 @@ class Handshake:
     def feed(self, data: bytes) -> bytes:
         """Take what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
         self._waiting += data
+        if self._is_answering:
+            return self._take_answer()
         if not self.is_ready and self._ready in self._waiting:
-            noise, _, self._waiting = self._waiting.partition(self._ready)
-            self.is_ready = True
+            noise, _, rest = self._waiting.partition(self._ready)
+            self.is_ready, self._waiting = True, bytearray(rest)
             self._note(noise)
         before, found, after = self._waiting.partition(self._marker)
-        if found and b"\n" in after:
-            told, _, rest = after.partition(b"\n")
+        if found:
             self._note(before)
-            self.told, self._waiting = told.decode("utf-8", "replace").strip(), b""
+            self._is_answering, self._waiting = True, bytearray(after)
+            return self._take_answer()
+        if len(self._waiting) > KEPT_BYTES:  # the marker may have come in part
+            self._note(self._waiting[:-KEPT_BYTES])
+            del self._waiting[:-KEPT_BYTES]
+        return b""
+
+    def _take_answer(self) -> bytes:
+        """Take the rest of the marker's line, once it is there; return what came behind it."""
+        end = self._waiting.find(b"\n", self._searched)
+        self._searched = len(self._waiting)
+        if end >= 0:
+            rest = bytes(self._waiting[end + 1 :])
+            self.told = self._waiting[:end].decode("utf-8", "replace").strip()
+            self._waiting.clear()
             return rest
-        if len(after) > ANSWER_LIMIT:
+        if len(self._waiting) > ANSWER_LIMIT:
             raise too_long(self._options)
-        if not found and len(self._waiting) > _KEPT:  # the marker may have come in part
-            self._note(self._waiting[:-_KEPT])
-            self._waiting = self._waiting[-_KEPT:]
         return b""
 
     def end(self) -> bytes:
         """Return the end of all that was printed, once no more comes."""
         return self.noise + self._waiting
 
-    def _note(self, noise: bytes) -> None:
-        self.noise = (self.noise + noise)[-_KEPT:]
+    def _note(self, noise: bytes | bytearray) -> None:
+        self.noise = (self.noise + noise)[-KEPT_BYTES:]
         self._printed += len(noise)
         if self._printed > NOISE_LIMIT:
+            from remote_kernel.transport.verdict import flooded  # only here: few sessions fail
+
             raise flooded(self._options, self.noise)
-
-
-def flooded(options: LaunchOptions, noise: bytes) -> RemoteShellNoise:
-    """Return the error for a login shell that prints without an end."""
-    lines = noise.decode("utf-8", "replace").split()
-    return RemoteShellNoise(
-        f"something prints without end when {options.endpoint} starts a login shell: '{(lines or [''])[-1][-60:]}'",
-        "let its rc files (such as ~/.bashrc) start nothing that prints",
-    )
 
 
 def too_long(options: LaunchOptions) -> RemoteShellNoise:
@@ -111,8 +113,8 @@ class SecondSession:
 
     def read(self) -> bool:
         """Read what there is on `fd`; True once that was all."""
-        data = os.read(self.fd, _KEPT)
-        self._said = (self._said + data)[-_KEPT:]
+        data = os.read(self.fd, KEPT_BYTES)
+        self._said = (self._said + data)[-KEPT_BYTES:]
         return not data or _WORD in self._said
 
     def verdict(self) -> tuple[RemoteShellNoise | None, float]:
@@ -170,45 +172,13 @@ def wait_for_answer(
                 verdict, seconds_more = second.verdict()
                 look_at = now + seconds_more if verdict else deadline
             if fd in ready:
-                data = os.read(fd, _KEPT)
+                data = os.read(fd, KEPT_BYTES)
                 was_ready = handshake.is_ready
                 rest = handshake.feed(data)
                 if handshake.is_ready and not was_ready:
                     send()
                 if handshake.told is not None or not data:
                     return rest
-
-
-class ErrorText:
-    """Read a session's stderr to its end in a thread, and keep the last of it. A flood ends the session."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._text = b""
-        self.is_flood = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stderr
-        count = 0
-        with suppress(OSError, ValueError):  # closed, while a shared connection in the background holds the other end
-            while data := self._process.stderr.read(_KEPT):
-                self._text = (self._text + data)[-_KEPT:]
-                count += len(data)
-                if count > NOISE_LIMIT and not self.is_flood:
-                    self.is_flood = True
-                    self._process.kill()
-
-    def close(self) -> None:
-        """Read no more. Idempotent."""
-        assert self._process.stderr
-        self._process.stderr.close()
-
-    def text(self) -> str:
-        """Return it, once the process has ended. A shared connection in the background may hold it open longer."""
-        self._thread.join(_ERRORS_SECONDS)
-        return self._text.decode("utf-8", "replace")
 
 
 def answer_of(options: LaunchOptions, told: str) -> dict[str, Any]:
@@ -226,6 +196,15 @@ def raise_told(answer: Mapping[str, Any]) -> None:
     """Raise the error that an answer tells of, if it does."""
     if "error" in answer:
         raise by_name(*(str(answer.get(part, "")) for part in ("error", "message", "hint")))
+
+
+@contextmanager
+def reading(options: LaunchOptions) -> Iterator[None]:
+    """Have an answer of another form than ours, which the block reads, be a ProtocolMismatch."""
+    try:
+        yield
+    except MALFORMED as error:
+        raise malformed(options) from error
 
 
 def malformed(options: LaunchOptions) -> ProtocolMismatch:

@@ -15,11 +15,14 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?\Z")
 _NOT_FOR_THE_KERNEL = ("JPY_PARENT_PID", "JPY_SESSION_NAME", "JPY_INTERRUPT_EVENT")
+# Whether the program that the bootstrap ran has become this process (`exec`); seen before the agent forks.
+_RAN_IN_PLACE = sys.argv[-1:] == [str(os.getpid())]
+SSH_AGENT_LINK = "ssh"  # in the kernel's folder, to the socket of the ssh agent that is forwarded
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 
@@ -50,6 +53,7 @@ class Settings:
         self.linger: float | None = values["linger"]  # seconds, None for ever
         self.spool_bytes: int = values["spool_bytes"]
         self.extra_arguments: list[str] = values["extra_arguments"]
+        self.spec_env: list[tuple[str, str]] = [(name, value) for name, value in values["spec_env"]]
 
     def of_the_kernel(self) -> dict[str, object]:
         """Give what another kernel like this one is to be started with."""
@@ -95,6 +99,18 @@ def find_python(settings: Settings) -> str:
     return found
 
 
+def kernel_python(settings: Settings) -> str:
+    """Return what runs the kernel: what the person named, where that is a wrapper, else the interpreter itself.
+
+    A wrapper that starts Python as its child would get the kernel's signals in its place: then it is not used. Nor is a
+    plain `python3`, which pyenv and its like choose anew in each folder. Raises StartError.
+    """
+    python, asked = find_python(settings), os.path.expanduser(settings.python)
+    if python == sys.executable and _RAN_IN_PLACE and not settings.init and not _PYTHON.match(asked):
+        return os.path.abspath(which(asked) or python)
+    return python
+
+
 def which(name: str) -> str | None:
     """Give the path of a program; shutil has the same, at 5 ms of import."""
     folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
@@ -136,10 +152,10 @@ def kernel_folders(python: str) -> Iterator[str]:
     yield "/usr/share/jupyter/kernels"
 
 
-def kernelspecs(python: str) -> dict[str, Kernelspec]:
-    """Read every kernelspec of this host; one that cannot be read is left out."""
+def kernelspecs(folders: Iterable[str]) -> dict[str, Kernelspec]:
+    """Read every kernelspec in these folders; one that cannot be read is left out."""
     found: dict[str, Kernelspec] = {}
-    for folder in kernel_folders(python):
+    for folder in folders:
         try:
             names = sorted(os.listdir(folder))
         except OSError:
@@ -158,7 +174,7 @@ def kernelspecs(python: str) -> dict[str, Kernelspec]:
 
 def find_kernelspec(name: str, python: str) -> Kernelspec:
     """Give the kernelspec of that name. Raises StartError."""
-    found = kernelspecs(python)
+    found = kernelspecs(kernel_folders(python))
     if name.lower() not in found:
         names = ", ".join(sorted(found)) or "none at all"
         raise StartError(
@@ -176,9 +192,11 @@ class Command:
     """How to start the kernel: `argv` with `{connection_file}` filled in, its environment, its folder."""
 
     def __init__(self, settings: Settings, connection_file: str) -> None:
-        python = find_python(settings)
+        python, command = find_python(settings), kernel_python(settings)
         self.language, self.interrupt_mode = "python", "signal"
         self.env = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_THE_KERNEL}
+        if "SSH_AUTH_SOCK" in self.env:  # which ends with this connection
+            self.env["SSH_AUTH_SOCK"] = os.path.join(os.path.dirname(connection_file), SSH_AGENT_LINK)
         if settings.kernel:
             spec = find_kernelspec(settings.kernel, python)
             self.ipc = spec.is_ipykernel
@@ -190,12 +208,12 @@ class Command:
             }
             argv = [re.sub(r"\{(\w+)\}", lambda m: places.get(m[1], m[0]), word) for word in spec.argv]
             if _PYTHON.match(argv[0]):
-                argv[0] = python
-            variables = dict(self.env)
-            self.env.update({k: _fill_in(v, variables) for k, v in spec.env.items()})
+                argv[0] = command
+            self.env.update(filled_in(spec.env.items(), self.env))
         else:
             self.ipc = True
-            argv = [python, "-m", "ipykernel_launcher", "-f", connection_file]
+            argv = [command, "-m", "ipykernel_launcher", "-f", connection_file]
+        self.env.update(filled_in(settings.spec_env, self.env))
         self.env.update(settings.env)
         self.argv = with_init(settings.init, argv + settings.extra_arguments)
         self.cwd = os.path.expanduser(settings.workdir or "~")
@@ -217,8 +235,11 @@ def with_init(init: str, argv: list[str]) -> list[str]:
     return [shell, "-lc", f'{init}\nexec "$@"', "remote_kernel", *argv]
 
 
-def _fill_in(text: str, variables: dict[str, str]) -> str:
-    return re.sub(r"\$\{(\w+)\}", lambda m: variables.get(m[1], m[0]), text)
+def filled_in(templates: Iterable[tuple[str, str]], variables: Mapping[str, str]) -> dict[str, str]:
+    """Return a kernelspec's `env` with `$NAME` and `${NAME}` filled in and `$$` made `$`, as Jupyter does it."""
+    from string import Template  # most kernels are started without
+
+    return {name: Template(text).safe_substitute(variables) for name, text in templates}
 
 
 # -- the process
@@ -244,7 +265,7 @@ class KernelProcess:
             raise StartError(
                 "KernelDied",
                 f"'{command.argv[0]}' on {hostname()} cannot be run: {error.strerror}",
-                "run it there by hand, which may say more",
+                "run it there by hand to see more",
             ) from error
         assert self._process.stdout and self._process.stderr
         self._oom_kills = oom_kills()

@@ -24,7 +24,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from remote_kernel import bootstrap, process
+from remote_kernel import agent_messages, bootstrap, process
 from remote_kernel.closing import Closing, ControlSocket
 from remote_kernel.connection_file import Connection, read_connection_file
 from remote_kernel.contact import ANSWER_SECONDS, Contact
@@ -35,19 +35,20 @@ from remote_kernel.errors import (
     PortInUse,
     RemoteKernelError,
     TransportError,
-    by_name,
 )
 from remote_kernel.forward import Ports
 from remote_kernel.greeting import HeadStart
-from remote_kernel.harmless import ByteStream
-from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
-from remote_kernel.log import Log
-from remote_kernel.options import LaunchOptions, parse_launch, print_size
+from remote_kernel.handshake import malformed
+from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, send_message
+from remote_kernel.log import Log, OutputSink
+from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.presence import Presence, tell_presence
 from remote_kernel.push import Push
-from remote_kernel.reactor import Reactor, SocketSink
+from remote_kernel.reactor import Reactor, SocketSink, Timer
 from remote_kernel.sockets import serve
+from remote_kernel.spec_env import with_spec_env
 from remote_kernel.transport import breaker, outage
+from remote_kernel.typed_json import MALFORMED
 from remote_kernel.undertaker import OrphanNote, watch_orphans
 
 BYE_SECONDS = 5.0  # for the agent to end the kernel
@@ -55,6 +56,7 @@ HEARD_SECONDS = 2.0  # for the agent to have heard of it: jupyter_client kills 2
 DRAIN_SECONDS = 3.0  # without one byte moving, until a front end that does not read is left alone
 WATCHER_SECONDS = 2.0  # most lost connections are back by then
 ORPHANS_SECONDS = 1.0  # the start goes first, and leaves a connection to share
+SLOW_SECONDS = 30.0  # of the 60 that front ends wait for a kernel
 PARENT_SECONDS = 1.0  # between looks at whether the front end still lives
 _PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 
@@ -69,7 +71,7 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here to the loop there is nothing yet to interrupt
     log = Log()
     try:
-        options = parse_launch(arguments)
+        options = with_spec_env(parse_launch(arguments), arguments)
         connection = read_connection_file(options.connection_file)
         log.open(os.path.basename(options.connection_file).removesuffix(".json"))
         with Reactor() as reactor, contextlib.ExitStack() as undo:
@@ -137,32 +139,6 @@ def _is_adopted() -> bool:
         return parent == 1
 
 
-def _loss(message: dict[str, Any], spool_bytes: int) -> str:
-    """Say what is missing of the kernel's output, or may be."""
-    where = f"on iopub connection {message['number']}"
-    if message["event"] == "discarded":
-        size = message["bytes"] / (1 << 20)
-        return f"{message['messages']} messages ({size:.1f} MiB) of the kernel's output were discarded {where}"
-    full = "the remote disk is full" if message["disk"] else f"--spool {print_size(spool_bytes)} is full"
-    if not message["exact"]:
-        return f"{full} {where}: output may be missing from now on until there is room"
-    return f"{full} {where}: output is discarded until there is room, all but errors and results"
-
-
-class OutputSink(Sink):
-    """Pass the kernel's own stdout or stderr to the log."""
-
-    def __init__(self, stream: Stream, log: Log) -> None:
-        self._stream, self._log = stream, log
-        self._text = ByteStream()
-        stream.sink = self
-
-    def deliver(self, data: memoryview) -> None:
-        """Log it."""
-        self._log.say(self._text.feed(bytes(data)))
-        self._stream.consume(len(data))
-
-
 class Launcher:
     """One kernel's life on this machine; see the module's text."""
 
@@ -170,12 +146,11 @@ class Launcher:
         self._reactor, self._options, self._connection, self._log = reactor, options, connection, log
         self._identity = options.resume or os.urandom(6).hex()
         self._link_id = os.urandom(8).hex()
-        self._host: str | None = None  # where the kernel is: the endpoint may lead to another host later
         self._listeners: dict[str, socket.socket] = {}
         self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
         self._control = self._link.streams[CONTROL]
-        self._control.sink = MessageSink(self._control, self._handle)
+        self._control.sink = MessageSink(self._control, self._hear)
         for number in (STDOUT, STDERR):
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
@@ -187,7 +162,8 @@ class Launcher:
         self._leaving = False
         self._closing = Closing(reactor, self._say_bye)
         self._closing.kept = options.keep
-        self._ended: dict[str, Any] | None = None
+        self._slow = Timer(0.0, lambda: None)
+        self._ended: agent_messages.Ended | None = None
         self._error: RemoteKernelError | None = None
         self._status = 0
 
@@ -254,7 +230,7 @@ class Launcher:
     def _attach_settings(self, *, resume: bool | str = False) -> dict[str, object]:
         folder = bootstrap.remote_folder()
         settings = {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
-        return {**settings, "host": self._host}
+        return {**settings, "host": self._note.host}
 
     def arrived(self) -> None:
         """Take note that the agent answers. Called by the Trip."""
@@ -347,15 +323,19 @@ class Launcher:
 
     # -- the agent
 
+    def _hear(self, message: dict[str, Any]) -> None:
+        try:
+            self._handle(message)
+        except MALFORMED:
+            self.stop(malformed(self._options))
+
     def _handle(self, message: dict[str, Any]) -> None:
         event = message.get("event")
         if event == "started":
-            self._host = str(message["host"])
-            self._log.note(f"kernel process {message['pid']} on {self._host}, folder {message['folder']}")
-            if message.get("warning"):
-                self._log.tell(str(message["warning"]))
+            self._started(agent_messages.started(message))
         elif event == "ready":
-            self._log.note(f"kernel ready after {message['seconds']:.2f} s")
+            self._slow.cancel()
+            self._log.note(f"kernel ready after {agent_messages.ready(message).seconds:.2f} s")
         elif event == "kept":
             self._closing.kept = True
             self._note.remove()
@@ -363,19 +343,33 @@ class Launcher:
             self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
         elif event in ("overflow", "discarded"):
-            self._log.tell(_loss(message, self._options.spool_bytes))
+            self._log.tell(agent_messages.loss(message, self._options.spool_bytes))
         elif event == "failed":
             self._tell("done")
-            self.stop(by_name(str(message["error"]), str(message["message"]), str(message["hint"])))
+            self.stop(agent_messages.failed(message))
         elif event == "ended" and self._ended is None:
-            self._ended = message
+            self._ended = agent_messages.ended(message)
             self._reactor.before_wait.append(self._drained)
             self._finish_when_still(self._link.moved)
+
+    def _started(self, found: agent_messages.Started) -> None:
+        self._note.host = found.host
+        if not self._closing.kept:
+            self._note.write()
+        self._log.note(f"kernel process {found.pid} on {found.host}, folder {found.folder}")
+        if found.warning:
+            self._log.tell(found.warning)
+        if self._options.init:
+            self._slow = self._reactor.call_later(SLOW_SECONDS, self._tell_of_init)
+
+    def _tell_of_init(self) -> None:
+        what = f"--init '{self._options.init}', or the login shell there, may wait for something"
+        self._log.tell(f"the kernel is not ready after {SLOW_SECONDS:.0f} s; {what}")
 
     def _drained(self, _: float) -> float:
         """Finish once the front end has the kernel's last bytes."""
         assert self._ended
-        stdout_end, stderr_end = self._ended["output_ends"]
+        stdout_end, stderr_end = self._ended.output_ends
         streams = self._link.streams
         logged = streams[STDOUT].received >= stdout_end and streams[STDERR].received >= stderr_end
         if logged and not self._sockets:
@@ -396,17 +390,16 @@ class Launcher:
     def _finish(self) -> None:
         assert self._ended
         self._tell("done")
-        status = int(self._ended["status"])
-        peak, is_oom = int(self._ended.get("peak_bytes", 0)), bool(self._ended.get("out_of_memory"))
+        status, peak, is_oom = self._ended.status, self._ended.peak_bytes, self._ended.out_of_memory
         tell_presence(Presence(connected=True, peak_bytes=peak, out_of_memory=is_oom))
         if status == -signal.SIGKILL and is_oom:
             used = f"it used up to {peak / 1e6:,.0f} MB"
             self._log.tell(f"the kernel was killed, probably because its host ran out of memory; {used}")
-        if not self._ended["ready"] and not self._leaving:
-            self.stop(self._died(status, str(self._ended["stderr"])))
+        if not self._ended.ready and not self._leaving:
+            self.stop(self._died(status, self._ended.stderr))
             return
-        if self._ended["why"] and not self._leaving:
-            self._log.tell(f"the kernel was ended: {self._ended['why']}")
+        if self._ended.why and not self._leaving:
+            self._log.tell(f"the kernel was ended: {self._ended.why}")
         self._leave(128 - status if status < 0 else status)
 
     def _died(self, status: int, stderr: str) -> RemoteKernelError:

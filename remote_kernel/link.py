@@ -152,9 +152,9 @@ class Stream:
         """Bytes that may be sent now: written, not sent, inside the window."""
         return min(self.spool.end, self.spool.base + WINDOW) - self.sent
 
-    def piece(self) -> memoryview:
+    def piece(self, most: int = FRAME_BYTES) -> memoryview:
         """Take the next bytes to send, at most FRAME_BYTES."""
-        data = self.spool.read(self.sent, min(FRAME_BYTES, self.unsent()))
+        data = self.spool.read(self.sent, min(FRAME_BYTES, most, self.unsent()))
         self.sent += len(data)
         return data
 
@@ -264,10 +264,11 @@ class Link:
             elif stream.closing and not stream.close_sent and stream.sent == stream.end:
                 stream.close_sent = True
                 return _frame(CLOSE, stream.id, stream.end)
-        if best is None or not (self._pace.allows() or best.under_way < URGENT_BYTES):
+        most = self._pace.frame_bytes
+        if best is None or not (self._pace.allows() or best.under_way < min(URGENT_BYTES, most)):
             return b""
         self._sent_at = self._now
-        offset, piece = best.sent, best.piece()
+        offset, piece = best.sent, best.piece(most)
         self._pace.sent(len(piece))
         return _frame(DATA, best.id, offset, piece)
 
@@ -465,7 +466,7 @@ class MessageSink(Sink):
         self._stream, self._handle, self._buffer = stream, handle, bytearray()
 
     def deliver(self, data: memoryview) -> None:
-        """Take bytes in order; a line that is no JSON object is a LinkError."""
+        """Take bytes in order; a line that is not a JSON object is a LinkError."""
         self._buffer += data
         self._stream.consume(len(data))
         lines: list[bytes] = bytes(self._buffer).split(b"\n")

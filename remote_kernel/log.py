@@ -8,7 +8,8 @@ import select
 import time
 
 from remote_kernel.connection_file import runtime_folder
-from remote_kernel.harmless import harmless
+from remote_kernel.harmless import ByteStream, harmless
+from remote_kernel.link import Sink, Stream
 
 LOG_LIMIT = 32 << 20
 LOGS_KEPT = 20
@@ -74,6 +75,20 @@ class Log:
             if not self.keep:
                 with contextlib.suppress(OSError):  # one of many later launchers may have removed it
                     os.unlink(self.path)
+
+
+class OutputSink(Sink):
+    """Pass the kernel's own stdout or stderr to the log."""
+
+    def __init__(self, stream: Stream, log: Log) -> None:
+        self._stream, self._log = stream, log
+        self._text = ByteStream()
+        stream.sink = self
+
+    def deliver(self, data: memoryview) -> None:
+        """Log it."""
+        self._log.say(self._text.feed(bytes(data)))
+        self._stream.consume(len(data))
 
 
 def _prune(folder: str) -> None:

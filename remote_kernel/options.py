@@ -45,7 +45,8 @@ class LaunchOptions(NamedTuple):
     the kernel lives. `on_start` is a folder here whose contents are pushed to the workdir before the
     kernel starts, an absolute path. `transport` is empty for the default. The connection file is empty in a
     kernelspec that has not been filled in. `extra_arguments` are the kernel's own: whatever follows the
-    connection file, where jupyter_client appends its `extra_arguments`.
+    connection file, where jupyter_client appends its `extra_arguments`. `spec_env` is the `env` of the launcher's
+    kernel.json, which is no part of the command line; `$NAME` in it stands for a variable of the remote host.
     """
 
     endpoint: Endpoint
@@ -65,6 +66,7 @@ class LaunchOptions(NamedTuple):
     on_start: str = ""
     connection_file: str = ""
     extra_arguments: tuple[str, ...] = ()
+    spec_env: tuple[tuple[str, str], ...] = ()
 
     def remote_python(self) -> str:
         """Give the interpreter to ask for on the remote host."""
@@ -259,7 +261,7 @@ def parse_forwards(texts: Sequence[str]) -> tuple[Forward, ...]:
     found = tuple(_forward(text) for text in texts if text)
     for forward in found:
         if [other.local for other in found].count(forward.local) > 1:
-            raise UsageError(f"port {forward.local} is to lead to two places", "write LOCAL:PORT with another LOCAL")
+            raise UsageError(f"port {forward.local} is forwarded to two ports", "write LOCAL:PORT with another LOCAL")
     return found
 
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections import deque
 
 TARGET_SECONDS = 0.1
-LEAST_BYTES = 64 << 10
-FIRST_BYTES = 256 << 10
+LEAST_BYTES = 16 << 10  # 1.6 s at 10 KB/s
+STEADY_BYTES = 64 << 10  # the least for a path that carries so many in a second: its delay varies, it is not slow
+FIRST_BYTES = 32 << 10  # quadrupled with each round trip that nothing waits on, faster than TCP's own slow start
 MOST_BYTES = 8 << 20
+LONGEST_SECONDS = 2.0  # that what is under way may ever need
+MOST_MARKS = 16  # under way: the other end takes 64 for an attack
 MEMORY_SECONDS = 60.0  # after which the fastest answer is forgotten: the path may have become a longer one
 
 
@@ -29,6 +32,11 @@ class Pace:
         self._fastest = self._fastest_before = float("inf")
         self._since = 0.0
 
+    @property
+    def frame_bytes(self) -> int:
+        """How much to send in one piece, which cannot be overtaken."""
+        return max(LEAST_BYTES // 4, self.limit // 4)
+
     def allows(self) -> bool:
         """Whether more may be sent of what is not urgent."""
         return self._sent - self._arrived < self.limit
@@ -39,7 +47,8 @@ class Pace:
 
     def mark(self, now: float) -> int:
         """Give the offset to mark now, or 0 when too few bytes have followed the last mark."""
-        if self._sent - self._last_mark < max(LEAST_BYTES, self.limit // 8):
+        least = max(self.limit // 8, min(self.limit // 2, STEADY_BYTES))
+        if self._sent - self._last_mark < least or len(self._marks) == MOST_MARKS:
             return 0
         self._last_mark = self._sent
         self._marks.append((self._sent, self._sent - self._arrived, now))
@@ -55,11 +64,14 @@ class Pace:
         if now - self._since > MEMORY_SECONDS:
             self._since, self._fastest_before, self._fastest = now, self._fastest, took
         self._fastest = min(self._fastest, took)
-        if offset <= self._judged:
+        if offset <= self._judged or under_way <= self.limit // 2:
             return
         self._judged = self._sent
         waited = took - min(self._fastest, self._fastest_before)
+        rate = under_way / took if took else MOST_BYTES  # bytes in a second
         if waited > TARGET_SECONDS:
-            self.limit = max(LEAST_BYTES, int(self.limit * max(0.5, TARGET_SECONDS / waited)))
-        elif under_way > self.limit // 2:
-            self.limit = min(MOST_BYTES, self.limit * 2)
+            least = max(LEAST_BYTES, min(STEADY_BYTES, int(rate)))
+            self.limit = max(least, int(self.limit * max(0.5, TARGET_SECONDS / waited)))
+        else:  # bounded, because the fastest answer of a busy minute has waited too
+            most = min(MOST_BYTES, int(rate * LONGEST_SECONDS))
+            self.limit = max(self.limit, min(most, self.limit * (4 if waited < TARGET_SECONDS / 4 else 2)))

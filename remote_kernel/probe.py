@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import AuthenticationFailed
-from remote_kernel.handshake import ErrorText, Handshake, answer_of, flooded, raise_told, wait_for_answer
+from remote_kernel.handshake import Handshake, answer_of, raise_told, reading, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, choice
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.carrier import PipeText
+from remote_kernel.transport.verdict import explain, flooded
+from remote_kernel.typed_json import list_of, row, text
 
 _END_SECONDS = 2.0
+_CHATTER = ("debug1: ", "Authenticated ", "Transferred: ", "Bytes per second: ")
 
 
 class RemoteKernelspec(NamedTuple):
@@ -54,18 +57,10 @@ def probe(options: LaunchOptions, timeout_seconds: float = 30.0) -> Probe:
     A person asks, so a login that was refused a moment ago is tried again.
     """
     found, noise = ask(options, "survey", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
-    spec = found["kernelspec"]
-    return Probe(
-        host=found["host"],
-        user=found["user"],
-        python=found["python"],
-        python_version=found["python_version"],
-        ipykernel_version=found["ipykernel_version"],
-        is_the_systems=found["is_the_systems"],
-        new_environment=found["new_environment"],
-        kernelspec=RemoteKernelspec(**{**spec, "argv": tuple(spec["argv"])}) if spec else None,
-        noise=noise,
-    )
+    with reading(options):
+        spec = found["kernelspec"]
+        known = row(RemoteKernelspec, spec, argv=tuple(list_of(text, spec["argv"]))) if spec else None
+        return row(Probe, found, kernelspec=known, noise=noise)
 
 
 def install_ipykernel(options: LaunchOptions, timeout_seconds: float = 600.0) -> str:
@@ -74,7 +69,8 @@ def install_ipykernel(options: LaunchOptions, timeout_seconds: float = 600.0) ->
     Raises KernelNotInstalled when that fails or the interpreter is the system's own, and what `probe` raises.
     """
     found, _ = ask(options, "install", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
-    return str(found["installed_with"])
+    with reading(options):
+        return text(found["installed_with"])
 
 
 def make_environment(options: LaunchOptions, timeout_seconds: float = 600.0) -> str:
@@ -83,7 +79,8 @@ def make_environment(options: LaunchOptions, timeout_seconds: float = 600.0) -> 
     Raises KernelNotInstalled when that fails, and what `probe` raises.
     """
     found, _ = ask(options, "environment", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
-    return str(found["python"])
+    with reading(options):
+        return text(found["python"])
 
 
 class Answer(NamedTuple):
@@ -153,9 +150,9 @@ def _run(
         env=choice.environment(options),
         bufsize=0,
     ) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin and process.stdout and process.stderr
         stdin = process.stdin
-        errors = ErrorText(process)
+        errors = PipeText(process, process.stderr)
 
         def send(data: bytes = program) -> None:
             with suppress(OSError):  # why, the end of stdout tells
@@ -191,5 +188,5 @@ def _status(process: subprocess.Popen[bytes]) -> int | None:
 def _parted(stderr: str) -> tuple[str, list[str]]:
     """Part what ssh says for a person from what it says of its work."""
     lines = stderr.splitlines(keepends=True)
-    chatter = [line.strip() for line in lines if line.startswith(("debug1: ", "Authenticated "))]
+    chatter = [line.strip() for line in lines if line.startswith(_CHATTER)]
     return "".join(line for line in lines if line.strip() not in chatter), chatter

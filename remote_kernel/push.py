@@ -75,7 +75,8 @@ class Push:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise PushFailed(
-                f"cannot push '{folder}': {reason}", "see what uses up this machine, and try again"
+                f"cannot push '{folder}': {reason}",
+                "look at this machine's load, and try again",
             ) from error
         assert self._process.stdout
         self._log.note(f"pushing '{folder}' to {self._options.endpoint}")

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from remote_kernel import launcher
+from remote_kernel import agent_messages, launcher
 from remote_kernel.connection_file import Connection
 from remote_kernel.errors import ConnectionLost, KernelGone, RemoteKernelError
 from remote_kernel.launcher import Launcher
@@ -32,6 +32,7 @@ from remote_kernel.presence import SUCCEEDS
 from remote_kernel.reactor import Reactor
 from remote_kernel.relay import PrivateRelay
 from remote_kernel.transport.private import private_folder, write_private
+from remote_kernel.typed_json import MALFORMED
 from remote_kernel.undertaker import OrphanNote
 
 _NOTE_SECONDS = 7 * 86400.0
@@ -79,16 +80,16 @@ class ResumingLauncher(Launcher):
         """Attach to the kernel, in place of starting one."""
         self._contact.go("attach", self._attach_settings(resume=True), seconds)
 
-    def _handle(self, message: dict[str, Any]) -> None:
-        if message.get("event") == "started":
-            self._connection = self._connection._replace(values=message["connection"])
-            self._settings = message.get("settings")
-            self._relay.start(message["connection"])
-        super()._handle(message)
+    def _started(self, found: agent_messages.Started) -> None:
+        self._connection = self._connection._replace(values=found.connection)
+        self._settings = found.settings
+        self._relay.start(found.connection)
+        super()._started(found)
 
     def _note_restart(self, restart: bool) -> None:
         if restart and self._settings:
-            _remember_restart(self._options, self._settings)
+            with contextlib.suppress(*MALFORMED):
+                _remember_restart(self._options, self._settings)
 
     def _finish(self) -> None:
         self._forget()

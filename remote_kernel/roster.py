@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 from remote_kernel import bootstrap
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import NoSuchKernel, RemoteError, RemoteKernelError, UsageError
+from remote_kernel.handshake import reading
 from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs, same_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import ask
+from remote_kernel.typed_json import list_of, row, text
 
 ASK_SECONDS = 10.0
 STOP_SECONDS = 20.0
 _SHORTEST_ID = 4
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+_LAST_SECOND = 250_000_000_000  # in the year 9892
 
 
 class RunningKernel(NamedTuple):
@@ -63,7 +67,7 @@ class Roster(NamedTuple):
     def find(self, text: str) -> RunningKernel:
         """Give the kernel with this id, or the one whose id begins so. Raises NoSuchKernel, UsageError."""
         if not re.fullmatch(rf"[0-9a-f]{{{_SHORTEST_ID},12}}", text):
-            hint = f"give at least {_SHORTEST_ID} signs of an id that 'remote_kernel ps' shows"
+            hint = f"give at least {_SHORTEST_ID} characters of an id that 'remote_kernel ps' shows"
             raise UsageError(f"'{text}' is not a kernel's id", hint)
         found = [kernel for kernel in self.kernels if kernel.id.startswith(text)]
         if len(found) > 1:
@@ -101,9 +105,11 @@ def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -
     silent = []
     specs = [spec for spec in list_kernelspecs() if spec.options]
 
-    def one(way: LaunchOptions) -> dict[str, Any] | RemoteKernelError:
+    def one(way: LaunchOptions) -> tuple[str, list[RunningKernel]] | RemoteKernelError:
         try:
-            return tell(way, "status", "", timeout_seconds)
+            host, states = tell(way, "status", "", timeout_seconds)
+            with reading(way):
+                return host, [_kernel(way, host, state, specs) for state in states]
         except RemoteKernelError as error:
             return error
 
@@ -113,25 +119,31 @@ def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -
         if isinstance(answer, RemoteKernelError):
             silent.append((_name(way), answer))
             continue
-        here = [_kernel(way, str(answer["host"]), state, specs) for state in answer["kernels"]]
+        host, here = answer
         for kernel in here:
             kernels.setdefault(kernel.id, kernel)  # two ways may lead to one host
-        _forget_gone(way, str(answer["host"]), {kernel.id for kernel in here if kernel.state != "ended"}, specs)
+        _forget_gone(way, host, {kernel.id for kernel in here if kernel.state != "ended"}, specs)
     return Roster(sorted(kernels.values(), key=lambda kernel: (kernel.host, kernel.since)), silent, len(hosts))
 
 
-def tell(way: LaunchOptions, do: str, identity: str, timeout_seconds: float = ASK_SECONDS) -> dict[str, Any]:
-    """Tell the agents on a host, or the one of that id, to do something; give their states. Raises as `ask` does."""
+def tell(
+    way: LaunchOptions, do: str, identity: str, timeout_seconds: float = ASK_SECONDS
+) -> tuple[str, list[dict[str, Any]]]:
+    """Tell the agents on a host, or the one of that id, to do something; return the host's name and their states.
+
+    Raises as `ask` does, and ProtocolMismatch.
+    """
     answer, _ = ask(way, "ask", {"id": identity, "do": do, "folder": bootstrap.remote_folder()}, timeout_seconds)
-    return answer
+    with reading(way):
+        return text(answer["host"]), list_of(dict, answer["kernels"])
 
 
 def tell_one(kernel: RunningKernel, do: str) -> dict[str, Any]:
     """Tell one kernel's agent to do something; give its state. Raises NoSuchKernel when it has ended meanwhile."""
-    states = tell(kernel.way, do, kernel.id)["kernels"]
+    _, states = tell(kernel.way, do, kernel.id)
     if not states:
         raise NoSuchKernel(f"the kernel {kernel.id} is no longer on {kernel.host}", "see 'remote_kernel ps'")
-    state: dict[str, Any] = states[0]
+    state = states[0]
     if "unreadable" in state:
         raise RemoteError(f"the agent of kernel {kernel.id} on {kernel.host} does not answer", "try again")
     return state
@@ -141,7 +153,7 @@ def stop(kernel: RunningKernel) -> None:
     """End a kernel and wait until nothing of it is left on its host. Raises NoSuchKernel, RemoteError."""
     tell_one(kernel, "stop")
     deadline = time.monotonic() + STOP_SECONDS
-    while tell(kernel.way, "", kernel.id)["kernels"]:
+    while tell(kernel.way, "", kernel.id)[1]:
         if time.monotonic() > deadline:
             raise RemoteError(
                 f"the kernel {kernel.id} on {kernel.host} was told to end and has not",
@@ -151,40 +163,49 @@ def stop(kernel: RunningKernel) -> None:
     forget_kernel(kernel.id)
 
 
-def _kernel(way: LaunchOptions, host: str, state: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
+class _State(NamedTuple):
+    """What an agent says of itself; one of an earlier version says less."""
+
+    id: str
+    kernel: str = ""
+    language: str = ""
+    interrupt_mode: str = "signal"
+    ended: bool = False
+    connected: bool = False
+    busy: bool = False
+    keep: bool = False
+    launchers: int = 0
+    since: float = 0.0
+    memory: int = 0
+    version: int = 0
+    launched_by: str = ""
+    fingerprint: str = ""
+
+
+def _kernel(way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
+    """Return what an agent's state is of. Raises MALFORMED."""
+    found = row(_State, said)
+    if not _ID.fullmatch(found.id) or not 0 <= found.since < _LAST_SECOND:
+        raise ValueError("no id, or no time")
     spec = next(
-        (s for s in specs if s.options and not s.options.resume and _started_by(s.options, state.get("fingerprint"))),
-        None,
+        (s for s in specs if s.options and not s.options.resume and _started_by(s.options, found.fingerprint)), None
     )
-    launchers = int(state.get("launchers", 0))
     return RunningKernel(
-        id=str(state["id"]),
         host=host,
         way=way,
         slug=spec.slug if spec else "",
         display_name=spec.display_name if spec else "",
-        kernel=str(state.get("kernel", "")),
-        language=str(state.get("language", "")),
-        interrupt_mode=str(state.get("interrupt_mode", "signal")),
-        state=_state(state, launchers),
-        busy=bool(state.get("busy")),
-        keep=bool(state.get("keep")),
-        launchers=launchers,
-        since=float(state.get("since", 0.0)),
-        memory=int(state.get("memory", 0)),
-        version=int(state.get("version", 0)),
-        launched_by=str(state.get("launched_by", "")),
+        state="unreadable" if "unreadable" in said else _state(found),
+        **{name: getattr(found, name) for name in _State._fields if name in RunningKernel._fields},
     )
 
 
-def _state(state: dict[str, Any], launchers: int) -> str:
-    if "unreadable" in state:
-        return "unreadable"
-    if state["ended"]:
+def _state(found: _State) -> str:
+    if found.ended:
         return "ended"
-    if state["connected"]:
+    if found.connected:
         return "connected"
-    return "kept" if state["keep"] and not launchers else "away"
+    return "kept" if found.keep and not found.launchers else "away"
 
 
 def _started_by(options: LaunchOptions, fingerprint: object) -> bool:

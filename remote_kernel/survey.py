@@ -9,15 +9,26 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 import subprocess
 import sys
 
-from remote_kernel.kernel import Settings, StartError, find_kernelspec, find_python, hostname, which, with_init
+from remote_kernel.kernel import (
+    Settings,
+    StartError,
+    find_kernelspec,
+    find_python,
+    hostname,
+    kernel_python,
+    which,
+    with_init,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+INIT_SECONDS = 25.0  # less than `probe` waits for
 _VERSIONS = """
 import os, platform, sys, sysconfig
 print("remote_kernel", platform.python_version())
@@ -47,7 +58,7 @@ def survey(settings: Settings) -> dict[str, object]:
     """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
     python = find_python(settings)
     spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
-    version, ipykernel, is_the_systems = look_into(settings, python)
+    version, ipykernel, is_the_systems = look_into(settings, kernel_python(settings))
     return {
         "host": hostname(),
         "user": pwd.getpwuid(os.getuid()).pw_name,
@@ -69,7 +80,9 @@ def survey(settings: Settings) -> dict[str, object]:
 
 def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
     """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
-    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), 60)
+    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), INIT_SECONDS)
+    if code == 124 and settings.init:
+        raise no_end(settings)
     words = [line.split()[1:] for line in output.splitlines() if line.startswith("remote_kernel")]
     if code or len(words) < 3:
         last = (errors.strip().splitlines() or [f"exit status {code}"])[-1].strip()
@@ -79,6 +92,15 @@ def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
             "give --python a Python 3.8 or later, and check --init",
         )
     return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
+
+
+def no_end(settings: Settings) -> StartError:
+    """Return the error for an --init, or a login shell, that hangs."""
+    return StartError(
+        "RemoteError",
+        f"the login shell with --init '{settings.init}' has no end within {INIT_SECONDS:.0f} s on {hostname()}",
+        "try that there: it may ask something, or wait for a server",
+    )
 
 
 def install(settings: Settings) -> dict[str, object]:
@@ -91,8 +113,8 @@ def install(settings: Settings) -> dict[str, object]:
     if system:
         raise StartError(
             "KernelNotInstalled",
-            f"'{python}' on {hostname()} is the system's own Python, which is left alone",
-            "make an environment beside it",
+            f"'{python}' on {hostname()} is the system's own Python, which is never changed",
+            "make a new environment",
         )
     return {"installed_with": _install_into(settings, python)}
 
@@ -119,7 +141,9 @@ def make_environment(settings: Settings) -> dict[str, object]:
             os.mkdir(path)
         except OSError as error:
             raise StartError(
-                "RemoteFolderError", f"'{path}' on {hostname()} cannot be made: {error.strerror}", "look at the home"
+                "RemoteFolderError",
+                f"'{path}' on {hostname()} cannot be made: {error.strerror}",
+                "see whether the home folder is writable",
             ) from error
         maker, made = makers.pop(0), os.path.join(path, "bin", "python")
         try:
@@ -190,15 +214,18 @@ def _made_by_uv(prefix: str) -> bool:
 
 def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:
     """Run a program with nothing to read; give its exit status, 127 and 124 as a shell does, and what it printed."""
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout_seconds
-        )
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
     except OSError as error:
         return 127, "", str(error.strerror)
+    try:
+        output, errors = process.communicate(timeout=timeout_seconds)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        process.wait()
         return 124, "", f"no end within {timeout_seconds:.0f} s"
-    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    return process.returncode, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
 
 
 _MODES = {"survey": survey, "install": install, "environment": make_environment}

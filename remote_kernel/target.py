@@ -33,7 +33,9 @@ def find_target(name: str, *, other_way: bool = False) -> Target:
             raise
         return Target(LaunchOptions(Endpoint.parse(name)), ()) if other_way else _host(name)
     if spec.options is None:
-        raise NoSuchKernelspec(f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "mend its kernel.json")
+        raise NoSuchKernelspec(
+            f"the settings of '{spec.slug}' cannot be read: {spec.problem}", "correct its kernel.json"
+        )
     return Target(spec.options, (spec,), is_host=False)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import time
 from collections.abc import Mapping
@@ -21,12 +22,10 @@ from remote_kernel.errors import (
     TransportError,
 )
 from remote_kernel.handshake import (
-    NOISE_LIMIT,
     QUIET_SECONDS,
     Handshake,
     SecondSession,
     answer_of,
-    flooded,
     malformed,
     no_answer,
     raise_told,
@@ -37,9 +36,11 @@ from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.reactor import READ, Pipe, Reactor
 from remote_kernel.transport import choice, openssh
-from remote_kernel.transport.carrier import Carrier
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
+from remote_kernel.transport.verdict import explain, flooded
 
+# The reasons of a Link that was sent something else than what it takes.
+_NONE_OF_OURS = re.compile("no frame of this protocol|a greeting that|a control message")
 _NOISE_BYTES = 64 << 10
 
 
@@ -85,7 +86,7 @@ class Trip:
         except OSError as error:  # no process or descriptor to spare: a kernel that runs can wait until there is
             raise TransportError(
                 f"cannot start what leads to {self._options.endpoint}: {(error.strerror or str(error)).lower()}",
-                "see what uses up this machine, and the limits that 'ulimit -a' shows",
+                "look at this machine's load, and at the limits that 'ulimit -a' shows",
             ) from error
 
     def _start(self, settings: Mapping[str, object], seconds: float, *, avoid_master: bool) -> None:
@@ -196,7 +197,7 @@ class Trip:
         elif "speaks protocol" in reason:
             hint = "use the same version of remote_kernel as the one that started the kernel"
             self._return(ProtocolMismatch(reason, hint), arrived=False)
-        elif "no frame of this protocol" in reason:
+        elif _NONE_OF_OURS.search(reason):
             # Not a lost connection: whatever writes there would write again, and each new session would break at once.
             noise = f"something else than the kernel's agent wrote to the SSH session of {endpoint} ({reason})"
             hint = "let its rc files start nothing that prints later on, in the background"

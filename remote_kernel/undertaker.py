@@ -20,10 +20,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 
 from remote_kernel import process
-from remote_kernel.errors import AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
+from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.transport import breaker
@@ -55,6 +55,8 @@ class OrphanNote:
 
     def __init__(self, options: LaunchOptions, identity: str) -> None:
         self._options, self._identity = options, identity
+        self.host = ""
+        """Where the kernel is, once that is known; the endpoint may lead to another host later."""
         self._lost = False
 
     def write(self) -> None:
@@ -94,6 +96,7 @@ class OrphanNote:
             "linger": min(self._options.linger_seconds, 10 * 365 * 86400),
             "lost": self._lost,
             "may_have_successor": launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
+            "host": self.host,
         }
         with contextlib.suppress(OSError, TransportError):
             write_private(_path(self._identity), json.dumps(note))
@@ -156,12 +159,12 @@ def _watch() -> None:
             # The lease counts from there: the connection may have been there until then.
             until = seen_at + float(str(note["linger"]))
             options = parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
-            if time.time() > until or _tell_agent(identity, options, str(note["folder"]), tries):
+            if time.time() > until or _tell_agent(identity, options, note, tries):
                 _remove(identity)
         time.sleep(_LOOK_SECONDS)
 
 
-def _tell_agent(identity: str, options: LaunchOptions, folder: str, tries: _Tries) -> bool:
+def _tell_agent(identity: str, options: LaunchOptions, note: Mapping[str, object], tries: _Tries) -> bool:
     """Tell a kernel's agent that its front end is gone, if it is time to try; true once it has heard.
 
     Kernels behind one server wait together while that cannot be reached.
@@ -169,14 +172,20 @@ def _tell_agent(identity: str, options: LaunchOptions, folder: str, tries: _Trie
     way = (options.endpoint, options.jumps, options.ssh_config, options.transport)
     if not tries.is_due(way) or not tries.is_due(identity):
         return False
+    from remote_kernel.handshake import reading
     from remote_kernel.probe import ask
+    from remote_kernel.typed_json import list_of
 
     try:
         breaker.check(options)
-        found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": folder}, 30.0)
-        if any("unreadable" in kernel for kernel in found["kernels"]):
+        found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": note["folder"]}, 30.0)
+        with reading(options):
+            kernels = list_of(dict, found["kernels"])
+        if any("unreadable" in kernel for kernel in kernels):
             raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
-    except AuthenticationFailed:
+        if not kernels and note.get("host", "") not in ("", found.get("host")):
+            raise RemoteError(f"the kernel {identity} is on {note['host']}", "let the connection lead there")
+    except (AccountRefused, AuthenticationFailed):
         tries.failed(way, _REFUSED_WAIT_SECONDS)
         return False
     except TransportError:

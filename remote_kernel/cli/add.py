@@ -86,7 +86,7 @@ def add(
     replace: Annotated[
         bool,
         typer.Option(
-            "--replace", help="Overwrite the kernelspec of that name that 'add' made.", rich_help_panel=NAME_GROUP
+            "--replace", help="Overwrite a kernelspec with that name, if 'add' made it.", rich_help_panel=NAME_GROUP
         ),
     ] = False,
     no_check: NoCheckOption = False,
@@ -110,19 +110,21 @@ def add(
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="With --discover: print what there is as JSON, and add nothing.", rich_help_panel=LOOK_GROUP
+            "--json",
+            help="With --discover: print what the host has as JSON, and add nothing.",
+            rich_help_panel=LOOK_GROUP,
         ),
     ] = False,
 ) -> int:
     """Install a kernelspec for a remote host, after trying it.
 
     JupyterLab, VS Code and every other program that reads kernelspecs then offer it. Connects to the host, looks for
-    the interpreter and ipykernel, and starts a kernel once; only if that works is anything installed: in Jupyter's
-    data folder, or right in the folder LOCAL_KERNELS_DIR where that is set.
+    the interpreter and ipykernel, and starts a kernel once. Only if that works is the kernelspec written: to Jupyter's
+    data folder, or to the folder LOCAL_KERNELS_DIR if that is set.
 
-    With --discover it looks for interpreters, conda, venv, uv and pixi environments and for kernelspecs of other
-    languages on the host, and tells which have ipykernel, torch and jax. One that is neither in PATH nor in the home
-    is only named where others can change it, and not run.
+    With --discover it lists the host's interpreters, its conda, venv, uv and pixi environments, and its kernelspecs of
+    other languages, and shows which have ipykernel, torch and jax. An interpreter outside PATH and your home that
+    other users can change is listed, but not run.
     """
     options = _options(host, given)
     kernels = kernels_folder(user=user, sys_prefix=sys_prefix, prefix=prefix)
@@ -167,7 +169,7 @@ def _added(
             check_free(draft.display_name, kernels, replace=replace)
         start_once(draft)
     elif options.kernel:
-        note("note: nobody asked the host for the kernel's language; the kernelspec says python")
+        note("note: without a check the kernel's language is unknown; the kernelspec says python")
     return write_kernelspec(draft, kernels, replace=replace)
 
 

@@ -65,7 +65,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def characters(text: str) -> int:
     """Read `--budget`."""
     if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of characters")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of characters")
     return int(text)
 
 
@@ -143,7 +143,8 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     notebook.add_argument(
         "--output",
         metavar="PATH",
-        help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb)",
+        help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb); with --from-cell the "
+        "cells before it keep the outputs that they have there",
     )
     add_output(parser)
 

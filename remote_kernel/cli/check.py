@@ -21,7 +21,7 @@ _LINES_SHOWN = 5
 def refuse_idle_install(options: LaunchOptions, *, check: bool) -> None:
     """Raise UsageError where --install would do nothing, without a word."""
     if not check:
-        raise UsageError("--install needs a look at the host", "leave out --no-check")
+        raise UsageError("--install needs a connection to the host", "leave out --no-check")
     if options.kernel:
         raise UsageError("--install is for ipykernel, and --kernel starts something else", "give one of the two")
 

@@ -44,7 +44,7 @@ def connect(
         list[str] | None,
         typer.Argument(
             metavar="[-- COMMAND...]",
-            help="A command to run in place of a shell, with its arguments, e.g. nvidia-smi.",
+            help="A command to run instead of a shell, with its arguments, e.g. nvidia-smi.",
         ),
     ] = None,
     *,
@@ -52,10 +52,10 @@ def connect(
 ) -> None:
     """Open a shell in a kernel's environment.
 
-    In the kernelspec's workdir, with its interpreter first in PATH, its --env variables, and after its --init code;
-    options given here replace the kernelspec's. Over the connection that kernels share; asks in the terminal for what
-    that needs. A command is run as it is, with no shell between, and its exit status is this one's: give 'sh -c' for
-    more. Off a terminal the shell reads its commands from stdin.
+    It starts in the kernelspec's workdir, with its interpreter first in PATH and its --env variables, after its --init
+    code. Options given here replace the kernelspec's. It uses the connection that kernels share; what a login needs is
+    asked in the terminal. A COMMAND is run as it is, without a shell (give 'sh -c' for one), and its exit status is
+    returned. Without a terminal the shell reads its commands from stdin.
     """
     if name is None:
         if command:

@@ -102,7 +102,7 @@ def _tell(outcome: Outcome, wishes: Wishes) -> None:
     print(", ".join(parts))
     if outcome.passed_over:
         first = ", ".join(map(shown, outcome.passed_over[:3]))
-        note(f"passed over {counted(len(outcome.passed_over), 'socket, pipe or device', '')}: {first}")
+        note(f"skipped {counted(len(outcome.passed_over), 'socket, pipe or device', '')}: {first}")
 
 
 def _tell_changes(outcome: Outcome, wishes: Wishes) -> None:

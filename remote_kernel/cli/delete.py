@@ -34,8 +34,7 @@ def delete(
 ) -> None:
     """Delete kernelspecs that 'add' made.
 
-    Kernels that run already are left alone. All names are looked up before anything is deleted. Asks once on a
-    terminal, and not at all elsewhere.
+    Running kernels are not ended. If a name is unknown, nothing is deleted. Asks once, if there is a terminal.
     """
     if bool(names) == everything:
         problem = "--all and names exclude each other" if names else "no kernelspec is named"

@@ -31,12 +31,12 @@ Examples:
   remote_kernel doctor me@gpu1:2222 -J me@gate --python '~/.venv/bin/python'
 
 \b
-✓  as it should be
-✗  fails, and why, and what to do; the steps behind it are not examined
-!  keeps no kernel from starting, but may surprise you
-?  cannot be told from here, or was not reached
+✓  works
+✗  fails, with the reason and what to do; the steps after it are not checked
+!  does not keep a kernel from starting, but may surprise you
+?  cannot be determined from here, or was not reached
 
-The exit status is that of the first error, as the README lists them; 0 where none is ✗. JSON is a list of objects with
+The exit status is that of the first error, as listed in the README; 0 if there is no ✗. JSON is a list of objects with
 the keys name, step, state, text, hint, seconds, error, exit_status; state is ok, failed, warning or unknown.
 """
 _SIGNS = {
@@ -61,12 +61,14 @@ def doctor(
     ] = None,
     *,
     given: Settings,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Look only; do not start a kernel.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Only look; do not start a kernel.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
+    ] = False,
 ) -> int:
-    """See why a remote kernel does not start, or that it does.
+    """Find out why a remote kernel does not start.
 
-    Looks at every step from here to a cell's result: the ssh program and its configuration, names and ports, host keys,
+    Checks every step from here to a cell's result: the ssh program and its configuration, names and ports, host keys,
     the login, the remote shell, interpreter, ipykernel, folders, disks, logout, clocks, and then starts a kernel.
     """
     objects: list[dict[str, Any]] = []
@@ -88,7 +90,7 @@ def doctor(
             else:
                 _show(finding)
         if unreached:
-            typer.echo(f"? {NOT_REACHED}: {', '.join(unreached)}")
+            typer.echo("? " + "\n  ".join(_lines(f"{NOT_REACHED}: {', '.join(unreached)}")))
     if as_json:
         say_json(objects)
     return status

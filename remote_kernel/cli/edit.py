@@ -55,16 +55,16 @@ def edit(
     given: Settings,
     unset_env: Annotated[
         list[str] | None,
-        typer.Option("--unset-env", metavar="K", help="Forget a variable, e.g. DEBUG; may be repeated."),
+        typer.Option("--unset-env", metavar="K", help="Remove a variable, e.g. LOG; may be repeated."),
     ] = None,
     no_check: NoCheckOption = False,
     install: InstallOption = False,
 ) -> None:
     """Change the settings of a kernelspec that 'add' made.
 
-    Only the settings given here change; where none is given, kernel.json opens in an editor: VISUAL, else EDITOR, else
-    vi. An empty value puts the default back. The slug stays as it is, also with a new name, because notebooks remember
-    it. Kernels that run already keep their settings.
+    Only the settings that you give are changed. Without any, kernel.json opens in an editor: VISUAL, else EDITOR, else
+    vi. An empty value restores the default. The slug does not change, even with a new name, because notebooks remember
+    it. Kernels that are already running keep their settings.
     """
     spec = find_kernelspec(slug)
     require_added(spec)

@@ -41,8 +41,8 @@ def sync(
         list[str],
         typer.Argument(
             metavar="[KERNELSPEC|HOST] SRC DST",
-            help="A kernelspec or a host, e.g. gpu1; not needed where there is only one kernelspec. Then what to copy, "
-            "and where to: one of the two is marked with 'remote:'.",
+            help="A kernelspec or a host, e.g. gpu1; not needed if there is only one kernelspec. Then the source and "
+            "the destination: 'remote:' marks the one on the host.",
             autocompletion=_complete,
         ),
     ],
@@ -51,40 +51,41 @@ def sync(
         typer.Option(
             "--exclude",
             metavar="PATTERN",
-            help="Leave out what this pattern matches, written as in a .gitignore, e.g. '*.ckpt'; may be repeated. One "
-            "that begins with ! takes along what a .gitignore leaves out.",
+            help="Skip what this pattern matches, written as in a .gitignore, e.g. '*.ckpt'; may be repeated. With ! "
+            "in front it copies files that a .gitignore skips.",
         ),
     ] = None,
     no_ignore: Annotated[
-        bool, typer.Option("--no-ignore", help="Take along what .gitignore files leave out, and .git folders.")
+        bool, typer.Option("--no-ignore", help="Also copy ignored files (.gitignore) and .git folders.")
     ] = False,
     delete: Annotated[
         bool,
         typer.Option(
-            "--delete", help="Delete at the destination what the source lacks; what is left out there stays as it is."
+            "--delete", help="Delete files at the destination that the source does not have; skipped files stay."
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("-n", "--dry-run", help="Change nothing, and list what would be done.")
+        bool, typer.Option("-n", "--dry-run", help="Change nothing, only list what would be done.")
     ] = False,
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Compare contents where sizes are equal, not only times.")
     ] = False,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Go on, and copy what changes here: looks once a second, until Ctrl-C.")
+        bool,
+        typer.Option("--watch", help="Keep running, and copy changes made here: looks once a second, until Ctrl-C."),
     ] = False,
     rsync: Annotated[
         bool | None,
         typer.Option(
             "--rsync/--no-rsync",
-            help="Let rsync carry all files, or none; else, where both ends have it, large ones that have changed.",
+            help="Copy all files with rsync, or none; by default large files that changed, if both ends have rsync.",
         ),
     ] = None,
     sftp: Annotated[
         bool,
         typer.Option(
             "--sftp",
-            help="Copy over SFTP, as is done without this where the host has no Python or allows nothing but SFTP.",
+            help="Copy over SFTP. This happens by itself if the host has no Python or allows only SFTP.",
         ),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every path that is copied or deleted.")] = False,
@@ -93,9 +94,9 @@ def sync(
 ) -> None:
     """Copy files to the remote host, or back.
 
-    Folders with what is in them, modes, times and links; only what differs is copied, a large file only in the parts
-    that differ. What a .gitignore leaves out stays out. A file appears under its name when it is whole. A connection
-    that breaks is tried again for two minutes; the same command, given later, goes on from where it was.
+    Copies folders with their contents, modes, times and links. Only files that differ are copied, large files only in
+    the parts that differ. Ignored files (.gitignore) are skipped. A file appears under its name only when it is
+    complete. A connection that breaks is tried again for two minutes; the same command, given later, continues.
     """
     asked = Request(words, exclude, no_ignore, delete, dry_run, checksum, watch, rsync, verbose, sftp)
     run(asked, given.applied_to if given.any() else None)

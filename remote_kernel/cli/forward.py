@@ -47,18 +47,18 @@ def forward(
         list[str],
         typer.Argument(
             metavar="[LOCAL:]PORT...",
-            help="A port of the remote host, and the one here that is to lead there, e.g. 6006 or 16006:6006.",
+            help="A port of the remote host, and the port here that is forwarded to it, e.g. 6006 or 16006:6006.",
         ),
     ],
     given: Settings,
 ) -> int:
     """Make ports of the remote host reachable here.
 
-    For TensorBoard, Dask, Ray, debuggers and the like, until Ctrl-C; for a kernelspec whose kernel runs, until that has
-    ended: a restart or an outage ends nothing. Listens on 127.0.0.1 only, and reaches what listens on the remote host's
-    loopback, over the connection that kernels share; also where the server forbids forwarding. Where there is no
-    Python, SSH itself forwards. When the connection is lost it is made again. A kernelspec with --forward does so by
-    itself while its kernel lives.
+    For TensorBoard, Dask, Ray, debuggers and the like. It runs until Ctrl-C, or, if a kernel of the kernelspec is
+    running, until that kernel ends (restarts and outages do not count). It listens on 127.0.0.1 only, and reaches
+    loopback ports of the remote host over the connection that kernels share, also if the server forbids forwarding.
+    Without Python on the host, SSH's own forwarding is used. A lost connection is made again. A kernelspec with
+    --forward does the same by itself while its kernel runs.
     """
     forwards = parse_forwards(ports)
     target = find_target(name, other_way=given.has_a_way)
@@ -106,4 +106,4 @@ def _raising_ended() -> Iterator[None]:
 
 
 def _tell_lost(error: RemoteKernelError) -> None:
-    complain("remote_kernel", f"{error.message}; trying to get back")
+    complain("remote_kernel", f"{error.message}; trying to reconnect")

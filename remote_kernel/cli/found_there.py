@@ -34,7 +34,7 @@ def add_found(
     options: LaunchOptions, kernels: Path, *, everything: bool, as_json: bool, install: bool, check: bool
 ) -> int:
     """Look, show, ask, add; give the exit status: that of the first that could not be added."""
-    note(f"looking around on {options.endpoint} ...")
+    note(f"looking for interpreters and kernels on {options.endpoint} ...")
     found = discover(options)
     offers = _offers(found, options)
     if as_json:
@@ -46,9 +46,9 @@ def add_found(
     print_rows(COLUMNS, [(str(number), *offer.row) for number, offer in enumerate(offers, 1)])
     note(f"GPUs of {found.host}: {', '.join(found.gpus)}" if found.gpus else f"no GPU is seen on {found.host}")
     for path in found.silent:
-        note(f"note: {path} does not answer, or not soon enough")
+        note(f"note: {path} does not answer in time")
     for path in found.foreign:
-        note(f"note: {path} was not run: others can change it; if you trust it, give it as --python")
+        note(f"note: {path} was not run, because other users can change it; if you trust it, give it as --python")
     status = 0
     for offer in _chosen(offers, everything=everything, install=install):
         try:
@@ -137,7 +137,7 @@ def _picked(answer: str, offers: list[Offer], *, install: bool) -> list[Offer]:
         return _addable(offers, install=install)
     numbers = {str(number): offer for number, offer in enumerate(offers, 1)}
     if not numbers.keys() >= set(words):
-        raise UsageError(f"'{answer}' is no choice", f"write numbers from 1 to {len(offers)}, 'all' or 'none'")
+        raise UsageError(f"'{answer}' is not a choice", f"write numbers from 1 to {len(offers)}, 'all' or 'none'")
     return [numbers[word] for word in dict.fromkeys(words)]
 
 
@@ -157,7 +157,8 @@ def _why_not(offer: Offer, *, install: bool) -> str:
     if offer.slug:
         return f"{where} is here already, as {offer.slug}"
     if offer.lacks_ipykernel and offer.is_the_systems:
-        return f"{where} is the system's own and has no ipykernel: left alone"
+        make = offer.draft.options.command_line("add", "--python", where, "--install")
+        return f"{where} is the system's own and has no ipykernel: {make} makes a new environment"
     if offer.lacks_ipykernel and not install:
         return f"{where} has no ipykernel: give --install to put it there"
     return ""

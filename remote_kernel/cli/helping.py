@@ -17,14 +17,14 @@ class Command(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words of the usage line."""
-        return ["[OPTIONS]", *(_shown(one) for one in self.params if one.param_type_name == "argument")]
+        return ["[OPTIONS]", *(shown(one) for one in self.params if one.param_type_name == "argument")]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, and the options by groups."""
         arguments, groups = [], dict[str, list[tuple[str, str]]]()
         for one in self.get_params(ctx):
             if one.param_type_name == "argument":
-                arguments.append((_shown(one), getattr(one, "help", "") or ""))
+                arguments.append((shown(one), getattr(one, "help", "") or ""))
             elif record := one.get_help_record(ctx):
                 groups.setdefault(getattr(one, "rich_help_panel", None) or _REST, []).append(record)
         groups[_REST] = groups.pop(_REST)  # --help is one of them
@@ -34,7 +34,7 @@ class Command(TyperCommand):
                     formatter.write_dl(rows)
 
 
-def _shown(argument: Any) -> str:
+def shown(argument: Any) -> str:
     """Return an argument as the usage has it, in brackets if it may be left out."""
     text = str(argument.metavar)
     return text if argument.required or text.startswith("[") else f"[{text}]"

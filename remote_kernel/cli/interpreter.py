@@ -88,7 +88,7 @@ def _chosen(choices: list[_Choice], error: KernelNotInstalled) -> str:
             raise error
         if answer in by_answer:
             return by_answer[answer].python()
-        complain("remote_kernel", f"'{answer}' is no choice; write a number from 1 to {len(choices)}, or 'none'")
+        complain("remote_kernel", f"'{answer}' is not a choice; write a number from 1 to {len(choices)}, or 'none'")
 
 
 def _install(options: LaunchOptions, found: Probe) -> str:

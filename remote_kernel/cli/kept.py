@@ -14,10 +14,12 @@ from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.connection_file import runtime_folder
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
+from remote_kernel.handshake import reading
 from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
 from remote_kernel.link import PROTOCOL_VERSION
 from remote_kernel.options import print_size
 from remote_kernel.roster import Roster, RunningKernel, call, stop, tell_one, ways
+from remote_kernel.typed_json import list_of, text
 
 COLUMNS = ("ID", "HOST", "KERNELSPEC", "STATE", "CPU", "SINCE", "MEMORY")
 PS_EXAMPLES = """\b
@@ -72,7 +74,9 @@ HostsArgument = Annotated[
 
 def ps(
     hosts: HostsArgument = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
+    ] = False,
 ) -> None:
     """List the kernels that are alive on the remote hosts.
 
@@ -104,10 +108,10 @@ def stop_(
     everything: Annotated[bool, typer.Option("--all", help="End every kernel, on every host or those named.")] = False,
     yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
 ) -> int:
-    """End kernels, and wait until they are gone.
+    """End kernels, and wait until they have ended.
 
-    All ids are looked up before anything is ended. --all asks once on a terminal, and not at all elsewhere; it also
-    ends kernels whose front ends are attached.
+    If an id is unknown, nothing is ended. --all asks once, if there is a terminal; it also ends kernels whose front
+    ends are attached.
     """
     if bool(names) == everything and not everything:
         raise UsageError("no kernel is given", "give ids that 'remote_kernel ps' shows, or --all")
@@ -140,7 +144,7 @@ def stop_(
 def keep(identity: IdArgument) -> None:
     """Let a running kernel outlive its front end.
 
-    Closing its notebook leaves it running from now on, until 'stop' ends it or it ends itself.
+    From now on it keeps running when its notebook is closed, until 'stop' ends it or it ends by itself.
     """
     kernel = _roster([]).find(identity)
     tell_one(kernel, "keep")
@@ -150,7 +154,7 @@ def keep(identity: IdArgument) -> None:
 def logs(
     identity: IdArgument,
     lines: Annotated[
-        int, typer.Option("-n", "--lines", min=1, help="Show so many of the last lines of each, e.g. 50.")
+        int, typer.Option("-n", "--lines", min=1, help="How many of the last lines to show of each, e.g. 50.")
     ] = 20,
 ) -> None:
     """Show output that no notebook received.
@@ -162,9 +166,11 @@ def logs(
     """
     kernel = _roster([]).find(identity)
     state = tell_one(kernel, "logs")
-    for name, text in zip(("stdout", "stderr"), state["logs"], strict=True):
+    with reading(kernel.way):
+        stdout, stderr = list_of(text, state["logs"])
+    for name, printed in (("stdout", stdout), ("stderr", stderr)):
         say(f"==> {name} of {kernel.id} on {kernel.host} <==")
-        _show_end(str(text), lines)
+        _show_end(printed, lines)
     if state.get("diary"):
         say(f"==> cells of {kernel.id} while no front end was attached <==")
         _show_end(str(state["diary"]), lines)
@@ -191,11 +197,11 @@ def resume(
         typer.Option("--name", metavar="NAME", help='What kernel menus show for this kernel, e.g. "My training".'),
     ] = None,
 ) -> None:
-    """Put a running kernel into the picker, variables and all.
+    """Put a running kernel, with its variables, into kernel menus.
 
-    A notebook that picks it is attached to the kernel as it is; several front ends may be attached at a time. The
-    kernel is kept from then on. The entry goes when the kernel ends; 'delete' removes it earlier and leaves the kernel
-    alone.
+    A notebook that picks it is attached to the running kernel; several front ends may be attached at a time. The
+    kernel is kept from then on. The entry is removed when the kernel ends; 'delete' removes it earlier, without ending
+    the kernel.
     """
     kernel = _roster([]).find(identity)
     if kernel.state in ("ended", "unreadable"):

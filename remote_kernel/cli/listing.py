@@ -27,7 +27,9 @@ kernel.json cannot be understood, problem says why and the settings are null.
 
 
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list; the keys are below and stay.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
+    ] = False,
 ) -> None:
     """List the kernelspecs that run on remote hosts."""
     specs = list_kernelspecs()

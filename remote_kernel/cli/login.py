@@ -51,20 +51,23 @@ def login(
     persist: Annotated[
         str,
         typer.Option(
-            "--for", metavar="TIME", help="How long the connection waits for kernels after its last use, e.g. 90m, 3d."
+            "--for", metavar="TIME", help="How long the connection stays open after its last use, e.g. 90m, 3d."
         ),
     ] = "12h",
     show: Annotated[
-        bool, typer.Option("--status", help="Only tell what kernels would find; exit status 1 if that is nothing.")
+        bool,
+        typer.Option(
+            "--status", help="Only show what kernels can use, a connection or stored secrets; exit status 1 if nothing."
+        ),
     ] = False,
 ) -> int:
     """Log in to a host, and answer in the terminal what it asks.
 
-    Passwords, passphrases, second factors, and whether an unknown host key is the server's: a kernel's start has nobody
-    to ask. With ssh, the connection stays, and kernels share it. Without ssh (--transport paramiko) there is nothing to
-    share; passwords and passphrases may be kept in the system's keyring.
+    Passwords, passphrases, second factors, and whether an unknown host key is correct. Kernels cannot prompt, so they
+    use what you did here. With ssh, the connection stays open, and kernels share it. Without ssh (--transport paramiko)
+    no connection is shared; passwords and passphrases can be kept in the system's keyring.
 
-    Off a terminal nothing is asked: what needs an answer is an error then.
+    Without a terminal nothing is asked: if the server asks something, that is an error.
     """
     persist_seconds = parse_duration(persist)
     if not 0 < persist_seconds <= 30 * 86400:
@@ -89,8 +92,8 @@ def logout(
 ) -> None:
     """Undo what 'login' has left for kernels.
 
-    Ends the connection that kernels share, and takes this host's secrets out of the keyring. Kernels that run over the
-    connection lose it and go on; they come back when somebody logs in, or by themselves if they can.
+    Closes the connection that kernels share, and removes this host's secrets from the keyring. Running kernels lose the
+    connection and keep running; they reconnect at the next login, or by themselves if the server asks nothing.
     """
     for way in _ways(host, given):
         said = entry.log_out(way)
@@ -125,6 +128,10 @@ class Terminal:
             if answer in ("yes", "no", ""):
                 return answer == "yes"
             self.hears("Please write yes or no.")
+
+    def is_asked(self) -> bool:
+        """True if somebody is asking for a secret at the terminal now: its echo is off."""
+        return not termios.tcgetattr(sys.stdin.fileno())[3] & termios.ECHO
 
     def hears(self, text: str, *, end: str = "\n") -> None:
         """Show something, without what could steer the terminal: it may come from a server that nobody trusts yet."""

@@ -71,7 +71,7 @@ def inspect(options: argparse.Namespace) -> int:
 
     found = find_session(options.session).ask("inspect", name=options.name, detail=int(options.source))
     if not found.get("found"):
-        sys.stderr.write(f"rkernel: the kernel knows nothing of '{options.name}'\n")
+        sys.stderr.write(f"rkernel: the kernel does not know '{options.name}'\n")
         return 1
     _show([strip(found["data"].get("text/plain", "")).rstrip()], options, "--budget 0 shows all")
     return 0

@@ -50,13 +50,17 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
     numbers = session.run_notebook(cells, request, only_known=True) if options.key else []
     if not numbers:
         if output:
-            recipe.write_copy(output, steps)
+            recipe.write_copy(output, steps, goes_on=not whole)
         numbers = session.run_notebook(cells, request, os.path.abspath(output) if output else "")
     names = [f"cell {step.number} of {path}, {place} of {len(steps)}" for place, step in enumerate(steps, 1)]
     cells_shown = _Cells(session, numbers, names, options)
     if options.detach and numbers and not _has_ended(session, numbers[-1]):
         return cells_shown.leave(output)
-    return cells_shown.show(output)
+    status = cells_shown.show(output)
+    if output and cells_shown.verdict == "error":
+        failed = steps[cells_shown.count - 1].number
+        sys.stderr.write(f"rkernel: '--from-cell {failed} --output {output}' runs the rest into the same copy\n")
+    return status
 
 
 def _has_ended(session: Session, number: str) -> bool:
@@ -87,7 +91,8 @@ class _Cells:
         self._deadline = deadline_of(options)
         self._answers_used = 0
         self._documents: list[dict[str, Any]] = []
-        self._verdict = "ok"
+        self.verdict = "ok"
+        self.count = 0  # of those that were shown
 
     def show(self, output: str = "") -> int:
         """Show them, and give the exit status; `output` is where the copy is, empty where only the host knows it."""
@@ -104,13 +109,13 @@ class _Cells:
             raise
         finally:
             sys.stdout.flush()
-        if self._verdict != "running":
+        if self.verdict != "running":
             tell_unused_answers(getattr(self._options, "answer", ()), self._answers_used)
         return self._finish(status, output)
 
     def leave(self, output: str) -> int:
         """Say how to go on with them, and give the exit status."""
-        self._verdict = "running"
+        self.verdict = "running"
         self._write_document(VERDICTS["running"], output)
         if output:
             sys.stderr.write(f"rkernel: what they give goes into {output}\n")
@@ -118,6 +123,7 @@ class _Cells:
 
     def _show_one(self, number: str, name: str) -> tuple[int, bool]:
         """Show a cell; give the exit status, and whether the next one comes."""
+        self.count += 1
         sys.stderr.write(f"rkernel: {name}\n")
         options = self._options
         running = self._session.follow(number, self._since, asks=getattr(options, "stdin", False))
@@ -150,27 +156,27 @@ class _Cells:
                     waits = False
         except StillRunning as still:
             renderer.close()
-            self._verdict = "running"
+            self.verdict = "running"
             return still_running(self._session, still, away=away, waits=waits, last=self._numbers[-1]), False
         if not isinstance(event, Done):
             return 0, True
-        self._verdict = event.verdict
+        self.verdict = event.verdict
         if event.verdict == "error" and may_fail:
-            self._verdict = "ok"
+            self.verdict = "ok"
             return 0, True
         return event.status, event.verdict == "ok"
 
     def _finish(self, status: int, output: str) -> int:
         """Say where the copy is, when it is complete, and give the exit status."""
         trouble = ""
-        if self._verdict != "running" and self._numbers:
+        if self.verdict != "running" and self._numbers:
             written = self._session.ask("written", cell=self._numbers[0])
             trouble = written["trouble"]
             output = output or written["path"]
         self._write_document(status, output)
         if trouble:
             raise UsageError(trouble, "the outputs are in the session: 'rkernel wait' shows them again")
-        if output and self._verdict != "running":
+        if output and self.verdict != "running":
             sys.stderr.write(f"rkernel: the executed copy is {output}\n")
         elif output:
             sys.stderr.write(f"rkernel: what they give goes into {output}\n")
@@ -181,12 +187,12 @@ class _Cells:
         if self._options.json:
             fields = {
                 "version": VERSION,
-                "verdict": self._verdict,
+                "verdict": self.verdict,
                 "status": status,
                 "first": self._numbers[0] if self._numbers else None,
                 "last": self._numbers[-1] if self._numbers else None,
                 "cells": self._documents,
-                "copy": output or None,
+                "copy": os.path.abspath(output) if output else None,
             }
             sys.stdout.write(json.dumps(fields) + "\n")
 

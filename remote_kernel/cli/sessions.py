@@ -205,7 +205,13 @@ def restart(options: argparse.Namespace) -> int:
     session = _named(options)
     found = session.ask("restart")
     sys.stdout.write(f"kernel {found['generation']} of session {session.name} is ready\n")
+    _note_killed(found.get("killed", []))
     return 0
+
+
+def _note_killed(names: list[str]) -> None:
+    if names:
+        sys.stderr.write(harmless(f"rkernel: killed what the kernel had started and did not end: {_few(names)}\n"))
 
 
 def add_refresh(parser: argparse.ArgumentParser) -> None:
@@ -228,7 +234,10 @@ def refresh(options: argparse.Namespace) -> int:
 
 def add_close(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `close`."""
-    parser.description = "End sessions, their kernels (not an attached one) and their files. The notebooks stay."
+    parser.description = (
+        "End sessions, their kernels (not an attached one) and their files. The notebooks stay. Processes that a "
+        "Python kernel has started get 1.5 seconds to end, and are killed then, which is told."
+    )
     parser.epilog = "examples:\n  rkernel close work\n  rkernel close --all\n"
     parser.add_argument("names", nargs="*", metavar="SESSION", help="the sessions, e.g. 'work'")
     parser.add_argument("-s", "--session", metavar="NAME", action="append", default=[], help="the same, as elsewhere")
@@ -246,8 +255,9 @@ def close(options: argparse.Namespace) -> int:
     status = 0
     for name in names:
         try:
-            Session(name).close()
+            killed = Session(name).close()
             sys.stdout.write(f"closed {name}\n")
+            _note_killed(killed)
         except RemoteKernelError as error:  # the others are closed all the same
             sys.stderr.write(harmless(f"rkernel: {name}: {error}\n"))
             status = error.exit_status

@@ -106,7 +106,7 @@ class Settings:
             "--env",
             metavar="K=V",
             help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
-            "on this machine can read it in the process list, and for a moment, of a 'connect', on the remote host.",
+            "on this machine can read it in the process list, and, during 'connect', briefly on the remote host too.",
             rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
@@ -115,7 +115,7 @@ class Settings:
         typer.Option(
             "--workdir",
             metavar="DIR",
-            help="The remote folder to start in, e.g. '~/work', in quotes, or the local shell expands it.",
+            help="The remote folder to start in, e.g. '~/work'; in quotes, or the local shell expands it.",
             rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
@@ -133,8 +133,8 @@ class Settings:
         typer.Option(
             "--transport",
             metavar="NAME",
-            help="How to speak SSH: with openssh, or in Python, e.g. paramiko; that is the default where there is no "
-            "ssh.",
+            help="How to connect: openssh (the ssh program), or, in Python, e.g. paramiko. The default is openssh if "
+            "there is an ssh program.",
             rich_help_panel=HOST_GROUP,
         ),
     ] = None
@@ -169,7 +169,7 @@ class Settings:
         typer.Option(
             "--forward",
             metavar="[LOCAL:]PORT",
-            help="Let a port of this machine lead to one of the remote host while the kernel lives, e.g. 6006 or "
+            help="Forward a port of this machine to one of the remote host while the kernel runs, e.g. 6006 or "
             "16006:6006; may be repeated.",
             rich_help_panel=FILES_GROUP,
         ),
@@ -179,8 +179,8 @@ class Settings:
         typer.Option(
             "--on-start",
             metavar="PATH",
-            help="Push this local folder's contents to the kernel's workdir before each start, e.g. ~/project; what "
-            ".gitignore files leave out stays here.",
+            help="Copy this local folder's contents to the kernel's workdir before each start, e.g. ~/project; ignored "
+            "files (.gitignore) are skipped.",
             rich_help_panel=FILES_GROUP,
         ),
     ] = None

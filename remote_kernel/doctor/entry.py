@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -17,9 +19,11 @@ from remote_kernel.doctor.finding import Finding, ok, unknown
 from remote_kernel.errors import ConnectTimeout, RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.carrier import PipeText
 from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
 from remote_kernel.transport.verdict import explain
 
+_BANNER_BYTES = 16 << 10
 _KNOWN_WORDS = "is known and matches"
 _KNOWN, _TAKEN = ", as on record", ", which your configuration lets pass"
 
@@ -113,21 +117,25 @@ def look_behind(options: LaunchOptions, jump: LaunchOptions, host: str, port: in
     else.
     """
     argv = choice.talkative(jump, openssh.reach_argv(jump, host, port))
-    try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=2 * openssh.CONNECT_SECONDS,
-            env=choice.environment(jump),
-            check=False,
+    pipe = subprocess.PIPE
+    with ExitStack() as undo:
+        process = undo.enter_context(
+            subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=choice.environment(jump))
         )
-    except subprocess.TimeoutExpired as error:
-        hint = "check the endpoint as the jump host sees it"
-        raise ConnectTimeout(f"{host} does not answer through {jump.endpoint}", hint) from error
-    said = done.stderr.decode("utf-8", "replace")
+        undo.callback(process.kill)
+        assert process.stdout and process.stderr
+        errors = PipeText(process, process.stderr)
+        undo.callback(errors.close)
+        limit = threading.Timer(2 * openssh.CONNECT_SECONDS, process.kill)
+        limit.start()
+        undo.callback(limit.cancel)
+        banner = process.stdout.readline(_BANNER_BYTES).decode("ascii", "replace").strip()
+        process.stdout.close()  # which ends ssh if it has more to say
+        if process.wait() == -signal.SIGKILL and not errors.is_flood:
+            hint = "check the endpoint as the jump host sees it"
+            raise ConnectTimeout(f"{host} does not answer through {jump.endpoint}", hint)
+        said = errors.text()
     chatter += said.splitlines()
-    banner = done.stdout.partition(b"\n")[0].decode("ascii", "replace").strip()
     if banner.startswith("SSH-"):
         return banner
     told = "\n".join(line for line in said.splitlines() if not line.startswith("debug1: "))

@@ -24,7 +24,7 @@ from remote_kernel.errors import (
     SshNotFound,
 )
 from remote_kernel.forward import listening
-from remote_kernel.handshake import raise_told
+from remote_kernel.handshake import raise_told, reading
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import hear
@@ -65,11 +65,11 @@ def _steps(
     if is_good and start:
         yield from _trial(options, kernelspec)
     elif is_good:
-        yield unknown("kernel", "not started, as you say")
+        yield unknown("kernel", "not started, because of --no-start")
     if kernelspec:
         yield _seen_by_vs_code(kernelspec)
     elif is_good:
-        yield unknown("vs code", "no kernelspec is looked at", f"'remote_kernel add {options.endpoint}' makes one")
+        yield unknown("vs code", "no kernelspec was given", f"'remote_kernel add {options.endpoint}' makes one")
 
 
 @contextmanager
@@ -110,12 +110,15 @@ def _there(options: LaunchOptions) -> Iterator[Finding]:
         settings = bootstrap.start_settings(options, "", "", {})
         answer = hear(options, "checkup", settings, ASK_SECONDS, chatter=chatter)
         raise_told(answer.found)
+        answered, took = time.time(), time.monotonic() - began
+        with reading(options):
+            seconds = took - float(answer.found["seconds"]["all"])
+            findings = list(host.look(options, answer.found, answer.noise, asked, answered))
     except RemoteKernelError as error:
         yield from _not_there(options, error, chatter)
         return
-    answered = time.time()
-    yield from _entered(options, chatter, time.monotonic() - began - float(answer.found["seconds"]["all"]))
-    yield from host.look(options, answer.found, answer.noise, asked, answered)
+    yield from _entered(options, chatter, seconds)
+    yield from findings
     yield way.sessions(options)
     yield _forwards(options)
 
@@ -154,7 +157,7 @@ def _not_there(
     if isinstance(error, AuthenticationFailed):
         error = AuthenticationFailed(error.message + entry.refused(doors), error.hint)
     if step == "shell" and isinstance(error, RemoteShellNoise):
-        yield unknown("python", "nothing of ours ran")
+        yield unknown("python", "our program did not run")
     yield failed(step, error)
 
 
@@ -208,7 +211,7 @@ def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Fi
     for line in printed[:1]:
         yield warning("kernel", f"it printed: {line}", "see that --init and the kernel's startup files are right")
     if done.cell_seconds is None:
-        yield unknown("cell", f"there is none to try in {language}")
+        yield unknown("cell", f"there is no kernel to run it in {language}")
     else:
         yield ok("cell", f"{CODE} is {RESULT}", done.cell_seconds)
 

@@ -61,7 +61,7 @@ def _init(options: LaunchOptions, ended: tuple[int, str] | None) -> Finding:
         return ok("init", f"'{options.init}' runs")
     text = f"'{options.init}' ended with status {status}{': ' + last if last else ''}"
     return warning(
-        "init", text, "try it there in a login shell, and mend --init: a kernel starts all the same behind it"
+        "init", text, "try it there in a login shell, and correct --init; kernels start in spite of the error"
     )
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from remote_kernel import errors
@@ -15,6 +16,7 @@ from remote_kernel.doctor.entry import look_behind
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.carrier import PipeText
 from remote_kernel.transport.paramiko_failure import Failure
 from remote_kernel.transport.verdict import explain
 
@@ -30,8 +32,10 @@ _STEP_OF = {
     errors.HostKeyUnknown: "host key",
     errors.HostKeyChanged: "host key",
     errors.AuthenticationFailed: "login",
+    errors.AccountRefused: "login",
     errors.RemoteShellNoise: "shell",
     errors.PythonNotFound: "python",
+    errors.ProtocolMismatch: "python",
 }
 
 
@@ -179,26 +183,33 @@ def _sessions(options: LaunchOptions) -> Finding:
         )
     began = time.monotonic()
     argv = choice.talkative(options, choice.carrier_argv(options, "cat"))
-    held: list[subprocess.Popen[bytes]] = []
+    held: list[tuple[subprocess.Popen[bytes], PipeText]] = []
     refused = 0
     try:
         for _ in range(SESSIONS):
             pipe = subprocess.PIPE
-            held.append(subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options)))
-        for session in held:  # each is open once its cat has answered, and stays so until all are
+            session = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options))
+            assert session.stderr
+            held.append((session, PipeText(session, session.stderr)))
+        for session, _ in held:  # each is open once its cat has answered, and stays so until all are
             assert session.stdin and session.stdout
             session.stdin.write(b"x")
             session.stdin.flush()
             select.select([session.stdout], [], [], 10)
     except OSError:
         pass
-    for session in held:
+    for session, said in held:
+        assert session.stdin and session.stdout
+        with suppress(OSError):
+            session.stdin.close()
+        session.stdout.close()
         try:
-            stderr = session.communicate(timeout=10)[1]
+            session.wait(10)
         except subprocess.TimeoutExpired:
             session.kill()
-            stderr = session.communicate()[1]
-        refused += b"Session open refused by peer" in stderr
+            session.wait()
+        refused += "Session open refused by peer" in said.text()
+        said.close()
     if len(held) < SESSIONS:
         return unknown("sessions", "not looked at: this machine starts no more processes", "see 'ulimit -u' and '-n'")
     if refused:

@@ -63,7 +63,7 @@ def find_kernelspec(name: str) -> Kernelspec:
     for folder in every_folder():
         if folder.name.lower() == name.lower() or same_name(shown_name(folder), name):
             message = f"the kernelspec '{folder.name}' in {folder.parent} does not run remote_kernel"
-            raise UsageError(message, "'jupyter kernelspec' looks after that one")
+            raise UsageError(message, "use 'jupyter kernelspec' for that one")
     hint = did_you_mean(name) or "see 'remote_kernel list'"
     raise NoSuchKernelspec(f"there is no remote kernelspec '{name}'", hint)
 

@@ -107,7 +107,8 @@ class Agenda:
         asking.cancel()
         if self._engine.life.has_let_go:
             return
-        if asking.done() and not asking.cancelled() and asking.result() and not cell.done.done():
+        never_began = asking.done() and not asking.exception() and asking.result()
+        if never_began and not cell.done.done():
             following.cancel()
             await asyncio.wait({following})
             cell.missed = ""

@@ -272,11 +272,14 @@ class Session:
                 time.sleep(pause)
         return do()
 
-    def close(self) -> None:
-        """End the session: its kernel, unless that is somebody else's, its host and its files; not its notebook."""
+    def close(self) -> list[str]:
+        """End the session: its kernel, unless that is somebody else's, its host and its files; not its notebook.
+
+        Gives the names of the kernel's child processes that did not end and were killed.
+        """
         from remote_kernel.session.opening import close_session
 
-        close_session(self)
+        return close_session(self)
 
     def refresh(self) -> None:
         """Replace the host, after an update say, or where it hangs; the kernel and what runs in it stay."""

@@ -67,9 +67,7 @@ class Connection:
             line = (json.dumps(fields, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError as error:
             half = ord(error.object[error.start])
-            raise UsageError(
-                f"what is to be sent has half a character, U+{half:04X}", "give only whole text"
-            ) from error
+            raise UsageError(f"the text to send has half a character, U+{half:04X}", "give valid text") from error
         if len(line) > REQUEST_BYTES:
             raise RequestTooLong
         try:
@@ -123,7 +121,7 @@ class Connection:
         """Give the error for a host that does not answer."""
         return HostHangs(
             f"the host of session '{self._name}' does not answer",
-            f"'rkernel refresh {self._name}' replaces it; the kernel lives on, with what runs in it",
+            f"'rkernel refresh {self._name}' replaces it; the kernel keeps running, and its cell too",
         )
 
     def close(self) -> None:
@@ -149,5 +147,5 @@ def problem_of(fields: dict[str, Any]) -> RemoteKernelError:
 def _gone(error: OSError | None) -> HostGone:
     why = f": {error}" if error else ""
     return HostGone(
-        f"the session's host went away{why}", "the kernel lives on, with what runs in it; see 'rkernel status'"
+        f"the session's host went away{why}", "the kernel keeps running, and its cell too; see 'rkernel status'"
     )

@@ -32,6 +32,7 @@ _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
 _WAKE_SECONDS = 0.1
+_CHILDREN_SECONDS = 4.0  # for a kernel to end what it has started, which takes it two at most
 _EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
@@ -243,6 +244,16 @@ class Engine:
         if reply.content.get("status") != "ok":
             raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")
         return reply.content["answer"]
+
+    async def end_children(self) -> list[str]:
+        """Have the kernel end its child processes, and give the names of those that had to be killed.
+
+        None where it does not say within seconds: it is about to be ended all the same.
+        """
+        with contextlib.suppress(RemoteKernelError, asyncio.TimeoutError, TimeoutError):
+            killed = await asyncio.wait_for(self.look("end_children"), _CHILDREN_SECONDS)
+            return [str(name) for name in killed]
+        return []
 
     async def passed(self, channel: str = "shell", subshell: str = "") -> bool:
         """Wait until all is here that the kernel has published of what it has answered there; see Passage.passed."""

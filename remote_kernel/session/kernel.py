@@ -171,7 +171,7 @@ class KernelProcess:
         except OSError:
             pass
 
-    async def end(self, patience_seconds: float = 5.0) -> None:
+    async def end(self, patience_seconds: float) -> None:
         """Make it end: wait for what was asked of it, then SIGTERM, then SIGKILL. Idempotent."""
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number:

@@ -11,9 +11,12 @@ that run beside others (`metadata.remote_kernel` is "beside") fire no events, an
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import os
 import sys
 import threading
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -23,8 +26,10 @@ UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
 _LIMIT_SECONDS = 5.0  # for an answer
+_TERMINATE_SECONDS, _KILL_SECONDS = 1.5, 0.5  # for child processes to end
 # Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
 _LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
+_LIBRARIES |= {"xarray"}
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
 _SHOWN = (bool, int, float, complex, str, bytes, type(None))
 _SKIPPED = (type(sys), type(lambda: 0), type(len), type)  # modules, functions, classes
@@ -40,6 +45,7 @@ class KernelSide:
         self.refused: set[str] = getattr(earlier, "refused", set())
         self._fire = getattr(earlier, "_fire", shell.events.trigger)
         self._may_ask = bool((shell.kernel.get_parent("shell").get("content") or {}).get("allow_stdin"))
+        self._is_running = False  # a cell, in the main thread
         self._here = threading.local()  # `figures` are those of the cell that runs beside others in this thread
 
     def install(self) -> None:
@@ -58,7 +64,9 @@ class KernelSide:
 
         def answer() -> dict[str, Any]:
             try:
-                do: Any = {"variables": self.variables, "end": self.end}[parent["content"]["do"]]
+                do: Any = {"variables": self.variables, "end": self.end, "end_children": self.end_children}[
+                    parent["content"]["do"]
+                ]
                 return {"status": "ok", "answer": do(at, **parent["content"]["arguments"])}
             except Exception as error:
                 return {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
@@ -103,6 +111,23 @@ class KernelSide:
             return UNSEEN
         return self.ends.get(request)
 
+    def end_children(self, at: list[str]) -> list[str]:
+        """End what this kernel has started in its process group, and name what had to be killed.
+
+        ipykernel does so at its shutdown, and takes for alive what nobody has waited for: up to 14 s a signal.
+        """
+        killed: list[str] = []
+        for end, seconds in (("terminate", _TERMINATE_SECONDS), ("kill", _KILL_SECONDS)):
+            deadline = time.monotonic() + seconds
+            children = _living_children()
+            killed = [f"{name} ({child.pid})" for child, name in children]
+            for child, _ in children:
+                with contextlib.suppress(Exception):
+                    getattr(child, end)()
+            while _living_children() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        return killed
+
     # -- events
 
     def trigger(self, event: str, *args: Any, **kwargs: Any) -> None:
@@ -114,8 +139,8 @@ class KernelSide:
             if len(self.ends) > _ENDS:
                 self.ends.popitem(last=False)
         if how not in (BESIDE, QUIET):
-            if event == "pre_execute" and threading.current_thread() is threading.main_thread():
-                self._may_ask = self.kernel._allow_stdin
+            if event in ("pre_execute", "post_execute") and threading.current_thread() is threading.main_thread():
+                self._is_running, self._may_ask = event == "pre_execute", self.kernel._allow_stdin
             self._fire(event, *args, **kwargs)
         elif event == "pre_execute":
             self._begin_beside()
@@ -132,6 +157,9 @@ class KernelSide:
     def _end_beside(self) -> None:
         """Show and close the figures that this thread's cell has made, as the inline backend does for other cells."""
         figures = getattr(self._here, "figures", None)
+        pyplot = sys.modules.get("matplotlib._pylab_helpers")
+        if figures is not None and pyplot and not self._is_running and not isinstance(pyplot.Gcf.figs, _Figures):
+            figures = pyplot.Gcf.figs  # this cell has imported it
         try:
             hooks = [getattr(hook, "__name__", "") for hook in self.shell.events.callbacks["post_execute"]]
             if figures and "flush_figures" in hooks and sys.modules["matplotlib"].is_interactive():
@@ -140,12 +168,27 @@ class KernelSide:
                 show: Any = display.display
                 for manager in figures.values():
                     show(manager.canvas.figure)
-            if figures:
-                sys.modules["matplotlib._pylab_helpers"].Gcf.destroy_all()
+            if figures and pyplot:
+                pyplot.Gcf.destroy_all()
         except Exception:
             self.shell.showtraceback()
         finally:
             self._here.figures = None
+
+
+def _living_children() -> list[tuple[Any, str]]:
+    """Give the processes below this one in its process group, with their names; those that have ended are reaped."""
+    import psutil
+
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(0, os.WNOHANG)[0]:
+            pass
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getpgid(child.pid) == os.getpgrp() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append((child, child.name()))
+    return found
 
 
 class _Figures:

@@ -30,6 +30,7 @@ from remote_kernel.session.watch import comes_back, listens, see_end
 from remote_kernel.session.wire import Wire
 
 START_SECONDS = 90.0
+_PATIENCE_SECONDS = 5.0  # for a kernel to end when it is asked to, and then when it is told to
 _ADOPT_SECONDS = 5.0
 _SUBSCRIBING = 10  # questions
 _LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS = 0.3, 60.0  # of a kernel that has ended
@@ -51,6 +52,9 @@ class Dependent(Listener, Protocol):
 
     def lose(self, message: str) -> None:
         """Take note that the kernel is gone, and all that ran in it."""
+
+    async def end_children(self) -> list[str]:
+        """Have the kernel end what it has started, within seconds, and give the names of what had to be killed."""
 
 
 class Gap(Protocol):
@@ -207,16 +211,20 @@ class Life:
 
     # -- end
 
-    async def restart(self) -> None:
-        """End the kernel and start the next one. Its cells end as lost. Raises RemoteKernelError."""
+    async def restart(self) -> list[str]:
+        """End the kernel and start the next one, and give what `end` gives. Its cells end as lost.
+
+        Raises RemoteKernelError.
+        """
         if self.is_dead and not self.trouble:
             raise UsageError("the kernel is being restarted", "try again in a moment")
         self.is_dead, self.trouble = True, ""
         try:
             self._lose("the kernel was restarted")
-            await self.end()
+            killed = await self.end()
             self._save(generation=self.record.generation + 1)
             await self.start()
+            return killed
         finally:
             if self.is_dead and not self.trouble:
                 self.lack()
@@ -226,20 +234,29 @@ class Life:
         again = f"'rkernel restart {self._place.name}' tries once more"
         self.trouble = f"there is no kernel: it did not start again when it was restarted; {again}"
 
-    async def end(self) -> None:
-        """End the kernel; an attached one is only let go of. Idempotent."""
+    async def end(self) -> list[str]:
+        """End the kernel, and name the processes of its that had to be killed; an attached one is only let go of.
+
+        Idempotent.
+        """
+        killed: list[str] = []
         process, self.process = self.process, None
         if process and process.status() is None:
             if self.contact and self.contact.is_up:
                 if self._dependent.is_busy and self.record.interrupt_mode == "signal":
                     process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
+                begun = time.monotonic()
+                killed = await self._dependent.end_children()
+                patience = max(2.0, _PATIENCE_SECONDS - (time.monotonic() - begun))
                 # Not `restart: False`, which a kept kernel's launcher takes for a front end that only leaves.
                 await self.contact.wire.send("control", "shutdown_request", {"restart": True})
             else:
                 process.signal(signal.SIGTERM)
-            await process.end()
+                patience = _PATIENCE_SECONDS
+            await process.end(patience)
         self._disconnect()
         self.is_dead = True
+        return killed
 
     def release(self) -> None:
         """Let go of the kernel, which lives on."""

@@ -270,8 +270,11 @@ def _read_report(fd: int) -> str:
     return data.decode()
 
 
-def close_session(session: Session) -> None:
-    """End the host and the kernel, also where the host does not answer, and remove the session's folder."""
+def close_session(session: Session) -> list[str]:
+    """End the host and the kernel, also where the host does not answer, and remove the session's folder.
+
+    Gives the names of the kernel's child processes that were killed.
+    """
     from remote_kernel.session.client import NoSuchSession
 
     place = session.place
@@ -281,7 +284,7 @@ def close_session(session: Session) -> None:
         if read_record(place).host and not _has_host(place):  # which alone can end a kept kernel
             start_host(place)
     if not os.path.isdir(place.folder):  # there was nothing in it
-        return
+        return []
     with _making(place):  # so that nobody starts another host meanwhile
         answer = _dismiss_host(session, "close")
         pid, born = (0, "") if answer else read_process(place)
@@ -302,6 +305,7 @@ def close_session(session: Session) -> None:
             f"the session '{place.name}' is closed, and its kernel may live on on its host",
             f"'remote_kernel stop {identity}' ends it",
         )
+    return list(answer.get("killed", ()))
 
 
 class KernelLeft(RemoteKernelError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
+from remote_kernel.kernel import filled_in
 from remote_kernel.kernelspec import every_folder, read_document, read_kernelspec
 
 _SHOWN = 8  # kernelspecs in an error
@@ -83,7 +84,7 @@ def _read(folder: Path, workdir: str = "") -> Program:
         kernelspec=folder.name,
         display_name=str(document.get("display_name") or folder.name),
         argv=tuple(word.replace("{resource_dir}", str(folder)).replace("{prefix}", sys.prefix) for word in argv),
-        env={str(key): os.path.expandvars(str(value)) for key, value in dict(environment or {}).items()},
+        env=filled_in([(str(key), str(value)) for key, value in dict(environment or {}).items()], os.environ),
         language=str(document.get("language") or ""),
         interrupt_mode=str(document.get("interrupt_mode") or "signal"),
         host=str(options.endpoint) if options else "",
@@ -105,7 +106,7 @@ def default_kernelspec() -> str:
     programs = list(list_programs())
     remote = [program.kernelspec for program in programs if program.host]
     if not remote:
-        raise NoSuchKernelspec("there is no remote kernelspec yet", f"give another with -k: {what_there_is(programs)}")
+        raise NoSuchKernelspec("there is no remote kernelspec yet", what_there_is(programs))
     if len(remote) > 1:
         raise UsageError("there are several kernelspecs", what_there_is(programs))
     return remote[0]

@@ -7,7 +7,7 @@ Two tags that nbclient knows are known here too: a cell tagged `skip-execution` 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from remote_kernel.errors import UsageError
@@ -84,11 +84,14 @@ class Recipe:
                 found.append(Step(number, source, "raises-exception" in tags, cell["id"]))
         return found
 
-    def write_copy(self, path: str, steps: Iterable[Step]) -> None:
+    def write_copy(self, path: str, steps: Sequence[Step], *, goes_on: bool = False) -> None:
         """Write the copy as it is when the run begins: the cells to come have no outputs. What is there is overwritten.
 
-        Raises NotebookError where it cannot be written.
+        Where the run `goes_on` in it, the other cells keep the outputs that they have there. Raises NotebookError where
+        it cannot be written.
         """
+        if goes_on:
+            self._keep_outputs(path, {step.number for step in steps})
         for step in steps:
             cell = self._cells[step.number - 1]
             cell |= {"outputs": [], "execution_count": None}
@@ -102,6 +105,21 @@ class Recipe:
             raise NotebookError(f"cannot write {path}: {error.strerror}", "name another file with --output") from error
         finally:
             file.close()
+
+    def _keep_outputs(self, path: str, to_come: set[int]) -> None:
+        """Take what the copy has of cells that are the same there and not to come: an earlier part of the run."""
+        try:
+            found: list[dict[str, Any]] = read_notebook(path)["cells"]
+        except NotebookError:  # there is none yet
+            return
+        by_id = {cell["id"]: cell for cell in found}
+        for number, cell in enumerate(self._cells, 1):
+            there = by_id.get(cell["id"]) or (found[number - 1] if len(found) == len(self._cells) else {})
+            if number in to_come or cell.get("cell_type") != "code" or source_of(there) != source_of(cell):
+                continue
+            cell |= {key: there[key] for key in ("outputs", "execution_count") if key in there}
+            if "execution" in there.get("metadata", {}):
+                cell["metadata"]["execution"] = there["metadata"]["execution"]
 
 
 def copy_path(path: str) -> str:

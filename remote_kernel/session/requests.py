@@ -49,7 +49,8 @@ class Requests:
         if do == "interrupt":
             return await self._interrupt(fields, is_wanted)
         if do not in self._does:
-            raise UsageError(f"the host knows no request '{do}'")
+            hint = f"'rkernel refresh {self._place.name}' replaces an older host; the kernel and its variables stay"
+            raise UsageError(f"the host knows no request '{do}'", hint)
         return await self._does[do](fields)
 
     async def _status(self, fields: _Fields) -> object:
@@ -115,16 +116,16 @@ class Requests:
             raise UsageError("this kernel was started elsewhere", "restart it there")
         for cell in list(self._agenda.queue):
             self._agenda.take_out(cell, "lost", "it never ran: the kernel was restarted")
-        await life.restart()
-        return {"generation": life.record.generation}
+        killed = await life.restart()
+        return {"generation": life.record.generation, "killed": killed}
 
     async def _close(self, _: _Fields) -> object:
-        await self._engine.life.end()
+        killed = await self._engine.life.end()
         for cell in list(self._agenda.cells.values()):
             cell.finish("lost", "the session was closed")
         is_complete = await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
         self.leave.set()
-        return {"log_trouble": "" if is_complete else self._notebook.trouble or "it took too long"}
+        return {"log_trouble": "" if is_complete else self._notebook.trouble or "it took too long", "killed": killed}
 
     async def _retire(self, _: _Fields) -> object:
         self._agenda.pause()

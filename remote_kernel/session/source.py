@@ -31,7 +31,7 @@ def decode_source(data: bytes, name: str) -> str:
     except LookupError as error:  # a codec that gives no text, such as hex
         raise UsageError(f"cannot read {name}: {error}", "save it as UTF-8, without a declaration") from error
     if "\0" in text:
-        raise UsageError(f"{name} is no text: it has zero bytes, as UTF-16 has", "save it as UTF-8")
+        raise UsageError(f"{name} is not text: it has zero bytes, as UTF-16 has", "save it as UTF-8")
     return text
 
 

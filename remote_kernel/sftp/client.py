@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from remote_kernel.sftp import packets
-from remote_kernel.sftp.packets import Job, PipeBroken, Reply, attributes, packed
+from remote_kernel.sftp.packets import Job, NotSftp, PipeBroken, Reply, attributes, packed
 
 _HEAD = struct.Struct(">IBI")
 _LONGEST = 4 << 20  # of a packet; servers send 256 KiB at most
@@ -244,7 +244,7 @@ class Sftp:
             return None
         length = int.from_bytes(self._unread[:4], "big")
         if not 0 < length <= _LONGEST:
-            raise PipeBroken(bytes(self._unread))
+            raise NotSftp(bytes(self._unread))
         if len(self._unread) < 4 + length:
             return None
         kind, body = self._unread[4], bytes(self._unread[5 : 4 + length])

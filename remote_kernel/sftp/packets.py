@@ -23,7 +23,11 @@ _INT = struct.Struct(">I")
 
 
 class PipeBroken(Exception):
-    """The server has gone, or what came is no SFTP; then the argument is what that begins with."""
+    """The server has gone; the argument is what came behind its last packet."""
+
+
+class NotSftp(PipeBroken):
+    """What came is no SFTP; the argument is what that begins with."""
 
 
 class About(NamedTuple):

@@ -18,6 +18,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.transport import choice
 
+_STDERR_BYTES = 64 << 10
 _OF_THE_CONNECTION = (10, 12, 30, 35, 255)
 _OPTIONS = ("--times", "--perms", "--sparse", "--copy-links", "--protect-args", "--from0", "--ignore-times")
 # As for what comes without it: no file runs as its owner, and folders are left as they are.
@@ -68,7 +69,7 @@ def carry(options: LaunchOptions, errand: Errand, moved: Callable[[int, int], No
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-        stderr.seek(0)
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_BYTES))
         said = stderr.read().decode("utf-8", "replace").strip()
     if status:
         _check(options, status, said)
@@ -76,13 +77,13 @@ def carry(options: LaunchOptions, errand: Errand, moved: Callable[[int, int], No
 
 def _check(options: LaunchOptions, status: int, said: str) -> None:
     if "No space left on device" in said or "Disk quota exceeded" in said:
-        raise NoRoom("there is no room for what rsync brings", "make room; the same command then goes on from here")
+        raise NoRoom("there is no room for what rsync brings", "make room; the same command then continues from here")
     last = (said.splitlines() or [f"exit status {status}"])[-1]
     if status in _OF_THE_CONNECTION:
         message = f"rsync's connection to {options.endpoint} broke: {last}"
-        raise ConnectionLost(message, "the same command goes on from here")
+        raise ConnectionLost(message, "the same command continues from here")
     if status not in (23, 24):  # some files were not transferred: the receiving end finds out which
-        raise SyncError(f"rsync failed: {last}", "--no-rsync does without it")
+        raise SyncError(f"rsync failed: {last}", "--no-rsync copies without it")
 
 
 def _argv(options: LaunchOptions, errand: Errand) -> list[bytes]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from remote_kernel.errors import NoSftp, RemoteKernelError, by_name
+from remote_kernel.errors import NoSftp, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import PipeBroken
@@ -110,7 +110,7 @@ def _greeted(options: LaunchOptions, progress: Progress, instead_of: RemoteKerne
     with SftpEnd(options) as end:
         try:
             end.greet()
-        except NoSftp:
+        except (NoSftp, RemoteShellNoise):
             if instead_of:
                 raise instead_of from None
             raise

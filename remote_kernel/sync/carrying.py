@@ -18,10 +18,11 @@ from remote_kernel.errors import (
     RemoteKernelError,
     by_name,
 )
-from remote_kernel.handshake import ErrorText, Handshake, answer_of, flooded, no_answer, raise_told, wait_for_answer
+from remote_kernel.handshake import Handshake, answer_of, no_answer, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
+from remote_kernel.transport.carrier import PipeText
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
 _END_SECONDS = 5.0
@@ -55,10 +56,10 @@ class FarProcess:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us to deal with
         )
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin and self._process.stdout and self._process.stderr
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe.fileno())
-        self._errors = ErrorText(self._process)
+        self._errors = PipeText(self._process, self._process.stderr)
         self._start(self._process.stdout.fileno(), self._process.stdin.fileno())
         return self
 
@@ -95,7 +96,9 @@ class FarProcess:
     def _lost(self) -> RemoteKernelError:
         """Give the error for a connection that broke in the middle."""
         openssh.end_master(self._master or openssh.master_of(self._command))
-        return ConnectionLost(f"the connection to {self._options.endpoint} broke", "the same command goes on from here")
+        return ConnectionLost(
+            f"the connection to {self._options.endpoint} broke", "the same command continues from here"
+        )
 
     def _give_up(self) -> None:
         self._is_late = True
@@ -103,12 +106,12 @@ class FarProcess:
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
         status, said = self._ended()
+        from remote_kernel.transport.verdict import explain, flooded  # only here: ssh is to start as early as it can
+
         if self._errors.is_flood:
             return flooded(self._options, said.encode())
         if self._is_late:
             return no_answer(self._options, GREETING_SECONDS)
-        from remote_kernel.transport.verdict import explain  # only here: ssh is to start as early as it can
-
         found = explain(self._options, choice.in_full(self._options, said), status, noise)
         if isinstance(found, AuthenticationFailed):
             breaker.trip(self._options, found)
@@ -200,7 +203,7 @@ class FarEnd(FarProcess):
         if status not in (0, 255, None) and said:
             return RemoteError(
                 f"the remote end of the sync on {self._options.endpoint} failed: {said.splitlines()[-1]}",
-                "the same command goes on from here",
+                "the same command continues from here",
             )
         return self._lost()
 

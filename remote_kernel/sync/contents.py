@@ -317,7 +317,7 @@ def no_room(root: bytes, error: OSError) -> SyncFailure:
     return SyncFailure(
         "NoRoom",
         f"there is no room on {os.uname().nodename} in '{where}': {error.strerror}",
-        "make room there; the same command then goes on from here",
+        "make room there; the same command then continues from here",
     )
 
 

@@ -69,5 +69,5 @@ def _descend(fd: int, name: bytes) -> int:
         return os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=fd)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise NotADirectoryError(errno.ENOTDIR, "what it goes into is no folder") from error
+            raise NotADirectoryError(errno.ENOTDIR, "the destination is not a folder") from error
         raise

@@ -52,7 +52,7 @@ def push(options: LaunchOptions) -> Outcome:
         if is_last:
             count = "1 path" if outcome.failures == 1 else f"{outcome.failures} paths"
             message = f"{count} could not be copied: {path!r}: {reason}"
-            raise SyncIncomplete(message, "mend that, or leave it out by a .gitignore")
+            raise SyncIncomplete(message, "correct that, or let a .gitignore skip it")
     raise AssertionError
 
 

@@ -31,7 +31,7 @@ def parse_places(source: str, target: str) -> tuple[Place, Place]:
         )
     for place in places:
         if b"\0" in place.path or not (place.path or place.is_remote):
-            raise UsageError("an empty path names nothing", "write . for this folder")
+            raise UsageError("a path is empty", "write . for this folder")
     return places
 
 

@@ -212,7 +212,7 @@ class Receiver:
         if entry.kind == FILE:
             there = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISREG(there.st_mode):
-                raise OSError(0, "it is no file any more")  # and where a link leads, no mode is ours to change
+                raise OSError(0, "it is not a file any more")  # and where a link leads, no mode is ours to change
             if not set_mode(name, entry.mode, folder) and is_same_time(entry.time, there.st_mtime_ns):
                 self._left_as_they_are += 1
                 return
@@ -306,13 +306,13 @@ def find_target(target: bytes, offer: Offer) -> tuple[bytes, bytes]:
         for path in (target, root):
             if os.path.lexists(path or b".") and not os.path.isdir(path or b"."):
                 raise SyncFailure(
-                    "SyncError", f"{shown(path)} is no folder, and the source is one", "give another name"
+                    "SyncError", f"{shown(path)} is not a folder, and the source is one", "give another name"
                 )
         return os.path.realpath(root or b"."), b""
     if not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b"..") or os.path.isdir(target):
         whole = target.rstrip(b"/")
         if whole and os.path.lexists(whole) and not os.path.isdir(whole):
-            raise SyncFailure("SyncError", f"{shown(target)} is no folder", "leave out the slash to replace it")
+            raise SyncFailure("SyncError", f"{shown(target)} is not a folder", "leave out the slash to replace it")
         return os.path.realpath(target or b"."), b""
     folder, name = os.path.split(target)
     return os.path.realpath(folder or b"."), name
@@ -330,5 +330,5 @@ def _check_deletable(root: bytes) -> None:
             raise SyncFailure(
                 "SyncError",
                 f"--delete would delete what the source lacks in all of {shown(root)} on {os.uname().nodename}",
-                "name a folder in it, or leave out --delete",
+                "name a folder in it, or omit --delete",
             )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from remote_kernel.errors import NoSftp, RemoteError, RemoteKernelError
+from remote_kernel.errors import NoSftp, RemoteError, RemoteKernelError, RemoteShellNoise
 from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import PipeBroken
+from remote_kernel.sftp.packets import NotSftp, PipeBroken
 from remote_kernel.sync.carrying import FarProcess
 from remote_kernel.transport import breaker, choice
 
@@ -19,16 +19,22 @@ class SftpEnd(FarProcess):
         self.sftp = Sftp(fd_in, fd_out)
 
     def greet(self) -> None:
-        """Wait until the server answers. Raises TransportError's kinds, NoSftp."""
+        """Wait until the server answers. Raises TransportError's kinds, NoSftp, RemoteShellNoise."""
         try:
             with self._patience():
                 self.sftp.begin()
+        except NotSftp as error:
+            shown = error.args[0].decode("utf-8", "replace").strip()[:200]
+            raise RemoteShellNoise(
+                f"{self._options.endpoint} answered something else than SFTP: {shown!r}",
+                "let its rc files print nothing in shells that are not interactive",
+            ) from error
         except PipeBroken as error:
             found = self._no_greeting(error.args[0] if error.args else b"")
             if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
                 raise found from error
             raise NoSftp(
-                f"{self._options.endpoint} lets nobody copy files by SFTP",
+                f"{self._options.endpoint} does not allow copying files over SFTP",
                 "its sshd needs a line 'Subsystem sftp internal-sftp'",
             ) from error
         breaker.clear(self._options)

@@ -59,7 +59,7 @@ class SftpSender(Sender):
             if error.errno in _FULL:
                 raise NoRoom(
                     f"there is no room on {os.uname().nodename} in {shown(self._folders.root)}: {error.strerror}",
-                    "make room there; the same command then goes on from here",
+                    "make room there; the same command then continues from here",
                 ) from error
             self._wire.write(wire.FILE, want.number)
             self._wire.write(wire.FAILED, want.number, str(error.strerror or error).encode())

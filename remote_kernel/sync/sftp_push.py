@@ -104,13 +104,13 @@ class SftpReceiver:
             for path in (target, root):
                 found = kind_of(self._sftp, path.rstrip(b"/") or path)
                 if found and not stat.S_ISDIR(found.st_mode):
-                    raise SyncError(f"{shown(path)} is no folder, and the source is one", "give another name")
+                    raise SyncError(f"{shown(path)} is not a folder, and the source is one", "give another name")
             return root or b".", b""
         if is_folder or not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b".."):
             whole = target.rstrip(b"/")
             found = kind_of(self._sftp, whole) if whole else None
             if found and not stat.S_ISDIR(found.st_mode):
-                raise SyncError(f"{shown(target)} is no folder", "leave out the slash to replace it")
+                raise SyncError(f"{shown(target)} is not a folder", "leave out the slash to replace it")
             return target or b".", b""
         folder, name = os.path.split(target)
         return folder or b".", name
@@ -125,7 +125,7 @@ class SftpReceiver:
         if (home + b"/").startswith(root.rstrip(b"/") + b"/"):
             raise SyncError(
                 f"--delete would delete what the source lacks in all of {shown(root)} on {self._host}",
-                "name a folder in it, or leave out --delete",
+                "name a folder in it, or omit --delete",
             )
 
     def _make_root(self) -> None:
@@ -323,7 +323,7 @@ class SftpReceiver:
             if room is not None and room < needed:
                 raise NoRoom(
                     f"there is no room on {self._host} in {shown(self.root)}",
-                    "make room there; the same command then goes on from here",
+                    "make room there; the same command then continues from here",
                 ) from error
         self.failed.append((path, str(error.strerror or error)))
 

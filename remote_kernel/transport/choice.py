@@ -92,4 +92,8 @@ def jumps_of_the_config(options: LaunchOptions) -> str:
 
 def in_full(options: LaunchOptions, stderr: str) -> str:
     """Give what the carrier printed when it failed, with what it left out."""
-    return openssh.in_full(options, stderr) if name(options) == "openssh" else stderr
+    if name(options) != "openssh":
+        return stderr
+    from remote_kernel.transport.account import with_refusal  # only here: few sessions fail
+
+    return with_refusal(options, openssh.in_full(options, stderr))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -24,17 +25,20 @@ from remote_kernel.errors import (
 )
 from remote_kernel.options import LaunchOptions, print_duration
 from remote_kernel.transport import breaker, choice, known_hosts, openssh
+from remote_kernel.transport.carrier import NOISE_LIMIT
 from remote_kernel.transport.paramiko_failure import Failure
 from remote_kernel.transport.person import Person
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.verdict import NO_SESSION, explain, flooded
 
 PERSIST_SECONDS = 12 * 3600.0  # a day's work; ssh counts from the last use
 
+_LONGEST_LINE = 4096
 _OFFENDING = re.compile(r"^Offending (?:\S+ )?key in (.+):(\d+)\r?$", re.MULTILINE)
-# After a wrong password ssh says so on stderr and asks again on the terminal, before what it said can be shown here: it
-# comes behind the prompt. So it is shown as a prompt, which reads well in either order.
+# After a wrong password ssh says so on stderr and asks again on the terminal, often before its words can be shown here.
+# Then this is shown in their place, with the cursor behind it. ssh begins its prompt with a carriage return: should the
+# prompt come after all, it covers this, which is shorter than any "USER@HOST's password: ".
 _REFUSED = "Permission denied, please try again."
-_ASKS_AGAIN = "Permission denied, please try again: "
+_ASKS_AGAIN = "Try again: "
 
 
 def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float = PERSIST_SECONDS) -> str:
@@ -134,9 +138,13 @@ def _enter_with_ssh(options: LaunchOptions, person: Person | None, persist_secon
     if pid := openssh.master_pid(options):
         return f"ssh, process {pid}, holds the connection that kernels share already"
     argv = openssh.login_argv(options, persist_seconds, asks=person is not None)
-    status, stderr = _attended(argv, person)
+    status, stderr, stdout = _attended(argv, person)
+    if status < 0:
+        raise flooded(options, stdout or stderr.encode())
     if status == 255:
-        raise Failure(openssh.in_full(options, stderr))
+        raise Failure(choice.in_full(options, stderr))
+    if status == NO_SESSION:
+        raise explain(options, stderr, status, stdout)
     pid = openssh.master_pid(options)
     if not pid:
         raise TransportError(
@@ -148,33 +156,53 @@ def _enter_with_ssh(options: LaunchOptions, person: Person | None, persist_secon
     return f"ssh, process {pid}, keeps the connection for kernels{'' if own else long}"
 
 
-def _attended(argv: list[str], person: Person | None) -> tuple[int, str]:
-    """Run ssh, which asks at the terminal by itself; show what it says, and give its exit status and all it said."""
-    said: list[str] = []
+def _attended(argv: list[str], person: Person | None) -> tuple[int, str, bytes]:
+    """Run ssh, which asks at the terminal by itself, and show what it says.
+
+    Return its exit status, what it said, and what the login shell printed; the end of each where that is long. One that
+    prints without end is killed.
+    """
+    said: deque[str] = deque(maxlen=1000)
+    printed = b""
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=openssh.environment(),
-        text=True,
-        errors="replace",
     ) as process:
 
         def listen() -> None:
             assert process.stderr
-            for line in process.stderr:
+            count = 0
+            while (raw := process.stderr.readline(_LONGEST_LINE)) and count < NOISE_LIMIT:
+                line = raw.decode("utf-8", "replace")
+                count += len(raw)
                 said.append(line)
-                if person and line.strip() == _REFUSED:
+                if person and line.strip() == _REFUSED and person.is_asked():
                     person.hears(f"\n{_ASKS_AGAIN}", end="")
                 elif person:
                     person.hears(line.rstrip())
+            if raw:
+                process.kill()
 
-        listener = threading.Thread(target=listen, daemon=True)
-        listener.start()
+        def read() -> None:
+            nonlocal printed
+            assert process.stdout
+            count = 0
+            while (raw := process.stdout.readline(_LONGEST_LINE)) and count < NOISE_LIMIT:
+                count += len(raw)
+                printed = (printed + raw)[-_LONGEST_LINE:]
+            if raw:
+                process.kill()
+
+        threads = [threading.Thread(target=action, daemon=True) for action in (listen, read)]
+        for thread in threads:
+            thread.start()
         status = process.wait()
-        listener.join(2.0)
-    return status, "".join(said)
+        for thread in threads:
+            thread.join(2.0)
+    return status, "".join(said), printed
 
 
 def _forgets_old_key(stderr: str, message: str, person: Person) -> bool:

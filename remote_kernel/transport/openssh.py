@@ -14,6 +14,7 @@ from remote_kernel.endpoint import parse_jumps, print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound, TransportError, UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.aliases import as_the_config_has_it
+from remote_kernel.transport.carrier import run_and_read
 from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
 
@@ -144,7 +145,8 @@ def _printed_settings(argv: list[str]) -> Settings:
     except OSError as error:
         if error.errno in _SHORTAGES:
             raise TransportError(
-                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}", "see what uses up this machine"
+                f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}",
+                "look at this machine's load, and at the limits that 'ulimit -a' shows",
             ) from error
         raise SshNotFound(
             f"there is no ssh program '{argv[0]}' here",
@@ -158,7 +160,7 @@ def _printed_settings(argv: list[str]) -> Settings:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         from shlex import join  # only here: the launcher imports this module before it starts ssh
 
-        hint = "mend the file that it names" if "line " in lines[0] or "file " in lines[0] else f"try: {join(argv)}"
+        hint = "correct the file that it names" if "line " in lines[0] or "file " in lines[0] else f"try: {join(argv)}"
         raise SshConfigError(f"ssh refuses its configuration: {lines[0]}", hint)
     return [(name, value) for name, _, value in (line.partition(" ") for line in done.stdout.splitlines())]
 
@@ -418,9 +420,7 @@ def _with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
     words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", "-oControlPersist=no"]
     argv = [ssh_program(), *words, *_plain_connection(config), *where(options), "true"]
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT_SECONDS, env=environment(), check=False
-        )
+        done = run_and_read(argv, environment(), CONNECT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return stderr
-    return done.stderr.decode("utf-8", "replace") or stderr if done.returncode == 255 else stderr
+    return done.stderr or stderr if done.status == 255 else stderr

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 import paramiko
 
 from remote_kernel.transport import vault
+from remote_kernel.transport.account import refusal
 from remote_kernel.transport.known_hosts import fingerprint
 from remote_kernel.transport.paramiko_config import Hop
 from remote_kernel.transport.paramiko_failure import CHATTER, Failure
@@ -85,8 +86,18 @@ class _Login:
             if self._transport.is_active():
                 return None
             where = f"{self._hop.host} port {self._hop.port}"
+            banner = self._banner()
+            if banner:
+                line = refusal(self._hop.host, self._hop.port, banner.splitlines())
+                raise Failure(f"{line}Connection closed by {where}") from error
             many = f"Received disconnect from {where}:2: Too many authentication failures"
             raise Failure(many if self._offered > 1 else f"Connection closed by {where}") from error
+
+    def _banner(self) -> str:
+        """Return what the server said during this attempt: PAM's words for an account that it refuses."""
+        handler = self._transport.auth_handler  # get_banner gives nothing once the connection is closed
+        said = handler.banner if handler else None
+        return said.decode("utf-8", "replace") if isinstance(said, bytes) else said or ""
 
     def _publickey(self) -> list[str] | None:
         for path, key in self._keys:  # a server that wants two keys gets those that are left

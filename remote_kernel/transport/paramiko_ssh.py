@@ -150,6 +150,8 @@ def run(arguments: list[str], undo: ExitStack) -> int:
             channel.invoke_subsystem(found.command)
         else:
             channel.exec_command(found.command)
+    except paramiko.ChannelException as error:
+        raise Failure(f"Session refused by {hops[-1].host}: {error.text}") from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         if found.is_subsystem and transport.is_active():
             raise Failure("subsystem request failed on channel 0") from error

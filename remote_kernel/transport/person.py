@@ -14,5 +14,8 @@ class Person(Protocol):
     def confirms(self, facts: str, question: str) -> bool:
         """Show facts and a question; true only for a whole `yes`."""
 
+    def is_asked(self) -> bool:
+        """True if somebody is asking for a secret at the terminal now: its echo is off."""
+
     def hears(self, text: str, *, end: str = "\n") -> None:
         """Show something, in a line of its own; another `end` leaves the cursor behind it."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from remote_kernel.endpoint import print_jumps
 from remote_kernel.errors import (
+    AccountRefused,
     AuthenticationFailed,
     ConnectionLost,
     ConnectionRefused,
@@ -36,6 +37,12 @@ _PROXY_ENDED = re.compile(
     r"(?:kex|ssh)_exchange_identification: Connection closed by remote host"
     r"|banner exchange: Connection to UNKNOWN port 65535: Broken pipe"  # it was gone before ssh had said hello
 )
+# What sshd, PAM or the account's shell says in place of the command. sshd's own status for a session that it refuses is
+# 254: /etc/nologin, a PAM session that does not open.
+NO_SESSION = 254
+_NO_COMMAND = re.compile(r"Password change required|account is (?:currently )?(?:not available|locked)")
+_ASK = "do what it says, or ask who runs the server"
+_TOO_MANY = "end sessions of yours there ('who' and 'ps' show them), or ask who runs the server for more (maxlogins)"
 _OF_THE_NETWORK = (UnknownHost, ConnectionRefused, ConnectTimeout, TransportError)
 
 
@@ -74,10 +81,34 @@ _CAUSES = (
         "compare its fingerprint with the server's and accept it once: run {login} in a terminal",
     ),
     _Cause(
+        r"Account refused by \S+ port \d+: ([^\n]*Too many logins[^\n]*)",
+        AccountRefused,
+        "{0} does not let this account in: {1}",
+        _TOO_MANY,
+    ),
+    _Cause(
+        r"Account refused by \S+ port \d+: ([^\n]+)",
+        AccountRefused,
+        "{0} does not let this account in: {1}",
+        _ASK,
+    ),
+    _Cause(
+        r"Account refused by ",
+        AccountRefused,
+        "{0} closes the connection after the login, and does not say why",
+        "the account may be locked, expired or not meant for this host: ask who runs the server",
+    ),
+    _Cause(
         r"([^\n]+): the key has a passphrase and is not in the agent\n(?:.*\n)*?.*Permission denied \(([^)]*)\)",
         AuthenticationFailed,
         "{0} does not let you in: permission denied ({2}){user}, and the key {1} has a passphrase",
         "run {login} in a terminal, or load the key into ssh-agent",
+    ),
+    _Cause(
+        r"Permission denied \(([^)]*publickey[^)]*(?:password|keyboard-interactive)[^)]*)\)",
+        AuthenticationFailed,
+        "{0} does not let you in: permission denied ({1}){user}",
+        "run {login} in a terminal; to log in with your key from then on, run {copy} once",
     ),
     _Cause(
         r"Permission denied \(([^)]*(?:password|keyboard-interactive)[^)]*)\)",
@@ -120,7 +151,7 @@ _CAUSES = (
         r"([^\n]*(?:Bad configuration option|terminating, \d+ bad configuration|Can't open user config file)[^\n]*)",
         SshConfigError,
         "ssh refuses its configuration: {1}",
-        "mend the file that it names",
+        "correct the file that it names",
     ),
     _Cause(
         r"Unable to negotiate with [^\n]*?: ([^\n]+)",
@@ -133,6 +164,13 @@ _CAUSES = (
         TransportError,
         "{0} closed the connection before the login{said}",
         "check that an SSH server runs there and accepts connections from here",
+    ),
+    _Cause(
+        # Last: a full shared connection is refused so, too, and then what ssh says of its next try counts.
+        r"Session refused by |Session open refused by peer|channel \d+: open failed: |connect to new control master",
+        AccountRefused,
+        "{0} lets you in and opens no session",
+        "ask who runs the server: its sshd_config may say MaxSessions 0 for this account",
     ),
 )
 
@@ -179,6 +217,15 @@ def taken(options: LaunchOptions) -> RemoteShellNoise:
         f"an rc file of {options.endpoint} puts another program in the place of the login shell",
         "see what ~/.bashrc (else ~/.zshenv, ~/.tcshrc or ~/.config/fish/config.fish) runs by 'exec' there, and let it "
         "do so only in an interactive shell, behind: case $- in *i*) ... ;; esac",
+    )
+
+
+def flooded(options: LaunchOptions, noise: bytes) -> RemoteShellNoise:
+    """Return the error for a login shell that prints without an end."""
+    lines = noise.decode("utf-8", "replace").split()
+    return RemoteShellNoise(
+        f"something prints without end when {options.endpoint} starts a login shell: '{(lines or [''])[-1][-60:]}'",
+        "let its rc files (such as ~/.bashrc) start nothing that prints",
     )
 
 
@@ -289,6 +336,9 @@ def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: byte
             f"{what or f'something in the rc files of {options.endpoint}'} reads or closes what is sent to our program",
             "let it leave its standard input alone",
         )
+    words = [*_lines(noise.decode("utf-8", "replace")), *_lines(stderr)]
+    if status == NO_SESSION or (_NO_COMMAND.search(said) and status):
+        return _no_session(options, "; ".join(words[-3:])[:300])
     if status == 126 or "Unknown option: -I" in stderr:
         return PythonNotFound(
             f"'{options.remote_python()}' on {options.endpoint} does not run: {said}",
@@ -304,6 +354,14 @@ def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         f"the remote command on {options.endpoint} ended with status {status}{': ' + said if said else ''}",
         f"try: {to_paste(options, 'python3 --version')}",
     )
+
+
+def _no_session(options: LaunchOptions, words: str) -> AccountRefused:
+    """Return the error for a server that accepts a login and opens no session; it says why once for a connection."""
+    message = f"{options.endpoint} does not let this account in: {words or 'it opens no session'}"
+    if "too many logins" in words.lower():
+        return AccountRefused(message, _TOO_MANY)
+    return AccountRefused(message, _ASK if words else f"see what it says: {to_paste(options)}")
 
 
 def _last_line(text: str) -> str:

@@ -19,7 +19,16 @@ from tests.support.rkernel import Rkernel, running_rkernel
 from tests.support.servers import Server
 
 OVER_BOTH = {
-    *("test_bad_input", "test_doctor", "test_drops", "test_first_path", "test_front_ends", "test_kept", "test_lease"),
+    *(
+        "test_account",
+        "test_bad_input",
+        "test_doctor",
+        "test_drops",
+        "test_first_path",
+        "test_front_ends",
+        "test_kept",
+        "test_lease",
+    ),
     *("test_many_kernels", "test_outage", "test_probe", "test_rkernel_remote", "test_secrets", "test_shells"),
     *("test_spool", "test_teardown"),
 }

@@ -402,7 +402,7 @@ BROKEN_FILES = {
     "empty": ("", "is not JSON"),
     "truncated": ('{"key": "1", "ip": "127.0', "is not JSON"),
     "binary": ("\x00\x01", "is not JSON"),
-    "a list": ("[1]", "no JSON object"),
+    "a list": ("[1]", "not a JSON object"),
     "no key": ({"key": None}, "lacks key"),
     "no port": ({"iopub_port": None}, "lacks iopub_port"),
     "port 0": ({"hb_port": 0}, "no valid port for hb"),

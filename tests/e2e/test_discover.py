@@ -191,7 +191,7 @@ def test_chosen_at_the_terminal_is_tried_and_added(environments: dict[str, Path]
         number = spawned.match[1]
         spawned.expect("add which")
         spawned.sendline("99")
-        spawned.expect("'99' is no choice")
+        spawned.expect("'99' is not a choice")
         spawned.expect("add which")
         spawned.sendline(number)
         spawned.expect("it answered after")
@@ -277,7 +277,7 @@ def test_what_pixi_has_to_install_is_told(environments: dict[str, Path], ssh_con
 
 
 def test_the_systems_python_is_left_alone(ssh_config: Path) -> None:
-    with pytest.raises(KernelNotInstalled, match="the system's own Python, which is left alone"):
+    with pytest.raises(KernelNotInstalled, match="the system's own Python, which is never changed"):
         install_ipykernel(options_for("target", ssh_config, "/usr/bin/python3"))
 
 
@@ -321,5 +321,5 @@ def test_managed_python_is_left_alone(ssh_config: Path, remote_folder: Path, tar
         real.parents[1] / "lib" / stdlib.name, stdlib, symlinks=True, ignore=shutil.ignore_patterns("test*")
     )
     (stdlib / "EXTERNALLY-MANAGED").write_text("[externally-managed]\nError=use an environment\n")
-    with pytest.raises(KernelNotInstalled, match="left alone"):
+    with pytest.raises(KernelNotInstalled, match="never changed"):
         install_ipykernel(options_for("target", ssh_config, prefix / "bin" / "python3"))

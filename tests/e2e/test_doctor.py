@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import pytest
 
-from remote_kernel import errors
+from remote_kernel import bootstrap, errors, survey
 from remote_kernel.cli.manager import main
 from remote_kernel.doctor import host
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import STEPS, Finding, State
 from remote_kernel.kernelspec import read_kernelspec
 from remote_kernel.options import LaunchOptions, parse_forwards
+from remote_kernel.probe import probe
 from tests.support.kernels import options_for, write_kernelspec
 from tests.support.servers import Servers, free_port, make_key
 
@@ -213,7 +214,7 @@ Fault = tuple[Callable[[World], LaunchOptions], str, type[errors.RemoteKernelErr
 BROKEN: dict[str, Fault] = {
     "no such config": (
         lambda world: options_for("target", world.folder / "none", world.good),
-        *("config", errors.SshConfigError, "none", "mend the file"),
+        *("config", errors.SshConfigError, "none", "correct the file"),
     ),
     "unknown name": (
         lambda world: world.options("no-such-host.invalid"),
@@ -299,7 +300,7 @@ BROKEN: dict[str, Fault] = {
         changed_key_of_the_jump_host,
         *("host key", errors.HostKeyChanged, "jump host", "remote_kernel login behind"),
     ),
-    "no shell": (no_shell, "shell", errors.RemoteShellNoise, "not available", "rc files"),
+    "no shell": (no_shell, "login", errors.AccountRefused, "not available", "ask who runs the server"),
     "forced command": (
         configured("ForceCommand echo only sftp here"),
         *("shell", errors.RemoteShellNoise, "only sftp here", "rc files"),
@@ -325,7 +326,7 @@ BROKEN_SSH: dict[str, Fault] = {
     "no ssh program": (no_program, "ssh", errors.SshNotFound, "/nothing/ssh", "install the OpenSSH client"),
     "bad option": (
         lambda world: world.options("target", "Host target", "Colour blue"),
-        *("config", errors.SshConfigError, "colour", "mend the file"),
+        *("config", errors.SshConfigError, "colour", "correct the file"),
     ),
     "no cipher in common": (
         no_common_cipher,
@@ -468,6 +469,21 @@ def test_server_that_refuses_is_asked_once_for_all_its_kernelspecs(
     assert found[3]["hint"] == found[1]["hint"]
     log = world.servers.target.log_text()
     assert log.count("Connection closed by authenticating user") == seen + 1
+
+
+def test_init_that_hangs_is_named(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = Path(survey.__file__).read_text()
+    shorter = tmp_path / "survey.py"
+    shorter.write_text(source.replace(f"INIT_SECONDS = {survey.INIT_SECONDS}", "INIT_SECONDS = 1.0"))
+    read = bootstrap._source
+    monkeypatch.setattr(bootstrap, "_source", lambda name: shorter.read_text() if name == "survey" else read(name))
+    options = world.options()._replace(init="sleep 1234.5")
+    words = "with --init 'sleep 1234.5' has no end within 1 s"
+    with pytest.raises(errors.RemoteError, match=words):
+        probe(options)
+    findings = {finding.step: finding for finding in examine(options, start=False)}
+    assert findings["init"].state is State.WARNING
+    assert words in findings["python"].text
 
 
 def test_init_that_fails_is_a_warning(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from remote_kernel.transport import openssh
 from tests.support.ends import carriers, log_of
 from tests.support.kernels import manager_for, options_for, reply_to, run, running_kernel, wait_until, write_kernelspec
 from tests.support.relay import Relay
-from tests.support.servers import Server
+from tests.support.servers import Server, Servers
 
 COUNT = """
 import time
@@ -207,7 +208,7 @@ def test_input_waits_across_a_drop(tmp_path: Path, target: Server, ssh_config: P
         target.stop()
         target.kill_sessions()
         client.input("while away")
-        assert wait_until(lambda: "trying to get back" in log_of(manager))
+        assert wait_until(lambda: "trying to reconnect" in log_of(manager))
         target.start()
         found = messages_of(client, request)
 
@@ -314,3 +315,51 @@ def test_requests_pass_a_flood_of_output_on_a_slow_network(
 
     assert sorted(waits)[-3] < 1.0, waits  # the first may find the queue of before the network's speed was known
     assert 1e5 < received < 15e6, "the flood was over, or had not begun"
+
+
+@pytest.mark.nightly
+def test_interrupt_is_answered_within_five_seconds_at_ten_kilobytes_per_second(
+    tmp_path: Path, network: tuple[Relay, Path], remote_python: Path
+) -> None:
+    relay, ssh_config = network
+    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
+        relay.bytes_per_second = 1e4
+        client.execute("import os\nwhile True: print(os.urandom(1000).hex(), flush=True)")
+        for pause in (1.0, 20.0):  # before and after the path's speed is known
+            while client.get_iopub_msg(timeout=20)["msg_type"] != "stream":
+                pass
+            time.sleep(pause)
+            begin = time.monotonic()
+            manager.interrupt_kernel()
+            assert client.get_shell_msg(timeout=20)["content"]["ename"] == "KeyboardInterrupt"
+            assert time.monotonic() - begin < 5.0
+            client.execute("while True: print(os.urandom(1000).hex(), flush=True)")
+        relay.bytes_per_second = 0.0
+
+
+@pytest.mark.openssh_only
+def test_forwarded_ssh_agent_is_reached_after_a_cut(
+    tmp_path: Path, servers: Servers, ssh_config: Path, remote_python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket_path, config = tmp_path / "agent", tmp_path / "config"
+    config.write_text(f"Host target\n    ForwardAgent yes\n{ssh_config.read_text()}")
+    keys = "import subprocess\nsubprocess.run(['ssh-add', '-l'], capture_output=True, text=True).stdout"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", socket_path], stdout=subprocess.DEVNULL) as agent:
+        try:
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket_path))
+            assert wait_until(socket_path.exists)
+            subprocess.run(["ssh-add", "-q", servers.client_key], check=True)
+            with running_kernel(tmp_path, options_for("target", config, remote_python)) as (manager, client):
+                before = run(client, keys).result
+                assert "SHA256:" in before
+                servers.target.kill_sessions()
+                assert wait_until(lambda: AGAIN.search(log_of(manager)))
+                assert run(client, keys).result == before
+        finally:
+            agent.terminate()
+
+
+@pytest.mark.openssh_only
+def test_kernel_has_no_ssh_agent_where_none_is_forwarded(tmp_path: Path, ssh_config: Path, remote_python: Path) -> None:
+    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (_, client):
+        assert run(client, "import os; 'SSH_AUTH_SOCK' in os.environ").result == "False"

@@ -209,7 +209,7 @@ def test_host_without_python_is_forwarded_to_by_ssh_itself(
             assert said_back(one, much) == much
             relay.cut()
             assert one.recv(10) == b""
-        line_with("broke; trying to get back", process)
+        line_with("broke; trying to reconnect", process)
         line_with("leads to port", process)
         with connected(local) as again:
             assert said_back(again, b"back") == b"back"

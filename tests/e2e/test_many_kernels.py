@@ -121,20 +121,63 @@ def test_remote_kernelspec_gives_argv_and_environment(
     folder = write_remote_kernelspec(
         "own",
         argv=[script(OWN_KERNEL), "-f", "{connection_file}", "--IPKernelApp.name={resource_dir}"],
-        env={"COLOUR": "blue", "FROM_HOME": "${HOME}/x", "UNKNOWN": "${NO_SUCH_VARIABLE}", "ASKED": "spec"},
+        env={
+            "COLOUR": "blue",
+            "FROM_HOME": "${HOME}/x",
+            "UNKNOWN": "${NO_SUCH_VARIABLE}",
+            "ASKED": "spec",
+            "PLAIN": "$HOME:$COLOUR",
+            "PRICE": "$$5",
+        },
     )
     options = options_for("target", ssh_config, remote_python, kernel="own", env=(("ASKED", "option"),))
 
     extra = ["--IPKernelApp.exec_lines=said = 'by the front end'", "--", "$HOME"]
     with running_kernel(tmp_path, options, extra_arguments=extra) as (_, client):
         assert run(client, "said").result == "'by the front end'"
-        names = ["COLOUR", "FROM_HOME", "UNKNOWN", "ASKED"]
+        names = ["COLOUR", "FROM_HOME", "UNKNOWN", "ASKED", "PLAIN", "PRICE"]
         found = run(client, f"import json, os; print(json.dumps([os.environ[n] for n in {names}]))").streams["stdout"]
         argv = json.loads(run(client, "import sys; print(json.dumps(sys.argv))").streams["stdout"])
 
-    assert json.loads(found) == ["blue", f"{folder.parents[4]}/x", "${NO_SUCH_VARIABLE}", "option"]
+    home = folder.parents[4]
+    assert json.loads(found) == ["blue", f"{home}/x", "${NO_SUCH_VARIABLE}", "option", f"{home}:$COLOUR", "$5"]
     assert Path(argv[0]).name == "own-kernel"
     assert argv[-4:] == [f"--IPKernelApp.name={folder}", *extra]
+
+
+@pytest.mark.parametrize("runs", ["exec", ""])
+def test_kernel_runs_under_the_wrapper_that_was_named(
+    tmp_path: Path, ssh_config: Path, remote_python: Path, remote_folder: Path, runs: str
+) -> None:
+    """But for one that starts Python as its child, and would get the kernel's interrupts in its place."""
+    wrapper = remote_folder / "my python"
+    wrapper.write_text(f'#!/bin/sh\nexport COLOUR=blue\n{runs} {remote_python} -X dev "$@"\n')
+    wrapper.chmod(0o755)
+    options = options_for("target", ssh_config, f"~/{remote_folder.name}/my python")
+    with running_kernel(tmp_path, options) as (manager, client):
+        found = run(client, "import os, sys; f\"{sys.flags.dev_mode} {os.environ['COLOUR']} {sys.executable}\"").result
+        assert found == repr(f"{runs == 'exec'} blue {remote_python}")
+        client.execute("import time; print('begun', flush=True); time.sleep(60)")
+        while client.get_iopub_msg(timeout=10)["content"].get("text") != "begun\n":
+            pass
+        manager.interrupt_kernel()
+        while client.get_iopub_msg(timeout=10)["msg_type"] != "error":
+            pass
+
+
+def test_env_written_into_kernel_json_by_hand_reaches_the_kernel(
+    tmp_path: Path, ssh_config: Path, remote_python: Path, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    options = options_for("target", ssh_config, remote_python, env=(("ASKED", "option"),))
+    for name, more in {"other": {"COLOUR": "red", "LEVEL": "1"}, "spec": {"COLOUR": "blue", "THERE": "$HOME"}}.items():
+        file = write_kernelspec(tmp_path / "kernels", name, options) / "kernel.json"
+        env = {**more, "ASKED": "spec", "REMOTE_KERNEL_TRANSPORT": "openssh"}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "env": env}))
+    with running_kernel(tmp_path / "kernels", options, "spec") as (_, client):
+        names = ["COLOUR", "THERE", "ASKED", "LEVEL", "REMOTE_KERNEL_TRANSPORT"]
+        found = run(client, f"import os; [os.environ.get(name) for name in {names}]").result
+    assert found == f"['blue', '{account.home}', 'option', None, None]"
 
 
 @pytest.mark.parametrize("argv0", ["python", "python3"])

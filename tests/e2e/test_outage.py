@@ -189,7 +189,7 @@ def test_a_frozen_link_is_found_by_both_ends(
     with running_kernel(tmp_path, options_for("target", config, remote_python)) as (manager, client):
         relay.freeze()
         frozen_at = time.monotonic()
-        assert wait_until(lambda: "trying to get back" in log_of(manager), 17)
+        assert wait_until(lambda: "trying to reconnect" in log_of(manager), 17)
         here = time.monotonic() - frozen_at
         beside = options_for("target", ssh_config, remote_python)
         assert wait_until(lambda: ask_agents(beside)[0]["away"], 8)
@@ -226,14 +226,14 @@ def test_kernels_that_share_a_connection_come_back_together(
         assert relay.accepted == 1
         relay.freeze()
         for manager in (first, second):
-            assert wait_until(lambda m=manager: "trying to get back" in log_of(m), 20)
+            assert wait_until(lambda m=manager: "trying to reconnect" in log_of(m), 20)
         time.sleep(2)
         relay.thaw()
         for each in (client, other):
             assert run(each, "1 + 1", timeout=40).result == "2"
         time.sleep(3)
         for manager in (first, second):
-            assert log_of(manager).count("trying to get back") == 1
+            assert log_of(manager).count("trying to reconnect") == 1
         assert openssh.master_pid(options)
 
 

@@ -54,7 +54,7 @@ def test_frozen_connection_is_given_up_and_nothing_is_lost(
             pass
         seen = message["content"]["text"]
         relay.freeze()
-        assert wait_until(lambda: "trying to get back" in log_of(manager), 12), "nobody missed the server"
+        assert wait_until(lambda: "trying to reconnect" in log_of(manager), 12), "nobody missed the server"
         relay.thaw()
         while (reply := client.get_shell_msg(timeout=40))["parent_header"]["msg_id"] != request:
             pass

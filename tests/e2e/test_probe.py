@@ -53,5 +53,5 @@ def test_probe_finds_a_remote_kernelspec(target: Server, ssh_config: Path, remot
 
 
 def test_install_leaves_the_system_python_alone(target: Server, ssh_config: Path) -> None:
-    with pytest.raises(KernelNotInstalled, match="left alone"):
+    with pytest.raises(KernelNotInstalled, match="never changed"):
         install_ipykernel(options_for("target", ssh_config, "/usr/bin/python3"))

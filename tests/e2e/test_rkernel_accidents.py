@@ -171,7 +171,7 @@ def test_answers_may_come_from_a_file_or_stdin(shared: Rkernel, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--budget", "-5"), "no number of characters"),
+        (("--budget", "-5"), "not a number of characters"),
         (("--log", "a.ipynb", "--no-log"), "not allowed with"),
         (("--log", "other.ipynb"), "logs to"),
         (("-k", "work"), "has a kernel of|there is no kernelspec"),

@@ -124,3 +124,21 @@ def test_cell_for_one_kernel_does_not_run_in_the_next_one_though_it_waited(
     assert not (tmp_path / "one").exists()
     assert not (tmp_path / "two").exists()
     assert alone.exec("1").status == 0
+
+
+def test_first_look_leaves_a_figure_alone_that_the_persons_cell_draws(
+    alone: Rkernel, owner: Owner, tmp_path: Path
+) -> None:
+    stop = tmp_path / "stop"
+    drawing = (
+        "%matplotlib inline\nimport matplotlib.pyplot as plt, os, time\ndrawn = plt.plot([1, 2])\n"
+        f"while not os.path.exists({str(stop)!r}): time.sleep(.02)\nlines, name = len(plt.gca().lines), input()"
+    )
+    owner.client.execute(drawing, allow_stdin=True)
+    assert alone("attach", "-s", "work", "--no-log").status == 0
+    assert wait_until(lambda: "drawn" in alone("vars").out)
+    assert alone("vars").status == 0
+    stop.touch()
+    owner.client.get_stdin_msg(timeout=30)
+    owner.client.input("who")
+    assert run(owner.client, "lines, name").result == "(1, 'who')"

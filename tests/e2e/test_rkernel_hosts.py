@@ -142,8 +142,9 @@ def test_cell_whose_host_is_killed_before_the_kernel_gets_it_runs_once(alone: Rk
     code = "n += 1\nprint('run', n)"
     request = ("--key", "once", *words)
     assert alone.exec("'seen'", *request[2:]).status == 0
-    alone.host().kill()
-    assert wait_until(lambda: not alone.hosts())
+    host = alone.host()
+    host.kill()
+    wait_ended([host])
     # What the host leaves that is killed between its note that a cell goes to the kernel, and the cell's going.
     queued, sent, *_ = map(json.loads, alone.place("cells", "3.jsonl").read_text().splitlines())
     lines = [{**queued, "cell": "4", "code": code, "key": "once"}, sent]
@@ -452,7 +453,7 @@ def test_refresh_replaces_a_host_that_hangs_under_a_running_cell(alone: Rkernel)
     host.suspend()
     said = finish(command)
     assert said.status == 6
-    assert "'rkernel refresh work' replaces it; the kernel lives on, with what runs in it" in said.err
+    assert "'rkernel refresh work' replaces it; the kernel keeps running, and its cell too" in said.err
     assert impatient("refresh").status == 0
     assert not is_alive(host)
     assert alone.kernel() == kernel

@@ -74,6 +74,13 @@ def test_cell_beside_another_shows_its_own_figure(shared: Rkernel, tmp_path: Pat
     assert shared.exec("plt.get_fignums()").out == "[]\n"
 
 
+def test_cell_beside_none_that_imports_pyplot_shows_its_figure_itself(alone: Rkernel) -> None:
+    alone.open()
+    said = alone.exec("import matplotlib.pyplot as plt\nlines = plt.plot([1, 2])", "--side", "--json")
+    assert said.out.count("image/png") == 1
+    assert "image/png" not in alone.exec("plt.get_fignums()", "--json").out
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_look_runs_none_of_the_users_hooks_and_changes_nothing(either: Rkernel, *, busy: bool) -> None:
     assert either.exec(HOOKS).status == 0

@@ -147,13 +147,19 @@ def test_notebook_ends_at_the_first_cell_that_may_not_fail(shared: Rkernel, tmp_
     nbformat.write(document, notebook)
     said = shared("exec", str(notebook))
     assert (said.status, said.out) == (1, "goes on\n")
-    assert outputs(tmp_path / "n_out.ipynb") == ["ZeroDivisionError", "goes on\n", "IndexError", ""]
+    copy = tmp_path / "n_out.ipynb"
+    assert outputs(copy) == ["ZeroDivisionError", "goes on\n", "IndexError", ""]
+    assert f"rkernel: '--from-cell 3 --output {copy}' runs the rest into the same copy\n" in said.err
     assert shared("tail").status == 1
     newest = max(int(path.stem) for path in shared.place("cells").glob("*.jsonl"))
     said = shared("wait", str(newest))
     assert said.status == 5
     assert f"it never ran: cell {newest - 1} of the same notebook did not end well" in said.err
     assert shared("wait").status == 1
+    document.cells[2].source, document.cells[3].source = "print('mended')", "print('last')"
+    nbformat.write(document, notebook)
+    assert shared("exec", str(notebook), "--from-cell", "3", "--output", str(copy)).out == "mended\nlast\n"
+    assert outputs(copy) == ["ZeroDivisionError", "goes on\n", "mended\n", "last\n"]
 
 
 def test_interrupt_ends_a_notebook_even_if_its_cell_goes_on(shared: Rkernel, tmp_path: Path) -> None:

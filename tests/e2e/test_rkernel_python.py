@@ -15,7 +15,15 @@ import psutil
 import pytest
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.client import InputWanted, NoSuchSession, Request, Running, Session, StillRunning
+from remote_kernel.session.client import (
+    InputWanted,
+    NoSuchSession,
+    NotebookCell,
+    Request,
+    Running,
+    Session,
+    StillRunning,
+)
 from remote_kernel.session.events import Display, Done, Error, Event, Queued, Started, Stream
 from tests.support.rkernel import Rkernel, running_rkernel
 
@@ -67,7 +75,7 @@ def test_session_runs_cells_and_is_shared_with_the_command(rkernel: Rkernel, tmp
     assert {"name": "x", "type": "int", "value": "6"} in session.ask("variables", pattern="x")
     assert "x" in session.ask("complete", code="x")["matches"]
     assert session.ask("inspect", name="print")["found"]
-    assert session.ask("restart") == {"generation": 2}
+    assert session.ask("restart") == {"generation": 2, "killed": []}
     assert done(list(session.execute(Request("x", generation=1)))).verdict == "lost"
     assert [cell.source for cell in nbformat.read(tmp_path / "mine.ipynb", as_version=4).cells][-1] == "x"
     session.close()
@@ -113,6 +121,18 @@ def test_questions_are_answered_by_the_program(rkernel: Rkernel) -> None:
 
     assert printed(list(talk(session.execute(Request("print(input('a? '))", asks=True))))) == "for a? \n"
     assert done(list(session.execute("input()"))).verdict == "input"
+    session.close()
+
+
+def test_program_runs_the_cells_of_a_notebook(rkernel: Rkernel) -> None:
+    session = Session.open("work", kernelspec="python3", log="")
+    sources = ("x = input()", "1 / 0", "print(x, input())", "[][1]", "print('never')")
+    cells = [NotebookCell(f"c{place}", code, may_fail="0" in code) for place, code in enumerate(sources)]
+    numbers = session.run_notebook(cells, Request("", key="mine", answers=["a", "b"]))
+    assert session.run_notebook(cells, Request("", key="mine")) == numbers
+    ends = [list(session.follow(number)) for number in numbers]
+    assert [done(events).verdict for events in ends] == ["ok", "error", "ok", "error", "aborted"]
+    assert printed(ends[2]) == "a b\n"
     session.close()
 
 

@@ -84,6 +84,10 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     (counted,) = (cell for cell in nbformat.read(log, 4).cells if cell.source == COUNT.format(600))
     assert "".join(output.text for output in counted.outputs if output.output_type == "stream") == said.out
     assert counted.outputs[-1].ename == "KeyboardInterrupt"
+    assert far.rkernel.exec("import asyncio; await asyncio.sleep(60)", "--detach").status == 124
+    begun, number = time.monotonic(), far.rkernel.wait_running()
+    assert far.rkernel("interrupt").status == 0  # SIGINT and what wakes the kernel go different ways
+    assert (far.rkernel("wait", number).status, time.monotonic() - begun < 3) == (130, True)
 
 
 def test_restart_and_close_end_a_kept_kernel(
@@ -174,14 +178,14 @@ def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, targ
     keys.write_text("")
     try:
         target.kill_sessions()
-        assert wait_until(lambda: "remote_kernel login" in far.rkernel.status()["away_for"], 30)
-        assert "remote_kernel login" in far.rkernel("status").out
+        assert wait_until(lambda: "ssh-copy-id" in far.rkernel.status()["away_for"], 30)
+        assert "ssh-copy-id" in far.rkernel("status").out
     finally:
         keys.write_text(good)
     probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has logged in
     said = finish(command)
     assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(60)))
-    assert "remote_kernel login" in said.err
+    assert "ssh-copy-id" in said.err
 
 
 def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:

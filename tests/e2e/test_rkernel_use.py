@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -19,7 +20,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from tests.support.frontends import other_front_end
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.rkernel import Rkernel, finish, running_rkernel, terminal
-from tests.support.servers import Server
+from tests.support.servers import Server, is_alive
 
 FREED = "import time\nwaiting = True\nprint('begun', flush=True)\nwhile waiting: time.sleep(.02)"
 
@@ -181,12 +182,39 @@ def test_status_shows_the_cell_of_another_front_end(shared: Rkernel) -> None:
         other.stop_channels()
 
 
+STUBBORN = """
+import atexit, pathlib, subprocess, sys
+quick = subprocess.Popen(["sleep", "600"])
+ignores = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", ignores], stdout=subprocess.PIPE).stdout.readline() if STUBBORN else None
+atexit.register(pathlib.Path("tidied").touch)
+"""
+
+
+@pytest.mark.parametrize("is_stubborn", [False, True], ids=["", "stubborn"])
+def test_close_waits_for_child_processes_and_no_longer(alone: Rkernel, *, is_stubborn: bool) -> None:
+    alone.open()
+    kernel = alone.kernel()
+    assert alone.exec(STUBBORN.replace("STUBBORN", str(is_stubborn))).status == 0
+    children = kernel.children()
+    assert len(children) == 1 + is_stubborn
+    begun = time.monotonic()
+    said = alone("close", alone.session)
+    took = time.monotonic() - begun
+    assert (said.status, said.out) == (0, f"closed {alone.session}\n")
+    assert is_stubborn or took < 4.5  # 1 s; what nobody has waited for kept ipykernel for longer than 5 s
+    assert not any(map(is_alive, children))
+    assert (alone.folder / "tidied").exists(), "the kernel has ended by itself"
+    left = f"rkernel: killed what the kernel had started and did not end: python.* \\({children[-1].pid}\\)\n"
+    assert re.fullmatch(left if is_stubborn else "", said.err)
+
+
 def test_traceback_names_cells_as_the_session_does(shared: Rkernel) -> None:
     shared.exec("1", "--side")  # counts here, and not in the kernel
     shared.exec("def fails():\n    1 / 0")
     failed = json.loads(shared.exec("fails()", "--json").out)
     number, count = int(failed["cell"]), failed["execution_count"]
-    assert number > count
+    assert number != count  # cells of the other front ends above count in the kernel, and not here
     first, second = re.findall(r"Cell In\[(\d+)\] \(cell (\d+)\), line", failed["error"]["traceback"])
     assert (first, second) == ((str(count), str(number)), (str(count - 1), str(number - 1)))
     whole = shared("wait", str(number), "--full-traceback")

@@ -230,6 +230,13 @@ def test_cells_behind_one_that_ends_the_kernel_do_not_run(alone: Rkernel, tmp_pa
     assert not (tmp_path / "one").exists() and not (tmp_path / "two").exists()
 
 
+def test_notebook_stops_where_a_cell_ends_the_kernel(alone: Rkernel, tmp_path: Path) -> None:
+    alone.open()
+    path = write_notebook(tmp_path / "ends.ipynb", "quit()", "print('in a dying kernel')")
+    said = alone("exec", str(path))
+    assert (said.status, "in a dying kernel" in said.out) == (4, False), said
+
+
 def test_memory_that_runs_out_is_an_exception_or_a_dead_kernel(alone: Rkernel) -> None:
     alone.open()
     code = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\nx = bytearray(8 << 30)"

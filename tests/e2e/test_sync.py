@@ -451,7 +451,7 @@ def test_all_that_is_passed_over_is_counted(way: Way, capfd: pytest.CaptureFixtu
     for number in range(120):
         os.mkfifo(way.here / f"{number:03}")
     assert way.push(f"{way.here}/") == 0
-    assert "passed over 120 socket, pipe or device: 000, 001, 002" in capfd.readouterr().err
+    assert "skipped 120 socket, pipe or device: 000, 001, 002" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -461,9 +461,9 @@ def test_all_that_is_passed_over_is_counted(way: Way, capfd: pytest.CaptureFixtu
         ("remote:a", "remote:b", 2, "and both are"),
         ("missing", "remote:x", 61, "there is no '.*missing' on"),
         ("remote:missing", "x", 61, "there is no 'missing' on .*; it was looked for in '/var/tmp/rkremote"),
-        ("", "remote:x", 2, "an empty path names nothing"),
-        ("folder", "remote:file", 60, "'file' is no folder, and the source is one"),
-        ("folder/f", "remote:file/", 60, "'file/' is no folder"),
+        ("", "remote:x", 2, "a path is empty"),
+        ("folder", "remote:file", 60, "'file' is not a folder, and the source is one"),
+        ("folder/f", "remote:file/", 60, "'file/' is not a folder"),
         ("folder", "remote:/proc/nothing", 60, "cannot make the folder '/proc/nothing/folder'"),
         ("folder", "remote:/etc", 60, "cannot make the folder '/etc/folder': Permission denied"),
     ],

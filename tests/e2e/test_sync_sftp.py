@@ -85,7 +85,7 @@ def test_host_without_sftp_too_is_told_of_what_it_lacked_first(
         assert main(words) == 45
         assert "This account is closed" in capfd.readouterr().err
         assert main([*words, "--sftp"]) == 64
-        assert "target lets nobody copy files by SFTP; its sshd needs" in capfd.readouterr().err
+        assert "target does not allow copying files over SFTP; its sshd needs" in capfd.readouterr().err
     assert main([*words, "--sftp", "--rsync"]) == 2
     assert "rsync does not go over SFTP" in capfd.readouterr().err
 
@@ -326,11 +326,11 @@ def test_full_disk_is_told_over_sftp_too(
     ("source", "to", "status", "said"),
     [
         ("remote:missing", "x", 61, "there is no 'missing' on target; it was looked for in '"),
-        ("folder", "remote:file", 60, "'file' is no folder, and the source is one"),
-        ("folder/f", "remote:file/", 60, "'file/' is no folder"),
+        ("folder", "remote:file", 60, "'file' is not a folder, and the source is one"),
+        ("folder/f", "remote:file/", 60, "'file/' is not a folder"),
         ("folder", "remote:/proc/nothing", 60, "cannot make the folder '/proc/nothing/folder'"),
         ("folder", "remote:/etc", 60, "cannot make the folder '/etc/folder': Permission denied"),
-        ("remote:file", "folder/f/", 60, "is no folder"),
+        ("remote:file", "folder/f/", 60, "is not a folder"),
         ("remote:~", "folder", 60, "what a remote home is called is not known here; write for example 'remote:~/'"),
     ],
 )

@@ -408,7 +408,7 @@ def test_connection_that_stays_lost_ends_the_kernel_after_the_linger_time(
         with outage(target):
             lost_at = time.monotonic()
             assert kernel.exit_status() == ConnectionLost.exit_status
-            assert "no way back to target" in kernel.stderr().splitlines()[-1]
+            assert "cannot reconnect to target" in kernel.stderr().splitlines()[-1]
             assert wait_until(lambda: not is_alive(process) and not is_alive(child))
             assert time.monotonic() - lost_at > 2, "the kernel is to live as long as it was given"
 
@@ -441,7 +441,7 @@ def test_launcher_killed_while_the_connection_is_lost_leaves_nothing_after_the_n
         if not noticed:
             old.launcher.send_signal(signal.SIGSTOP)
         with outage(target):
-            assert not noticed or wait_until(lambda: "trying to get back" in old.stderr())
+            assert not noticed or wait_until(lambda: "trying to reconnect" in old.stderr())
             old.launcher.kill()
             old.exit_status()
             time.sleep(2.0)  # the agent has seen by then that the connection is lost, and so waits for a launcher

@@ -154,7 +154,7 @@ def nothing_noted(isolation: Isolation, seconds: float = 20.0) -> bool:
 
 def is_lost(manager: KernelManager) -> bool:
     """Wait until a launcher has noticed that its connection is lost."""
-    return wait_until(lambda: "trying to get back" in log_of(manager))
+    return wait_until(lambda: "trying to reconnect" in log_of(manager))
 
 
 def ends_within(process: psutil.Process, seconds: float) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from remote_kernel.cli import manager, rkernel
+from remote_kernel.cli import helping, manager, rkernel
 
 PATH = Path(__file__).parents[2] / "docs" / "reference.md"
 _OF_TYPER = {"--install-completion", "--show-completion", "--help"}
@@ -34,7 +34,7 @@ def _of_manager() -> Iterator[str]:
         arguments = [p for p in command.params if not p.opts[0].startswith("-")]
         options = [p for p in command.params if p.opts[0].startswith("-") and not _OF_TYPER & set(p.opts)]
         yield f"## remote_kernel {name}"
-        words = [a.metavar if a.required else f"[{a.metavar.strip('[]')}]" for a in arguments]
+        words = [helping.shown(argument) for argument in arguments]
         yield f"`remote_kernel {' '.join([name, *(['[OPTIONS]'] if options else []), *words])}`"
         yield inspect.cleandoc(command.help)
         rows = [(f"`{argument.metavar}`", argument.help) for argument in arguments]

@@ -68,7 +68,9 @@ class Server:
         self._folder = folder
         self._client_key = client_key
         self.marker = marker
-        self._extra: tuple[str, ...] = ()
+        self.extra: tuple[str, ...] = ()
+        self.prefix: tuple[str, ...] = ()
+        """What runs sshd: a command that ends in `exec "$@"`."""
         self._listener: subprocess.Popen[bytes] | None = None
         self._sessions: set[psutil.Process] = set()
 
@@ -90,7 +92,7 @@ class Server:
     def _write_config(self) -> None:
         # sshd takes the first value that it meets for each keyword: the extra lines win.
         lines = [
-            *self._extra,
+            *self.extra,
             f"Port {self.port}",
             f"ListenAddress {self.host}",
             f"HostKey {self._folder / 'host_key'}",
@@ -121,7 +123,7 @@ class Server:
         if self.account.is_own and not self.privileged:
             switch = {"user": self.account.uid, "group": self.account.gid, "extra_groups": []}
         self._listener = subprocess.Popen(
-            [find_sshd(), "-D", "-f", str(self._folder / "sshd_config"), "-E", str(self._folder / "log")],
+            [*self.prefix, find_sshd(), "-D", "-f", str(self._folder / "sshd_config"), "-E", str(self._folder / "log")],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -231,7 +233,7 @@ class Server:
             subprocess.run(["usermod", "--shell", "/bin/bash", self.user], check=True, capture_output=True)
 
     def _reconfigure(self, lines: tuple[str, ...]) -> None:
-        self._extra = lines
+        self.extra = lines
         self._write_config()
         if self._listener is not None:
             seen = self._times_listening()
@@ -373,15 +375,36 @@ def server_with_terminals(servers: Servers, folder: Path) -> Iterator[Path]:
     if not servers.account.is_own:
         yield servers.ssh_config
         return
+    with _server_of_root(servers, folder, "terminals") as config:
+        yield config
+
+
+@contextlib.contextmanager
+def server_with_pam(servers: Servers, folder: Path, account: str, session: str) -> Iterator[Path]:
+    """Run one more server, of root, whose PAM does so for an account and its session; give an ssh config for `target`.
+
+    Each is a control and a module with its arguments; the files that they name are to be readable for all.
+    """
+    rules = folder / "pam"
+    rules.write_text(f"auth required pam_permit.so\naccount {account}\nsession {session}\n")
+    prefix = ("unshare", "-m", "sh", "-c", f'mount --bind {rules} /etc/pam.d/sshd && exec "$@"', "sh")
+    with _server_of_root(servers, folder, "pam-server", prefix, "UsePAM yes", "PrintLastLog no") as config:
+        yield config
+
+
+@contextlib.contextmanager
+def _server_of_root(
+    servers: Servers, folder: Path, name: str, prefix: tuple[str, ...] = (), *lines: str
+) -> Iterator[Path]:
     # Without PAM root's sshd lets nobody in whose password is `!`; no password has the hash `*` either.
     subprocess.run(["usermod", "--password", "*", servers.account.user], check=True, capture_output=True)
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    server = Server("terminals", servers.account, folder / "terminals", servers.client_key, servers.target.marker)
-    server.privileged = True
+    server = Server(name, servers.account, folder / name, servers.client_key, servers.target.marker)
+    server.privileged, server.prefix, server.extra = True, prefix, lines
     server.prepare()
     os.chmod(folder, 0o711)
-    config = folder / "ssh_config_terminals"
-    known = folder / "known_hosts_terminals"
+    config = folder / f"ssh_config_{name}"
+    known = folder / f"known_hosts_{name}"
     known.write_text(f"[{server.host}]:{server.port} {server.host_key}\n")
     text = servers.ssh_config.read_text().replace(f"Port {servers.target.port}", f"Port {server.port}")
     config.write_text(text.replace(str(servers.known_hosts), str(known)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
-from remote_kernel.errors import AuthenticationFailed, TransportError
+from remote_kernel.errors import AccountRefused, AuthenticationFailed, TransportError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, private
 from remote_kernel.transport.private import private_folder
@@ -52,6 +52,21 @@ def test_minute_later_it_is_forgotten(monkeypatch: pytest.MonkeyPatch, own_folde
     at(monkeypatch, 60)
     breaker.check(GPU1)
     assert not list(own_folder.iterdir())
+
+
+def test_refused_account_is_told_again_to_the_restarts_of_one_kernel_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = GPU1._replace(connection_file="/k/1.json"), GPU1._replace(connection_file="/k/2.json")
+    at(monkeypatch, 0)
+    breaker.note_account(first, AccountRefused("gpu1 does not let this account in: no job", "ask"))
+    breaker.check(other)
+    at(monkeypatch, 29)
+    with pytest.raises(AccountRefused, match="no job; ask"):
+        breaker.check(first)
+    at(monkeypatch, 31)
+    breaker.check(first)
+    at(monkeypatch, 0)
+    breaker.clear(first)
+    breaker.check(first)
 
 
 def test_clock_that_was_set_back_locks_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from remote_kernel import trial
 from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager, quick
 from remote_kernel.cli.settings import Settings
 from remote_kernel.discovery import Discovery, Environment
+from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft, list_kernelspecs
@@ -714,6 +715,15 @@ def test_delete_takes_several_and_leaves_the_others(run: Run) -> None:
         run("add", "gpu1", "--name", name, "--no-check")
     assert run("delete", "one", "TWO", "One").status == 0
     assert [spec.slug for spec in list_kernelspecs()] == ["three"]
+
+
+def test_doctor_breaks_no_word_at_the_terminals_edge(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda *_, **__: [unknown(step, NOT_REACHED) for step in STEPS])
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(stdout=TERMINAL))
+    monkeypatch.setenv("COLUMNS", "60")
+    said = run("doctor", "gpu1").out
+    assert max(map(len, said.splitlines())) <= 60
+    assert set(", ".join(STEPS).replace(",", "").split()) <= set(said.replace(",", "").split())
 
 
 def test_delete_all_takes_all_that_add_made_and_nothing_else(run: Run, kernels: Path) -> None:

@@ -82,7 +82,7 @@ def test_text_that_is_no_json_is_told(tmp_path: Path, text: bytes) -> None:
 @pytest.mark.parametrize("text", ["[]", "1", "null", '"key"'])
 def test_json_that_is_no_object_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "kernel.json").write_text(text)
-    with pytest.raises(ConnectionFileError, match="no JSON object"):
+    with pytest.raises(ConnectionFileError, match="not a JSON object"):
         read_connection_file(str(tmp_path / "kernel.json"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,7 @@ SETTINGS = Settings(
         "linger": 0.0,
         "spool_bytes": 0,
         "extra_arguments": [],
+        "spec_env": [],
     }
 )
 
@@ -146,3 +148,28 @@ def test_a_wrapper_that_hangs_is_ended_with_all_that_it_started(
         return [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "1234.5"]]
 
     assert wait_until(lambda: not left())
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "echo 'remote_kernel {bad}'",
+        "echo 'remote_kernel {}'",
+        """echo 'remote_kernel {"version": 3, "prefix": "/", "own": true, "managed": false}'""",
+        """echo 'remote_kernel {"version": "three", "prefix": "/", "own": true, "managed": false}'""",
+        "yes",
+        "exit 3",
+    ],
+)
+def test_one_interpreter_that_answers_something_else_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setattr(environments, "ASK_SECONDS", 2.0)
+    (tmp_path / "python3").write_text(f"#!/bin/sh\n{says}\n")
+    (tmp_path / "python3").chmod(0o755)
+    tracemalloc.start()
+    try:
+        assert list(environments._ask([str(tmp_path / "python3"), sys.executable])) == [sys.executable]
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()

@@ -99,7 +99,7 @@ def test_a_chosen_folder_may_be_a_link(chosen: Path) -> None:
 
 def test_a_common_folder_that_is_a_link_is_not_used(chosen: Path) -> None:
     (chosen / COMMON).symlink_to("data")
-    with pytest.raises(StartError, match="it is no folder"):
+    with pytest.raises(StartError, match="it is not a folder"):
         make_folder(str(chosen), IDENTITY, {})
     assert find_folders(str(chosen), "") == []
     assert os.listdir(chosen / "data") == ["a.csv"]
@@ -174,8 +174,8 @@ def test_a_folder_of_another_host_is_left_to_it(chosen: Path) -> None:
     assert said["unreadable"] == "it is on login2"
 
 
-@pytest.mark.parametrize(("host", "error"), [("login2", "RemoteError"), (HERE, "KernelGone"), (None, "KernelGone")])
-def test_a_kernel_that_was_started_elsewhere_is_not_gone(chosen: Path, host: str | None, error: str) -> None:
+@pytest.mark.parametrize(("host", "error"), [("login2", "RemoteError"), (HERE, "KernelGone"), ("", "KernelGone")])
+def test_a_kernel_that_was_started_elsewhere_is_not_gone(chosen: Path, host: str, error: str) -> None:
     # An alias that leads to another host now, or a name that leads to several.
     settings = {"link": "l", "resume": False, "id": IDENTITY, "folder": str(chosen), "host": host}
     told = attach.attach(settings, "marker")

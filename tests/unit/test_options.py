@@ -58,6 +58,7 @@ launches = st.builds(
     forward=forwards,
     on_start=values,
     connection_file=st.just("{connection_file}") | values.map(lambda name: f"/run/{name}.json"),
+    spec_env=st.just(()),
     extra_arguments=st.lists(values | st.sampled_from(["--", "-f", "--keep"]), max_size=3).map(tuple),
 )
 
@@ -268,5 +269,5 @@ def test_forward_that_cannot_be_meant(text: str) -> None:
 
 
 def test_one_port_leads_to_one_place() -> None:
-    with pytest.raises(UsageError, match="two places"):
+    with pytest.raises(UsageError, match="two ports"):
         parse_forwards(["80", "80:81"])

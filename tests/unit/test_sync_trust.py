@@ -189,7 +189,7 @@ def test_nothing_goes_through_a_link_that_could_not_be_cleared(
     monkeypatch.setattr(Receiver, "_clear", refuse)
     _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
     assert summary["files"] == 0
-    assert ["a/file", "what it goes into is no folder"] in summary["failed"]
+    assert ["a/file", "the destination is not a folder"] in summary["failed"]
     assert (outside / "file").read_text() == "old"
     assert (outside / "b").stat().st_mode & 0o777 == 0o700
 

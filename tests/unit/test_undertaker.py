@@ -161,10 +161,13 @@ def test_the_watcher_goes_on_until_the_agent_itself_has_heard(
         monkeypatch,
         BlockingIOError("no process to spare"),
         ConnectTimeout("no answer", "wait"),
-        {"kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]},
-        {"kernels": [{"pid": 1}]},
+        {"host": "login1", "kernels": [{"id": "0123456789ab", "unreadable": "it is on login2"}]},
+        {"host": "login1", "kernels": []},
+        {"host": "login2", "kernels": [{"pid": 1}]},
     )
-    OrphanNote(OPTIONS, "0123456789ab").hand_over()
+    one = OrphanNote(OPTIONS, "0123456789ab")
+    one.host = "login2"
+    one.hand_over()
     assert undertaker.main() == 0
     assert not left and not note.exists()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import (
+    AccountRefused,
     AuthenticationFailed,
     ConnectionLost,
     ConnectionRefused,
@@ -65,6 +67,12 @@ DIRECTLY: dict[str, tuple[str, type[RemoteKernelError], str]] = {
         "me@gpu1: Permission denied (publickey,gssapi-keyex,gssapi-with-mic,password).\n",
         AuthenticationFailed, "(publickey,gssapi-keyex,gssapi-with-mic,password)"),
     "denied, an old ssh": ("Permission denied (publickey,keyboard-interactive).\r\n", AuthenticationFailed, "gpu1"),
+    "account refused": (
+        "Account refused by 10.0.0.7 port 22: no job on this node\nConnection closed by 10.0.0.7 port 22\n",
+        AccountRefused, "gpu1 does not let this account in: no job on this node"),
+    "account refused, silently": (
+        "Account refused by 10.0.0.7 port 22: \nConnection closed by 10.0.0.7 port 22\n",
+        AccountRefused, "gpu1 closes the connection after the login, and does not say why"),
     "too many keys": (
         "Received disconnect from 10.0.0.7 port 22:2: Too many authentication failures\n",
         AuthenticationFailed, "too many keys"),
@@ -115,6 +123,9 @@ BEHIND: dict[str, tuple[str, type[RemoteKernelError], str]] = {
     "jump refused, at LogLevel INFO": (
         "ssh: connect to host 10.0.0.9 port 2222: Connection refused\n" + PROXY_ENDED
         + "Connection closed by UNKNOWN port 65535\n", JumpHostFailed, "me@door:2222"),
+    "jump refuses the account": (
+        "Account refused by 10.0.0.9 port 22: expired\nConnection closed by 10.0.0.9 port 22\n" + PROXY_ENDED,
+        AccountRefused, "jump host me@door:2222 does not let this account in: expired"),
     "jump without a name": (
         "ssh: Could not resolve hostname door: Name or service not known\n" + PROXY_ENDED, JumpHostFailed, "door"),
     "jump timed out": (
@@ -196,7 +207,8 @@ ASKABLE = UNKNOWN.replace(" and you have requested strict checking", " here")
         (THROUGH._replace(ssh_config="/c"), DENIED, "'ssh-copy-id -F /c -o ProxyJump=me@door:2222 gpu1'"),
         (THROUGH, DENIED.replace("10.0.0.7", "door") + PROXY_ENDED, "'ssh-copy-id -p 2222 me@door'"),
         (DIRECT, DENIED + PROXY_ENDED, "'ssh-copy-id me@10.0.0.7'"),
-        (DIRECT, ASKED, "run 'remote_kernel login gpu1' in a terminal"),
+        (DIRECT, ASKED, "run 'remote_kernel login gpu1' in a terminal; to log in with your key from then on"),
+        (DIRECT, DENIED.replace("publickey", "keyboard-interactive"), "run 'remote_kernel login gpu1' in a terminal"),
         (DIRECT, LOCKED + DENIED, "run 'remote_kernel login gpu1' in a terminal"),
         (LaunchOptions(Endpoint.parse(IN_FULL)), ASKED, "run \"remote_kernel login 'me@[::1]:2222'\" in a terminal"),
         (DIRECT._replace(ssh_config="/c", transport="paramiko"), ASKED,
@@ -235,8 +247,8 @@ def test_locked_key_and_fingerprint_are_named() -> None:
         ("Unknown option: -I\nusage: python …\n", 2, b"", PythonNotFound, "does not run"),
         ("", 0, b"Welcome!\n", RemoteShellNoise, "Welcome!"),
         ("", 0, b"", RemoteShellNoise, "answered something else"),
-        ("This account is not available.\n", 1, b"", RemoteShellNoise, "This account is not available."),
-        ("", 1, b"This account is currently not available.\n", RemoteShellNoise, "currently not available"),
+        ("This account is not available.\n", 1, b"", AccountRefused, "This account is not available."),
+        ("", 1, b"This account is currently not available.\n", AccountRefused, "currently not available"),
         ("Killed\n", 137, b"", RemoteShellNoise, "status 137"),
         ("", None, b"", ConnectionLost, "broke before"),
         ("", 255, b"", ConnectionLost, "broke before"),
@@ -250,3 +262,21 @@ def test_end_of_the_remote_command_is_told(
     assert type(error) is kind
     assert says in error.message
     assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize(
+    ("status", "noise", "stderr", "words"),
+    [
+        (254, b"There were too many logins for 'me'.\n", "", "too many logins.*'who' and 'ps'"),
+        (254, b"", "The system is down for maintenance.\n", "in: The system is down for maintenance.*do what it says"),
+        (254, b"", "", "it opens no session; see what it says: ssh gpu1 true"),
+        (1, b"", "Password change required but no TTY available.\n", "Password change required.*do what it says"),
+        (1, b"This account is currently not available.\n", "", "This account is currently not available"),
+    ],
+)
+def test_session_that_the_server_does_not_open_is_the_accounts(
+    status: int, noise: bytes, stderr: str, words: str
+) -> None:
+    error = explain(DIRECT, stderr, status, noise)
+    assert type(error) is AccountRefused
+    assert re.search(words, str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import time
@@ -15,6 +16,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
 from remote_kernel.session import engine as engine_module
+from remote_kernel.session import kernel_side
 from remote_kernel.session.cell import Cell
 from remote_kernel.session.contact import Contact
 from remote_kernel.session.engine import CellWaits, Engine
@@ -385,6 +387,14 @@ def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callab
             assert (await run(engine, "print(ran)"))[0].text == "['other']\n"
 
     go(work)
+
+
+def test_source_that_runs_in_kernels_needs_python_3_8_and_nothing_of_ours() -> None:
+    source = Path(kernel_side.__file__).read_text()
+    imports = [
+        node.module for node in ast.walk(ast.parse(source, feature_version=(3, 8))) if isinstance(node, ast.ImportFrom)
+    ]
+    assert not [name for name in imports if name and name.startswith("remote_kernel")]
 
 
 def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any]) -> None:

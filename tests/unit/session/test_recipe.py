@@ -61,6 +61,23 @@ def test_copy_has_no_outputs_of_the_cells_to_come_and_the_original_stays(path: s
     assert Path(path).read_bytes() == before
 
 
+def test_run_that_goes_on_keeps_what_the_copy_has_of_the_cells_before(path: str) -> None:
+    recipe, copy = Recipe.read(path), copy_path(path)
+    recipe.write_copy(copy, recipe.steps(3), goes_on=True)
+    assert texts(copy) == ["old", "", "old", ""]  # there was none
+
+    notebook = nbformat.read(copy, 4)
+    notebook.cells[1].source = "another"
+    for cell in notebook.cells[1:]:
+        cell.outputs = [new_output("stream", name="stdout", text="new")]
+    notebook.cells[2].execution_count = 5
+    nbformat.write(notebook, copy)
+    recipe = Recipe.read(path)
+    recipe.write_copy(copy, recipe.steps(5), goes_on=True)
+    assert texts(copy) == ["old", "new", "new", ""]  # the first is another cell there
+    assert nbformat.read(copy, 4).cells[2].execution_count == 5
+
+
 def test_tags_of_nbclient_are_known(path: str) -> None:
     notebook = nbformat.read(path, 4)
     notebook.cells[1].metadata.tags = ["raises-exception"]

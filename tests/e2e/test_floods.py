@@ -1,0 +1,151 @@
+"""Whatever the other end of a connection sends, and however long: memory stays bounded, and an error names that end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from remote_kernel import errors
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.link import CONTROL, DATA, FRAME_BYTES, HELLO, HELLO_BYTES, PING, PROTOCOL_VERSION, STDOUT
+from remote_kernel.options import LaunchOptions, find_program
+from tests.support.isolation import Isolation
+from tests.support.kernels import write_connection_file
+
+GROWTH_BYTES = 64 << 20
+SECONDS = 3.0  # an unbounded reader takes hundreds of MB in one
+
+# In the place of ssh. What is flooded goes out as fast as it is taken, and nothing is read.
+FAKE = f"""#!{sys.executable}
+import itertools, json, os, re, struct, sys
+if "-G" in sys.argv:
+    sys.exit(0)
+how = os.environ["FLOOD"]
+marker = re.search(r"remote_kernel-[0-9a-f]{{16}}", sys.argv[-1])
+def frame(kind, stream=0, offset=0, payload=b""):
+    return struct.pack("!BIQI", kind, stream, offset, len(payload)) + payload
+def data(stream, pieces):
+    offset = 0
+    for piece in pieces:
+        yield frame({DATA}, stream, offset, piece)
+        offset += len(piece)
+hello = frame({HELLO}, 0, 0, json.dumps({{"version": {PROTOCOL_VERSION}, "highest": 15, "streams": {{}}}}).encode())
+if how == "nothing" or not (marker or "is here" in sys.argv[-1] or sys.argv[-1] == "sftp"):
+    sys.exit(255)
+if marker and how not in ("stdout", "stderr", "half a line"):
+    os.write(1, f"\\n{{marker[0]}} reads\\n\\n{{marker[0]}}".encode() + (b" " if how == "answer" else b"\\n"))
+pings = frame({PING}) * 1000
+message = json.dumps({{"event": "no such thing", "text": "x" * 1000}}).encode() + b"\\n"
+flood = {{
+    "stdout": itertools.repeat(b"yes\\n" * 10000),
+    "stderr": itertools.repeat(b"yes\\n" * 10000),
+    "half a line": itertools.repeat(b"x" * 40000),
+    "answer": itertools.repeat(b"x" * 40000),
+    "garbage": itertools.repeat(bytes(40000)),
+    "pings": itertools.chain([hello], itertools.repeat(pings)),
+    "greetings": itertools.chain([hello], itertools.repeat(hello * 500)),
+    "long greeting": [hello[:1] + struct.pack("!IQI", 0, 0, {HELLO_BYTES}) + b"x" * {HELLO_BYTES}],
+    "messages": itertools.chain([hello], data({CONTROL}, itertools.repeat(message * 50))),
+    "endless message": itertools.chain([hello], data({CONTROL}, itertools.repeat(b"x" * {FRAME_BYTES}))),
+    "kernel's output": itertools.chain([hello], data({STDOUT}, itertools.repeat(b"x" * {FRAME_BYTES}))),
+}}[how]
+for piece in flood:
+    while piece:
+        piece = piece[os.write(2 if how == "stderr" else 1, piece):]
+"""
+
+
+class Ended(NamedTuple):
+    """How a flooded command ended, and how much more memory it took than one whose ssh says nothing, in bytes."""
+
+    status: int
+    said: str
+    grown: int
+
+
+@pytest.fixture
+def run(tmp_path: Path, isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ended]]:
+    """Run a command whose ssh floods, until it ends, has said `words`, or so many seconds are over."""
+    fake = tmp_path / "ssh"
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    monkeypatch.setenv("REMOTE_KERNEL_SSH", str(fake))
+
+    def run_once(how: str, command: Sequence[str], words: str, seconds: float) -> tuple[int, str, int]:
+        environ = {**os.environ, "FLOOD": how}
+        said = b""
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environ) as process:
+            assert process.stderr
+            timer = threading.Timer(seconds, process.terminate)
+            timer.start()
+            while data := os.read(process.stderr.fileno(), 1 << 16):
+                said += data
+                if words and words in said.decode("utf-8", "replace"):
+                    process.terminate()
+            timer.cancel()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        return process.returncode, said.decode("utf-8", "replace"), usage.ru_maxrss << 10
+
+    def run(how: str, *command: str, words: str = "", seconds: float = 30.0) -> Ended:
+        *_, least = run_once("nothing", command, "", 1.0)
+        status, said, most = run_once(how, command, words, seconds)
+        return Ended(status, said, most - least)
+
+    yield run
+    for note in (isolation.runtime / "remote_kernel").glob("away-*"):  # of launchers that could tell no agent
+        note.unlink()
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> list[str]:
+    """Return the command line of a launcher."""
+    file = write_connection_file(tmp_path / "kernel.json")
+    options = LaunchOptions(Endpoint.parse("gpu1"), connection_file=str(file))
+    return [str(find_program()), *options.to_arguments()]
+
+
+@pytest.mark.openssh_only
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("stdout", "something prints without end when gpu1 starts a login shell: 'yes'"),
+        ("stderr", "something prints without end when gpu1 starts a login shell: 'yes'"),
+        ("half a line", "something prints without end when gpu1 starts a login shell"),
+        ("answer", "gpu1 sent an answer of more than"),
+        ("garbage", "something else than the kernel's agent wrote to the SSH session of gpu1"),
+        ("pings", "the connection to gpu1 was lost: the other end asks for signs of life and takes none"),
+        ("long greeting", "the connection to gpu1 was lost: a greeting that cannot be read"),
+        ("endless message", "the connection to gpu1 was lost: a control message without an end"),
+    ],
+)
+def test_launcher_is_not_flooded(run: Callable[..., Ended], launcher: list[str], how: str, words: str) -> None:
+    ended = run(how, *launcher, words=words)
+    assert words in ended.said
+    assert ended.grown < GROWTH_BYTES
+
+
+@pytest.mark.openssh_only
+@pytest.mark.parametrize("how", ["greetings", "messages", "kernel's output"])
+def test_launcher_forgets_what_it_has_read(run: Callable[..., Ended], launcher: list[str], how: str) -> None:
+    ended = run(how, *launcher, seconds=SECONDS)
+    assert ended.status == 128 + signal.SIGTERM, "nothing is wrong with it"
+    assert ended.grown < GROWTH_BYTES
+
+
+@pytest.mark.openssh_only
+@pytest.mark.parametrize("command", [("add", "gpu1"), ("sync", "gpu1", ".", "remote:x")], ids=["add", "sync"])
+@pytest.mark.parametrize("how", ["stdout", "stderr", "answer"])
+def test_commands_are_not_flooded(run: Callable[..., Ended], how: str, command: tuple[str, ...]) -> None:
+    ended = run(how, str(find_program()), *command)
+    assert ended.status == errors.RemoteShellNoise.exit_status, ended.said
+    assert "gpu1" in ended.said
+    assert ended.grown < GROWTH_BYTES

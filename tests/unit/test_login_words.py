@@ -1,0 +1,37 @@
+"""What a person sees of a refused password, whichever comes first: what ssh says, or its next question."""
+
+from __future__ import annotations
+
+import pytest
+
+from remote_kernel.transport import login
+
+SAYS = "echo 'Permission denied, please try again.' >&2; exit 255"
+
+
+class Person:
+    """Note what is shown; `asked` is whether ssh's question is on the terminal already."""
+
+    def __init__(self, *, asked: bool) -> None:
+        self.asked, self.shown = asked, ""
+
+    def answers(self, prompt: str, *, echo: bool) -> str:
+        raise AssertionError
+
+    def confirms(self, facts: str, question: str) -> bool:
+        raise AssertionError
+
+    def is_asked(self) -> bool:
+        return self.asked
+
+    def hears(self, text: str, *, end: str = "\n") -> None:
+        self.shown += text + end
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [(False, "Permission denied, please try again.\n"), (True, "\nTry again: ")]
+)
+def test_refused_password_reads_as_with_plain_ssh_or_as_a_question(asked: bool, shown: str) -> None:
+    person = Person(asked=asked)
+    assert login._attended(["sh", "-c", SAYS], person) == (255, "Permission denied, please try again.\n")
+    assert person.shown == shown
