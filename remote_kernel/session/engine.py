@@ -106,7 +106,8 @@ class Engine:
             "stop_on_error": False,
         }
         channel, subshell = cell.way
-        wire = self.life.reach().wire
+        contact = self.life.reach()
+        cell.is_remembered, wire = contact.is_prepared, contact.wire
         if cell.script:
             before = preparation(cell.script, self.life.record)
             await wire.send(channel, "execute_request", before, subshell=subshell, metadata={"remote_kernel": QUIET})
@@ -153,6 +154,14 @@ class Engine:
         again = f"-again{cell.sends - 1}" if cell.sends > 1 else ""  # see KernelSide.end: the first one is refused
         cell.request = f"{self.life.record.identity}-{cell.generation}{again}-{cell.number}"
         self._cells[cell.request] = cell
+
+    def send_again(self, cell: Cell) -> None:
+        """Send a cell that never began once more, under another name."""
+        self._cells.pop(cell.request, None)
+        cell.send()
+        self.expect(cell)
+        if cell.resend:
+            cell.resend()
 
     async def _wait_for_exit(self, cell: Cell) -> None:
         """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""

@@ -26,8 +26,8 @@ async def learn_end(cell: Cell, engine: Engine) -> bool:
     end = await engine.ask_side("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
     if not cell.side:
         await engine.passed()
-    if end == UNSEEN:  # where the kernel remembers only since this host came, it means nothing
-        return was_there and not cell.started_at
+    if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
+        return (was_there or cell.is_remembered) and not cell.started_at
     if end and not cell.done.done():
         count, *error = end
         cell.execution_count = cell.execution_count if count is None else count

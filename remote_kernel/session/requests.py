@@ -70,7 +70,7 @@ class Requests:
             "language": str((life.info.get("language_info") or {}).get("name") or ""),
             "host": record.host,
             "folder": record.folder,
-            "state": "dead" if life.is_dead else "busy" if engine.is_busy else "idle",
+            "state": "unknown" if life.is_lost else "dead" if life.is_dead else "busy" if engine.is_busy else "idle",
             "connected": presence.connected if presence else None,
             "away_for": presence.reason if presence and is_away else "",
             "trouble": life.trouble,
