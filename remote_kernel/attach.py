@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _ASK_SECONDS = 5.0
+_LONGEST = 4 << 20  # bytes of an answer; that with a diary is the longest
 _LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 
@@ -117,8 +118,8 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
         try:
             connection.settimeout(_ASK_SECONDS)
             connection.sendall(json.dumps({"do": settings["do"]}).encode())
-            answers.append(json.loads(_receive(connection)))
-        except (OSError, ValueError) as error:
+            answers.append(dict(json.loads(_receive(connection))))
+        except (OSError, TypeError, ValueError) as error:
             answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": str(error)})
         finally:
             connection.close()
@@ -136,6 +137,8 @@ def _receive(connection: socket.socket) -> bytes:
         if not data:
             return answer
         answer += data
+        if len(answer) > _LONGEST:
+            raise ValueError("its answer is too long")
 
 
 def _connect(folder: str, seconds: float) -> socket.socket | None:

@@ -84,7 +84,8 @@ def _state(folder: str) -> dict[str, Any]:
             found: dict[str, Any] = json.loads(asking.recv(64 << 10))
         except (OSError, ValueError):
             return {}
-    return found if found.keys() >= {"id", "ended", "pid", "fingerprint"} else {}
+    known = isinstance(found, dict) and found.keys() >= {"id", "ended", "pid", "fingerprint"}
+    return found if known else {}
 
 
 def main(marker: str, parameters: dict[str, Any]) -> None:

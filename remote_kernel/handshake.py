@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,14 +18,12 @@ from remote_kernel import bootstrap
 from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
-from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
+from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
 from remote_kernel.typed_json import MALFORMED
 
 ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
-_KEPT = 64 << 10
-_ERRORS_SECONDS = 2.0
 _WORD = b"remote_kernel is here"
 
 
@@ -59,9 +55,9 @@ class Handshake:
         if self.is_ready and self._pass(self._marker):
             self._is_answering = True
             return self._take_answer()
-        if len(self._waiting) > _KEPT:  # the marker may have come in part
-            self._note(self._waiting[:-_KEPT])
-            del self._waiting[:-_KEPT]
+        if len(self._waiting) > KEPT_BYTES:  # the marker may have come in part
+            self._note(self._waiting[:-KEPT_BYTES])
+            del self._waiting[:-KEPT_BYTES]
         return b""
 
     def _pass(self, words: bytes) -> bool:
@@ -90,7 +86,7 @@ class Handshake:
         return self.noise + self._waiting
 
     def _note(self, noise: bytes | bytearray) -> None:
-        self.noise = (self.noise + noise)[-_KEPT:]
+        self.noise = (self.noise + noise)[-KEPT_BYTES:]
         self._printed += len(noise)
         if self._printed > NOISE_LIMIT:
             from remote_kernel.transport.verdict import flooded  # only here: few sessions fail
@@ -121,8 +117,8 @@ class SecondSession:
 
     def read(self) -> bool:
         """Read what there is on `fd`; True once that was all."""
-        data = os.read(self.fd, _KEPT)
-        self._said = (self._said + data)[-_KEPT:]
+        data = os.read(self.fd, KEPT_BYTES)
+        self._said = (self._said + data)[-KEPT_BYTES:]
         return not data or _WORD in self._said
 
     def verdict(self) -> tuple[RemoteShellNoise | None, float]:
@@ -194,45 +190,13 @@ def wait_for_answer(
                 verdict, seconds_more = second.verdict()
                 look_at = now + seconds_more if verdict else deadline
             if fd in ready:
-                data = os.read(fd, _KEPT)
+                data = os.read(fd, KEPT_BYTES)
                 was_ready = handshake.is_ready
                 rest = handshake.feed(data)
                 if handshake.is_ready and not was_ready:
                     send()
                 if handshake.told is not None or not data:
                     return rest
-
-
-class ErrorText:
-    """Read a session's stderr to its end in a thread, and keep the last of it. A flood ends the session."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._text = b""
-        self.is_flood = False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        assert self._process.stderr
-        count = 0
-        with suppress(OSError, ValueError):  # closed, while a shared connection in the background holds the other end
-            while data := self._process.stderr.read(_KEPT):
-                self._text = (self._text + data)[-_KEPT:]
-                count += len(data)
-                if count > NOISE_LIMIT and not self.is_flood:
-                    self.is_flood = True
-                    self._process.kill()
-
-    def close(self) -> None:
-        """Read no more. Idempotent."""
-        assert self._process.stderr
-        self._process.stderr.close()
-
-    def text(self) -> str:
-        """Return it, once the process has ended. A shared connection in the background may hold it open longer."""
-        self._thread.join(_ERRORS_SECONDS)
-        return self._text.decode("utf-8", "replace")
 
 
 def answer_of(options: LaunchOptions, told: str) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import AuthenticationFailed
-from remote_kernel.handshake import ErrorText, Handshake, answer_of, raise_told, reading, wait_for_answer
+from remote_kernel.handshake import Handshake, answer_of, raise_told, reading, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import breaker, choice
+from remote_kernel.transport.carrier import PipeText
 from remote_kernel.transport.verdict import explain, flooded
 from remote_kernel.typed_json import list_of, row, text
 
@@ -78,7 +79,8 @@ def make_environment(options: LaunchOptions, timeout_seconds: float = 600.0) -> 
     Raises KernelNotInstalled when that fails, and what `probe` raises.
     """
     found, _ = ask(options, "environment", bootstrap.start_settings(options, "", "", {}), timeout_seconds)
-    return str(found["python"])
+    with reading(options):
+        return text(found["python"])
 
 
 class Answer(NamedTuple):
@@ -148,9 +150,9 @@ def _run(
         env=choice.environment(options),
         bufsize=0,
     ) as process:
-        assert process.stdin and process.stdout
+        assert process.stdin and process.stdout and process.stderr
         stdin = process.stdin
-        errors = ErrorText(process)
+        errors = PipeText(process, process.stderr)
 
         def send(data: bytes = program) -> None:
             with suppress(OSError):  # why, the end of stdout tells

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from remote_kernel.doctor.finding import Finding, ok, unknown
 from remote_kernel.errors import ConnectTimeout, RemoteKernelError
-from remote_kernel.handshake import ErrorText
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.carrier import PipeText
 from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
 from remote_kernel.transport.verdict import explain
 
@@ -123,8 +123,8 @@ def look_behind(options: LaunchOptions, jump: LaunchOptions, host: str, port: in
             subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=choice.environment(jump))
         )
         undo.callback(process.kill)
-        assert process.stdout
-        errors = ErrorText(process)
+        assert process.stdout and process.stderr
+        errors = PipeText(process, process.stderr)
         undo.callback(errors.close)
         limit = threading.Timer(2 * openssh.CONNECT_SECONDS, process.kill)
         limit.start()

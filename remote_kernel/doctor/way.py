@@ -14,9 +14,9 @@ from typing import NamedTuple
 from remote_kernel import errors
 from remote_kernel.doctor.entry import look_behind
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
-from remote_kernel.handshake import ErrorText
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.carrier import PipeText
 from remote_kernel.transport.paramiko_failure import Failure
 from remote_kernel.transport.verdict import explain
 
@@ -183,13 +183,14 @@ def _sessions(options: LaunchOptions) -> Finding:
         )
     began = time.monotonic()
     argv = choice.talkative(options, choice.carrier_argv(options, "cat"))
-    held: list[tuple[subprocess.Popen[bytes], ErrorText]] = []
+    held: list[tuple[subprocess.Popen[bytes], PipeText]] = []
     refused = 0
     try:
         for _ in range(SESSIONS):
             pipe = subprocess.PIPE
             session = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options))
-            held.append((session, ErrorText(session)))
+            assert session.stderr
+            held.append((session, PipeText(session, session.stderr)))
         for session, _ in held:  # each is open once its cat has answered, and stays so until all are
             assert session.stdin and session.stdout
             session.stdin.write(b"x")

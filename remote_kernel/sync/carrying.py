@@ -18,10 +18,11 @@ from remote_kernel.errors import (
     RemoteKernelError,
     by_name,
 )
-from remote_kernel.handshake import ErrorText, Handshake, answer_of, no_answer, raise_told, wait_for_answer
+from remote_kernel.handshake import Handshake, answer_of, no_answer, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
 from remote_kernel.transport import breaker, choice, openssh
+from remote_kernel.transport.carrier import PipeText
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
 _END_SECONDS = 5.0
@@ -55,10 +56,10 @@ class FarProcess:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us to deal with
         )
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin and self._process.stdout and self._process.stderr
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe.fileno())
-        self._errors = ErrorText(self._process)
+        self._errors = PipeText(self._process, self._process.stderr)
         self._start(self._process.stdout.fileno(), self._process.stdin.fileno())
         return self
 

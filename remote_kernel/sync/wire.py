@@ -20,7 +20,7 @@ FAILED, MOVED, SENT, SUMMARY, ABORT = b"X", b"M", b"s", b"S", b"A"
 CHUNK = 256 << 10
 LENGTH = struct.Struct(">Q")
 _HEAD = struct.Struct(">cQI")
-_LONGEST = 1 << 30  # digests of a file of 4 TiB take 2 MiB; whatever is longer is not ours
+_LONGEST = 256 << 20  # a plan of a million paths; digests of a file of 4 TiB take 2 MiB
 
 
 class Broken(Exception):

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import openssh
+from remote_kernel.transport.carrier import run_and_read
 
 _CLOSED = re.compile(r"^Connection (?:closed|reset) by (?!UNKNOWN)(\S+) port (\d+)", re.MULTILINE)
 _KNOWN = re.compile(r"^debug1: (?:Server accepts key|Next authentication method: (?!publickey)).*\n", re.MULTILINE)
@@ -33,22 +34,14 @@ def with_refusal(options: LaunchOptions, stderr: str) -> str:
     words = ["-v", "-oBatchMode=yes", "-oControlPath=none", "-oControlPersist=no"]
     argv = [openssh.ssh_program(), *words, f"-oConnectTimeout={openssh.CONNECT_SECONDS}", *openssh.where(options)]
     try:
-        done = subprocess.run(
-            [*argv, "true"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=openssh.CONNECT_SECONDS,
-            env=openssh.environment(),
-            check=False,
-        )
+        done = run_and_read([*argv, "true"], openssh.environment(), openssh.CONNECT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return stderr
-    said = done.stderr.decode("utf-8", "replace").replace("\r\n", "\n")
-    if done.returncode == 255 and (no_session := _NO_SESSION.search(said)):
+    said = done.stderr.replace("\r\n", "\n")
+    if done.status == 255 and (no_session := _NO_SESSION.search(said)):
         return f"{no_session[0]}\n{stderr}"
     known, closed = list(_KNOWN.finditer(said)), _CLOSED.search(said)
-    if done.returncode != 255 or not known or not closed or "debug1: Authenticated" in said[known[-1].end() :]:
+    if done.status != 255 or not known or not closed or "debug1: Authenticated" in said[known[-1].end() :]:
         return stderr
     between = said[known[-1].end() : closed.start()].splitlines()
     line = refusal(closed[1], closed[2], (line for line in between if not line.startswith("debug1: ")))

@@ -13,11 +13,16 @@ import os
 import select
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import IO, NamedTuple
 
 # A background process's stdin is /dev/null but for the detour over descriptor 4. dash has no `>&12`, hence /dev/fd.
 _ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >&3; }} &'
 NOISE_LIMIT = 4 << 20  # of what a login shell and ssh print: nobody reads more, and some print for ever
+KEPT_BYTES = 64 << 10
+_END_SECONDS = 2.0
 _SHELL_SECONDS = 60.0  # it ends at once; longer than a machine that is out of memory stands still
 
 
@@ -86,3 +91,58 @@ class Carrier:
             if fd >= 0:
                 os.close(fd)
         self.stdin = self.stdout = self.stderr = self._status = -1
+
+
+class PipeText:
+    """Read what a process prints in a thread, to its end, and keep the last of it. A process that floods is killed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
+        """`stream` is the process's stdout or stderr, without a buffer."""
+        self._process, self._stream = process, stream
+        self._text = b""
+        self.is_flood = False
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        count = 0
+        with suppress(OSError, ValueError):  # closed, while a shared connection in the background holds the other end
+            while data := self._stream.read(KEPT_BYTES):
+                self._text = (self._text + data)[-KEPT_BYTES:]
+                count += len(data)
+                if count > NOISE_LIMIT and not self.is_flood:
+                    self.is_flood = True
+                    self._process.kill()
+
+    def close(self) -> None:
+        """Read no more. Idempotent."""
+        self._stream.close()
+
+    def text(self) -> str:
+        """Return it, once the process has ended. A shared connection in the background may hold it open longer."""
+        self._thread.join(_END_SECONDS)
+        return self._text.decode("utf-8", "replace")
+
+
+class Printed(NamedTuple):
+    """How a process ended, and the end of what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run_and_read(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> Printed:
+    """Run a carrier that has nothing to send. Raises OSError, and TimeoutExpired after so many seconds."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, bufsize=0
+    ) as process:
+        assert process.stdout and process.stderr
+        stdout, stderr = PipeText(process, process.stdout), PipeText(process, process.stderr)
+        try:
+            process.wait(seconds)
+        except BaseException:
+            process.kill()
+            raise
+        return Printed(process.returncode, stdout.text(), stderr.text())

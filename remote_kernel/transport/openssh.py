@@ -14,6 +14,7 @@ from remote_kernel.endpoint import parse_jumps, print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound, TransportError, UsageError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.aliases import as_the_config_has_it
+from remote_kernel.transport.carrier import run_and_read
 from remote_kernel.transport.locked_keys import locked_keys
 from remote_kernel.transport.private import private_folder
 
@@ -431,9 +432,7 @@ def _with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
     words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", "-oControlPersist=no"]
     argv = [ssh_program(), *words, *_plain_connection(config), *where(options), "true"]
     try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=CONNECT_SECONDS, env=environment(), check=False
-        )
+        done = run_and_read(argv, environment(), CONNECT_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return stderr
-    return done.stderr.decode("utf-8", "replace") or stderr if done.returncode == 255 else stderr
+    return done.stderr or stderr if done.status == 255 else stderr

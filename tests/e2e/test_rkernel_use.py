@@ -202,7 +202,7 @@ def test_close_waits_for_child_processes_and_no_longer(alone: Rkernel, *, is_stu
     said = alone("close", alone.session)
     took = time.monotonic() - begun
     assert (said.status, said.out) == (0, f"closed {alone.session}\n")
-    assert took < (4.5 if is_stubborn else 3.0)
+    assert is_stubborn or took < 4.5  # 1 s; what nobody has waited for kept ipykernel for longer than 5 s
     assert not any(map(is_alive, children))
     assert (alone.folder / "tidied").exists(), "the kernel has ended by itself"
     left = f"rkernel: killed what the kernel had started and did not end: python.* \\({children[-1].pid}\\)\n"

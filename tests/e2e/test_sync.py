@@ -463,7 +463,7 @@ def test_all_that_is_passed_over_is_counted(way: Way, capfd: pytest.CaptureFixtu
         ("remote:missing", "x", 61, "there is no 'missing' on .*; it was looked for in '/var/tmp/rkremote"),
         ("", "remote:x", 2, "a path is empty"),
         ("folder", "remote:file", 60, "'file' is not a folder, and the source is one"),
-        ("folder/f", "remote:file/", 60, "'file/' is no folder"),
+        ("folder/f", "remote:file/", 60, "'file/' is not a folder"),
         ("folder", "remote:/proc/nothing", 60, "cannot make the folder '/proc/nothing/folder'"),
         ("folder", "remote:/etc", 60, "cannot make the folder '/etc/folder': Permission denied"),
     ],

@@ -327,10 +327,10 @@ def test_full_disk_is_told_over_sftp_too(
     [
         ("remote:missing", "x", 61, "there is no 'missing' on target; it was looked for in '"),
         ("folder", "remote:file", 60, "'file' is not a folder, and the source is one"),
-        ("folder/f", "remote:file/", 60, "'file/' is no folder"),
+        ("folder/f", "remote:file/", 60, "'file/' is not a folder"),
         ("folder", "remote:/proc/nothing", 60, "cannot make the folder '/proc/nothing/folder'"),
         ("folder", "remote:/etc", 60, "cannot make the folder '/etc/folder': Permission denied"),
-        ("remote:file", "folder/f/", 60, "is no folder"),
+        ("remote:file", "folder/f/", 60, "is not a folder"),
         ("remote:~", "folder", 60, "what a remote home is called is not known here; write for example 'remote:~/'"),
     ],
 )

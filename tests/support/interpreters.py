@@ -67,15 +67,15 @@ def environment(*requirements: str) -> Path:
     """
     base = base_python()
     key = hashlib.sha256("\n".join((*map(str, _version(base)), str(base), *sorted(requirements))).encode())
-    folder = _cache() / f"venv-{key.hexdigest()[:16]}"
+    folder = cache_folder() / f"venv-{key.hexdigest()[:16]}"
     python, stamp = folder / "bin" / "python", folder / "complete"
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test sessions may want it at once
         if not stamp.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _run([str(base), "-m", "venv", *([] if requirements else ["--without-pip"]), str(folder)])
+            run([str(base), "-m", "venv", *([] if requirements else ["--without-pip"]), str(folder)])
             if requirements:
-                _run([str(python), "-m", "pip", "install", "--quiet", *requirements])
+                run([str(python), "-m", "pip", "install", "--quiet", *requirements])
             stamp.touch()
     return python
 
@@ -87,21 +87,21 @@ def lowest_environment() -> Path:
     """
     root = Path(__file__).parents[2]
     key = hashlib.sha256(str(root).encode() + (root / "pyproject.toml").read_bytes())
-    folder = _cache() / f"lowest-{key.hexdigest()[:16]}"
+    folder = cache_folder() / f"lowest-{key.hexdigest()[:16]}"
     python, stamp = folder / "bin" / "python", folder / "complete"
     uv = str(environment(*UV).parent / "uv")
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists():
             base = interpreters().get(OLDEST_HERE) or "{}.{}".format(*OLDEST_HERE)
-            _run([uv, "venv", "--quiet", "--clear", "--python", str(base), str(folder)])
+            run([uv, "venv", "--quiet", "--clear", "--python", str(base), str(folder)])
             install = [uv, "pip", "install", "--quiet", "--python", str(python), "--resolution", "lowest-direct"]
-            _run([*install, "--editable", str(root)])
+            run([*install, "--editable", str(root)])
             stamp.touch()
     return python
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     own = ORIGINAL_ENVIRON.get("XDG_CACHE_HOME", "")
     if own and (os.getuid() != 0 or _is_open_to_all(Path(own))):
         folder = Path(own) / "remote_kernel-tests"
@@ -113,7 +113,7 @@ def _cache() -> Path:
     return folder
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
     done = subprocess.run(
         command,
         env=ORIGINAL_ENVIRON,
