@@ -20,7 +20,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
+from typing import NamedTuple
 
 from remote_kernel import process
 from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
@@ -28,6 +29,7 @@ from remote_kernel.options import LaunchOptions, parse_launch
 from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
+from remote_kernel.typed_json import MALFORMED, list_of, row
 
 _SUCCESSOR_SECONDS = 5.0  # for whoever started a launcher that was killed to start another; see SucceedingLauncher
 _LOOK_SECONDS = 1.0  # between two looks at the notes and their launchers
@@ -36,15 +38,21 @@ _REFUSED_WAIT_SECONDS = 300.0
 _NOBODY = 0
 _PROGRAM = "remote_kernel.undertaker"
 _PREFIX = "away-"
-_FIELDS = {
-    "arguments",
-    "folder",
-    "launcher",
-    "born",
-    "boot",
-    "pids",
-    "linger",
-}  # a note that lacks one was not written by this version
+
+
+class _Note(NamedTuple):
+    """What a note says. An earlier version's lacks the last fields."""
+
+    arguments: list[str]
+    folder: str
+    launcher: int  # its process, _NOBODY where that has ended
+    born: str
+    boot: str
+    pids: str
+    linger: float
+    lost: bool = False
+    may_have_successor: bool = False
+    host: str = ""
 
 
 class OrphanNote:
@@ -86,20 +94,20 @@ class OrphanNote:
         _remove(self._identity)
 
     def _write(self, launcher: int, born: str) -> None:
-        note = {
-            "arguments": self._options.to_arguments(),
-            "folder": os.environ.get("REMOTE_CONN_DIR", ""),
-            "launcher": launcher,
-            "born": born,
-            "boot": process.boot(),
-            "pids": _pid_namespace(),
-            "linger": min(self._options.linger_seconds, 10 * 365 * 86400),
-            "lost": self._lost,
-            "may_have_successor": launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
-            "host": self.host,
-        }
+        note = _Note(
+            arguments=self._options.to_arguments(),
+            folder=os.environ.get("REMOTE_CONN_DIR", ""),
+            launcher=launcher,
+            born=born,
+            boot=process.boot(),
+            pids=_pid_namespace(),
+            linger=min(self._options.linger_seconds, 10 * 365 * 86400),
+            lost=self._lost,
+            may_have_successor=launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
+            host=self.host,
+        )
         with contextlib.suppress(OSError, TransportError):
-            write_private(_path(self._identity), json.dumps(note))
+            write_private(_path(self._identity), json.dumps(note._asdict()))
 
 
 def watch_orphans() -> None:
@@ -154,25 +162,25 @@ def _watch() -> None:
                 noticed.pop(identity, None)
                 continue
             seen_at = noticed.setdefault(identity, time.time())
-            if note.get("may_have_successor") and time.time() < seen_at + _SUCCESSOR_SECONDS:
+            if note.may_have_successor and time.time() < seen_at + _SUCCESSOR_SECONDS:
                 continue
             # The lease counts from there: the connection may have been there until then.
-            until = seen_at + float(str(note["linger"]))
+            until = seen_at + note.linger
             options = _options(note)
             if options is None or time.time() > until or _tell_agent(identity, options, note, tries):
                 _remove(identity)
         time.sleep(_LOOK_SECONDS)
 
 
-def _options(note: Mapping[str, object]) -> LaunchOptions | None:
+def _options(note: _Note) -> LaunchOptions | None:
     """Return the launcher's options; None where another version has written what this one does not know."""
     try:
-        return parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
+        return parse_launch(note.arguments)
     except RemoteKernelError:
         return None
 
 
-def _tell_agent(identity: str, options: LaunchOptions, note: Mapping[str, object], tries: _Tries) -> bool:
+def _tell_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Tries) -> bool:
     """Notify a kernel's agent that its front end is gone, if it is time to try; return True once it has heard.
 
     Kernels behind one server wait together while that cannot be reached.
@@ -182,17 +190,16 @@ def _tell_agent(identity: str, options: LaunchOptions, note: Mapping[str, object
         return False
     from remote_kernel.handshake import reading
     from remote_kernel.probe import ask
-    from remote_kernel.typed_json import list_of
 
     try:
         breaker.check(options)
-        found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": note["folder"]}, 30.0)
+        found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": note.folder}, 30.0)
         with reading(options):
             kernels = list_of(dict, found["kernels"])
         if any("unreadable" in kernel for kernel in kernels):
             raise RemoteError(f"the agent of kernel {identity} does not answer", "try again")
-        if not kernels and note.get("host", "") not in ("", found.get("host")):
-            raise RemoteError(f"the kernel {identity} is on {note['host']}", "let the connection lead there")
+        if not kernels and note.host not in ("", found.get("host")):
+            raise RemoteError(f"the kernel {identity} is on {note.host}", "let the connection lead there")
     except (AccountRefused, AuthenticationFailed):
         tries.failed(way, _REFUSED_WAIT_SECONDS)
         return False
@@ -223,7 +230,7 @@ class _Tries:
         self._waits[what] = min(2 * wait, max(_LONGEST_WAIT_SECONDS, least_seconds))
 
 
-def _to_watch() -> dict[str, dict[str, object]]:
+def _to_watch() -> dict[str, _Note]:
     """Return the notes of launchers that are gone or have lost their connection, by kernel; drop useless notes."""
     found = {}
     for name in sorted(os.listdir(private_folder())):
@@ -231,9 +238,9 @@ def _to_watch() -> dict[str, dict[str, object]]:
             continue
         identity = name.removeprefix(_PREFIX)
         note = _read(identity)
-        if note is None or not process.is_same_boot(str(note["boot"]), process.boot()):
+        if note is None or not process.is_same_boot(note.boot, process.boot()):
             _remove(identity)
-        elif note["pids"] == _pid_namespace() and (note.get("lost") or not _has_launcher(note)):
+        elif note.pids == _pid_namespace() and (note.lost or not _has_launcher(note)):
             found[identity] = note
     return found
 
@@ -262,22 +269,21 @@ def _pid_namespace() -> str:
         return ""
 
 
-def _has_launcher(note: dict[str, object]) -> bool:
-    pid = int(str(note["launcher"]))
-    return pid != _NOBODY and process.is_alive(pid, str(note["born"]))
+def _has_launcher(note: _Note) -> bool:
+    return note.launcher != _NOBODY and process.is_alive(note.launcher, note.born)
 
 
 def _path(identity: str) -> str:
     return os.path.join(private_folder(), f"{_PREFIX}{identity}")
 
 
-def _read(identity: str) -> dict[str, object] | None:
+def _read(identity: str) -> _Note | None:
     try:
         with open(_path(identity), encoding="utf-8") as file:
-            note = json.load(file)
-    except (OSError, ValueError):
+            said = json.load(file)
+        return row(_Note, said, arguments=list_of(str, said["arguments"]))
+    except (OSError, RecursionError, *MALFORMED):
         return None
-    return note if isinstance(note, dict) and note.keys() >= _FIELDS else None
 
 
 def _remove(identity: str) -> None:

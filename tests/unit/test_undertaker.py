@@ -96,6 +96,27 @@ def test_a_note_that_cannot_be_used_is_dropped(started: list[bool], note: Path, 
     assert not started and not note.exists()
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"launcher": None}, {"launcher": "x"}, {"linger": []}, {"boot": 1}, {"arguments": 5}, {"lost": "x"}]
+)
+def test_a_note_of_another_form_is_dropped(started: list[bool], note: Path, wrong: dict[str, object]) -> None:
+    OrphanNote(OPTIONS, "0123456789ab").write()
+    change(note, **wrong)
+    watch_orphans()
+    assert not started and not note.exists()
+
+
+def test_a_note_of_an_earlier_version_is_understood(started: list[bool], note: Path) -> None:
+    """Of a launcher that was killed: it says neither where the kernel is nor whether the connection was lost."""
+    OrphanNote(OPTIONS, "0123456789ab").write()
+    said = json.loads(note.read_text())
+    for name in ("lost", "may_have_successor", "host"):
+        del said[name]
+    write_private(str(note), json.dumps({**said, "launcher": 0, "linger": 86400}))
+    watch_orphans()
+    assert started and note.exists()
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """Let no file of this process grow, as on a full disk."""
