@@ -21,7 +21,7 @@ def main() -> int:
         from remote_kernel.options import split_arguments
 
         own, _ = split_arguments(arguments)
-        if any(word.partition("=")[0] == "--resume" for word in own):
+        if "REMOTE_KERNEL_SUCCEEDS" in os.environ or any(word.partition("=")[0] == "--resume" for word in own):
             from remote_kernel.resume import main as launch
         else:
             from remote_kernel.launcher import main as launch

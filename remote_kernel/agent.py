@@ -333,7 +333,7 @@ class Agent(Owner):
                 if not request["resume"] or self._status is not None:
                     connection.sendall(json.dumps(self._refusal()).encode())
                     return False
-                visitor = self._receive_guest(request["link"])
+                visitor = self._receive_guest(request["link"], request["resume"])
             lead_to_ssh_agent(self._folder, str(request.get("ssh_agent", "")))
             fd_in, fd_out, fd_error = fds
             visitor.serve(Session(connection, fd_in, fd_out, int(request["server"])), str(request["marker"]))
@@ -357,15 +357,21 @@ class Agent(Owner):
             self._end("the front end closed the kernel")
         return False
 
-    def _receive_guest(self, link: str) -> Visitor:
-        """Begin with a launcher that resumes the kernel, and tell it what it needs for that."""
-        self._keep_on()
+    def _receive_guest(self, link: str, resume: Any) -> Visitor:
+        """Begin with a launcher that resumes the kernel, or takes the place of the one that `resume` names."""
+        if resume is True:
+            self._keep_on()
         visitor = self._receive(link)
-        if len(self._visitors) == 1:
+        whole = False
+        if resume in self._visitors:
+            whole = visitor.inherit(self._visitors[resume])
+            self.left(self._visitors[resume])
+        elif len(self._visitors) == 1:
             self._lead_outputs()
         assert self._ports
         connection = {name: value for name, value in self._ports.connection.items() if not name.endswith("_port")}
-        visitor.tell("started", connection=connection, settings=self._settings.of_the_kernel(), **self._state())
+        settings = self._settings.of_the_kernel()
+        visitor.tell("started", connection=connection, settings=settings, whole=whole, **self._state())
         if self._ready:
             visitor.join(self._ports)
             visitor.tell("ready", seconds=0.0)

@@ -19,6 +19,8 @@ from remote_kernel.errors import (
     AccountRefused,
     AuthenticationFailed,
     ConnectionLost,
+    HostKeyChanged,
+    HostKeyUnknown,
     KernelGone,
     KernelParted,
     ProtocolMismatch,
@@ -28,7 +30,7 @@ from remote_kernel.errors import (
 from remote_kernel.link import Link
 from remote_kernel.log import Log
 from remote_kernel.options import LaunchOptions
-from remote_kernel.presence import tell_presence
+from remote_kernel.presence import Presence, tell_presence
 from remote_kernel.reactor import Reactor, Timer
 from remote_kernel.transport import breaker, openssh, outage
 from remote_kernel.trip import Traveller, Trip
@@ -38,6 +40,8 @@ ATTACH_SECONDS = 20.0
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 REFUSED_SECONDS = (60.0, 120.0, 300.0, 600.0)  # servers ban an address after a few refused logins in ten minutes
 CLOCK_SECONDS = 5.0
+# The connection is not back before somebody does what the error says.
+_NEEDS_A_PERSON = (AccountRefused, AuthenticationFailed, HostKeyChanged, HostKeyUnknown)
 # Goes on while the machine sleeps, and does not jump when somebody sets its clock (macOS: the monotonic one does so).
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -74,6 +78,7 @@ class Contact:
         self.lost_at = 0.0  # in seconds since the epoch; 0.0 while it is there, and before
         self._lost_since = 0.0  # the same by _CLOCK
         self._give_up_at = time.monotonic() + ANSWER_SECONDS
+        self._kernel, self._is_whole = "", False  # as Presence has them
         self._trip: Trip | None = None
         self._retry: Timer | None = None
         self._attempts = self._refused = 0
@@ -89,6 +94,7 @@ class Contact:
 
     def go(self, mode: str, settings: Mapping[str, object], seconds: float) -> None:
         """Make a trip, on which the agent has `seconds` to answer. Raises TransportError's kinds."""
+        self._kernel = f"{settings['id']} {settings['link']}"
         self._trip = Trip(self._reactor, self._link, self._log, self._options, self._keeper)
         self._trip.start(mode, settings, seconds, avoid_master=self._stale)
 
@@ -96,7 +102,7 @@ class Contact:
         """Take note that the agent answers. Tells whether it was lost before."""
         breaker.clear(self._options)
         outage.end(self._options)
-        tell_presence(connected=True)
+        tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=self._is_whole))
         self._master = self._trip.master() if self._trip else None
         was_lost = self.lost_at > 0
         if was_lost:
@@ -110,19 +116,20 @@ class Contact:
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._attempts, self._stale = 0, silent
         self._log.tell(f"{error.message}; the kernel keeps running; trying to reconnect")
-        tell_presence(connected=False, at=self.lost_at, reason=error.message)
+        self._tell_away(error.message)
         outage.begin(self._options)
         self._try_again()
 
     def not_back(self, error: RemoteKernelError) -> None:
         """Take note that an attempt to get it back has failed; stop where no other can succeed."""
         if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
+            self._kernel = "" if isinstance(error, KernelGone) else self._kernel
+            self._tell_away(str(error))
             self._keeper.stop(error)
             return
         self._note_once(error)
-        # It is not back before somebody does what the error says.
-        if "remote_kernel login " in error.hint or isinstance(error, AccountRefused):
-            tell_presence(connected=False, at=self.lost_at, reason=str(error))
+        if isinstance(error, _NEEDS_A_PERSON):
+            self._tell_away(str(error))
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)
             self._refused += 1
@@ -169,6 +176,19 @@ class Contact:
         """End the trip that is under way. Idempotent."""
         if self._trip:
             self._trip.close()
+
+    def take_up(self, kernel: str, error: RemoteKernelError) -> None:
+        """Go on with the contact of a launcher that was killed: it is lost, and was there. See Presence.kernel."""
+        self.was_made, self._kernel = True, kernel
+        self.lost(error, silent=False)
+
+    def caught_up(self) -> None:
+        """Take note that nothing is missing of what the kernel published while it had no launcher."""
+        self._is_whole = True
+        tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=True))
+
+    def _tell_away(self, reason: str) -> None:
+        tell_presence(Presence(connected=False, at=self.lost_at, reason=reason, kernel=self._kernel))
 
     def _lost_for(self) -> float:
         """Give the seconds since it was lost."""

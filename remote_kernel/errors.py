@@ -5,6 +5,7 @@
     │   └── NoSuchKernelspec              3   no kernelspec of that name here
     ├── ConnectionFileError              10   missing, truncated, not JSON, or a key is missing
     ├── PortInUse                        11   a port of the connection file is taken here
+    ├── LocalFilesError                  12   a file or folder here cannot be used: full, gone, read-only
     ├── TransportError                   20   SSH failed for a reason that is not listed below
     │   ├── SshNotFound                  21   there is no such ssh program
     │   ├── SshConfigError               22   ssh does not accept its configuration
@@ -40,6 +41,8 @@ signal N); the statuses here are for everything else.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class RemoteKernelError(Exception):
@@ -82,6 +85,24 @@ class PortInUse(RemoteKernelError):
     """A port that the connection file names is taken on this machine."""
 
     exit_status = 11
+
+
+class LocalFilesError(RemoteKernelError):
+    """A file or folder of this machine cannot be used: the disk is full, the folder is gone or read-only."""
+
+    exit_status = 12
+
+    @classmethod
+    def of(cls, error: OSError) -> LocalFilesError:
+        """Return what tells of an OSError of this machine's files."""
+        if error.errno == errno.ENOENT and not error.filename:  # only of the working folder there is no name
+            return cls("the folder that this was started in is gone", "change to one that is there")
+        hint = "see to that, and try again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "make room there, and try again"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            hint = "see who may write there"
+        return cls(f"cannot use {error.filename or 'a file here'}: {(error.strerror or str(error)).lower()}", hint)
 
 
 class TransportError(RemoteKernelError):

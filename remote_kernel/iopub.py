@@ -7,13 +7,18 @@ into the spool's spare room. Where messages are missing it puts one that says ho
 and the launcher's log has the count. Until then the bytes are skimmed for the ends of messages, and nothing else.
 
 A kernel that encrypts its sockets (CURVE) cannot be followed: its socket is no longer read, as any other would be, and
-the log says that output may be missing. Python 3.8, standard library: this file is shipped to the remote host.
+the log says that output may be missing.
+
+When a launcher was killed, what it had not acknowledged is in its stream, and more comes. A launcher that takes its
+place gets that from the first whole message on, ahead of what its own connection to the kernel brings; some of it
+twice, as acknowledgements come late. Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from contextlib import suppress
 
 from remote_kernel.reactor import SocketSink
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 64 << 10  # of a message; a larger one is bulk, whatever it says
 _GAPS = 256  # cells whose losses are counted at a time
+_ENDS = 4096  # of messages that are not acknowledged, whose places are known
 _BULK = ("stream", "display_data", "update_display_data", "comm_msg")
 
 
@@ -79,9 +85,16 @@ class IopubSocket(SocketSink):
         closed: Callable[[SocketSink], None],
         values: Mapping[str, object],
         tell: Callable[..., None],
+        inherited: IopubSocket | None = None,
     ) -> None:
-        """`values` are those of the kernel's connection file, for its key."""
-        self._values, self._tell = values, tell
+        """`values` are those of the kernel's connection file, for its key.
+
+        `inherited` is the connection of a launcher that was killed, which is closed when it is of no use any longer.
+        """
+        self._values, self._tell, self._inherited = values, tell, inherited
+        self._pieces = 0  # that have ended: the greeting, the handshake, messages
+        self._ends: deque[int] = deque()  # where in the stream messages end, the first that are not acknowledged
+        self._last_end = 0
         self._skimmer = Skimmer()
         self._sorting = False  # between the spool's being full and its having room again
         self._passing = False  # a message that was begun before is written to its end
@@ -96,15 +109,61 @@ class IopubSocket(SocketSink):
     def take(self, data: bytes) -> None:
         """Pass on what was read, or what of it there is room for."""
         ends = self._skimmer.ends(data)
+        self._pieces += len(ends)
+        if self._inherited and self._pieces >= 2:
+            first = self._pieces - len(ends)  # the kernel takes the handshake for a subscription only with its answer
+            cut = ends[1 - first] if first < 2 else 0
+            if cut < len(data):
+                self.stream.write(data[:cut])
+                self._take_inherited(self._inherited)
+                data, ends = data[cut:], [end - cut for end in ends if end > cut]
+        self._take(data, ends)
+
+    def _take(self, data: bytes, ends: list[int]) -> None:
         if not self._skimmer.follows:
             self._sorting = False
+        if ends and not self._sorting:
+            self._note_ends([self.stream.end + end for end in ends])
         start = 0
         for end in ends if self._sorting else ():
             self._take_part(data[start:end], ended=True)
+            self._note_ends([self.stream.end])
             start = end
         self._take_part(data[start:] if start else data, ended=False)
         if not self._sorting and self._skimmer.follows and self.stream.full:
             self._sorting, self._passing = True, not self._skimmer.between
+
+    def _note_ends(self, ends: list[int]) -> None:
+        while self._ends and self._ends[0] < self.stream.spool.base:
+            self._ends.popleft()
+        self._ends.extend(ends[: _ENDS - len(self._ends)])
+        self._last_end = ends[-1]
+
+    @property
+    def is_acknowledged_to_an_end(self) -> bool:
+        """True if what was acknowledged ends with a message: no message has come in part."""
+        return self.stream.spool.base in (self._last_end, *self._ends)
+
+    def _take_inherited(self, other: IopubSocket) -> None:
+        """Put what the other's launcher has not acknowledged, as far as it is whole messages, into our stream."""
+        self._inherited = None
+        other.read_all()
+        spool = other.stream.spool
+        start = next((end for end in other._ends if end >= spool.base), other._last_end)
+        while spool.base < other._last_end:
+            until = other._last_end if spool.base >= start else start
+            piece = bytes(spool.read(spool.base, min(until - spool.base, KEPT_BYTES)))
+            if spool.base >= start:
+                self.stream.write(piece)
+            spool.release(spool.base + len(piece))
+        if self._last_end < self.stream.end:
+            self._note_ends([self.stream.end])
+        other.drop()
+
+    def drop(self) -> None:
+        """Close the connection and forget what was read: nobody takes it any longer. Idempotent."""
+        self.finish()
+        self.stream.spool.close()
 
     def enough(self) -> bool:
         """Whether to stop reading: in a message that bursts even the spare room, or for want of understanding."""
@@ -129,6 +188,8 @@ class IopubSocket(SocketSink):
 
     def finish(self) -> None:
         """Let the log have the count; nobody reads the stream any more."""
+        if self._inherited:
+            self._inherited.drop()
         self._go_on()
         super().finish()
 

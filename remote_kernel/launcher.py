@@ -42,7 +42,7 @@ from remote_kernel.handshake import malformed
 from remote_kernel.link import CONTROL, STDERR, STDOUT, Link, MessageSink, send_message
 from remote_kernel.log import Log, OutputSink
 from remote_kernel.options import LaunchOptions, parse_launch
-from remote_kernel.presence import tell_presence
+from remote_kernel.presence import Presence, tell_presence
 from remote_kernel.push import Push
 from remote_kernel.reactor import Reactor, SocketSink, Timer
 from remote_kernel.sockets import serve
@@ -227,7 +227,7 @@ class Launcher:
         """Go on with the kernel after the connection was lost. Called by the Contact."""
         self._contact.go("attach", self._attach_settings(), seconds)
 
-    def _attach_settings(self, *, resume: bool = False) -> dict[str, object]:
+    def _attach_settings(self, *, resume: bool | str = False) -> dict[str, object]:
         folder = bootstrap.remote_folder()
         settings = {"id": self._identity, "link": self._link_id, "folder": folder, "resume": resume}
         return {**settings, "host": self._note.host}
@@ -311,6 +311,8 @@ class Launcher:
             self._leave(128 + signal.SIGTERM)
             return
         self._tell("bye")
+        if not self._closing.kept:  # nobody is to go on with it
+            tell_presence(Presence(connected=not self._contact.lost_at))
         self._contact.hurry()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
         self._reactor.call_later(BYE_SECONDS, lambda: self._leave(128 + signal.SIGTERM))
@@ -389,7 +391,7 @@ class Launcher:
         assert self._ended
         self._tell("done")
         status, peak, is_oom = self._ended.status, self._ended.peak_bytes, self._ended.out_of_memory
-        tell_presence(connected=True, peak_bytes=peak, out_of_memory=is_oom)
+        tell_presence(Presence(connected=True, peak_bytes=peak, out_of_memory=is_oom))
         if status == -signal.SIGKILL and is_oom:
             used = f"it used up to {peak / 1e6:,.0f} MB"
             self._log.tell(f"the kernel was killed, probably because its host ran out of memory; {used}")

@@ -2,7 +2,8 @@
 
 A front end sees a slow network, never a broken one, and that is right for people. A program that answers for what
 became of a cell wants to know: it names a file in REMOTE_KERNEL_STATE_FILE, and finds in it, as JSON, since when the
-connection is there or away, and why.
+connection is there or away, and why. It finds there too which kernel that is, for as long as it is not known to have
+ended: should the launcher be killed, another one, with SUCCEEDS in its environment, goes on with it.
 """
 
 from __future__ import annotations
@@ -13,25 +14,28 @@ import time
 from typing import NamedTuple
 
 VARIABLE = "REMOTE_KERNEL_STATE_FILE"
+SUCCEEDS = "REMOTE_KERNEL_SUCCEEDS"  # the `kernel` of the killed launcher's file
 
 
 class Presence(NamedTuple):
     """Whether the host is connected, since when (Unix time, seconds), and if not, why.
 
-    Once the kernel has ended: how much memory it held at most, and whether its system has killed for want of it.
+    `kernel` is its id and that of the launcher's Link, with a space between; empty once it has ended. Then: how much
+    memory it held at most, and whether its system has killed for want of it. `is_whole` is true where a launcher that
+    took the place of a killed one has got all that the kernel published meanwhile.
     """
 
     connected: bool
-    at: float
+    at: float = 0.0
     reason: str = ""
     peak_bytes: int = 0
     out_of_memory: bool = False
+    kernel: str = ""
+    is_whole: bool = False
 
 
-def tell_presence(
-    *, connected: bool, at: float = 0.0, reason: str = "", peak_bytes: int = 0, out_of_memory: bool = False
-) -> None:
-    """Write the file, whole or not at all, if somebody has asked for it; without `at` it is so since now.
+def tell_presence(presence: Presence) -> None:
+    """Write the file, whole or not at all, if somebody has asked for it; an `at` of 0.0 stands for now.
 
     Nothing that goes wrong stops a kernel.
     """
@@ -40,7 +44,7 @@ def tell_presence(
         return
     try:
         with open(f"{path}.new", "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(Presence(connected, at or time.time(), reason, peak_bytes, out_of_memory)._asdict(), file)
+            json.dump(presence._replace(at=presence.at or time.time())._asdict(), file)
         os.replace(f"{path}.new", path)
     except OSError:
         pass

@@ -289,22 +289,29 @@ class SocketSink(Sink):
         if events & READ and self._reading and self._fd >= 0:
             self._read()
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Read what is there, _CHUNK bytes at most; true if there was anything."""
         try:
             data = self._socket.recv(_CHUNK)
         except _LATER:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self.over()
             self.stream.close()
             self._close()
-            return
+            return False
         self.take(data)
         if self.enough():
             self._reading = False
             self._rewatch()
+        return True
+
+    def read_all(self) -> None:
+        """Read what has come so far."""
+        while self._fd >= 0 and self._reading and self._read():
+            pass
 
     def enough(self) -> bool:
         """Whether to read no more until the stream has room."""

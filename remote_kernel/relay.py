@@ -25,7 +25,7 @@ from typing import Any
 import zmq
 
 from remote_kernel.connection_file import CHANNELS, Connection
-from remote_kernel.errors import ConnectionFileError, PortInUse
+from remote_kernel.errors import ConnectionFileError, LocalFilesError, PortInUse
 from remote_kernel.process import is_alive
 from remote_kernel.signing import DELIMITER, Signer
 from remote_kernel.transport.private import private_folder
@@ -71,13 +71,19 @@ class PrivateRelay:
 
 
 def _make_folder(path: str) -> None:
-    """Make the folder of this process's sockets, and remove those of launchers that were killed."""
+    """Make the folder of this process's sockets, and remove those of launchers that are gone.
+
+    Raises LocalFilesError.
+    """
     base = os.path.dirname(path)
-    for name in os.listdir(base):
-        pid = name.removeprefix("relay-")
-        if pid != name and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
-            shutil.rmtree(os.path.join(base, name), ignore_errors=True)
-    os.mkdir(path, 0o700)
+    try:
+        for name in os.listdir(base):
+            pid = name.removeprefix("relay-")
+            if pid != name and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
+                shutil.rmtree(os.path.join(base, name), ignore_errors=True)
+        os.mkdir(path, 0o700)
+    except OSError as error:
+        raise LocalFilesError.of(error) from error
 
 
 class Relay:

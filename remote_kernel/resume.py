@@ -7,6 +7,9 @@ this front end leaves, and the kernelspec stays. When the kernel ends, the kerne
 A front end that restarts the kernel starts the same command again, and expects a fresh kernel. So a launcher that sees
 the restart leaves a note of how the kernel was started, and the next one starts another such kernel: from then on an
 ordinary one, with the front end's own key. The note goes when the front end closes that kernel.
+
+A launcher that takes the place of one that was killed attaches too, and needs no relay: it serves the same front end at
+the same ports, and the kernel was started with that front end's key.
 """
 
 from __future__ import annotations
@@ -16,29 +19,36 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from remote_kernel import agent_messages, launcher
 from remote_kernel.connection_file import Connection
-from remote_kernel.errors import KernelGone, RemoteKernelError
+from remote_kernel.errors import ConnectionLost, KernelGone, RemoteKernelError
 from remote_kernel.launcher import Launcher
 from remote_kernel.log import Log
 from remote_kernel.options import FOREVER, LaunchOptions, parse_launch
+from remote_kernel.presence import SUCCEEDS
 from remote_kernel.reactor import Reactor
 from remote_kernel.relay import PrivateRelay
 from remote_kernel.transport.private import private_folder, write_private
 from remote_kernel.typed_json import MALFORMED
+from remote_kernel.undertaker import OrphanNote
 
 _NOTE_SECONDS = 7 * 86400.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve one front end and give the exit status, as the launcher does."""
+    killed = os.environ.pop(SUCCEEDS, "")
     try:
         options = parse_launch(arguments)
         fresh = _after_restart(options)
     except RemoteKernelError:  # which the launcher says better
-        fresh = None
+        return launcher.main(arguments)
+    if killed and (fresh or not options.resume):  # one that resumes attaches in any case
+        own = fresh.to_arguments() if fresh else arguments
+        return launcher.main(own, partial(SucceedingLauncher, killed))
     if fresh:
         return launcher.main(fresh.to_arguments(), lambda *what: RestartedLauncher(options.resume, *what))
     return launcher.main(arguments, ResumingLauncher)
@@ -114,6 +124,32 @@ class RestartedLauncher(Launcher):
 
     def _note_shutdown(self, restart: bool) -> None:
         self._shut_down, self._again = not restart, restart
+
+
+class SucceedingLauncher(Launcher):
+    """The rest of a kernel's life whose launcher was killed; `rkernel` starts it, for the front end that it is."""
+
+    def __init__(self, kernel: str, reactor: Reactor, options: LaunchOptions, front: Connection, log: Log) -> None:
+        """`kernel` is what the killed launcher has said of it: Presence.kernel."""
+        super().__init__(reactor, options, front, log)
+        self._kernel = kernel
+        self._identity, _, self._predecessor = kernel.partition(" ")
+        self._note = OrphanNote(options, self._identity)
+
+    def begin(self, seconds: float) -> None:
+        """Attach to the kernel, however long that takes: it is a connection that was lost."""
+        if not self._closing.kept:
+            self._note.write()  # soon: a watcher ends the kernels of launchers that are gone
+        self._contact.take_up(self._kernel, ConnectionLost("the launcher was killed"))
+
+    def _handle(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "started" and message.get("whole"):
+            self._contact.caught_up()
+        super()._handle(message)
+
+    def attach(self, seconds: float) -> None:
+        """Attach in the place of the launcher that was killed. Called by the Contact."""
+        self._contact.go("attach", self._attach_settings(resume=self._predecessor), seconds)
 
 
 def _restart_note(identity: str) -> str:

@@ -42,6 +42,9 @@ from remote_kernel.transport.verdict import explain, flooded
 # The reasons of a Link that was sent something else than what it takes.
 _NONE_OF_OURS = re.compile("no frame of this protocol|a greeting that|a control message")
 _NOISE_BYTES = 64 << 10
+_SHOWN_BYTES = (
+    32 << 10
+)  # of what a login shell prints on stderr: more may leave a front end's pipe no room for an error
 
 
 class Traveller(Protocol):
@@ -227,7 +230,8 @@ class Trip:
                 if self._handshake.told is None:
                     self.refuse(flooded(self._options, self._stderr))
                 return
-            if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
+            is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.told is not None
+            if is_shown and (self._mode != "attach" or self._arrived):  # the launcher says once what keeps failing
                 self._log.say(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)

@@ -25,9 +25,11 @@ from collections.abc import Hashable, Iterator, Mapping
 from remote_kernel import process
 from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.options import LaunchOptions, parse_launch
+from remote_kernel.presence import VARIABLE as STATE_FILE
 from remote_kernel.transport import breaker
 from remote_kernel.transport.private import private_folder, write_private
 
+_SUCCESSOR_SECONDS = 5.0  # for whoever started a launcher that was killed to start another; see SucceedingLauncher
 _LOOK_SECONDS = 1.0  # between two looks at the notes and their launchers
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 2.0, 60.0
 _REFUSED_WAIT_SECONDS = 300.0
@@ -93,6 +95,7 @@ class OrphanNote:
             "pids": _pid_namespace(),
             "linger": min(self._options.linger_seconds, 10 * 365 * 86400),
             "lost": self._lost,
+            "may_have_successor": launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
             "host": self.host,
         }
         with contextlib.suppress(OSError, TransportError):
@@ -148,9 +151,13 @@ def _watch() -> None:
     while notes := _to_watch():
         for identity, note in notes.items():
             if _has_launcher(note):
+                noticed.pop(identity, None)
                 continue
-            # The lease counts from here: the connection may have been there until now.
-            until = noticed.setdefault(identity, time.time()) + float(str(note["linger"]))
+            seen_at = noticed.setdefault(identity, time.time())
+            if note.get("may_have_successor") and time.time() < seen_at + _SUCCESSOR_SECONDS:
+                continue
+            # The lease counts from there: the connection may have been there until then.
+            until = seen_at + float(str(note["linger"]))
             options = parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
             if time.time() > until or _tell_agent(identity, options, note, tries):
                 _remove(identity)

@@ -60,6 +60,7 @@ class Visitor:
         self._sockets: dict[int, Sink] = {}
         self._tunnels = Tunnels(reactor)
         self._ports: KernelPorts | None = None
+        self._inherited: IopubSocket | None = None
         self._session: Session | None = None
         self._pipe: Pipe | None = None
         self._lease: Timer | None = None
@@ -121,6 +122,8 @@ class Visitor:
         self.let_go()
         for sink in list(self._sockets.values()):
             sink.finish()
+        if self._inherited:
+            self._inherited.drop()
         self._tunnels.close()
         for stream in self.link.streams.values():
             stream.close()
@@ -161,6 +164,16 @@ class Visitor:
 
     # -- the kernel
 
+    def inherit(self, other: Visitor) -> bool:
+        """Take over what the launcher of another visitor, which was killed, has not got of iopub; true if all of it."""
+        for sink in list(other._sockets.values()):
+            if isinstance(sink, IopubSocket):
+                del other._sockets[sink.stream.id], other.link.streams[sink.stream.id]
+                if self._inherited:
+                    self._inherited.drop()
+                self._inherited = sink
+        return self._inherited is not None and self._inherited.is_acknowledged_to_an_end
+
     def join(self, ports: KernelPorts) -> None:
         """Take note that the kernel's sockets are up, and connect what waits for them."""
         self._ports = ports
@@ -195,8 +208,15 @@ class Visitor:
         if stream.channel == "iopub":
             values = self._ports.connection
             sink: SocketSink = IopubSocket(
-                self._reactor, stream, connection, self._socket_closed, values, partial(self.tell, number=stream.id)
+                self._reactor,
+                stream,
+                connection,
+                self._socket_closed,
+                values,
+                partial(self.tell, number=stream.id),
+                self._inherited,
             )
+            self._inherited = None
         else:
             sink = SocketSink(self._reactor, stream, connection, self._socket_closed)
         self._sockets[stream.id] = sink

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
-from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.errors import LocalFilesError, RemoteKernelError, UsageError
 
 # At most 79 characters in a line: it is shown as it is.
 HELP = """\
@@ -167,11 +167,8 @@ def _run_and_report() -> int:
         if error.errno in _UNWRITABLE and not error.filename:  # of what was shown, the cell has no part in it
             sys.stderr.write(f"rkernel: cannot write the output: {error.strerror}; 'rkernel wait' shows it again\n")
             return UsageError.exit_status
-        where = f" {error.filename}" if error.filename else ""  # a full disk, a working folder that is gone
-        sys.stderr.write(
-            f"rkernel: cannot use this machine's files{where}: {error.strerror}; see to that, and repeat\n"
-        )
-        return UsageError.exit_status
+        sys.stderr.write(f"rkernel: {LocalFilesError.of(error)}\n")
+        return LocalFilesError.exit_status
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -12,8 +12,9 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from typing import TypeGuard
 
-from remote_kernel.errors import RemoteKernelError
+from remote_kernel.errors import LocalFilesError, RemoteKernelError
 from remote_kernel.harmless import harmless, harmless_json
 
 INTERRUPTED = 130
@@ -52,6 +53,9 @@ def _status_of(program: str, action: Callable[[], object]) -> int:
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 0
     except Exception as error:
+        if _is_of_local_files(error):
+            complain(program, str(LocalFilesError.of(error)))
+            return LocalFilesError.exit_status
         if _is_of_the_output(error) or os.environ.get("REMOTE_KERNEL_DEBUG"):
             raise
         complain(program, f"unexpected {type(error).__name__}: {error}; REMOTE_KERNEL_DEBUG=1 shows where")
@@ -63,9 +67,19 @@ def _status_of(program: str, action: Callable[[], object]) -> int:
     return result if isinstance(result, int) else 0
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def _is_of_the_output(error: Exception) -> bool:
-    unwritable = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-    return isinstance(error, OSError) and error.errno in unwritable and not error.filename
+    return isinstance(error, OSError) and error.errno in (errno.EPIPE, *_FULL) and not error.filename
+
+
+def _is_of_local_files(error: Exception) -> TypeGuard[OSError]:
+    if not isinstance(error, OSError):
+        return False
+    if error.filename:
+        return error.errno in (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS)
+    return error.errno == errno.ENOENT
 
 
 def _settle_streams() -> None:

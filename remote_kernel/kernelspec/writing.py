@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from remote_kernel import __version__
-from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.errors import LocalFilesError, RemoteKernelError, UsageError
 from remote_kernel.kernelspec.folders import read_document
 from remote_kernel.kernelspec.installed import (
     Kernelspec,
@@ -231,7 +231,7 @@ def _writing(path: Path, way_out: str = "") -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         hint = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see who may write there"
-        raise RemoteKernelError(f"cannot write {path}: {reason}", hint + way_out) from error
+        raise LocalFilesError(f"cannot write {path}: {reason}", hint + way_out) from error
 
 
 def _read_back(folder: Path) -> Kernelspec:

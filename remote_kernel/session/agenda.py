@@ -29,6 +29,7 @@ from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
 
 _MUCH_BYTES = 16 << 20
+_UNKNOWN_END = "it is not known how it ended; the kernel and its variables are there"
 
 
 class Agenda:
@@ -119,7 +120,7 @@ class Agenda:
                 self.queue.insert(0, cell)
             return
         trouble = self._engine.life.trouble
-        cell.finish("lost", trouble or "it is not known how it ended; the kernel and its variables are there")
+        cell.finish("lost", trouble or _UNKNOWN_END)
         await following
         self.forget(cell)
 
@@ -140,6 +141,27 @@ class Agenda:
                 await self._engine.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS)
                 await self._engine.passed()
         return False
+
+    def see_gap(self, *, is_whole: bool) -> None:
+        """See to it that the cells that run come to an end: the launcher was killed, and replies may be lost with it.
+
+        `is_whole` tells whether all output has come.
+        """
+        for cell in self.cells.values():
+            if cell.request and not cell.done.done():
+                if not is_whole:
+                    cell.missed = "its launcher was killed while it ran: a part of its output may be missing"
+                self._tasks.spawn(self._end_unseen(cell))
+
+    async def _end_unseen(self, cell: Cell) -> None:
+        never_began = await self._see_it_over(cell)
+        if self._engine.life.has_let_go:
+            return
+        if never_began and cell.resend and not cell.done.done():
+            cell.missed = ""
+            self._engine.send_again(cell)
+        else:
+            cell.finish("lost", self._engine.life.trouble or _UNKNOWN_END)
 
     # -- what clients send
 

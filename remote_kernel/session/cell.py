@@ -68,6 +68,7 @@ class Cell:
         self.may_fail = False  # without an end of that run
         self.interrupted = False
         self.missed = ""  # what to say of a part that did not get here
+        self.is_remembered = False  # the kernel could remember it when it was sent
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
         self.resend: Callable[[], object] | None = None  # sends the request again
         self._resends = 0

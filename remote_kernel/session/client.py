@@ -21,7 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.session.connection import HANG_SECONDS, Connection, HostGone, HostHangs
+from remote_kernel.session.connection import (
+    HANG_SECONDS,
+    REQUEST_BYTES,
+    Connection,
+    HostGone,
+    HostHangs,
+    RequestTooLong,
+)
 from remote_kernel.session.ending import read_done
 from remote_kernel.session.events import VERSION, Answered, Done, Event, InputWanted, Queued, from_fields
 from remote_kernel.session.place import Place
@@ -212,9 +219,12 @@ class Session:
     def execute(self, request: Request | str) -> Running:
         """Have a cell run, and give what follows it. The cell runs whether or not anybody reads on.
 
-        One without a key gets one: a host may end when it has the request, and before it says so.
+        One without a key gets one: a host may end when it has the request, and before it says so. Raises
+        RequestTooLong.
         """
         wanted = Request(request) if isinstance(request, str) else request
+        if len(wanted.code) > REQUEST_BYTES:  # before it is copied three times
+            raise RequestTooLong
         fields = {"do": "execute", **wanted._asdict(), "key": wanted.key or os.urandom(8).hex()}
         return self._patiently(lambda: Running(self._ask(fields), self, asks=wanted.asks))
 

@@ -16,6 +16,7 @@ from remote_kernel.errors import RemoteKernelError, UsageError, by_name
 from remote_kernel.session.place import Place
 
 HANG_SECONDS = 20.0
+REQUEST_BYTES = 64 << 20  # of a request, with the code in it
 _PIECE = 1 << 18
 
 
@@ -29,6 +30,16 @@ class HostHangs(RemoteKernelError):
     """The session's host does not answer: it was stopped, or hangs. The kernel does not depend on it."""
 
     exit_status = 6
+
+
+class RequestTooLong(UsageError):
+    """A request, with the code of its cell, has more than REQUEST_BYTES."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a cell has {REQUEST_BYTES >> 20} MB at most, and this one has more",
+            "bring data to the kernel's host as a file, with 'remote_kernel sync', and read it there",
+        )
 
 
 class Connection:
@@ -51,12 +62,14 @@ class Connection:
             raise
 
     def send(self, fields: dict[str, Any]) -> None:
-        """Send one line. Raises HostGone and HostHangs, and UsageError for half a character."""
+        """Send one line. Raises HostGone, HostHangs and RequestTooLong, and UsageError for half a character."""
         try:
             line = (json.dumps(fields, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError as error:
             half = ord(error.object[error.start])
             raise UsageError(f"the text to send has half a character, U+{half:04X}", "give valid text") from error
+        if len(line) > REQUEST_BYTES:
+            raise RequestTooLong
         try:
             self._socket.settimeout(HANG_SECONDS)
             self._socket.sendall(line)

@@ -143,6 +143,11 @@ class Contact:
                 raise self._had_side
             return self._had_side
 
+    @property
+    def is_prepared(self) -> bool:
+        """True if the kernel remembers what it gets from now on; see kernel_side.py."""
+        return isinstance(self._had_side, bool)
+
     async def ways_beside(self, info: dict[str, Any]) -> list[tuple[str, str]]:
         """Give every such channel and subshell, those among them that an earlier host has made."""
         if not has_subshells(info):

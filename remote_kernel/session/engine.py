@@ -109,7 +109,8 @@ class Engine:
             "stop_on_error": False,
         }
         channel, subshell = cell.way
-        wire = self.life.reach().wire
+        contact = self.life.reach()
+        cell.is_remembered, wire = contact.is_prepared, contact.wire
         metadata: dict[str, Any] = {"remote_kernel": BESIDE if cell.side else CELL}
         if cell.script:
             metadata[SCRIPT] = script.about(cell.script, self.life.record)
@@ -162,6 +163,14 @@ class Engine:
         again = f"-again{cell.sends - 1}" if cell.sends > 1 else ""  # see KernelSide.end: the first one is refused
         cell.request = f"{self.life.record.identity}-{cell.generation}{again}-{cell.number}"
         self._cells[cell.request] = cell
+
+    def send_again(self, cell: Cell) -> None:
+        """Send a cell that never began once more, under another name."""
+        self._cells.pop(cell.request, None)
+        cell.send()
+        self.expect(cell)
+        if cell.resend:
+            cell.resend()
 
     async def _wait_for_exit(self, cell: Cell) -> None:
         """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""
@@ -217,13 +226,18 @@ class Engine:
                 f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
             )
 
-    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
-        self._check_connection()
+    async def ask_beside(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Ask even while a cell runs, and give the reply's content. Raises ConnectionAway.
+
+        An IPython kernel answers in a thread of its own; another one on the shell when it is free, else beside it.
+        """
+        with contextlib.suppress(NotInstalled):
+            found: dict[str, Any] = await self.look(kind, **content)
+            return found
         if not self.is_busy:
-            return await self.ask(kind, content)
+            return (await self.ask(kind, content)).content
         channel, subshell = await self.life.reach().beside(self.life.info)
-        return await self.ask(kind, content, channel=channel, subshell=subshell)
+        return (await self.ask(kind, content, channel=channel, subshell=subshell)).content
 
     async def prepare(self) -> bool:
         """Make the kernel ready for `look`; see Contact.prepare."""
@@ -231,16 +245,20 @@ class Engine:
             self.life.info = (await self.ask("kernel_info_request", {}, channel="control")).content
         return await self.life.reach().prepare(self.life.info)
 
-    async def look(
-        self, do: str, *, channel: str = "control", seconds: float = ANSWER_SECONDS, **arguments: Any
-    ) -> Any:
-        """Ask kernel_side.py in an IPython kernel: on control beside a running cell, on shell after it.
+    async def look(self, do: str, **arguments: Any) -> Any:
+        """Ask kernel_side.py in an IPython kernel, beside a running cell too. Raises ConnectionAway, NotInstalled.
 
-        This is the only way in which the session runs code of its own there: it changes nothing of the user's. Raises
-        RemoteError, and what `ask` and `ask_beside` raise.
+        This and `ask_side` are the only way in which the session runs code of its own in a kernel: it changes nothing
+        of the user's.
         """
         self._check_connection()
         await self.prepare()
+        return await self.ask_side(do, arguments)
+
+    async def ask_side(
+        self, do: str, arguments: dict[str, Any], channel: str = "control", seconds: float = ANSWER_SECONDS
+    ) -> Any:
+        """Ask kernel_side.py where it runs already: on shell it answers between two cells. Raises RemoteError."""
         reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
         if reply.content.get("status") != "ok":
             raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")

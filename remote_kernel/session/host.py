@@ -14,19 +14,22 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
-from remote_kernel.errors import RemoteKernelError
+from remote_kernel.errors import LocalFilesError, RemoteKernelError
 from remote_kernel.harmless import harmless
 from remote_kernel.process import birth
 from remote_kernel.session.agenda import Agenda
 from remote_kernel.session.document import NotebookError
 from remote_kernel.session.engine import Engine
+from remote_kernel.session.host_lock import HostLock
 from remote_kernel.session.past import Past
 from remote_kernel.session.place import Place
 from remote_kernel.session.reception import Reception, problem
 from remote_kernel.session.record import read_record
 from remote_kernel.session.recording import Recording
 from remote_kernel.session.requests import Requests
+from remote_kernel.session.upkeep import Upkeep
 
 _COPY_SECONDS = 10.0  # for the copies of notebooks to be written before the host ends
 
@@ -34,7 +37,7 @@ _COPY_SECONDS = 10.0  # for the copies of notebooks to be written before the hos
 class Host:
     """One session's host. `run` lasts as long as the session, or until somebody asks the host to leave."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, lock: HostLock) -> None:
         record = read_record(place)
         self._past = Past(place)
         self._engine = Engine(place, record, note)
@@ -42,12 +45,13 @@ class Host:
         self._engine.foreign.tell = self._notebook.record
         self._engine.tell_after = self._notebook.add_after
         self._agenda = Agenda(place, self._engine, self._past, self._notebook, note)
+        self._engine.life.see_gap = self._agenda.see_gap
         self._requests = Requests(place, self._engine, self._agenda, self._notebook)
-        self._reception = Reception(place, self._engine, self._agenda, self._requests, note)
+        self._reception = Reception(place, lock, self._engine, self._agenda, self._requests, note)
+        self._upkeep = Upkeep(place, lock, self._engine.life, self._agenda, self._reception, note)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until `close`; call `ready` when clients may come. Raises RemoteKernelError where no kernel starts."""
-        self._reception.close()  # an earlier host may have left its socket
         self._open_notebook()
         left = self._agenda.take_up()
         await self._find_kernel()
@@ -55,14 +59,20 @@ class Host:
         self._agenda.follow_up(left)
         await self._reception.open()
         runner = asyncio.ensure_future(self._agenda.run())
+        upkeep = asyncio.ensure_future(self._upkeep.run())
         try:
             ready()
             leaving = asyncio.ensure_future(self._requests.leave.wait())
-            await asyncio.wait({leaving, runner}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {leaving, runner, upkeep}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if runner.done():
                 runner.result()  # raises what ended it
+            if upkeep.done() and not leaving.done():
+                note(f"the session ends: {upkeep.result()}")
+                await self._requests.answer("close", {}, lambda: True)
         finally:
             runner.cancel()
+            upkeep.cancel()
             self._reception.close()
             await asyncio.sleep(0.05)  # for the last answers to go out
             await self._agenda.copies.settle(_COPY_SECONDS)
@@ -106,9 +116,10 @@ def main(arguments: list[str]) -> int:
     """Be the host of the session named first; then come descriptors: to report to when ready, and host.lock, locked."""
     name, report, lock = arguments[0], int(arguments[1]), int(arguments[2])
     os.set_inheritable(lock, False)
-    with contextlib.suppress(OSError):  # the disk may be full
-        os.pwrite(lock, f"{os.getpid()} {birth(os.getpid())}".encode(), 0)
     place = Place(name)
+    host_lock = HostLock(place.host_lock, lock, birth(os.getpid()))
+    with contextlib.suppress(OSError):  # the disk may be full
+        host_lock.write()
 
     def ready() -> None:
         with contextlib.suppress(OSError):  # the client may have been interrupted: the next one finds us
@@ -116,9 +127,10 @@ def main(arguments: list[str]) -> int:
         os.close(report)
 
     try:
-        asyncio.run(Host(place).run(ready))
-    except RemoteKernelError as error:
-        print(error, file=sys.stderr)
+        asyncio.run(Host(place, host_lock).run(ready))
+    except (RemoteKernelError, OSError) as caught:
+        error = LocalFilesError.of(caught) if isinstance(caught, OSError) else caught
+        note(str(error))
         with contextlib.suppress(OSError):
             os.write(report, json.dumps({"problem": problem(error)}).encode() + b"\n")
         return error.exit_status

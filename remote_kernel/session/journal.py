@@ -104,34 +104,48 @@ class Journal:
 
     async def follow(self, since: int = 0) -> AsyncIterator[bytes]:
         """Give the bytes from `since` on, in pieces that end anywhere, until Done is among them."""
-        fd = -1
-        with contextlib.suppress(OSError):
-            fd = os.open(self.path, os.O_RDONLY)
-        try:
-            while True:
-                done = self.is_done  # before reading: what comes meanwhile is for the next round
-                self._grown.clear()
-                piece = self._read(fd, since)
-                since += len(piece)
-                if piece:
-                    yield piece
-                elif done:
-                    return
-                else:
-                    await self._grown.wait()
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        while True:
+            done = self.is_done  # before reading: what comes meanwhile is for the next round
+            self._grown.clear()
+            piece = self._read(since)
+            since += len(piece)
+            if piece:
+                yield piece
+            elif done:
+                return
+            else:
+                await self._grown.wait()
 
-    def _read(self, fd: int, since: int) -> bytes:
+    def _read(self, since: int) -> bytes:
         """Give what comes at this byte: from the disk, or what it had no room for; nothing where nothing has come."""
         if since < self._size:
-            return os.pread(fd, min(_CHUNK, self._size - since), since)
+            fd = self._fd if self._fd >= 0 else os.open(self.path, os.O_RDONLY)
+            try:
+                return os.pread(fd, min(_CHUNK, self._size - since), since)
+            finally:
+                if fd != self._fd:
+                    os.close(fd)
         return bytes(self._held[since - self._size : since - self._size + _CHUNK])
 
     def holds(self, place: int) -> bool:
         """Tell whether this byte is among those that the disk had no room for yet, or just behind them."""
         return self._size < place <= self.end
+
+    def restore(self) -> None:
+        """Write the file anew where it was removed while it was open. Raises OSError."""
+        if self._fd < 0 or os.path.exists(self.path):
+            return
+        new = os.open(f"{self.path}.new", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        try:
+            copied = 0
+            while piece := os.pread(self._fd, _CHUNK, copied):
+                copied += os.write(new, piece)
+            os.rename(f"{self.path}.new", self.path)
+        except OSError:
+            os.close(new)
+            raise
+        os.close(self._fd)
+        self._fd = new
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -18,8 +18,8 @@ from contextlib import ExitStack, suppress
 
 from remote_kernel.connection_file import CHANNELS
 from remote_kernel.kernel import oom_kills
+from remote_kernel.presence import SUCCEEDS, read_presence
 from remote_kernel.presence import VARIABLE as STATE_FILE
-from remote_kernel.presence import read_presence
 from remote_kernel.process import birth, is_alive
 from remote_kernel.session.place import Place
 from remote_kernel.transport.private import write_private
@@ -32,11 +32,11 @@ exit_file=$1; shift
 read -r _ || exit 1
 JPY_PARENT_PID=$$; export JPY_PARENT_PID
 "$@" < /dev/null
-printf %s "$?" > "$exit_file.new" && mv "$exit_file.new" "$exit_file"
+printf '%s %s' "$?" "$$" > "$exit_file.new" && mv "$exit_file.new" "$exit_file"
 """
 _LOOK_SECONDS = 0.5
 _LAST_WORDS_BYTES = 4096
-_NOT_FOR_KERNELS = ("JPY_PARENT_PID", "JPY_SESSION_NAME", STATE_FILE)  # of a kernel whose cell has started us
+_NOT_FOR_KERNELS = ("JPY_PARENT_PID", "JPY_SESSION_NAME", STATE_FILE, SUCCEEDS)  # of a kernel whose cell has started us
 
 
 class KernelProcess:
@@ -56,19 +56,29 @@ class KernelProcess:
 
     @classmethod
     def start(
-        cls, place: Place, argv: Sequence[str], env: Mapping[str, str], cwd: str, *, is_remote: bool
+        cls,
+        place: Place,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        *,
+        is_remote: bool,
+        succeeds: str = "",
     ) -> KernelProcess:
         """Start `argv` with its output in the kernel's log. Raises OSError where folder or log cannot be used.
 
+        A launcher goes on with the kernel of one that was killed where `succeeds` is that one's Presence.kernel.
         Nothing runs before `go`: a host that is killed before it has written down which process it is leaves none.
         """
-        for path in (place.kernel_exit, place.kernel_state):
+        for path in (place.kernel_exit, "" if succeeds else place.kernel_state):
             if os.path.exists(path):
                 os.unlink(path)
         environment = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_KERNELS} | dict(env)
         if is_remote:  # the launcher says there whether its host is connected; a local kernel may start one for itself
             environment[STATE_FILE] = place.kernel_state
-        log = os.open(place.kernel_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        if succeeds:
+            environment[SUCCEEDS] = succeeds
+        log = os.open(place.kernel_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if succeeds else os.O_TRUNC), 0o600)
         try:
             child = subprocess.Popen(
                 ["/bin/sh", "-c", _KEEPER, "rkernel", place.kernel_exit, *argv],
@@ -96,11 +106,15 @@ class KernelProcess:
         """Give the exit status, 128 + N for signal N, or -1 where nobody knows it; None while the kernel lives."""
         try:
             with open(self._place.kernel_exit, encoding="ascii") as file:
-                text = file.read()
+                status, _, pid = file.read().partition(" ")
         except FileNotFoundError:
-            return None if self._is_alive() else -1
+            status = pid = ""
+        if pid not in ("", str(self.pid)):  # of a kernel whose session has lost its name to this one
+            status = ""
+        if not status and self._is_alive():
+            return None
         self._reap()
-        return int(text) if text.isdigit() else -1
+        return int(status) if status.isdigit() else -1
 
     def _is_alive(self) -> bool:
         if self._child:

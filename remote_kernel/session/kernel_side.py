@@ -12,6 +12,7 @@ code (`metadata.remote_kernel_script`) runs as `python FILE ARGUMENTS` would.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fnmatch
 import os
@@ -28,7 +29,7 @@ SCRIPT = "remote_kernel_script"  # in the metadata of a cell: the arguments of S
 UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
-_LIMIT_SECONDS = 5.0  # for an answer
+_VARIABLES_SECONDS, _LIMIT_SECONDS = 5.0, 12.0  # for an answer; the first completion in a library takes some
 _TERMINATE_SECONDS, _KILL_SECONDS = 1.5, 0.5  # for child processes to end
 # Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
 _LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
@@ -62,16 +63,24 @@ class KernelSide:
     # -- questions
 
     def serve(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Answer a request: at once in the main thread, between two cells; else in a thread, within five seconds."""
-        at: list[str] = [""]  # what is being looked at
+        """Answer a request: at once in the main thread, between two cells; else in a thread, within some seconds."""
+        do, arguments = parent["content"]["do"], parent["content"]["arguments"]
+        at: list[str] = [arguments.get("code", "")]  # what is being looked at
+        seconds = _VARIABLES_SECONDS if do == "variables" else _LIMIT_SECONDS
         replied: list[bool] = []
 
         def answer() -> dict[str, Any]:
             try:
-                do: Any = {"variables": self.variables, "end": self.end, "end_children": self.end_children}[
-                    parent["content"]["do"]
-                ]
-                return {"status": "ok", "answer": do(at, **parent["content"]["arguments"])}
+                if do == "variables":
+                    found: Any = self.variables(at, **arguments)
+                else:
+                    found = {
+                        "end": self.end,
+                        "end_children": self.end_children,
+                        "inspect_request": self.kernel.do_inspect,
+                        "complete_request": self.kernel.do_complete,
+                    }[do](**arguments)
+                return {"status": "ok", "answer": asyncio.run(found) if asyncio.iscoroutine(found) else found}
             except Exception as error:
                 return {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
 
@@ -81,13 +90,13 @@ class KernelSide:
                 self.kernel.session.send(stream, REPLY, content, parent, ident)
 
         def reply_late() -> None:
-            what = f"'{at[0]}' keeps it for more than {_LIMIT_SECONDS:g} s"
+            what = f"'{at[0]}' keeps it for more than {seconds:g} s"
             reply({"status": "error", "ename": "TimeoutError", "evalue": what})
 
         if threading.current_thread() is threading.main_thread():
             reply(answer())
         else:
-            stream.io_loop.call_later(_LIMIT_SECONDS, reply_late)
+            stream.io_loop.call_later(seconds, reply_late)
             threading.Thread(target=lambda: stream.io_loop.add_callback(reply, answer()), daemon=True).start()
 
     def variables(self, at: list[str], pattern: str) -> dict[str, dict[str, Any]]:
@@ -101,7 +110,7 @@ class KernelSide:
                 found[name] = describe(value)
         return found
 
-    def end(self, at: list[str], request: str) -> Any:
+    def end(self, request: str) -> Any:
         """Say how a cell ended: [count], or [count, error, text], null where it did not; UNSEEN if it never began.
 
         Such a one never will: it may be on its way still, and the session sends it again under another name.
@@ -115,7 +124,7 @@ class KernelSide:
             return UNSEEN
         return self.ends.get(request)
 
-    def end_children(self, at: list[str]) -> list[str]:
+    def end_children(self) -> list[str]:
         """End what this kernel has started in its process group, and name what had to be killed.
 
         ipykernel does so at its shutdown, and takes for alive what nobody has waited for: up to 14 s a signal.

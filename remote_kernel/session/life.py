@@ -10,7 +10,13 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from remote_kernel.connection_file import read_connection_file
-from remote_kernel.errors import ConnectionFileError, KernelDied, RemoteKernelError, UsageError
+from remote_kernel.errors import (
+    ConnectionFileError,
+    KernelDied,
+    KernelParted,
+    RemoteKernelError,
+    UsageError,
+)
 from remote_kernel.presence import Presence, read_presence
 from remote_kernel.session.contact import Contact, Listener
 from remote_kernel.session.events import VERDICTS
@@ -29,6 +35,9 @@ _ADOPT_SECONDS = 5.0
 _SUBSCRIBING = 10  # questions
 _LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS = 0.3, 60.0  # of a kernel that has ended
 _RESTART_SECONDS = 20.0  # for a kernel that listens again to answer
+_SUCCESSION_SECONDS = 10.0  # at least, between the ends of two launchers that are replaced
+_BACK_SECONDS = 0.2
+_OWN_ENDS = range(10, 71)  # exit statuses of a launcher that says why it has ended: see errors.py
 
 
 class Dependent(Listener, Protocol):
@@ -48,6 +57,13 @@ class Dependent(Listener, Protocol):
         """Have the kernel end what it has started, within seconds, and give the names of what had to be killed."""
 
 
+class Gap(Protocol):
+    """What is called when another launcher has taken the place of a killed one: a reply may have been lost."""
+
+    def __call__(self, *, is_whole: bool) -> None:
+        """`is_whole` tells whether all output has come."""
+
+
 class Life:
     """One session's kernel, from generation to generation. Made by the engine."""
 
@@ -55,11 +71,16 @@ class Life:
         self.record = record
         self.trouble = ""  # why the next cell must not run: the kernel died, or is another one
         self.is_dead = True
+        self.is_lost = False  # dead for us, and perhaps alive there
         self.memory_bytes = 0  # at the last look, 0 where there was none
         self.info: dict[str, Any] = {}  # the kernel_info_reply's content
+        self.connection_values: dict[str, Any] = {}  # of the connection file
         self.contact: Contact | None = None
         self.process: KernelProcess | None = None  # none where the kernel is somebody else's
         self.tasks = Tasks(note)  # that end with the contact
+        self.last_presence: Presence | None = None  # that was seen
+        self.see_gap: Gap = lambda *, is_whole: None
+        self._succeeded_at = float("-inf")
         self._place, self._note = place, note
         self._dependent: Dependent
 
@@ -101,7 +122,7 @@ class Life:
                 self._place, self.record.pid, self.record.born, is_remote=bool(self.record.host)
             )
             status = self.process.status()
-            if status is not None:
+            if status is not None and not self._succeed():
                 self._died(self.process.describe_end(status, 0))
                 return
         try:
@@ -124,10 +145,36 @@ class Life:
                 raise
             self._note(f"the kernel has not answered on control: {error}")
 
+    def _succeed(self) -> bool:
+        """Start a launcher that goes on with the kernel of the one that has ended; false where there is none.
+
+        The front end's side, ports and key, stays as it is.
+        """
+        there = self.presence()
+        is_again = time.monotonic() - self._succeeded_at < _SUCCESSION_SECONDS
+        if not self.record.host or not there or not there.kernel or is_again:
+            return False
+        self._succeeded_at = time.monotonic()
+        try:
+            program = find_program(self.record.kernelspec)
+            argv = program.command(self._place.connection_file)
+            self.process = KernelProcess.start(
+                self._place, argv, program.env, self.record.cwd, is_remote=True, succeeds=there.kernel
+            )
+        except (OSError, RemoteKernelError) as error:
+            self._note(f"the launcher has ended, and no other can be started: {error}")
+            return False
+        self._save(pid=self.process.pid, born=self.process.born)
+        self.process.go()
+        self._note("the launcher has ended, and another one goes on with the kernel")
+        return True
+
     def _connect(self, *, is_new: bool) -> Contact:
-        wire = Wire(read_connection_file(self.record.connection_file), self.record.identity)
+        connection = read_connection_file(self.record.connection_file)
+        self.connection_values = connection.values
+        wire = Wire(connection, self.record.identity)
         self.contact = contact = Contact(wire, self._dependent, self._note, self.is_away, self._see_another_kernel)
-        self.trouble = ""
+        self.trouble, self.is_lost = "", False
         contact.listen(self.tasks)
         self.tasks.spawn(self._watch_connection(contact))
         if self.process:
@@ -249,7 +296,9 @@ class Life:
 
     def presence(self) -> Presence | None:
         """Whether the kernel's host is connected; None where nobody says."""
-        return read_presence(self._place.kernel_state)
+        found = read_presence(self._place.kernel_state)
+        self.last_presence = found or self.last_presence
+        return found
 
     def is_away(self) -> bool:
         """Whether the connection to the kernel's host is away."""
@@ -267,10 +316,27 @@ class Life:
         )
 
     async def _watch_process(self, process: KernelProcess, contact: Contact) -> None:
+        status = await process.ended()
+        said_why = status in _OWN_ENDS and status != KernelParted.exit_status
+        before = self.presence()
+        if self.record.host and self.process is process and not self.is_dead and not said_why:
+            process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
+            if self._succeed() and self.process:
+                self.tasks.spawn(self._watch_process(self.process, contact))
+                self.tasks.spawn(self._see_back(before))
+                return
         how = await see_end(process, lambda: self.memory_bytes)
         await contact.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self.process is process:
             self._died(how)
+
+    async def _see_back(self, before: Presence | None) -> None:
+        """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
+        while (now := self.presence()) is None or not now.connected or now == before:
+            await asyncio.sleep(_BACK_SECONDS)
+        await asyncio.sleep(_BACK_SECONDS)  # for it to say whether it has all
+        now = self.presence()
+        self.see_gap(is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, contact: Contact) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one."""
@@ -292,12 +358,16 @@ class Life:
         self._died("does not listen any longer")
 
     def _died(self, how: str) -> None:
-        what = (
-            f"it was not started here: 'rkernel close {self._place.name}' removes the session"
-            if self.record.is_attached
-            else f"'rkernel restart {self._place.name}' starts a new one"
-        )
+        there, name = self.presence(), self._place.name
+        self.is_lost = bool(there and there.kernel)
+        what = f"'rkernel restart {name}' starts a new one"
+        if self.record.is_attached:
+            what = f"it was not started here: 'rkernel close {name}' removes the session"
+        elif self.is_lost:
+            what = f"it may live on there: 'rkernel refresh {name}' tries again to get to it"
         self.trouble = f"the kernel {how}; what earlier cells left in it is gone, and {what}"
+        if self.is_lost:
+            self.trouble = f"the kernel {how}; {what}"
         self.is_dead = True
         self._note(self.trouble)
         self._lose(f"the kernel {how}; {what}")

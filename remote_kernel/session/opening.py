@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.options import check_folder
+from remote_kernel.presence import read_presence
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
+from remote_kernel.session.host_lock import read_holder, take_lock
 from remote_kernel.session.place import Place, sessions_folder
-from remote_kernel.session.record import Record, read_record, write_record
+from remote_kernel.session.record import Record, read_process, read_record, write_record
 
 if TYPE_CHECKING:
     from remote_kernel.session.client import Session
@@ -30,6 +32,7 @@ _READY_SECONDS = 120.0
 _CHECK_SECONDS = 5.0  # for a host to show that it does not hang
 _LEAVE_SECONDS = 20.0  # for one that has said that it will end: it writes the notebook
 _KILLED_SECONDS = 5.0
+_UNREACHABLE_SECONDS = 3.0  # for a host whose socket was removed to listen again
 
 
 def make_session(
@@ -192,19 +195,17 @@ def _lock_for_host(place: Place) -> int:
     """
     from remote_kernel.session.client import NoSuchSession
 
-    deadline = time.monotonic() + _READY_SECONDS
+    begun = time.monotonic()
     while not _serves(place):
         try:
-            lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = take_lock(place.host_lock)
         except FileNotFoundError:  # whoever held the other lock before has removed the session
             raise NoSuchSession(f"the session '{place.name}' has just gone", "see 'rkernel ls'") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)  # the number in it is of a host that has ended
+        if lock >= 0:
             return lock
-        except BlockingIOError:
-            os.close(lock)
-        if time.monotonic() > deadline:
+        if time.monotonic() > begun + _UNREACHABLE_SECONDS and _should_serve(place):
+            raise _unreachable(place)
+        if time.monotonic() > begun + _READY_SECONDS:
             raise RemoteKernelError(
                 f"the host of session '{place.name}' does not answer", f"see {place.host_log}, or close the session"
             )
@@ -216,7 +217,43 @@ def _serves(place: Place) -> bool:
     import socket
 
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_CHECK_SECONDS)
         return probe.connect_ex(place.socket()) == 0
+
+
+def _should_serve(place: Place) -> bool:
+    """True if the host is neither starting nor ending; one of an older version is taken to start for a while."""
+    holder = read_holder(place.host_lock)
+    if holder and holder.socket is None:
+        with contextlib.suppress(OSError):
+            return time.time() - os.stat(place.host_lock).st_mtime > _READY_SECONDS
+    return bool(holder and holder.socket)
+
+
+def _has_host(place: Place) -> bool:
+    holder = read_holder(place.host_lock)
+    return holder is not None and is_alive(holder.pid, holder.born)
+
+
+def _is_cut_off(place: Place) -> bool:
+    """True if the host lives and cannot be reached, a wait for its socket included."""
+    deadline = time.monotonic() + _UNREACHABLE_SECONDS
+    while not _serves(place) and _should_serve(place):
+        if not _has_host(place):
+            break
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _unreachable(place: Place) -> RemoteKernelError:
+    holder = read_holder(place.host_lock)
+    where = f" at {holder.socket}" if holder and holder.socket else ""
+    message = f"the host of session '{place.name}' lives, and cannot be reached{where}"
+    if holder and not is_alive(holder.pid, holder.born):
+        return HostHangs(message, "use the session where it was made: on that machine, or in that container")
+    return HostHangs(message, f"'rkernel refresh {place.name}' replaces it; the kernel lives on, with what runs in it")
 
 
 def _read_report(fd: int) -> str:
@@ -243,19 +280,36 @@ def close_session(session: Session) -> list[str]:
     place = session.place
     if not os.path.isdir(place.folder):
         raise NoSuchSession(f"there is no session '{place.name}'", "see 'rkernel ls'")
+    with contextlib.suppress(RemoteKernelError, OSError):
+        if read_record(place).host and not _has_host(place):  # which alone can end a kept kernel
+            start_host(place)
+    if not os.path.isdir(place.folder):  # there was nothing in it
+        return []
     with _making(place):  # so that nobody starts another host meanwhile
         answer = _dismiss_host(session, "close")
-        with contextlib.suppress(RemoteKernelError, FileNotFoundError):
-            record = read_record(place)
-            if not record.is_attached and is_alive(record.pid, record.born):
-                _end_kernel(record.pid)
+        pid, born = (0, "") if answer else read_process(place)
+        if pid and is_alive(pid, born) and not _end_kernel(pid):
+            raise RemoteKernelError(
+                f"the kernel of session '{place.name}' cannot be ended", f"its process group is {pid}; see to that"
+            )
+        there = read_presence(place.kernel_state)
         if answer.get("log_trouble"):
             raise LogIncomplete(
                 f"the kernel has ended, but not all is in the notebook: {answer['log_trouble']}",
                 f"what the cells gave is in {place.cells}; 'rkernel close {place.name}', once more, removes it",
             )
         _remove(place)
-        return list(answer.get("killed", ()))
+    if there and there.kernel:
+        identity = there.kernel.partition(" ")[0]
+        raise KernelLeft(
+            f"the session '{place.name}' is closed, and its kernel may live on on its host",
+            f"'remote_kernel stop {identity}' ends it",
+        )
+    return list(answer.get("killed", ()))
+
+
+class KernelLeft(RemoteKernelError):
+    """A session was closed, and nobody has seen its remote kernel end."""
 
 
 class LogIncomplete(RemoteKernelError):
@@ -273,26 +327,30 @@ def _dismiss_host(session: Session, do: str) -> dict[str, Any]:
 
     Gives its answer, empty where there is none.
     """
+    place = session.place
     patience = _LEAVE_SECONDS
     answer: dict[str, Any] = {}
     try:
+        if _is_cut_off(place):
+            raise _unreachable(place)
         session.check(_CHECK_SECONDS)
         answer = session.tell_host(do)
     except HostHangs:
         patience = 0.0
     except RemoteKernelError:
         pass
-    lock = os.open(session.place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(place.host_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if _has_ended(lock, patience):
             return answer
-        pid, _, born = os.pread(lock, 64, 0).decode().partition(" ")
-        if pid.isdigit() and is_alive(int(pid), born):
-            os.kill(int(pid), signal.SIGKILL)
+        holder = read_holder(place.host_lock)
+        is_here = holder and is_alive(holder.pid, holder.born)
+        if holder and is_here:
+            os.kill(holder.pid, signal.SIGKILL)
         if not _has_ended(lock, _KILLED_SECONDS):
-            raise RemoteKernelError(
-                f"the host of session '{session.name}' cannot be ended", f"see {session.place.host_log}"
-            )
+            if not is_here:
+                raise _unreachable(place)
+            raise RemoteKernelError(f"the host of session '{session.name}' cannot be ended", f"see {place.host_log}")
         return answer
     finally:
         os.close(lock)
@@ -311,8 +369,8 @@ def _has_ended(lock: int, seconds: float) -> bool:
             time.sleep(0.02)
 
 
-def _end_kernel(pid: int) -> None:
-    """End a kernel whose host is gone."""
+def _end_kernel(pid: int) -> bool:
+    """End a kernel whose host is gone; false where it does not end."""
     for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
         deadline = time.monotonic() + seconds
         try:
@@ -321,10 +379,12 @@ def _end_kernel(pid: int) -> None:
                 os.killpg(pid, 0)
                 time.sleep(0.05)
         except OSError:
-            return
+            return True
+    return not is_alive(pid)
 
 
 def _remove(place: Place) -> None:
+    socket = place.socket()
     shutil.rmtree(place.folder, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(place.socket())
+        os.unlink(socket)

@@ -6,8 +6,9 @@
     kernel.log        what the kernel and its launcher wrote to stdout and stderr
     kernel.state      connected or away: presence.py
     kernel.exit       how the kernel's process ended
+    kernel.pid        which process that is, once more: session.json may be damaged
     host.log          what the host had to say
-    host.lock         held by the host for as long as it lives
+    host.lock         held by the host for as long as it lives; says where it listens: host_lock.py
     cells/N.jsonl     what cell N gave: journal.py
     files/            images and large data
 
@@ -20,14 +21,15 @@ import os
 
 from remote_kernel.connection_file import runtime_folder
 from remote_kernel.errors import UsageError
-from remote_kernel.transport.private import private_folder
+from remote_kernel.session.host_lock import read_holder
+from remote_kernel.transport.private import is_private, private_folder
 
 _NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 _LONGEST_NAME = 64
 
 
 class Place:
-    """The paths of one session; nothing here touches the disk but `make`, `socket` and `exists`."""
+    """The paths of one session; nothing here touches the disk but the methods."""
 
     def __init__(self, name: str) -> None:
         """Raises UsageError for a name that cannot be a folder's."""
@@ -38,6 +40,7 @@ class Place:
         self.kernel_log = os.path.join(self.folder, "kernel.log")
         self.kernel_state = os.path.join(self.folder, "kernel.state")
         self.kernel_exit = os.path.join(self.folder, "kernel.exit")
+        self.kernel_pid = os.path.join(self.folder, "kernel.pid")
         self.host_log = os.path.join(self.folder, "host.log")
         self.host_lock = os.path.join(self.folder, "host.lock")
         self.cells = os.path.join(self.folder, "cells")
@@ -48,7 +51,17 @@ class Place:
         return os.path.join(self.cells, f"{cell}.jsonl")
 
     def socket(self) -> str:
-        """Give the path of the host's socket, in a folder that is made if need be. Raises TransportError."""
+        """Return where the host listens: where it says, else where a new one would listen. Raises TransportError.
+
+        A folder under /tmp that is no longer the user's own might lead to somebody else's program.
+        """
+        holder = read_holder(self.host_lock)
+        if holder and holder.socket and is_private(os.path.dirname(holder.socket)):
+            return holder.socket
+        return self.new_socket()
+
+    def new_socket(self) -> str:
+        """Return where a host is to listen, in a folder that is made if need be. Raises TransportError."""
         return os.path.join(private_folder(), f"rk-{_checksum(self.folder):08x}-{self.name[:20]}.sock")
 
     def exists(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, NamedTuple
 
 from remote_kernel.errors import RemoteKernelError
@@ -59,5 +60,26 @@ def read_record(place: Place) -> Record:
 
 
 def write_record(place: Place, record: Record) -> None:
-    """Write session.json, whole or not at all."""
+    """Write session.json, whole or not at all, and kernel.pid."""
     write_private(place.record, json.dumps(record._asdict(), indent=1))
+    if record.pid:
+        write_private(place.kernel_pid, f"{record.pid} {record.born}")
+
+
+def read_process(place: Place) -> tuple[int, str]:
+    """Return the `pid` and `born` of the record, also where it is damaged. Raises RemoteKernelError if nothing says."""
+    try:
+        record = read_record(place)
+        return record.pid, record.born
+    except (RemoteKernelError, FileNotFoundError) as error:
+        try:
+            with open(place.kernel_pid, encoding="ascii") as file:
+                pid, _, born = file.read().partition(" ")
+                return int(pid), born
+        except (OSError, ValueError):
+            if not os.path.exists(place.kernel_log):  # there never was a kernel of ours
+                return 0, ""
+        raise RemoteKernelError(
+            f"it cannot be seen which process its kernel is, and that may live: {error}",
+            f"look for it with 'pgrep -fl {place.kernel_exit}', end it, and remove {place.folder}",
+        ) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, cast
@@ -22,6 +23,7 @@ from remote_kernel.session.long_text import LONG_BYTES, is_long, pieces
 from remote_kernel.signing import DELIMITER, Signer, delimiter_at, header_and_content
 
 _PROTOCOL = "5.4"
+_REMEMBERED = 4096  # messages of iopub: more than are under way at a time
 _ROUTED = ("shell", "control", "stdin")
 
 
@@ -57,6 +59,8 @@ class Wire:
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
         self._sent = 0
         self._pieces: Iterator[Message] = iter(())  # of a long text on iopub
+        self._last: deque[int] = deque(maxlen=_REMEMBERED)  # marks of the last messages on iopub
+        self._marks: set[int] = set()
         for channel in (*_ROUTED, "iopub"):
             socket = self._context.socket(zmq.SUB if channel == "iopub" else zmq.DEALER)
             self._sockets[channel] = socket
@@ -118,13 +122,27 @@ class Wire:
                     await asyncio.sleep(0)  # readers get the pieces before it meanwhile
                     return piece
                 frames = [_bytes(frame) for frame in await socket.recv_multipart(copy=False)]
-                if not self._signer.accepts(frames):
+                if not self._signer.accepts(frames) or (channel == "iopub" and self._came_before(frames)):
                     continue
                 if channel != "iopub" or not _is_long(frames):
                     return _read(frames)
                 self._pieces = _read_in_pieces(frames)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
+
+    def _came_before(self, frames: Sequence[bytes]) -> bool:
+        """True for a message that came already; by its signature, of which no two messages have the same.
+
+        A launcher that takes the place of one that was killed brings again what that one has not acknowledged.
+        """
+        mark = hash(bytes(frames[delimiter_at(frames) + 1]))
+        if mark in self._marks:
+            return bool(frames[delimiter_at(frames) + 1])
+        if len(self._last) == self._last.maxlen:
+            self._marks.discard(self._last[0])
+        self._last.append(mark)
+        self._marks.add(mark)
+        return False
 
     async def can_be_asked(self, seconds: float) -> bool:
         """Wait until the kernel knows stdin's identity; before, a request for input is dropped, and its cell hangs."""

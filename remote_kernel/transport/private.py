@@ -53,9 +53,17 @@ def _make_private(path: str) -> None:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    if not is_private(path):
         raise OSError("it is not a folder of yours alone")
+
+
+def is_private(path: str) -> bool:
+    """True if this is a folder that only this user may touch."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
 
 
 def note_path(kind: str, options: LaunchOptions) -> str:
@@ -80,6 +88,6 @@ def write_private(path: str, text: str) -> None:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
         os.rename(new, path)
-    except OSError:
+    except OSError as error:
         os.unlink(new)
-        raise
+        raise OSError(error.errno, error.strerror, path) from error  # which of a full disk has no name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from shlex import join
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from remote_kernel.errors import (
     HostKeyChanged,
     HostKeyUnknown,
     JumpHostFailed,
+    LocalFilesError,
     PythonNotFound,
     RemoteKernelError,
     RemoteShellNoise,
@@ -194,6 +196,12 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         return taken(options)
     if status not in (255, None):
         return _remote(options, stderr, status, noise)
+    full = re.search(r"unix_listener: cannot \w+ to path (\S+): (No space left on device|Disk quota exceeded)", stderr)
+    if full:  # for the connection that kernels share
+        return LocalFilesError(
+            f"cannot make a socket in {os.path.dirname(full[1])}: {full[2].lower()}",
+            "make room there, or set XDG_RUNTIME_DIR to another folder",
+        )
     found = _cause(options, stderr)
     if found is not None:
         return found

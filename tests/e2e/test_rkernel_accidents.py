@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import nbformat
 import pytest
 
 from tests.support.kernels import wait_until
-from tests.support.rkernel import Rkernel, terminal, write_notebook
+from tests.support.rkernel import Rkernel, finish, terminal, write_notebook
 from tests.support.servers import wait_ended
 
 ENDLESS = "print('begun', flush=True)\nwhile True: print('x' * 1000, flush=True)"
@@ -219,9 +220,21 @@ def test_working_folder_that_is_gone_is_told_in_a_sentence(alone: Rkernel, tmp_p
         timeout=60,
         check=False,
     )
-    assert said.returncode == 2, said
-    assert "Traceback" not in said.stderr
-    assert "see to that" in said.stderr
+    expected = "rkernel: the folder that this was started in is gone; change to one that is there\n"
+    assert (said.returncode, said.stdout, said.stderr) == (12, "", expected)
+
+
+def test_session_for_which_there_is_no_room_is_not_made(alone: Rkernel) -> None:
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    said = finish(alone.start("exec", "-k", "python3", "-s", "work", "-c", "1", preexec_fn=fill))
+    assert said.status == 12, said
+    assert (
+        said.err
+        == f"rkernel: cannot use {alone.place('session.json')}: file too large; make room there, and try again\n"
+    )
+    assert not alone.place().exists()
 
 
 def test_question_and_code_of_a_cell_cannot_steer_the_terminal(shared: Rkernel) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.frontends import other_front_end
 from tests.support.kernels import wait_until
-from tests.support.rkernel import Rkernel, finish, terminal
+from tests.support.rkernel import Patched, Rkernel, finish, terminal
 from tests.support.servers import is_alive, wait_ended
 
 IMPATIENT = """\
@@ -200,7 +200,7 @@ def test_tail_shows_what_there_is_and_ends_though_the_host_is_killed_meanwhile(a
     alone.open()
     number = _detached(alone, "import time\nprint('begun', flush=True)\nfor _ in range(6000): time.sleep(.1)")
     alone.wait_running("begun\n")
-    said = _Patched(alone.folder, KILLS_HOST.format(lines=4, path="/", host=alone.host().pid))("tail", number)
+    said = Patched(alone.folder, KILLS_HOST.format(lines=4, path="/", host=alone.host().pid))("tail", number)
     assert (said.status, said.out) == (124, "begun\n"), said
     assert "is still running" in said.err
 
@@ -210,7 +210,7 @@ def test_cell_whose_host_is_killed_before_it_says_that_it_has_got_it_runs_once(a
     begun, stop = str(tmp_path / "begun"), tmp_path / "stop"
     alone.exec("n = 0")
     host = alone.host()
-    forgetful = _Patched(alone.folder, KILLS_HOST.format(lines=1, path=begun, host=host.pid))
+    forgetful = Patched(alone.folder, KILLS_HOST.format(lines=1, path=begun, host=host.pid))
     code = f"import os, time\nn += 1\nopen({begun!r}, 'w').close()\n"
     command = forgetful.start("exec", "-c", f"{code}while not os.path.exists({str(stop)!r}): time.sleep(.05)\nn")
     wait_ended([host], 60)
@@ -360,7 +360,7 @@ def test_clients_that_start_a_session_at_once_make_one_host_and_one_kernel(alone
 def test_client_of_another_version_says_what_to_do(alone: Rkernel) -> None:
     alone.open()
     alone.exec("x = 1")
-    future = _Patched(alone.folder, "from remote_kernel.session import events; events.VERSION = 99")
+    future = Patched(alone.folder, "from remote_kernel.session import events; events.VERSION = 99")
     said = future.exec("print(x)")
     assert (said.status, said.out) == (2, "")
     assert re.search(
@@ -413,7 +413,7 @@ def test_host_that_hangs_is_ended_by_close(alone: Rkernel) -> None:
     alone.open()
     host, kernel = alone.host(), alone.kernel()
     host.suspend()
-    impatient = _Patched(alone.folder, IMPATIENT)
+    impatient = Patched(alone.folder, IMPATIENT)
     assert impatient("close", "work").status == 0
     assert not is_alive(host)
     assert not is_alive(kernel)
@@ -425,7 +425,7 @@ def test_no_command_waits_for_a_host_that_hangs(shared: Rkernel, words: tuple[st
     host = shared.host()
     host.suspend()
     try:
-        said = _Patched(shared.folder, IMPATIENT)(*words)
+        said = Patched(shared.folder, IMPATIENT)(*words)
     finally:
         host.resume()
     assert said.status == 6
@@ -436,7 +436,7 @@ def test_host_that_hangs_is_listed(shared: Rkernel) -> None:
     host = shared.host()
     host.suspend()
     try:
-        said = _Patched(shared.folder, IMPATIENT)("ls")
+        said = Patched(shared.folder, IMPATIENT)("ls")
     finally:
         host.resume()
     assert said.status == 0
@@ -446,7 +446,7 @@ def test_host_that_hangs_is_listed(shared: Rkernel) -> None:
 
 def test_refresh_replaces_a_host_that_hangs_under_a_running_cell(alone: Rkernel) -> None:
     alone.open()
-    impatient = _Patched(alone.folder, IMPATIENT)
+    impatient = Patched(alone.folder, IMPATIENT)
     command = impatient.start("exec", "-c", "import time\nfor _ in range(600): time.sleep(.1)")
     alone.wait_running()
     kernel, host = alone.kernel(), alone.host()
@@ -488,6 +488,27 @@ def test_session_with_a_damaged_record_is_listed_and_closed(alone: Rkernel) -> N
     assert alone("close", "work").status == 0
 
 
+@pytest.mark.parametrize("record", ["{", None], ids=["damaged", "removed"])
+def test_kernel_of_a_session_without_a_record_is_ended_by_close(alone: Rkernel, record: str | None) -> None:
+    alone.open()
+    host, kernel = alone.host(), alone.kernel()
+    host.kill()
+    wait_ended([host])
+    alone.place("session.json").unlink()
+    if record:
+        alone.place("session.json").write_text(record)
+    pid = alone.place("kernel.pid")
+    known = pid.read_text()
+    pid.unlink()  # as in a session of an older version
+    said = alone("close", "work")
+    assert (said.status, said.out) == (1, "")
+    assert "that may live" in said.err
+    assert is_alive(kernel)
+    pid.write_text(known)
+    assert alone("close", "work") == (0, "closed work\n", "")
+    assert not is_alive(kernel)
+
+
 def test_host_is_of_nobody(alone: Rkernel) -> None:
     with terminal(alone, "exec", "-k", "python3", "-c", "x = 1") as shown:
         assert shown.end() == 0
@@ -498,19 +519,6 @@ def test_host_is_of_nobody(alone: Rkernel) -> None:
     assert alone.place("kernel.json").stat().st_mode & 0o777 == 0o600
     (socket,) = [one.laddr for one in host.net_connections("unix") if one.laddr.endswith(".sock")]
     assert os.stat(socket).st_mode & 0o777 == 0o600
-
-
-class _Patched(Rkernel):
-    """The command with something changed in it."""
-
-    def __init__(self, folder: Path, change: str) -> None:
-        super().__init__(folder)
-        self._change = change
-
-    @property
-    def command(self) -> list[str]:
-        code = f"{self._change}\nimport sys\nfrom remote_kernel.cli.rkernel import main\nsys.exit(main())"
-        return [sys.executable, "-c", code]
 
 
 def _until(stop: Path) -> str:

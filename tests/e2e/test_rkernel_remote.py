@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,10 @@ import nbformat
 import pytest
 
 from remote_kernel.probe import probe
+from remote_kernel.roster import call, stop
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
+from tests.support.leaks import end_processes
 from tests.support.memory import can_limit_memory, limited_memory
 from tests.support.relay import Relay
 from tests.support.rkernel import Rkernel, finish
@@ -24,6 +28,18 @@ import time
 for i in range({}):
     print('line', i, flush=True)
     time.sleep(.1)
+"""
+UNTIL_DONE = """\
+import time
+done = False
+print('begun', flush=True)
+i = 0
+while not done:
+    i += 1
+    print('line', i, flush=True)
+    time.sleep(.01)
+time.sleep(.5)
+'value'
 """
 
 
@@ -89,6 +105,31 @@ def test_restart_and_close_end_a_kept_kernel(
     assert wait_until(lambda: not is_alive(second))
 
 
+def test_close_without_a_host_ends_a_kept_kernel_or_says_that_it_does_not(
+    alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=True)
+    write_kernelspec(alone.folder / "kernels", "kept", options)
+    for record in ("", "{"):
+        alone.open("kept")
+        host = alone.host()
+        host.kill()
+        wait_ended([host])
+        if record:
+            alone.place("session.json").write_text(record)
+        (kernel,) = kernels_on(target)
+        said = alone("close", "work")
+        assert said.status == (1 if record else 0), said
+        if record:
+            found = re.search(
+                r"its kernel may live on on its host; 'remote_kernel stop ([0-9a-f]{12})' ends it", said.err
+            )
+            assert found, said
+            stop(call([options]).find(found[1]))
+        wait_ended([kernel], 20)
+        assert not alone.place().exists()
+
+
 @pytest.mark.over_both
 def test_network_that_is_away_gives_6_and_the_cell_goes_on(far: Far) -> None:
     assert far.rkernel.exec(COUNT.format(40), "--detach").status == 124
@@ -137,14 +178,14 @@ def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, targ
     keys.write_text("")
     try:
         target.kill_sessions()
-        assert wait_until(lambda: "remote_kernel login" in far.rkernel.status()["away_for"], 30)
-        assert "remote_kernel login" in far.rkernel("status").out
+        assert wait_until(lambda: "ssh-copy-id" in far.rkernel.status()["away_for"], 30), far.rkernel.status()
+        assert "ssh-copy-id" in far.rkernel("status").out
     finally:
         keys.write_text(good)
-    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has logged in
+    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has copied the key
     said = finish(command)
     assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(60)))
-    assert "remote_kernel login" in said.err
+    assert "ssh-copy-id" in said.err
 
 
 def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
@@ -171,6 +212,24 @@ def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
     assert nothing_there(target)
 
 
+def test_cell_whose_host_is_killed_while_the_network_is_away_goes_on(far: Far) -> None:
+    assert far.rkernel.exec(COUNT.format(20), "--detach").status == 124
+    number = far.rkernel.wait_running("line 2\n")
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        host = far.rkernel.host()
+        host.kill()
+        wait_ended([host])
+        said = far.rkernel("wait", number, "--timeout", "2")
+        assert said.status == 6, said
+    finally:
+        far.relay.thaw()
+    said = far.rkernel("wait", number)
+    assert (said.status, "a part of its output may be missing" in said.err) == (0, True), said
+
+
 def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, target: Server) -> None:
     command = far.rkernel.start("exec", "-c", COUNT.format(30))
     far.rkernel.wait_running("line 2\n")
@@ -183,6 +242,77 @@ def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, 
     assert said.out.splitlines()[-1] == "line 29"
     assert is_alive(kernel)
     assert far.rkernel.exec("i").out == "29\n"
+
+
+@pytest.mark.over_both("kept")
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "not kept"])
+def test_launcher_that_is_killed_is_replaced_under_its_kernel(
+    alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path, keep: bool
+) -> None:
+    options = options_for("target", ssh_config, remote_python, keep=keep)
+    write_kernelspec(alone.folder / "kernels", "far", options)
+    alone.open("far")
+    (kernel,) = kernels_on(target)
+    for number in (signal.SIGKILL, signal.SIGTERM if keep else signal.SIGKILL):
+        command = alone.start("exec", "-c", UNTIL_DONE)
+        alone.wait_running("begun")
+        launcher = alone.kernel()
+        launcher.send_signal(number)
+        wait_ended([launcher])
+        assert alone.exec("done = True", "--side").status == 0
+        said = finish(command)
+        if number == signal.SIGTERM:  # the agent was told that the front end leaves
+            assert (said.status, said.out[:6], said.out[-8:]) == (0, "begun\n", "'value'\n")
+            assert "a part of its output may be missing" in said.err
+            break
+        lines = [f"line {i + 1}" for i in range(len(said.out.splitlines()) - 2)]
+        assert (said.status, said.out.splitlines()) == (0, ["begun", *lines, "'value'"]), said.err
+        assert len(lines) > 20
+        assert "a part" not in said.err
+        assert kernels_on(target) == [kernel]
+        (found,) = call([options]).kernels
+        assert (found.keep, found.launchers) == (keep, 1)
+        alone.host().kill()  # the next one lets another launcher begin, soon as it is
+    end_processes(alone.hosts())
+    os.killpg(alone.record()["pid"], signal.SIGKILL)  # as if the machine had crashed
+    assert alone.exec("done").out == "True\n"
+    assert kernels_on(target) == [kernel]
+    alone.close()
+    assert nothing_there(target)
+
+
+def test_launcher_that_is_killed_in_an_outage_is_replaced(far: Far, target: Server) -> None:
+    command = far.rkernel.start("exec", "-c", COUNT.format(60))
+    far.rkernel.wait_running("line 2\n")
+    (kernel,) = kernels_on(target)
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        far.rkernel.kernel().kill()
+        assert wait_until(lambda: "launcher was killed" in far.rkernel.status()["away_for"])
+    finally:
+        far.relay.thaw()
+    said = finish(command)
+    assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(60)))
+    assert kernels_on(target) == [kernel]
+
+
+def test_cell_that_was_lost_with_its_launcher_runs_once(far: Far) -> None:
+    assert far.rkernel.exec("n = 0").status == 0
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        assert far.rkernel.exec("n += 1; n", "--detach").status == 124
+        number = far.rkernel.wait_running()
+        far.rkernel.kernel().kill()
+        assert wait_until(lambda: "launcher was killed" in far.rkernel.status()["away_for"])
+    finally:
+        far.relay.thaw()
+    said = far.rkernel("wait", number)
+    assert (said.status, said.out) == (0, "1\n"), said
+    assert "a part of its output" not in said.err
 
 
 def test_close_while_the_network_is_away_leaves_nothing_here_and_later_nothing_there(far: Far, target: Server) -> None:

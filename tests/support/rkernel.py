@@ -155,6 +155,19 @@ class Rkernel:
             started.__exit__(None, None, None)  # closes its pipes and reaps it
 
 
+class Patched(Rkernel):
+    """The command with something changed in it."""
+
+    def __init__(self, folder: Path, change: str) -> None:
+        super().__init__(folder)
+        self._change = change
+
+    @property
+    def command(self) -> list[str]:
+        code = f"{self._change}\nimport sys\nfrom remote_kernel.cli.rkernel import main\nsys.exit(main())"
+        return [sys.executable, "-c", code]
+
+
 def _printed(journal: Path) -> str:
     events = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
     return "".join(event["text"] for event in events if event["event"] == "stream")

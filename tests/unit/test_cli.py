@@ -320,6 +320,11 @@ def in_a_shell(script: str, tmp_path: Path, **more: str) -> subprocess.Completed
         ('"$rk" nope 2>&-; echo $?', "2\n", ""),
         ('"$rk" rm 2>&-; echo $?', "2\n", ""),
         ('"$rk" delete jurgens_gpu <&-; echo $?', "deleted 'Jürgens GPU' (jurgens_gpu)\n0\n", ""),
+        (
+            'cd "$(mktemp -d)"; rmdir "$PWD"; "$rk" add gpu1 --ssh-config x; echo $?',
+            "12\n",
+            "remote_kernel: the folder that this was started in is gone; change to one that is there",
+        ),
         ('"$rk" login no.such.host <&-; echo $?', "23\n", "remote_kernel: the name no.such.host has no address"),
     ],
 )
@@ -621,7 +626,7 @@ def test_add_to_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkey
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "file" / "kernels"))
     said = run("add", "gpu1", "--no-check")
-    assert said.status == 1
+    assert said.status == 12
     assert "cannot write" in said.err
 
 

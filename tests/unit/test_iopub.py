@@ -48,13 +48,16 @@ def status(state: str, cell: str = "cell") -> bytes:
 class Socket:
     """A connection to iopub with room for `limit` bytes, and what came of it."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, inherited: IopubSocket | None = None) -> None:
         self.events: list[dict[str, Any]] = []
         self.near, far = socket.socketpair()
         OPENED.extend((self.near, far))
         self.stream = Link().open("iopub")
         self.stream.spool.limit = limit
-        self.sink = IopubSocket(REACTORS[0], self.stream, self.near, lambda _: None, {"key": KEY}, self._told)
+        self.far = far
+        self.sink = IopubSocket(
+            REACTORS[0], self.stream, self.near, lambda _: None, {"key": KEY}, self._told, inherited
+        )
         self.raw = b""
 
     def _told(self, event: str, **fields: Any) -> None:
@@ -105,6 +108,34 @@ def numbers_and_missing(found: list[dict[str, Any]]) -> tuple[list[int], int]:
         elif each["type"] == "stream":
             numbers.append(int(each["text"].split()[0]))
     return numbers, missing
+
+
+@pytest.mark.parametrize("step", [1, 100, 100_000])
+@pytest.mark.parametrize("beyond", [0, 10], ids=["acknowledged to an end", "in the middle"])
+def test_launcher_in_the_place_of_a_killed_one_gets_what_that_one_has_not_acknowledged(step: int, beyond: int) -> None:
+    killed = Socket(1 << 20)
+    begun = GREETING + READY + line(0) + line(1)
+    killed.take(begun, step)
+    killed.take(b"".join(line(n) for n in range(2, 40)), step)
+    killed.stream.sent = len(begun) + beyond
+    killed.stream.release(len(begun) + beyond)
+    assert killed.sink.is_acknowledged_to_an_end == (not beyond)
+    other = Socket(1 << 20, killed.sink)
+    other.take(GREETING + READY, step)
+    killed.far.sendall(line(40))
+    other.take(line(40) + line(41), step)
+    other.drain()
+    numbers, _ = numbers_and_missing(other.messages())
+    assert numbers == [*range(3 if beyond else 2, 41), 40, 41]  # that one comes twice: each connection brings it
+    assert killed.near.fileno() < 0
+    assert other.sink.is_acknowledged_to_an_end
+
+
+def test_what_nobody_inherits_any_longer_is_closed() -> None:
+    killed = Socket(1 << 20)
+    killed.take(GREETING + READY + line(0))
+    Socket(1 << 20, killed.sink).sink.finish()
+    assert killed.near.fileno() < 0
 
 
 def test_what_has_no_room_is_counted_and_the_end_of_the_cell_comes() -> None:

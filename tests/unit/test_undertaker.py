@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -192,6 +193,22 @@ def test_a_server_out_of_reach_is_tried_once_for_all_its_kernels(
     monkeypatch.setattr(breaker, "check", lambda options: asked.append(str(options.endpoint)))
     assert undertaker.main() == 0
     assert asked == ["me@nowhere", "me@elsewhere", "me@nowhere", "me@nowhere"] and not left
+
+
+def test_the_watcher_leaves_a_kernel_to_the_launcher_that_takes_the_place_of_a_killed_one(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = answer(monkeypatch, {"kernels": []})
+    monkeypatch.setenv("REMOTE_KERNEL_STATE_FILE", "/dev/null")  # as under a session of rkernel, which starts another
+    OrphanNote(OPTIONS, "0123456789ab").write()
+    change(note, born="long ago")
+    threading.Timer(0.2, lambda: change(note, born=process.birth(os.getpid()))).start()
+    assert undertaker.main() == 0
+    assert left and note.exists()
+    change(note, born="long ago")
+    monkeypatch.setattr(undertaker, "_SUCCESSOR_SECONDS", 0.2)
+    assert undertaker.main() == 0
+    assert not left and not note.exists()
 
 
 def test_a_second_watcher_leaves_all_to_the_first(

@@ -17,6 +17,7 @@ from remote_kernel.errors import (
     HostKeyChanged,
     HostKeyUnknown,
     JumpHostFailed,
+    LocalFilesError,
     PythonNotFound,
     RemoteKernelError,
     RemoteShellNoise,
@@ -78,6 +79,9 @@ DIRECTLY: dict[str, tuple[str, type[RemoteKernelError], str]] = {
     "too many keys, OpenSSH 7": (
         "Received disconnect from 10.0.0.7 port 22:2: Too many authentication failures\n"
         "Authentication failed.\n", AuthenticationFailed, "too many keys"),
+    "no room for a socket": (
+        "unix_listener: cannot bind to path /run/user/1/remote_kernel/ssh/42b7.twPmh: No space left on device\n",
+        LocalFilesError, "cannot make a socket in /run/user/1/remote_kernel/ssh: no space left on device"),
     "unknown key": (UNKNOWN, HostKeyUnknown, "gpu1"),
     "unknown key, RSA": (UNKNOWN.replace("ED25519", "RSA"), HostKeyUnknown, "gpu1"),
     "changed key": (CHANGED, HostKeyChanged, "host key of gpu1 has changed"),
