@@ -14,16 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
+from remote_kernel.session import script
 from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
 from remote_kernel.session.installing import NotInstalled
-from remote_kernel.session.kernel_side import BESIDE, CELL, QUIET, REQUEST
+from remote_kernel.session.kernel_side import BESIDE, CELL, REQUEST, SCRIPT
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
 from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
-from remote_kernel.session.script import preparation
 from remote_kernel.session.widgets import Widgets
 from remote_kernel.session.wire import Message
 
@@ -77,6 +77,9 @@ class Engine:
         if cell.only not in (0, life.record.generation):
             cell.finish("lost", self.wrong_kernel(cell))
             return
+        if len(cell.script) > 2 and not await self._takes_arguments():
+            cell.finish("aborted", "it never ran: this kernel gives a script no arguments, as ipykernel 6 and later do")
+            return
         cell.generation = life.record.generation
         self._look_at_presence()  # before this cell is among those that are told of a change
         if cell.side:
@@ -108,13 +111,19 @@ class Engine:
         channel, subshell = cell.way
         contact = self.life.reach()
         cell.is_remembered, wire = contact.is_prepared, contact.wire
+        metadata: dict[str, Any] = {"remote_kernel": BESIDE if cell.side else CELL}
         if cell.script:
-            before = preparation(cell.script, self.life.record)
-            await wire.send(channel, "execute_request", before, subshell=subshell, metadata={"remote_kernel": QUIET})
-        metadata = {"remote_kernel": BESIDE if cell.side else CELL}
+            metadata[SCRIPT] = script.about(cell.script, self.life.record)
         await wire.send(
             channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata
         )
+
+    async def _takes_arguments(self) -> bool:
+        try:
+            await self.prepare()
+        except NotInstalled:
+            return False
+        return True
 
     def wrong_kernel(self, cell: Cell) -> str:
         """Say why a cell that may run in one kernel of the session only does not run in this one."""
