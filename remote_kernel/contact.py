@@ -19,6 +19,8 @@ from remote_kernel.errors import (
     AccountRefused,
     AuthenticationFailed,
     ConnectionLost,
+    HostKeyChanged,
+    HostKeyUnknown,
     KernelGone,
     KernelParted,
     ProtocolMismatch,
@@ -38,6 +40,8 @@ ATTACH_SECONDS = 20.0
 BACKOFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 REFUSED_SECONDS = (60.0, 120.0, 300.0, 600.0)  # servers ban an address after a few refused logins in ten minutes
 CLOCK_SECONDS = 5.0
+# The connection is not back before somebody does what the error says.
+_NEEDS_A_PERSON = (AccountRefused, AuthenticationFailed, HostKeyChanged, HostKeyUnknown)
 # Goes on while the machine sleeps, and does not jump when somebody sets its clock (macOS: the monotonic one does so).
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -124,8 +128,7 @@ class Contact:
             self._keeper.stop(error)
             return
         self._note_once(error)
-        # It is not back before somebody does what the error says.
-        if "remote_kernel login " in error.hint or isinstance(error, (AccountRefused, AuthenticationFailed)):
+        if isinstance(error, _NEEDS_A_PERSON):
             self._tell_away(str(error))
         if isinstance(error, AuthenticationFailed):
             breaker.trip(self._options, error)

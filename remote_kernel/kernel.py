@@ -165,7 +165,7 @@ def kernelspecs(folders: Iterable[str]) -> dict[str, Kernelspec]:
             try:
                 with open(os.path.join(path, "kernel.json"), encoding="utf-8") as file:
                     spec = Kernelspec(name.lower(), path, json.load(file))
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
             if spec.argv:
                 found.setdefault(spec.name, spec)

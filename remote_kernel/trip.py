@@ -29,6 +29,7 @@ from remote_kernel.handshake import (
     malformed,
     no_answer,
     raise_told,
+    start_second_session,
 )
 from remote_kernel.harmless import ByteStream
 from remote_kernel.link import Link
@@ -42,6 +43,9 @@ from remote_kernel.transport.verdict import explain, flooded
 # The reasons of a Link that was sent something else than what it takes.
 _NONE_OF_OURS = re.compile("no frame of this protocol|a greeting that|a control message")
 _NOISE_BYTES = 64 << 10
+_SHOWN_BYTES = (
+    32 << 10
+)  # of what a login shell prints on stderr: more may leave a front end's pipe no room for an error
 
 
 class Traveller(Protocol):
@@ -161,9 +165,9 @@ class Trip:
         """Start a second session if this one is silent, to see why."""
         if self._handshake.is_ready:
             return
-        try:
-            self._second = second = SecondSession(self._options)
-        except (RemoteKernelError, OSError):
+        self._second = second = start_second_session(self._options)
+        if not second:
+            self._timers.append(self._reactor.call_later(QUIET_SECONDS, self._ask_again))
             return
 
         def read(_: int) -> None:
@@ -227,7 +231,8 @@ class Trip:
                 if self._handshake.told is None:
                     self.refuse(flooded(self._options, self._stderr))
                 return
-            if self._mode != "attach" or self._arrived:  # the launcher says once what keeps failing
+            is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.told is not None
+            if is_shown and (self._mode != "attach" or self._arrived):  # the launcher says once what keeps failing
                 self._log.say(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)

@@ -70,9 +70,11 @@ class Agenda:
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
             cell.side, cell.only, cell.script = queued.side, queued.only, queued.script
             cell.run, cell.may_fail = queued.run, queued.may_fail
-            answers = kept_answers(self._place, queued.run or queued.cell)
-            if answers:
-                cell.answers = shared.setdefault(queued.run or queued.cell, self._left_of(answers, queued))
+            first = queued.run or queued.cell
+            answers = kept_answers(self._place, first)
+            if answers and first not in shared:
+                shared[first] = self._left_of(answers, queued)
+            cell.answers = shared.get(first, [])
             self.copies.watch(cell)
             cell.asks, cell.allow_stdin = queued.asks, queued.asks or bool(answers)
             if cell.asks and (left.was_sent or not cell.run):

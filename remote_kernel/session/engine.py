@@ -14,15 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
+from remote_kernel.session import script
 from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
-from remote_kernel.session.kernel_side import BESIDE, CELL, QUIET, REQUEST
+from remote_kernel.session.installing import NotInstalled
+from remote_kernel.session.kernel_side import BESIDE, CELL, REQUEST, SCRIPT
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
 from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
-from remote_kernel.session.script import preparation
 from remote_kernel.session.widgets import Widgets
 from remote_kernel.session.wire import Message
 
@@ -76,6 +77,9 @@ class Engine:
         if cell.only not in (0, life.record.generation):
             cell.finish("lost", self.wrong_kernel(cell))
             return
+        if len(cell.script) > 2 and not await self._takes_arguments():
+            cell.finish("aborted", "it never ran: this kernel gives a script no arguments, as ipykernel 6 and later do")
+            return
         cell.generation = life.record.generation
         self._look_at_presence()  # before this cell is among those that are told of a change
         if cell.side:
@@ -107,13 +111,19 @@ class Engine:
         channel, subshell = cell.way
         contact = self.life.reach()
         cell.is_remembered, wire = contact.is_prepared, contact.wire
+        metadata: dict[str, Any] = {"remote_kernel": BESIDE if cell.side else CELL}
         if cell.script:
-            before = preparation(cell.script, self.life.record)
-            await wire.send(channel, "execute_request", before, subshell=subshell, metadata={"remote_kernel": QUIET})
-        metadata = {"remote_kernel": BESIDE if cell.side else CELL}
+            metadata[SCRIPT] = script.about(cell.script, self.life.record)
         await wire.send(
             channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata
         )
+
+    async def _takes_arguments(self) -> bool:
+        try:
+            await self.prepare()
+        except NotInstalled:
+            return False
+        return True
 
     def wrong_kernel(self, cell: Cell) -> str:
         """Say why a cell that may run in one kernel of the session only does not run in this one."""
@@ -216,13 +226,18 @@ class Engine:
                 f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
             )
 
-    async def ask_beside(self, kind: str, content: dict[str, Any]) -> Message:
-        """Ask even while a cell runs: on the shell when it is free, else beside it. Raises ConnectionAway."""
-        self._check_connection()
+    async def ask_beside(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Ask even while a cell runs, and give the reply's content. Raises ConnectionAway.
+
+        An IPython kernel answers in a thread of its own; another one on the shell when it is free, else beside it.
+        """
+        with contextlib.suppress(NotInstalled):
+            found: dict[str, Any] = await self.look(kind, **content)
+            return found
         if not self.is_busy:
-            return await self.ask(kind, content)
+            return (await self.ask(kind, content)).content
         channel, subshell = await self.life.reach().beside(self.life.info)
-        return await self.ask(kind, content, channel=channel, subshell=subshell)
+        return (await self.ask(kind, content, channel=channel, subshell=subshell)).content
 
     async def prepare(self) -> bool:
         """Make the kernel ready for `look`; see Contact.prepare."""
@@ -230,16 +245,20 @@ class Engine:
             self.life.info = (await self.ask("kernel_info_request", {}, channel="control")).content
         return await self.life.reach().prepare(self.life.info)
 
-    async def look(
-        self, do: str, *, channel: str = "control", seconds: float = ANSWER_SECONDS, **arguments: Any
-    ) -> Any:
-        """Ask kernel_side.py in an IPython kernel: on control beside a running cell, on shell after it.
+    async def look(self, do: str, **arguments: Any) -> Any:
+        """Ask kernel_side.py in an IPython kernel, beside a running cell too. Raises ConnectionAway, NotInstalled.
 
-        This is the only way in which the session runs code of its own there: it changes nothing of the user's. Raises
-        RemoteError, and what `ask` and `ask_beside` raise.
+        This and `ask_side` are the only way in which the session runs code of its own in a kernel: it changes nothing
+        of the user's.
         """
         self._check_connection()
         await self.prepare()
+        return await self.ask_side(do, arguments)
+
+    async def ask_side(
+        self, do: str, arguments: dict[str, Any], channel: str = "control", seconds: float = ANSWER_SECONDS
+    ) -> Any:
+        """Ask kernel_side.py where it runs already: on shell it answers between two cells. Raises RemoteError."""
         reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
         if reply.content.get("status") != "ok":
             raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")

@@ -6,6 +6,7 @@ from remote_kernel.session.cell import Cell
 from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
 from remote_kernel.session.events import Error
 from remote_kernel.session.kernel_side import UNSEEN
+from remote_kernel.session.questions import NoAnswer
 
 
 async def learn_end(cell: Cell, engine: Engine) -> bool:
@@ -13,12 +14,17 @@ async def learn_end(cell: Cell, engine: Engine) -> bool:
 
     Waits until the kernel has come to the end of what runs, and all output of that is here. Raises RemoteKernelError.
     """
-    was_there = await engine.prepare()
+    while True:
+        try:
+            was_there = await engine.prepare()
+            break
+        except NoAnswer:  # the connection to its host is away, say: the cell goes on
+            continue
     if cell.side:
         await engine.ended_beside()
-        end = await engine.look("end", request=cell.request)
-    else:
-        end = await engine.look("end", channel="shell", seconds=UNLIMITED_SECONDS, request=cell.request)
+    channel = "control" if cell.side else "shell"
+    end = await engine.ask_side("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
+    if not cell.side:
         await engine.passed()
     if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
         return (was_there or cell.is_remembered) and not cell.started_at

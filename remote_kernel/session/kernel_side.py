@@ -6,26 +6,30 @@ An execute_request fires IPython's events, also where it is silent and where it 
 backend then shows and closes every figure, those of the running cell too (ipykernel#1564). It takes what the running
 cell has for its front end as well, and whether that may ask for input. So a question is a request of a kind of its own,
 which touches nothing of all that: on control it is answered in a thread of its own, on shell between two cells. Cells
-that run beside others (`metadata.remote_kernel` is "beside") fire no events, and have figures of their own.
+that run beside others (`metadata.remote_kernel` is "beside") fire no events, and have figures of their own. A file's
+code (`metadata.remote_kernel_script`) runs as `python FILE ARGUMENTS` would.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fnmatch
 import os
 import sys
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from typing import Any
 
 REQUEST, REPLY = "remote_kernel_request", "remote_kernel_reply"
 CELL, BESIDE, QUIET = "cell", "beside", "quiet"  # what metadata.remote_kernel says of an execute_request
+SCRIPT = "remote_kernel_script"  # in the metadata of a cell: the arguments of Script, by their names
 UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
-_LIMIT_SECONDS = 5.0  # for an answer
+_VARIABLES_SECONDS, _LIMIT_SECONDS = 5.0, 12.0  # for an answer; the first completion in a library takes some
 _TERMINATE_SECONDS, _KILL_SECONDS = 1.5, 0.5  # for child processes to end
 # Where a value's shape is an attribute that is there, and not computed when somebody asks, as dask does.
 _LIBRARIES = {"numpy", "pandas", "torch", "jax", "jaxlib", "tensorflow", "polars", "scipy", "pyarrow", "cupy", "cudf"}
@@ -46,6 +50,7 @@ class KernelSide:
         self._fire = getattr(earlier, "_fire", shell.events.trigger)
         self._may_ask = bool((shell.kernel.get_parent("shell").get("content") or {}).get("allow_stdin"))
         self._is_running = False  # a cell, in the main thread
+        self._script: Script | None = getattr(earlier, "_script", None)  # that runs
         self._here = threading.local()  # `figures` are those of the cell that runs beside others in this thread
 
     def install(self) -> None:
@@ -58,16 +63,24 @@ class KernelSide:
     # -- questions
 
     def serve(self, stream: Any, ident: Any, parent: Any) -> None:
-        """Answer a request: at once in the main thread, between two cells; else in a thread, within five seconds."""
-        at: list[str] = [""]  # what is being looked at
+        """Answer a request: at once in the main thread, between two cells; else in a thread, within some seconds."""
+        do, arguments = parent["content"]["do"], parent["content"]["arguments"]
+        at: list[str] = [arguments.get("code", "")]  # what is being looked at
+        seconds = _VARIABLES_SECONDS if do == "variables" else _LIMIT_SECONDS
         replied: list[bool] = []
 
         def answer() -> dict[str, Any]:
             try:
-                do: Any = {"variables": self.variables, "end": self.end, "end_children": self.end_children}[
-                    parent["content"]["do"]
-                ]
-                return {"status": "ok", "answer": do(at, **parent["content"]["arguments"])}
+                if do == "variables":
+                    found: Any = self.variables(at, **arguments)
+                else:
+                    found = {
+                        "end": self.end,
+                        "end_children": self.end_children,
+                        "inspect_request": self.kernel.do_inspect,
+                        "complete_request": self.kernel.do_complete,
+                    }[do](**arguments)
+                return {"status": "ok", "answer": asyncio.run(found) if asyncio.iscoroutine(found) else found}
             except Exception as error:
                 return {"status": "error", "ename": type(error).__name__, "evalue": str(error)}
 
@@ -77,13 +90,13 @@ class KernelSide:
                 self.kernel.session.send(stream, REPLY, content, parent, ident)
 
         def reply_late() -> None:
-            what = f"'{at[0]}' keeps it for more than {_LIMIT_SECONDS:g} s"
+            what = f"'{at[0]}' keeps it for more than {seconds:g} s"
             reply({"status": "error", "ename": "TimeoutError", "evalue": what})
 
         if threading.current_thread() is threading.main_thread():
             reply(answer())
         else:
-            stream.io_loop.call_later(_LIMIT_SECONDS, reply_late)
+            stream.io_loop.call_later(seconds, reply_late)
             threading.Thread(target=lambda: stream.io_loop.add_callback(reply, answer()), daemon=True).start()
 
     def variables(self, at: list[str], pattern: str) -> dict[str, dict[str, Any]]:
@@ -97,7 +110,7 @@ class KernelSide:
                 found[name] = describe(value)
         return found
 
-    def end(self, at: list[str], request: str) -> Any:
+    def end(self, request: str) -> Any:
         """Say how a cell ended: [count], or [count, error, text], null where it did not; UNSEEN if it never began.
 
         Such a one never will: it may be on its way still, and the session sends it again under another name.
@@ -111,7 +124,7 @@ class KernelSide:
             return UNSEEN
         return self.ends.get(request)
 
-    def end_children(self, at: list[str]) -> list[str]:
+    def end_children(self) -> list[str]:
         """End what this kernel has started in its process group, and name what had to be killed.
 
         ipykernel does so at its shutdown, and takes for alive what nobody has waited for: up to 14 s a signal.
@@ -141,12 +154,36 @@ class KernelSide:
         if how not in (BESIDE, QUIET):
             if event in ("pre_execute", "post_execute") and threading.current_thread() is threading.main_thread():
                 self._is_running, self._may_ask = event == "pre_execute", self.kernel._allow_stdin
+            if event == "pre_run_cell":
+                self._begin_script(parent)
             self._fire(event, *args, **kwargs)
+            if event == "post_run_cell" and self._script:
+                self._script.depth -= 1
+                self._end_script()
         elif event == "pre_execute":
             self._begin_beside()
         elif event == "post_execute":
             self._end_beside()
             self.kernel._allow_stdin = self._may_ask  # which is the kernel's, and not each cell's
+
+    def _begin_script(self, parent: Any) -> None:
+        request = (parent.get("header") or {}).get("msg_id")
+        if self._script and self._script.request != request:  # it ran a cell of its own, whose end was not told
+            self._script.depth = 0
+            self._end_script()
+        about = (parent.get("metadata") or {}).get(SCRIPT)
+        try:
+            if about and not self._script:
+                self._script = Script(self.shell, request, **about)
+        except Exception:
+            self.shell.showtraceback()
+        if self._script:
+            self._script.depth += 1
+
+    def _end_script(self) -> None:
+        if self._script and not self._script.depth:
+            self._script.undo()
+            self._script = None
 
     def _begin_beside(self) -> None:
         pyplot = sys.modules.get("matplotlib._pylab_helpers")
@@ -174,6 +211,42 @@ class KernelSide:
             self.shell.showtraceback()
         finally:
             self._here.figures = None
+
+
+class Script:
+    """What a file's code finds as it would under `python FILE ARGUMENTS`, until `undo`."""
+
+    def __init__(self, shell: Any, request: Any, argv: list[str], here: str, below: str, is_here: bool) -> None:
+        """Put it there. `here` is the file's path where the session is, `below` from the kernel's folder on.
+
+        The second counts unless the kernel `is_here` too, or only the first exists there.
+        """
+        self.request, self.depth = request, 0  # of the cells that it runs by itself
+        self._user, self._argv = shell.user_ns, sys.argv
+        there = below
+        with contextlib.suppress(OSError):  # the folder may be gone
+            there = os.path.join(os.getcwd(), below)
+        path = here if is_here or (os.path.exists(here) and not os.path.exists(there)) else there
+        # `exit` and `quit` are IPython's, which end the kernel.
+        self._names = {"__file__": path, "exit": sys.exit, "quit": sys.exit}
+        self._before = {name: self._user[name] for name in self._names if name in self._user}
+        self._folder = os.path.dirname(path)
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's, when a script has ended
+        self._warning = warnings.filters[0]
+        sys.argv = argv
+        sys.path.insert(0, self._folder)
+        self._user.update(self._names)
+
+    def undo(self) -> None:
+        """Take it back."""
+        sys.argv = self._argv
+        if self._folder in sys.path:
+            sys.path.remove(self._folder)
+        if self._warning in warnings.filters:
+            warnings.filters.remove(self._warning)  # type: ignore[attr-defined]
+        for name in self._names:
+            self._user.pop(name, None)
+        self._user.update(self._before)
 
 
 def _living_children() -> list[tuple[Any, str]]:

@@ -146,12 +146,12 @@ class Requests:
     async def _inspect(self, fields: _Fields) -> object:
         name = str(fields["name"])
         content = {"code": name, "cursor_pos": len(name), "detail_level": int(fields.get("detail") or 0)}
-        return (await self._engine.ask_beside("inspect_request", content)).content
+        return await self._engine.ask_beside("inspect_request", content)
 
     async def _complete(self, fields: _Fields) -> object:
         code = str(fields["code"])
         at = int(fields.get("at", len(code)))
-        return (await self._engine.ask_beside("complete_request", {"code": code, "cursor_pos": at})).content
+        return await self._engine.ask_beside("complete_request", {"code": code, "cursor_pos": at})
 
 
 def _describe(cell: Cell | None) -> object:

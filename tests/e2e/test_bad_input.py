@@ -389,7 +389,7 @@ def test_garbage_behind_the_marker_ends_the_launcher(
 ) -> None:
     # The agent's own words go through a filter that replaces the Link's frames.
     path = remote_folder / "python"
-    path.write_text(f'#!/bin/sh\n{remote_python} "$@" | {{ head -n 2; head -c 50000 /dev/urandom; }}\n')
+    path.write_text(f'#!/bin/sh\n{remote_python} "$@" | {{ sed -u 4q; head -c 50000 /dev/urandom; }}\n')
     path.chmod(0o755)
     options = options_for("target", ssh_config, path)
     fails_with(errors.RemoteShellNoise, options, connection_file, "something else than the kernel's agent")

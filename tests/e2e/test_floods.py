@@ -123,8 +123,14 @@ def launcher(tmp_path: Path) -> list[str]:
         ("answer", "gpu1 sent an answer of more than"),
         ("garbage", "something else than the kernel's agent wrote to the SSH session of gpu1"),
         ("pings", "the connection to gpu1 was lost: the other end asks for signs of life and takes none"),
-        ("long greeting", "the connection to gpu1 was lost: a greeting that cannot be read"),
-        ("endless message", "the connection to gpu1 was lost: a control message without an end"),
+        (
+            "long greeting",
+            "else than the kernel's agent wrote to the SSH session of gpu1 (a greeting that cannot be read",
+        ),
+        (
+            "endless message",
+            "else than the kernel's agent wrote to the SSH session of gpu1 (a control message without an end",
+        ),
     ],
 )
 def test_launcher_is_not_flooded(run: Callable[..., Ended], launcher: list[str], how: str, words: str) -> None:

@@ -174,6 +174,9 @@ def test_env_written_into_kernel_json_by_hand_reaches_the_kernel(
         file = write_kernelspec(tmp_path / "kernels", name, options) / "kernel.json"
         env = {**more, "ASKED": "spec", "REMOTE_KERNEL_TRANSPORT": "openssh"}
         file.write_text(json.dumps({**json.loads(file.read_text()), "env": env}))
+    junk = tmp_path / "kernels" / "junk"
+    junk.mkdir()
+    (junk / "kernel.json").write_text("[" * 100_000)
     with running_kernel(tmp_path / "kernels", options, "spec") as (_, client):
         names = ["COLOUR", "THERE", "ASKED", "LEVEL", "REMOTE_KERNEL_TRANSPORT"]
         found = run(client, f"import os; [os.environ.get(name) for name in {names}]").result

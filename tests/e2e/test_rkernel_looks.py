@@ -159,13 +159,14 @@ import time
 class Frame:
     shape = property(lambda self: time.sleep(20))
 Frame.__module__ = "pandas.core.frame"
+Frame.__repr__ = Frame.shape.fget
 frame, number = Frame(), 41
 """
 
 
 def test_vars_names_the_value_that_keeps_it_and_blocks_no_cell(either: Rkernel) -> None:
     assert either.exec(STUCK).status == 0
-    look = either.start("vars")
+    look, inspect = either.start("vars"), either.start("inspect", "frame")
     begun = time.monotonic()
     assert either.exec("number").out == "41\n"
     said = either("interrupt")
@@ -174,5 +175,6 @@ def test_vars_names_the_value_that_keeps_it_and_blocks_no_cell(either: Rkernel) 
     said = finish(look)
     assert said.status != 0
     assert "'frame' keeps it for more than 5 s" in said.err
+    assert "'frame' keeps it for more than 12 s" in finish(inspect).err
     assert either.exec("del frame").status == 0
     assert [one["name"] for one in either.ask("vars", "numb*")] == ["number"]

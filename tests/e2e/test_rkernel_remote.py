@@ -178,11 +178,11 @@ def test_connection_that_needs_a_person_says_which_command_to_run(far: Far, targ
     keys.write_text("")
     try:
         target.kill_sessions()
-        assert wait_until(lambda: "ssh-copy-id" in far.rkernel.status()["away_for"], 30)
+        assert wait_until(lambda: "ssh-copy-id" in far.rkernel.status()["away_for"], 30), far.rkernel.status()
         assert "ssh-copy-id" in far.rkernel("status").out
     finally:
         keys.write_text(good)
-    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has logged in
+    probe(options_for("target", far.ssh_config, far.remote_python))  # what a person does who has copied the key
     said = finish(command)
     assert (said.status, said.out) == (0, "".join(f"line {i}\n" for i in range(60)))
     assert "ssh-copy-id" in said.err
@@ -210,6 +210,24 @@ def test_remote_kernel_that_is_killed_gives_4(far: Far, target: Server) -> None:
     assert far.rkernel.exec("1").status == 0
     far.rkernel.close()
     assert nothing_there(target)
+
+
+def test_cell_whose_host_is_killed_while_the_network_is_away_goes_on(far: Far) -> None:
+    assert far.rkernel.exec(COUNT.format(20), "--detach").status == 124
+    number = far.rkernel.wait_running("line 2\n")
+    far.relay.cut()
+    far.relay.freeze()
+    try:
+        assert wait_until(lambda: far.rkernel.status()["connected"] is False, 30)
+        host = far.rkernel.host()
+        host.kill()
+        wait_ended([host])
+        said = far.rkernel("wait", number, "--timeout", "2")
+        assert said.status == 6, said
+    finally:
+        far.relay.thaw()
+    said = far.rkernel("wait", number)
+    assert (said.status, "a part of its output may be missing" in said.err) == (0, True), said
 
 
 def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, target: Server) -> None:

@@ -17,6 +17,8 @@ from tests.support.interpreters import lowest_environment
 
 ROOT = Path(remote_kernel.__file__).parent
 RUN_NOT_IMPORTED = {"ipykernel"}
+# What is sent into a kernel finds there what ipykernel depends on.
+RUN_IN_THE_KERNEL = {ROOT / "session" / f"{name}.py" for name in ("installing", "kernel_side", "script")}
 
 _COMMANDS = """
 import json, typer
@@ -37,7 +39,7 @@ def _declared() -> set[str]:
 
 def _imported() -> set[str]:
     names = set()
-    for path in ROOT.rglob("*.py"):
+    for path in set(ROOT.rglob("*.py")) - RUN_IN_THE_KERNEL:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {one.name.partition(".")[0] for one in node.names}

@@ -33,5 +33,6 @@ class Person:
 )
 def test_refused_password_reads_as_with_plain_ssh_or_as_a_question(asked: bool, shown: str) -> None:
     person = Person(asked=asked)
-    assert login._attended(["sh", "-c", SAYS], person) == (255, "Permission denied, please try again.\n")
+    status, said, _ = login._attended(["sh", "-c", SAYS], person)
+    assert (status, said) == (255, "Permission denied, please try again.\n")
     assert person.shown == shown

@@ -211,6 +211,17 @@ def test_the_watcher_leaves_a_kernel_to_the_launcher_that_takes_the_place_of_a_k
     assert not left and not note.exists()
 
 
+def test_a_note_of_another_version_keeps_no_kernel_from_its_end(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = answer(monkeypatch, {"kernels": []})
+    for identity in ("0123456789ab", "1"):
+        OrphanNote(OPTIONS, identity).hand_over()
+    change(note, arguments=["--no-such-flag", *OPTIONS.to_arguments()])
+    assert undertaker.main() == 0
+    assert not left and not note.exists()
+
+
 def test_a_second_watcher_leaves_all_to_the_first(
     note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -379,7 +379,8 @@ def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callab
     async def work() -> None:
         async with attach() as engine:
             await run(engine, "ran = []")
-            assert await engine.look("end", channel="shell", request="late") == UNSEEN
+            await engine.prepare()
+            assert await engine.ask_side("end", {"request": "late"}, "shell") == UNSEEN
             for name in ("late", "other"):
                 content = {"code": f"ran.append({name!r})", "silent": False, "store_history": False}
                 await engine.life.reach().wire.send("shell", "execute_request", content, identity=name)
@@ -404,6 +405,11 @@ def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any
             with pytest.raises(NotInstalled, match="cannot be looked into"):
                 await engine.look("variables", pattern="*")
             assert (await run(engine, "print(1)"))[0].text == "1\n"
+            cell, _ = new_cell("print('never')")
+            cell.script = ("/job.py", "job.py", "--lr")
+            await engine.execute(cell)
+            assert cell.done.result().verdict == "aborted"
+            assert "gives a script no arguments" in cell.done.result().message
 
     go(work)
 
