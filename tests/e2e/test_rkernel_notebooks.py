@@ -149,7 +149,7 @@ def test_notebook_ends_at_the_first_cell_that_may_not_fail(shared: Rkernel, tmp_
     assert (said.status, said.out) == (1, "goes on\n")
     copy = tmp_path / "n_out.ipynb"
     assert outputs(copy) == ["ZeroDivisionError", "goes on\n", "IndexError", ""]
-    assert f"rkernel: '--from-cell 3 --output {copy}' runs the rest into the same copy\n" in said.err
+    assert f"rkernel: to go on in the same copy, add --from-cell 3 --output {copy}\n" in said.err
     assert shared("tail").status == 1
     newest = max(int(path.stem) for path in shared.place("cells").glob("*.jsonl"))
     said = shared("wait", str(newest))
