@@ -10,14 +10,14 @@ import json
 import os
 import selectors
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice
+from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
 from remote_kernel.typed_json import MALFORMED
@@ -49,19 +49,24 @@ class Handshake:
         self._waiting += data
         if self._is_answering:
             return self._take_answer()
-        if not self.is_ready and self._ready in self._waiting:
-            noise, _, rest = self._waiting.partition(self._ready)
-            self.is_ready, self._waiting = True, bytearray(rest)
-            self._note(noise)
-        before, found, after = self._waiting.partition(self._marker)
-        if found:
-            self._note(before)
-            self._is_answering, self._waiting = True, bytearray(after)
+        if not self.is_ready:
+            self.is_ready = self._pass(self._ready)
+        # Not before: this marker begins that line too, of which the end may be under way.
+        if self.is_ready and self._pass(self._marker):
+            self._is_answering = True
             return self._take_answer()
         if len(self._waiting) > KEPT_BYTES:  # the marker may have come in part
             self._note(self._waiting[:-KEPT_BYTES])
             del self._waiting[:-KEPT_BYTES]
         return b""
+
+    def _pass(self, words: bytes) -> bool:
+        """Take the words off, and what was printed before them as noise; False while they have not come."""
+        noise, found, rest = self._waiting.partition(words)
+        if found:
+            self._note(noise)
+            self._waiting = bytearray(rest)
+        return bool(found)
 
     def _take_answer(self) -> bytes:
         """Take the rest of the marker's line, once it is there; return what came behind it."""
@@ -101,10 +106,9 @@ class SecondSession:
     A program in the place of the login shell ends when it has nothing to read, one that asks something goes on.
     """
 
-    def __init__(self, options: LaunchOptions) -> None:
-        """Start it. Raises TransportError's kinds, OSError."""
+    def __init__(self, options: LaunchOptions, argv: Sequence[str]) -> None:
+        """Start it with this command. Raises OSError."""
         self._options = options
-        argv = choice.carrier_argv(options, f"exec /bin/sh -c 'echo {_WORD.decode()}'")
         self._carrier = Carrier(argv, choice.environment(options))
         os.close(self._carrier.stdin)
         self._carrier.stdin = -1
@@ -139,6 +143,19 @@ class SecondSession:
             self.fd = -1
 
 
+def start_second_session(options: LaunchOptions) -> SecondSession | None:
+    """Start a second session; return None where that cannot be, or not yet.
+
+    Not while ssh would have to log in for it: it may be waiting for somebody to touch a key, who would have to touch it
+    twice, and a server that refuses a login counts how often.
+    """
+    with suppress(RemoteKernelError, OSError):
+        argv = choice.carrier_argv(options, f"exec /bin/sh -c 'echo {_WORD.decode()}'")
+        if choice.name(options) != "openssh" or openssh.has_login(options, argv):
+            return SecondSession(options, argv)
+    return None
+
+
 def wait_for_answer(
     options: LaunchOptions, fd: int, handshake: Handshake, send: Callable[[], None], seconds: float
 ) -> bytes:
@@ -162,9 +179,10 @@ def wait_for_answer(
             if now >= until:
                 if verdict:
                     raise verdict
-                look_at = deadline
-                with suppress(RemoteKernelError, OSError):
-                    second = SecondSession(options)
+                look_at = now + QUIET_SECONDS
+                second = start_second_session(options)
+                if second:
+                    look_at = deadline
                     undo.callback(second.close)
                     selector.register(second.fd, selectors.EVENT_READ)
             if second and second.fd in ready and second.read():

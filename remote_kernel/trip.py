@@ -29,6 +29,7 @@ from remote_kernel.handshake import (
     malformed,
     no_answer,
     raise_told,
+    start_second_session,
 )
 from remote_kernel.harmless import ByteStream
 from remote_kernel.link import Link
@@ -164,9 +165,9 @@ class Trip:
         """Start a second session if this one is silent, to see why."""
         if self._handshake.is_ready:
             return
-        try:
-            self._second = second = SecondSession(self._options)
-        except (RemoteKernelError, OSError):
+        self._second = second = start_second_session(self._options)
+        if not second:
+            self._timers.append(self._reactor.call_later(QUIET_SECONDS, self._ask_again))
             return
 
         def read(_: int) -> None:

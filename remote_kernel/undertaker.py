@@ -158,10 +158,18 @@ def _watch() -> None:
                 continue
             # The lease counts from there: the connection may have been there until then.
             until = seen_at + float(str(note["linger"]))
-            options = parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
-            if time.time() > until or _tell_agent(identity, options, note, tries):
+            options = _options(note)
+            if options is None or time.time() > until or _tell_agent(identity, options, note, tries):
                 _remove(identity)
         time.sleep(_LOOK_SECONDS)
+
+
+def _options(note: Mapping[str, object]) -> LaunchOptions | None:
+    """Return the launcher's options; None where another version has written what this one does not know."""
+    try:
+        return parse_launch([str(word) for word in list(note["arguments"])])  # type: ignore[call-overload]
+    except RemoteKernelError:
+        return None
 
 
 def _tell_agent(identity: str, options: LaunchOptions, note: Mapping[str, object], tries: _Tries) -> bool:

@@ -30,6 +30,7 @@ from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
 
 _MUCH_BYTES = 16 << 20
+_MISSED = "its launcher was killed while it ran: a part of its output may be missing"
 _UNKNOWN_END = "it is not known how it ended; the kernel and its variables are there"
 
 
@@ -143,16 +144,16 @@ class Agenda:
                 await self._engine.passed()
         return False
 
-    def see_gap(self, *, is_whole: bool) -> None:
-        """See to it that the cells that run come to an end: the launcher was killed, and replies may be lost with it.
-
-        `is_whole` tells whether all output has come.
-        """
+    def see_gap(self, *, is_over: bool, is_whole: bool = False) -> None:
+        """See to it that the cells that run come to an end though replies may be lost with their launcher; see Gap."""
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
-                if not is_whole:
-                    cell.missed = "its launcher was killed while it ran: a part of its output may be missing"
-                self._tasks.spawn(self._end_unseen(cell))
+                if is_whole and cell.missed == _MISSED:
+                    cell.missed = ""
+                elif not is_over:
+                    cell.missed = _MISSED
+                if is_over:
+                    self._tasks.spawn(self._end_unseen(cell))
 
     async def _end_unseen(self, cell: Cell) -> None:
         never_began = await self._see_it_over(cell)

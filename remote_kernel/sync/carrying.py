@@ -168,7 +168,8 @@ class FarEnd(FarProcess):
 
         handshake = Handshake(self._options, self._marker)
         try:
-            rest = wait_for_answer(self._options, self._process.stdout.fileno(), handshake, send, GREETING_SECONDS)
+            with self._patience():  # for `begin`: who waits for the answer watches no clock meanwhile
+                rest = wait_for_answer(self._options, self._process.stdout.fileno(), handshake, send, GREETING_SECONDS)
         except RemoteKernelError:
             self._process.kill()
             raise

@@ -234,8 +234,20 @@ class Master(NamedTuple):
 
 def master_of(argv: Sequence[str]) -> Master | None:
     """Return the shared connection that a command goes over; None while there is none, and where it is not ours."""
-    path = next((word.removeprefix(_CONTROL_PATH) for word in argv if word.startswith(_CONTROL_PATH)), "none")
-    return _master_at(path)
+    return _master_at(_control_path_in(argv))
+
+
+def has_login(options: LaunchOptions, argv: Sequence[str]) -> bool:
+    """True if there is a shared connection already that this command, an `ssh_argv`, goes over."""
+    if _control_path_in(argv):
+        return master_of(argv) is not None
+    return _pid_from([ssh_program(), "-O", "check", *where(options)]) > 0
+
+
+def _control_path_in(argv: Sequence[str]) -> str:
+    """Return the socket of a shared connection of ours that a command names; empty where it names none."""
+    paths = [word.removeprefix(_CONTROL_PATH) for word in argv if word.startswith(f"{_CONTROL_PATH}/")]
+    return paths[0] if paths else ""
 
 
 def _master_at(path: str) -> Master | None:

@@ -19,7 +19,7 @@ import pytest
 
 from remote_kernel.cli import copying
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import ConnectionLost, ProtocolMismatch, RemoteKernelError
+from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import Job
@@ -796,3 +796,30 @@ def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(carrying, "_END_SECONDS", 0.3)
     with FarEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
+
+
+# Is about to read the program, and then reads nothing.
+STOPS = """
+import re, sys, time
+print("\\n" + re.search(r"remote_kernel-[0-9a-f]{16}", sys.argv[1])[0], "reads", flush=True)
+time.sleep(60)
+"""
+
+
+def test_other_end_that_stops_reading_before_it_answers_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greet = FarEnd.greet
+    options = play(monkeypatch, "")
+    monkeypatch.setattr(
+        carrying.choice, "carrier_argv", lambda _, command, **__: [sys.executable, "-c", STOPS, command]
+    )
+    monkeypatch.setattr(carrying, "GREETING_SECONDS", 1.0)
+    with FarEnd(options, "receive", {}) as far:
+
+        def begin() -> None:
+            far.wire.write(wire.ENTRIES, 0, bytes(8 << 20))
+            far.wire.flush()
+
+        with pytest.raises(ConnectTimeout):
+            greet(far, begin)

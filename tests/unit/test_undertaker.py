@@ -202,11 +202,22 @@ def test_the_watcher_leaves_a_kernel_to_the_launcher_that_takes_the_place_of_a_k
     monkeypatch.setenv("REMOTE_KERNEL_STATE_FILE", "/dev/null")  # as under a session of rkernel, which starts another
     OrphanNote(OPTIONS, "0123456789ab").write()
     change(note, born="long ago")
-    threading.Timer(0.2, lambda: change(note, born=process.birth(os.getpid()))).start()
+    threading.Timer(0.2, OrphanNote(OPTIONS, "0123456789ab").write).start()
     assert undertaker.main() == 0
     assert left and note.exists()
     change(note, born="long ago")
     monkeypatch.setattr(undertaker, "_SUCCESSOR_SECONDS", 0.2)
+    assert undertaker.main() == 0
+    assert not left and not note.exists()
+
+
+def test_a_note_of_another_version_keeps_no_kernel_from_its_end(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = answer(monkeypatch, {"kernels": []})
+    for identity in ("0123456789ab", "1"):
+        OrphanNote(OPTIONS, identity).hand_over()
+    change(note, arguments=["--no-such-flag", *OPTIONS.to_arguments()])
     assert undertaker.main() == 0
     assert not left and not note.exists()
 
