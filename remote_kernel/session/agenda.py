@@ -14,8 +14,9 @@ from typing import Any
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.answers import drop_answers, keep_answers, kept_answers
 from remote_kernel.session.askers import Askers
+from remote_kernel.session.asking import UNLIMITED_SECONDS
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
+from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import Answered, Event, Queued
 from remote_kernel.session.executed_copy import Copies
 from remote_kernel.session.hindsight import learn_end

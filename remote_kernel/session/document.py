@@ -114,7 +114,7 @@ def iso(at: float) -> str:
 def source_of(cell: dict[str, Any]) -> str:
     """Give a cell's source as one text."""
     source = cell.get("source", "")
-    return source if isinstance(source, str) else "".join(map(str, source))
+    return source if isinstance(source, str) else "".join(map(str, source if isinstance(source, list) else ()))
 
 
 def _lines(text: Any) -> Any:

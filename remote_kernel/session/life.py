@@ -100,9 +100,8 @@ class Life:
         try:
             self.process = KernelProcess.start(self._place, argv, program.env, cwd, is_remote=bool(program.host))
         except OSError as error:
-            raise KernelDied(
-                f"cannot start '{self.record.kernelspec}': {error}", "see 'rkernel kernelspecs'"
-            ) from error
+            why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            raise KernelDied(f"cannot start '{self.record.kernelspec}': {why}", "see 'rkernel kernelspecs'") from error
         folder = program.folder if program.host else cwd
         process = self.process
         self._save(pid=process.pid, born=process.born, connection_file=self._place.connection_file, folder=folder)

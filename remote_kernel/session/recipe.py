@@ -78,7 +78,8 @@ class Recipe:
             raise UsageError(f"{self.path} has no {named}", f"it has cells 1 to {count}, text cells included")
         found = []
         for number, cell in enumerate(self._cells[first - 1 : end], first):
-            tags = cell["metadata"].get("tags") or ()
+            tags = cell["metadata"].get("tags")
+            tags = tags if isinstance(tags, list) else ()
             source = source_of(cell)
             if cell.get("cell_type") == "code" and source.strip() and "skip-execution" not in tags:
                 check_text(source, f"cell {number} of {self.path}")

@@ -87,7 +87,7 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     assert far.rkernel.exec("import asyncio; await asyncio.sleep(60)", "--detach").status == 124
     begun, number = time.monotonic(), far.rkernel.wait_running()
     assert far.rkernel("interrupt").status == 0  # SIGINT and what wakes the kernel go different ways
-    assert (far.rkernel("wait", number).status, time.monotonic() - begun < 3) == (130, True)
+    assert (far.rkernel("wait", number).status, time.monotonic() - begun < 8) == (130, True)  # and not 10 s
 
 
 def test_restart_and_close_end_a_kept_kernel(
