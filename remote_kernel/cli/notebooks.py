@@ -59,7 +59,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
     status = cells_shown.show(output)
     if output and cells_shown.verdict == "error":
         failed = steps[cells_shown.count - 1].number
-        sys.stderr.write(f"rkernel: '--from-cell {failed} --output {output}' runs the rest into the same copy\n")
+        sys.stderr.write(f"rkernel: to go on in the same copy, add --from-cell {failed} --output {output}\n")
     return status
 
 

@@ -127,9 +127,14 @@ def _columns() -> int:
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line."""
 
+    names_script = False  # what is left over may be meant for that
+
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
-        raise UsageError(message, f"see '{self.prog} --help'")
+        hint = f"see '{self.prog} --help'"
+        if self.names_script and ("unrecognized" in message or "FILE: not allowed" in message):
+            hint = f"a script's arguments come after '--', as in '{self.prog} --file train.py -- --lr 0.1'; {hint}"
+        raise UsageError(message, hint)
 
 
 def main() -> NoReturn:
@@ -201,7 +206,9 @@ def parse(name: str, command: Command, arguments: Sequence[str]) -> argparse.Nam
     if command.passes_on and "--" in words:
         at = words.index("--")
         words, rest = words[:at], words[at + 1 :]
-    return make_parser(name, command).parse_args(words, argparse.Namespace(arguments=rest))
+    parser = make_parser(name, command)
+    parser.names_script = command.passes_on and any(word in ("-f", "--file") or word.endswith(".py") for word in words)
+    return parser.parse_args(words, argparse.Namespace(arguments=rest))
 
 
 # Where each command is defined: a module of this package, imported when it is asked for.

@@ -14,8 +14,9 @@ from typing import Any
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.answers import drop_answers, keep_answers, kept_answers
 from remote_kernel.session.askers import Askers
+from remote_kernel.session.asking import UNLIMITED_SECONDS
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
+from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import Answered, Event, Queued
 from remote_kernel.session.executed_copy import Copies
 from remote_kernel.session.hindsight import learn_end
@@ -29,6 +30,7 @@ from remote_kernel.session.recording import AUTHOR, Recording
 from remote_kernel.session.tasks import Tasks
 
 _MUCH_BYTES = 16 << 20
+_MISSED = "its launcher was killed while it ran: a part of its output may be missing"
 _UNKNOWN_END = "it is not known how it ended; the kernel and its variables are there"
 
 
@@ -69,9 +71,11 @@ class Agenda:
             cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, past)
             cell.side, cell.only, cell.script = queued.side, queued.only, queued.script
             cell.run, cell.may_fail = queued.run, queued.may_fail
-            answers = kept_answers(self._place, queued.run or queued.cell)
-            if answers:
-                cell.answers = shared.setdefault(queued.run or queued.cell, self._left_of(answers, queued))
+            first = queued.run or queued.cell
+            answers = kept_answers(self._place, first)
+            if answers and first not in shared:
+                shared[first] = self._left_of(answers, queued)
+            cell.answers = shared.get(first, [])
             self.copies.watch(cell)
             cell.asks, cell.allow_stdin = queued.asks, queued.asks or bool(answers)
             if cell.asks and (left.was_sent or not cell.run):
@@ -140,16 +144,16 @@ class Agenda:
                 await self._engine.passed()
         return False
 
-    def see_gap(self, *, is_whole: bool) -> None:
-        """See to it that the cells that run come to an end: the launcher was killed, and replies may be lost with it.
-
-        `is_whole` tells whether all output has come.
-        """
+    def see_gap(self, *, is_over: bool, is_whole: bool = False) -> None:
+        """See to it that the cells that run come to an end though replies may be lost with their launcher; see Gap."""
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
-                if not is_whole:
-                    cell.missed = "its launcher was killed while it ran: a part of its output may be missing"
-                self._tasks.spawn(self._end_unseen(cell))
+                if is_whole and cell.missed == _MISSED:
+                    cell.missed = ""
+                elif not is_over:
+                    cell.missed = _MISSED
+                if is_over:
+                    self._tasks.spawn(self._end_unseen(cell))
 
     async def _end_unseen(self, cell: Cell) -> None:
         never_began = await self._see_it_over(cell)

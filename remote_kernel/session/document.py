@@ -91,14 +91,13 @@ def parse_notebook(data: bytes) -> dict[str, Any]:
 
 def read_notebook(path: str) -> dict[str, Any]:
     """Read a file as `parse_notebook` does. Raises NotebookError, which says what the file is instead."""
-    hint = "give a notebook as Jupyter writes it"
     try:
         with open(path, "rb") as file:
             return parse_notebook(file.read())
     except OSError as error:
-        raise NotebookError(f"cannot read {path}: {error.strerror}", hint) from error
+        raise NotebookError(f"cannot read {path}: {error.strerror}", "give a notebook that is there") from error
     except NotANotebook as error:
-        raise NotebookError(f"cannot read {path}: {error}", hint) from error
+        raise NotebookError(f"cannot read {path}: {error}", "give a notebook as Jupyter writes it") from error
 
 
 def execution_times(started: float | None, ended: float | None) -> dict[str, str]:
@@ -115,7 +114,7 @@ def iso(at: float) -> str:
 def source_of(cell: dict[str, Any]) -> str:
     """Give a cell's source as one text."""
     source = cell.get("source", "")
-    return source if isinstance(source, str) else "".join(map(str, source))
+    return source if isinstance(source, str) else "".join(map(str, source if isinstance(source, list) else ()))
 
 
 def _lines(text: Any) -> Any:

@@ -13,21 +13,20 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from remote_kernel.errors import RemoteError, RemoteKernelError, UsageError
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session import script
+from remote_kernel.session.asking import UNLIMITED_SECONDS, Asking, ConnectionAway
 from remote_kernel.session.cell import Cell, payloads, read_output
 from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.foreign import Foreign, number_of
 from remote_kernel.session.installing import NotInstalled
-from remote_kernel.session.kernel_side import BESIDE, CELL, QUIET, REQUEST
+from remote_kernel.session.kernel_side import BESIDE, CELL, SCRIPT
 from remote_kernel.session.life import Life
 from remote_kernel.session.place import Place
-from remote_kernel.session.questions import ANSWER_SECONDS
 from remote_kernel.session.record import Record
-from remote_kernel.session.script import preparation
 from remote_kernel.session.widgets import Widgets
 from remote_kernel.session.wire import Message
 
-UNLIMITED_SECONDS = 10 * 365 * 86400.0
 _IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply, and not the `idle` that belongs to it
 _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
@@ -37,7 +36,7 @@ _CHILDREN_SECONDS = 4.0  # for a kernel to end what it has started, which takes 
 _EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
-class Engine:
+class Engine(Asking):
     """What runs in one session's kernel; `life` is that kernel's. Made by the host."""
 
     def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
@@ -77,6 +76,9 @@ class Engine:
         if cell.only not in (0, life.record.generation):
             cell.finish("lost", self.wrong_kernel(cell))
             return
+        if len(cell.script) > 2 and not await self._takes_arguments():
+            cell.finish("aborted", "it never ran: this kernel gives a script no arguments, as ipykernel 6 and later do")
+            return
         cell.generation = life.record.generation
         self._look_at_presence()  # before this cell is among those that are told of a change
         if cell.side:
@@ -108,13 +110,19 @@ class Engine:
         channel, subshell = cell.way
         contact = self.life.reach()
         cell.is_remembered, wire = contact.is_prepared, contact.wire
+        metadata: dict[str, Any] = {"remote_kernel": BESIDE if cell.side else CELL}
         if cell.script:
-            before = preparation(cell.script, self.life.record)
-            await wire.send(channel, "execute_request", before, subshell=subshell, metadata={"remote_kernel": QUIET})
-        metadata = {"remote_kernel": BESIDE if cell.side else CELL}
+            metadata[SCRIPT] = script.about(cell.script, self.life.record)
         await wire.send(
             channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata
         )
+
+    async def _takes_arguments(self) -> bool:
+        try:
+            await self.prepare()
+        except NotInstalled:
+            return False
+        return True
 
     def wrong_kernel(self, cell: Cell) -> str:
         """Say why a cell that may run in one kernel of the session only does not run in this one."""
@@ -202,79 +210,6 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether a cell runs, ours or another front end's."""
         return bool(self._cells or self.foreign.cells)
-
-    # -- questions
-
-    async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
-        """Send a request and give its reply; see Questions.ask. Raises KernelLost without a kernel, NoAnswer."""
-        return await self.life.reach().questions.ask(kind, content, **more)
-
-    def _check_connection(self) -> None:
-        now = self.life.presence()
-        if now and not now.connected:
-            why = f" ({now.reason})" if now.reason else ""
-            raise ConnectionAway(
-                f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
-            )
-
-    async def ask_beside(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
-        """Ask even while a cell runs, and give the reply's content. Raises ConnectionAway.
-
-        An IPython kernel answers in a thread of its own; another one on the shell when it is free, else beside it.
-        """
-        with contextlib.suppress(NotInstalled):
-            found: dict[str, Any] = await self.look(kind, **content)
-            return found
-        if not self.is_busy:
-            return (await self.ask(kind, content)).content
-        channel, subshell = await self.life.reach().beside(self.life.info)
-        return (await self.ask(kind, content, channel=channel, subshell=subshell)).content
-
-    async def prepare(self) -> bool:
-        """Make the kernel ready for `look`; see Contact.prepare."""
-        if not self.life.info:  # it did not answer when this host came
-            self.life.info = (await self.ask("kernel_info_request", {}, channel="control")).content
-        return await self.life.reach().prepare(self.life.info)
-
-    async def look(self, do: str, **arguments: Any) -> Any:
-        """Ask kernel_side.py in an IPython kernel, beside a running cell too. Raises ConnectionAway, NotInstalled.
-
-        This and `ask_side` are the only way in which the session runs code of its own in a kernel: it changes nothing
-        of the user's.
-        """
-        self._check_connection()
-        await self.prepare()
-        return await self.ask_side(do, arguments)
-
-    async def ask_side(
-        self, do: str, arguments: dict[str, Any], channel: str = "control", seconds: float = ANSWER_SECONDS
-    ) -> Any:
-        """Ask kernel_side.py where it runs already: on shell it answers between two cells. Raises RemoteError."""
-        reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
-        if reply.content.get("status") != "ok":
-            raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")
-        return reply.content["answer"]
-
-    async def end_children(self) -> list[str]:
-        """Have the kernel end its child processes, and give the names of those that had to be killed.
-
-        None where it does not say within seconds: it is about to be ended all the same.
-        """
-        with contextlib.suppress(RemoteKernelError, asyncio.TimeoutError, TimeoutError):
-            killed = await asyncio.wait_for(self.look("end_children"), _CHILDREN_SECONDS)
-            return [str(name) for name in killed]
-        return []
-
-    async def passed(self, channel: str = "shell", subshell: str = "") -> bool:
-        """Wait until all is here that the kernel has published of what it has answered there; see Passage.passed."""
-        contact = self.life.contact
-        return contact is not None and await contact.passed(channel, subshell)
-
-    async def ended_beside(self) -> None:
-        """Wait until no cell runs beside the others any longer, and all output of those that did is here."""
-        for channel, subshell in await self.life.reach().ways_beside(self.life.info):
-            await self.ask("kernel_info_request", {}, channel=channel, subshell=subshell, seconds=UNLIMITED_SECONDS)
-            await self.passed(channel, subshell)
 
     # -- interrupts
 
@@ -447,9 +382,3 @@ class CellWaits(RemoteKernelError):
     """The cell cannot be interrupted yet."""
 
     exit_status = VERDICTS["running"]
-
-
-class ConnectionAway(RemoteKernelError):
-    """The kernel's host cannot be reached at the moment."""
-
-    exit_status = VERDICTS["away"]

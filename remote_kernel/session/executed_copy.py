@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -31,6 +32,8 @@ from remote_kernel.session.notebook_file import NotebookFile
 from remote_kernel.session.outputs import Outputs
 from remote_kernel.session.place import Place
 from remote_kernel.transport.private import write_private
+
+_SETTLE_SECONDS, _LOOK_SECONDS = 1.0, 0.05  # for somebody else who writes into the file to come to the end of it
 
 
 class ExecutedCopy:
@@ -69,13 +72,20 @@ class ExecutedCopy:
     def write(self) -> None:
         """Put what was taken into the file. Raises NotebookError."""
         file = NotebookFile(self.path)
+        deadline = time.monotonic() + _SETTLE_SECONDS
         try:
             while True:
                 data, stamp = file.read()
                 if stamp is None:
                     raise NotebookError(f"{self.path} is gone")
                 file.accept(stamp)
-                document = parse_notebook(data)
+                try:
+                    document = parse_notebook(data)
+                except NotANotebook:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(_LOOK_SECONDS)
+                    continue
                 self._fill(document)
                 if file.replace(encode_notebook(map(encode_cell, document["cells"]), document)):
                     return
@@ -157,6 +167,9 @@ class Copies:
         except NotebookError as error:
             self._trouble[run] = error.message
             self._note(f"the copy of a notebook: {error.message}")
+        except Exception as error:  # the top of a task
+            self._trouble[run] = f"cannot write {copy.path}: unexpected {error!r}"
+            self._note(self._trouble[run])
         if copy.is_complete and run not in self._trouble:
             copy.forget()
             with contextlib.suppress(OSError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from remote_kernel.session.asking import UNLIMITED_SECONDS
 from remote_kernel.session.cell import Cell
-from remote_kernel.session.engine import UNLIMITED_SECONDS, Engine
+from remote_kernel.session.engine import Engine
 from remote_kernel.session.events import Error
 from remote_kernel.session.kernel_side import UNSEEN
 from remote_kernel.session.questions import NoAnswer

@@ -8,7 +8,9 @@ or the file that says how it ended meanwhile.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,7 +67,7 @@ class KernelProcess:
         is_remote: bool,
         succeeds: str = "",
     ) -> KernelProcess:
-        """Start `argv` with its output in the kernel's log. Raises OSError where folder or log cannot be used.
+        """Start `argv` with its output in the kernel's log. Raises OSError where folder, log or program cannot be used.
 
         A launcher goes on with the kernel of one that was killed where `succeeds` is that one's Presence.kernel.
         Nothing runs before `go`: a host that is killed before it has written down which process it is leaves none.
@@ -78,6 +80,8 @@ class KernelProcess:
             environment[STATE_FILE] = place.kernel_state
         if succeeds:
             environment[SUCCEEDS] = succeeds
+        if (os.path.isabs(argv[0]) or "/" not in argv[0]) and not shutil.which(argv[0], path=environment.get("PATH")):
+            raise FileNotFoundError(errno.ENOENT, "there is no such program", argv[0])
         log = os.open(place.kernel_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if succeeds else os.O_TRUNC), 0o600)
         try:
             child = subprocess.Popen(

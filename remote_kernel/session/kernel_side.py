@@ -6,7 +6,8 @@ An execute_request fires IPython's events, also where it is silent and where it 
 backend then shows and closes every figure, those of the running cell too (ipykernel#1564). It takes what the running
 cell has for its front end as well, and whether that may ask for input. So a question is a request of a kind of its own,
 which touches nothing of all that: on control it is answered in a thread of its own, on shell between two cells. Cells
-that run beside others (`metadata.remote_kernel` is "beside") fire no events, and have figures of their own.
+that run beside others (`metadata.remote_kernel` is "beside") fire no events, and have figures of their own. A file's
+code (`metadata.remote_kernel_script`) runs as `python FILE ARGUMENTS` would.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from typing import Any
 
 REQUEST, REPLY = "remote_kernel_request", "remote_kernel_reply"
 CELL, BESIDE, QUIET = "cell", "beside", "quiet"  # what metadata.remote_kernel says of an execute_request
+SCRIPT = "remote_kernel_script"  # in the metadata of a cell: the arguments of Script, by their names
 UNSEEN = "unseen"  # what is said of a cell that never began
 
 _ENDS = 1000  # of cells that are remembered
@@ -47,6 +50,7 @@ class KernelSide:
         self._fire = getattr(earlier, "_fire", shell.events.trigger)
         self._may_ask = bool((shell.kernel.get_parent("shell").get("content") or {}).get("allow_stdin"))
         self._is_running = False  # a cell, in the main thread
+        self._script: Script | None = getattr(earlier, "_script", None)  # that runs
         self._here = threading.local()  # `figures` are those of the cell that runs beside others in this thread
 
     def install(self) -> None:
@@ -150,12 +154,36 @@ class KernelSide:
         if how not in (BESIDE, QUIET):
             if event in ("pre_execute", "post_execute") and threading.current_thread() is threading.main_thread():
                 self._is_running, self._may_ask = event == "pre_execute", self.kernel._allow_stdin
+            if event == "pre_run_cell":
+                self._begin_script(parent)
             self._fire(event, *args, **kwargs)
+            if event == "post_run_cell" and self._script:
+                self._script.depth -= 1
+                self._end_script()
         elif event == "pre_execute":
             self._begin_beside()
         elif event == "post_execute":
             self._end_beside()
             self.kernel._allow_stdin = self._may_ask  # which is the kernel's, and not each cell's
+
+    def _begin_script(self, parent: Any) -> None:
+        request = (parent.get("header") or {}).get("msg_id")
+        if self._script and self._script.request != request:  # it ran a cell of its own, whose end was not told
+            self._script.depth = 0
+            self._end_script()
+        about = (parent.get("metadata") or {}).get(SCRIPT)
+        try:
+            if about and not self._script:
+                self._script = Script(self.shell, request, **about)
+        except Exception:
+            self.shell.showtraceback()
+        if self._script:
+            self._script.depth += 1
+
+    def _end_script(self) -> None:
+        if self._script and not self._script.depth:
+            self._script.undo()
+            self._script = None
 
     def _begin_beside(self) -> None:
         pyplot = sys.modules.get("matplotlib._pylab_helpers")
@@ -183,6 +211,42 @@ class KernelSide:
             self.shell.showtraceback()
         finally:
             self._here.figures = None
+
+
+class Script:
+    """What a file's code finds as it would under `python FILE ARGUMENTS`, until `undo`."""
+
+    def __init__(self, shell: Any, request: Any, argv: list[str], here: str, below: str, is_here: bool) -> None:
+        """Put it there. `here` is the file's path where the session is, `below` from the kernel's folder on.
+
+        The second counts unless the kernel `is_here` too, or only the first exists there.
+        """
+        self.request, self.depth = request, 0  # of the cells that it runs by itself
+        self._user, self._argv = shell.user_ns, sys.argv
+        there = below
+        with contextlib.suppress(OSError):  # the folder may be gone
+            there = os.path.join(os.getcwd(), below)
+        path = here if is_here or (os.path.exists(here) and not os.path.exists(there)) else there
+        # `exit` and `quit` are IPython's, which end the kernel.
+        self._names = {"__file__": path, "exit": sys.exit, "quit": sys.exit}
+        self._before = {name: self._user[name] for name in self._names if name in self._user}
+        self._folder = os.path.dirname(path)
+        warnings.filterwarnings("ignore", "To exit: use", UserWarning)  # IPython's, when a script has ended
+        self._warning = warnings.filters[0]
+        sys.argv = argv
+        sys.path.insert(0, self._folder)
+        self._user.update(self._names)
+
+    def undo(self) -> None:
+        """Take it back."""
+        sys.argv = self._argv
+        if self._folder in sys.path:
+            sys.path.remove(self._folder)
+        if self._warning in warnings.filters:
+            warnings.filters.remove(self._warning)  # type: ignore[attr-defined]
+        for name in self._names:
+            self._user.pop(name, None)
+        self._user.update(self._before)
 
 
 def _living_children() -> list[tuple[Any, str]]:

@@ -58,10 +58,10 @@ class Dependent(Listener, Protocol):
 
 
 class Gap(Protocol):
-    """What is called when another launcher has taken the place of a killed one: a reply may have been lost."""
+    """What is called when another launcher takes the place of a killed one: a reply may be lost."""
 
-    def __call__(self, *, is_whole: bool) -> None:
-        """`is_whole` tells whether all output has come."""
+    def __call__(self, *, is_over: bool, is_whole: bool = False) -> None:
+        """Called when the launcher was killed, and when the next one is connected; `is_whole` if it has all output."""
 
 
 class Life:
@@ -79,7 +79,7 @@ class Life:
         self.process: KernelProcess | None = None  # none where the kernel is somebody else's
         self.tasks = Tasks(note)  # that end with the contact
         self.last_presence: Presence | None = None  # that was seen
-        self.see_gap: Gap = lambda *, is_whole: None
+        self.see_gap: Gap = lambda *, is_over, is_whole=False: None
         self._succeeded_at = float("-inf")
         self._place, self._note = place, note
         self._dependent: Dependent
@@ -100,9 +100,8 @@ class Life:
         try:
             self.process = KernelProcess.start(self._place, argv, program.env, cwd, is_remote=bool(program.host))
         except OSError as error:
-            raise KernelDied(
-                f"cannot start '{self.record.kernelspec}': {error}", "see 'rkernel kernelspecs'"
-            ) from error
+            why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+            raise KernelDied(f"cannot start '{self.record.kernelspec}': {why}", "see 'rkernel kernelspecs'") from error
         folder = program.folder if program.host else cwd
         process = self.process
         self._save(pid=process.pid, born=process.born, connection_file=self._place.connection_file, folder=folder)
@@ -323,6 +322,7 @@ class Life:
             process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
             if self._succeed() and self.process:
                 self.tasks.spawn(self._watch_process(self.process, contact))
+                self.see_gap(is_over=False)
                 self.tasks.spawn(self._see_back(before))
                 return
         how = await see_end(process, lambda: self.memory_bytes)
@@ -334,9 +334,11 @@ class Life:
         """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
         while (now := self.presence()) is None or not now.connected or now == before:
             await asyncio.sleep(_BACK_SECONDS)
-        await asyncio.sleep(_BACK_SECONDS)  # for it to say whether it has all
-        now = self.presence()
-        self.see_gap(is_whole=now is not None and now.is_whole)
+        for _ in range(5):  # for it to say whether it has all
+            await asyncio.sleep(_BACK_SECONDS)
+            if (now := self.presence()) and now.is_whole:
+                break
+        self.see_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, contact: Contact) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one."""

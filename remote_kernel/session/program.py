@@ -71,8 +71,10 @@ def _read(folder: Path, workdir: str = "") -> Program:
     document = read_document(folder)
     argv = document.get("argv")
     if not isinstance(argv, list) or not argv or not all(isinstance(word, str) for word in argv):
-        raise UsageError(f"the kernelspec '{folder.name}' in {folder} has no argv", "write it anew")
-    environment = document.get("env")
+        raise UsageError(f"the kernelspec '{folder.name}' in {folder} has no argv", "mend it there")
+    environment = document.get("env") or {}
+    if not isinstance(environment, dict):
+        raise UsageError(f"the kernelspec '{folder.name}' in {folder} has an env that is no object", "mend it there")
     remote = read_kernelspec(folder)
     options = remote.options if remote else None
     if remote and options and workdir:
@@ -84,7 +86,7 @@ def _read(folder: Path, workdir: str = "") -> Program:
         kernelspec=folder.name,
         display_name=str(document.get("display_name") or folder.name),
         argv=tuple(word.replace("{resource_dir}", str(folder)).replace("{prefix}", sys.prefix) for word in argv),
-        env=filled_in([(str(key), str(value)) for key, value in dict(environment or {}).items()], os.environ),
+        env=filled_in([(str(key), str(value)) for key, value in environment.items()], os.environ),
         language=str(document.get("language") or ""),
         interrupt_mode=str(document.get("interrupt_mode") or "signal"),
         host=str(options.endpoint) if options else "",

@@ -74,10 +74,12 @@ class Recipe:
         count = len(self._cells)
         end = count if last is None else last
         if (first, last) != (1, None) and not 1 <= first <= end <= count:
-            raise UsageError(f"{self.path} has no cells {first} to {end}", f"it has {count}, text cells included")
+            named = f"cell {first}" if last in (None, first) else f"cells {first} to {end}"
+            raise UsageError(f"{self.path} has no {named}", f"it has cells 1 to {count}, text cells included")
         found = []
         for number, cell in enumerate(self._cells[first - 1 : end], first):
-            tags = cell["metadata"].get("tags") or ()
+            tags = cell["metadata"].get("tags")
+            tags = tags if isinstance(tags, list) else ()
             source = source_of(cell)
             if cell.get("cell_type") == "code" and source.strip() and "skip-execution" not in tags:
                 check_text(source, f"cell {number} of {self.path}")
@@ -88,8 +90,15 @@ class Recipe:
         """Write the copy as it is when the run begins: the cells to come have no outputs. What is there is overwritten.
 
         Where the run `goes_on` in it, the other cells keep the outputs that they have there. Raises NotebookError where
-        it cannot be written.
+        it cannot be written, and where another file than a notebook is there.
         """
+        if os.path.isfile(path) and os.path.getsize(path):
+            try:
+                read_notebook(path)
+            except NotebookError as error:
+                raise NotebookError(
+                    f"{path} is there, and no notebook", "name another file with --output, or remove it"
+                ) from error
         if goes_on:
             self._keep_outputs(path, {step.number for step in steps})
         for step in steps:

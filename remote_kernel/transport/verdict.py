@@ -34,7 +34,8 @@ _THROUGH_JUMP = re.compile(
 )
 # What ssh prints last when the ssh to its jump host has ended, and said why on the lines before.
 _PROXY_ENDED = re.compile(
-    r"(?:kex|ssh)_exchange_identification: Connection closed by remote host"
+    r"(?:kex|ssh)_exchange_identification: "
+    r"(?:Connection closed by remote host|read: Connection reset by peer|write: Broken pipe)"
     r"|banner exchange: Connection to UNKNOWN port 65535: Broken pipe"  # it was gone before ssh had said hello
 )
 # What sshd, PAM or the account's shell says in place of the command. sshd's own status for a session that it refuses is

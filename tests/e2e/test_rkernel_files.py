@@ -211,3 +211,15 @@ def test_script_that_ended_while_there_was_no_host_gives_its_exit_status(alone: 
     said = alone("wait", seconds=30)
     assert said.status == 3, said
     assert "the script ended with exit status 3" in said.err
+
+
+def test_script_gets_its_arguments_where_the_kernels_folder_is_gone_and_where_it_runs_cells(shared: Rkernel) -> None:
+    code = "import sys\nget_ipython().run_cell('pass')\nprint(sys.argv[1:], __file__)\n"
+    path = write_script(shared.folder / "gone", code)
+    leave = "import os; folder = os.getcwd(); os.mkdir('left'); os.chdir('left'); os.rmdir('../left')"
+    assert shared.exec(leave).status == 0
+    try:
+        assert shared("exec", "--file", str(path), "--", "x") == (0, f"['x'] {path}\n", "")
+        assert shared.exec("import sys; 'x' in sys.argv, '__file__' in globals()").out == "(False, False)\n"
+    finally:
+        assert shared.exec("os.chdir(folder)").status == 0

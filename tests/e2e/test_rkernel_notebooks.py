@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def test_notebook_ends_at_the_first_cell_that_may_not_fail(shared: Rkernel, tmp_
     assert (said.status, said.out) == (1, "goes on\n")
     copy = tmp_path / "n_out.ipynb"
     assert outputs(copy) == ["ZeroDivisionError", "goes on\n", "IndexError", ""]
-    assert f"rkernel: '--from-cell 3 --output {copy}' runs the rest into the same copy\n" in said.err
+    assert f"rkernel: to go on in the same copy, add --from-cell 3 --output {copy}\n" in said.err
     assert shared("tail").status == 1
     newest = max(int(path.stem) for path in shared.place("cells").glob("*.jsonl"))
     said = shared("wait", str(newest))
@@ -219,3 +220,36 @@ def test_notebook_asks_in_the_terminal(shared: Rkernel, tmp_path: Path) -> None:
             shown.type("me\n")
         shown.expect("meme")
         assert shown.end() == 0
+
+
+def test_kernelspecs_that_are_of_no_use_keep_nobody_from_the_others(shared: Rkernel) -> None:
+    for name, fields in (
+        ("no-env", {"argv": ["a"], "env": "abc"}),
+        ("no-argv", []),
+        ("no-program", {"argv": ["/gone/python"], "language": "python"}),
+    ):
+        place = shared.folder / "kernels" / name
+        place.mkdir(parents=True)
+        (place / "kernel.json").write_text(json.dumps(fields))
+    try:
+        assert {"python3", "no-program"} <= {one["name"] for one in shared.ask("kernelspecs")}
+        for name, status, words in (
+            ("no-env", 2, "has an env that is no object"),
+            ("no-program", 50, "rkernel: cannot start 'no-program': there is no such program: /gone/python; see"),
+            ("no-such", 3, "there is no kernelspec 'no-such'"),
+        ):
+            said = shared.exec("1", "-s", "new", "-k", name)
+            assert said.status == status, said
+            assert words in said.err
+        assert "new" not in {one["session"] for one in shared.ask("ls")}
+    finally:
+        for path in (shared.folder / "kernels").glob("no-*"):
+            shutil.rmtree(path)
+
+
+def test_notebook_with_odd_values_is_read_as_far_as_it_goes(shared: Rkernel, tmp_path: Path) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "print(1)", "print(2)")
+    document = json.loads(notebook.read_text())
+    document["cells"][0]["source"], document["cells"][1]["metadata"]["tags"] = 5, 5
+    notebook.write_text(json.dumps(document))
+    assert shared("exec", str(notebook)).out == "2\n"

@@ -87,7 +87,7 @@ def test_code_runs_on_the_remote_host_through_a_short_cut(far: Far, target: Serv
     assert far.rkernel.exec("import asyncio; await asyncio.sleep(60)", "--detach").status == 124
     begun, number = time.monotonic(), far.rkernel.wait_running()
     assert far.rkernel("interrupt").status == 0  # SIGINT and what wakes the kernel go different ways
-    assert (far.rkernel("wait", number).status, time.monotonic() - begun < 3) == (130, True)
+    assert (far.rkernel("wait", number).status, time.monotonic() - begun < 8) == (130, True)  # and not 10 s
 
 
 def test_restart_and_close_end_a_kept_kernel(
@@ -268,7 +268,6 @@ def test_launcher_that_is_killed_is_replaced_under_its_kernel(
         lines = [f"line {i + 1}" for i in range(len(said.out.splitlines()) - 2)]
         assert (said.status, said.out.splitlines()) == (0, ["begun", *lines, "'value'"]), said.err
         assert len(lines) > 20
-        assert "a part" not in said.err
         assert kernels_on(target) == [kernel]
         (found,) = call([options]).kernels
         assert (found.keep, found.launchers) == (keep, 1)

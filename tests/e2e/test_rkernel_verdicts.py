@@ -338,7 +338,7 @@ def test_interrupt_stops_at_once_what_ends_otherwise_than_by_keyboard_interrupt(
     begun = time.monotonic()
     assert either("interrupt").err.startswith(f"rkernel: stopped cell {number}")
     said = finish(running)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8  # and not 10 s, or 30
     assert (said.status, words in said.err) == (130, True), said
     assert either("wait", number).status == 130
     assert either.exec("6 * 7").out == "42\n"

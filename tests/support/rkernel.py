@@ -114,7 +114,12 @@ class Rkernel:
 
     def hosts(self) -> list[psutil.Process]:
         """Give the hosts of this session that live."""
-        return [one for one in self.processes() if "remote_kernel.session.host" in " ".join(one.cmdline())]
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "remote_kernel.session.host" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     def kernel(self) -> psutil.Process:
         """Give the kernel's process; a remote one's launcher."""

@@ -109,6 +109,12 @@ def test_flag_that_is_unknown_fails_with_one_sentence(name: str) -> None:
         run([name, "--no-such-flag"])
 
 
+@pytest.mark.parametrize("words", [["--file", "train.py", "--lr", "0.1"], ["train.py", "0.1"]])
+def test_arguments_of_a_script_without_two_dashes_are_refused_with_a_hint(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="a script's arguments come after '--'"):
+        run(["exec", *words])
+
+
 def test_command_that_is_misspelt_is_guessed() -> None:
     with pytest.raises(UsageError, match="did you mean 'exec'"):
         run(["exce"])

@@ -221,7 +221,7 @@ def test_the_watcher_leaves_a_kernel_to_the_launcher_that_takes_the_place_of_a_k
     monkeypatch.setenv("REMOTE_KERNEL_STATE_FILE", "/dev/null")  # as under a session of rkernel, which starts another
     OrphanNote(OPTIONS, "0123456789ab").write()
     change(note, born="long ago")
-    threading.Timer(0.2, lambda: change(note, born=process.birth(os.getpid()))).start()
+    threading.Timer(0.2, OrphanNote(OPTIONS, "0123456789ab").write).start()
     assert undertaker.main() == 0
     assert left and note.exists()
     change(note, born="long ago")

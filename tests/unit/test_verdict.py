@@ -123,6 +123,9 @@ BEHIND: dict[str, tuple[str, type[RemoteKernelError], str]] = {
     "jump refused, at LogLevel INFO": (
         "ssh: connect to host 10.0.0.9 port 2222: Connection refused\n" + PROXY_ENDED
         + "Connection closed by UNKNOWN port 65535\n", JumpHostFailed, "me@door:2222"),
+    "jump without a name, and gone while ssh spoke": (
+        "ssh: Could not resolve hostname door: Name or service not known\n"
+        "kex_exchange_identification: read: Connection reset by peer\n", JumpHostFailed, "door"),
     "jump refuses the account": (
         "Account refused by 10.0.0.9 port 22: expired\nConnection closed by 10.0.0.9 port 22\n" + PROXY_ENDED,
         AccountRefused, "jump host me@door:2222 does not let this account in: expired"),

@@ -405,6 +405,11 @@ def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any
             with pytest.raises(NotInstalled, match="cannot be looked into"):
                 await engine.look("variables", pattern="*")
             assert (await run(engine, "print(1)"))[0].text == "1\n"
+            cell, _ = new_cell("print('never')")
+            cell.script = ("/job.py", "job.py", "--lr")
+            await engine.execute(cell)
+            assert cell.done.result().verdict == "aborted"
+            assert "gives a script no arguments" in cell.done.result().message
 
     go(work)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import nbformat
@@ -65,6 +66,18 @@ def test_what_somebody_has_changed_meanwhile_stays(path: Path) -> None:
     after = nbformat.read(path, 4)
     assert [cell.source for cell in after.cells] == ["a note", "a  # changed"]
     assert after.cells[1].outputs[0].text == "mine"
+
+
+def test_copy_that_somebody_is_writing_is_waited_for(path: Path) -> None:
+    copy = ExecutedCopy(str(path), {"1": "a"})
+    copy.add("1", gave(Stream("stdout", "mine")))
+    whole = path.read_text()
+    path.write_text(whole[:50])
+    later = threading.Timer(0.2, path.write_text, [whole])
+    later.start()
+    copy.write()
+    later.join()
+    assert nbformat.read(path, 4).cells[1].outputs[0].text == "mine"
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "is gone"), ("{", "cannot write into .*not JSON")])

@@ -43,7 +43,7 @@ def test_all_cells_are_counted_and_those_with_code_are_run(path: str) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(0, None), (6, None), (1, 6), (3, 2)])
 def test_range_that_the_notebook_does_not_have_is_refused(path: str, first: int, last: int | None) -> None:
-    with pytest.raises(UsageError, match="it has 5, text cells included"):
+    with pytest.raises(UsageError, match="it has cells 1 to 5, text cells included"):
         Recipe.read(path).steps(first, last)
 
 
@@ -111,6 +111,14 @@ def test_file_that_is_no_notebook_is_refused(tmp_path: Path, content: str) -> No
 
     with pytest.raises(NotebookError, match="cannot read"):
         Recipe.read(str(path))
+
+
+def test_other_file_in_the_place_of_the_copy_is_left_alone(path: str, tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("a,b\n")
+    recipe = Recipe.read(path)
+    with pytest.raises(NotebookError, match="is there, and no notebook"):
+        recipe.write_copy(str(tmp_path / "results.csv"), recipe.steps())
+    assert (tmp_path / "results.csv").read_text() == "a,b\n"
 
 
 def test_copy_that_cannot_be_written_is_an_error(path: str, tmp_path: Path) -> None:
