@@ -358,7 +358,7 @@ class Agent(Owner):
         return False
 
     def _receive_guest(self, link: str, resume: Any) -> Visitor:
-        """Begin with a launcher that resumes the kernel, or takes the place of the one that `resume` names."""
+        """Return a visitor for a launcher that resumes the kernel, or replaces the one that `resume` names."""
         if resume is True:
             self._keep_on()
         visitor = self._receive(link)

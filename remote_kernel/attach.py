@@ -75,7 +75,7 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
 
 
 def _missing(identity: str, folders: list[str], host: str) -> dict[str, object]:
-    """Say why no agent of that id, which was started on `host`, answers. Only KernelGone is the last word on it."""
+    """Return why no agent of that id, which was started on `host`, answers. Only KernelGone is final."""
     here = hostname()
     for folder in folders:
         claim = look_at_claim(folder)

@@ -178,12 +178,12 @@ class Contact:
             self._trip.close()
 
     def take_up(self, kernel: str, error: RemoteKernelError) -> None:
-        """Go on with the contact of a launcher that was killed: it is lost, and was there. See Presence.kernel."""
+        """Continue the contact of a launcher that was killed: it is lost, and was there. See Presence.kernel."""
         self.was_made, self._kernel = True, kernel
         self.lost(error, silent=False)
 
     def caught_up(self) -> None:
-        """Take note that nothing is missing of what the kernel published while it had no launcher."""
+        """Record that nothing is missing of what the kernel published while it had no launcher."""
         self._is_whole = True
         tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=True))
 

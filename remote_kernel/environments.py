@@ -237,7 +237,7 @@ def _read(line: bytes) -> dict[str, Any] | None:
 
 
 def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
-    """Give what a process printed, which ends now; else, or when it prints more than we ask for, it is killed."""
+    """Return what a process printed, which ends now; one that goes on, or prints more than we ask for, is killed."""
     assert process.stdout
     deadline, said = time.monotonic() + seconds, b""
     with process.stdout as stdout:

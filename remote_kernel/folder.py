@@ -131,7 +131,7 @@ def write_connection_file(folder: str, connection: dict[str, Any]) -> str:
 
 
 def lead_to_ssh_agent(folder: str, socket_path: str) -> None:
-    """Let the kernel's SSH_AUTH_SOCK lead to the agent that the newest connection forwards, if it forwards one."""
+    """Point the kernel's SSH_AUTH_SOCK to the ssh agent that the newest connection forwards, if it forwards one."""
     link = os.path.join(folder, SSH_AGENT_LINK)
     try:
         if socket_path:

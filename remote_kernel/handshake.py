@@ -218,7 +218,7 @@ def raise_told(answer: Mapping[str, Any]) -> None:
 
 @contextmanager
 def reading(options: LaunchOptions) -> Iterator[None]:
-    """Have an answer of another form than ours, which the block reads, be a ProtocolMismatch."""
+    """Raise ProtocolMismatch where the block, which reads an answer, finds another form than ours."""
     try:
         yield
     except MALFORMED as error:

@@ -145,7 +145,7 @@ class IopubSocket(SocketSink):
         return self.stream.spool.base in (self._last_end, *self._ends)
 
     def _take_inherited(self, other: IopubSocket) -> None:
-        """Put what the other's launcher has not acknowledged, as far as it is whole messages, into our stream."""
+        """Write what the other's launcher has not acknowledged to our stream, as far as it is whole messages."""
         self._inherited = None
         other.read_all()
         spool = other.stream.spool

@@ -237,9 +237,12 @@ def with_init(init: str, argv: list[str]) -> list[str]:
 
 def filled_in(templates: Iterable[tuple[str, str]], variables: Mapping[str, str]) -> dict[str, str]:
     """Return a kernelspec's `env` with `$NAME` and `${NAME}` filled in and `$$` made `$`, as Jupyter does it."""
-    from string import Template  # most kernels are started without
+    found = {}
+    for name, text in templates:
+        from string import Template  # only here: most kernels are started without
 
-    return {name: Template(text).safe_substitute(variables) for name, text in templates}
+        found[name] = Template(text).safe_substitute(variables)
+    return found
 
 
 # -- the process

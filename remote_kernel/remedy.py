@@ -17,7 +17,7 @@ def to_install(options: LaunchOptions, python: str, *, upgrade: bool = False) ->
 
 
 def beside(options: LaunchOptions, python: str, path: str) -> str:
-    """Say what to do where the interpreter is the system's own: pip refuses to install there (PEP 668).
+    """Return what to do where the interpreter is the system's own: pip refuses to install there (PEP 668).
 
     `path` did not exist there a moment ago; if it does by now, mkdir fails, and nothing is written over.
     """

@@ -129,7 +129,7 @@ def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -
 def tell(
     way: LaunchOptions, do: str, identity: str, timeout_seconds: float = ASK_SECONDS
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Tell the agents on a host, or the one of that id, to do something; return the host's name and their states.
+    """Ask the agents on a host, or the one of that id, to do something; return the host's name and their states.
 
     Raises as `ask` does, and ProtocolMismatch.
     """

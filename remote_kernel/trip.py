@@ -43,9 +43,8 @@ from remote_kernel.transport.verdict import explain, flooded
 # The reasons of a Link that was sent something else than what it takes.
 _NONE_OF_OURS = re.compile("no frame of this protocol|a greeting that|a control message")
 _NOISE_BYTES = 64 << 10
-_SHOWN_BYTES = (
-    32 << 10
-)  # of what a login shell prints on stderr: more may leave a front end's pipe no room for an error
+# Of what a login shell prints on stderr: more may leave a front end's pipe no room for an error.
+_SHOWN_BYTES = 32 << 10
 
 
 class Traveller(Protocol):

@@ -64,19 +64,19 @@ class OrphanNote:
         self._write(os.getpid(), process.birth(os.getpid()))
 
     def connection_lost(self) -> None:
-        """Have the watcher wait for the end of this launcher: from now on it could not say so. Idempotent."""
+        """Start the watcher, which waits for the end of this launcher: from now on it could not say so. Idempotent."""
         self._lost = True
         self.write()
         start_watcher()
 
     def connection_back(self) -> None:
-        """Let the watcher wait no longer. Idempotent."""
+        """Record that the watcher need not wait any longer. Idempotent."""
         if self._lost:
             self._lost = False
             self.write()
 
     def hand_over(self) -> None:
-        """Have the watcher tell the agent now: this launcher ends."""
+        """Leave it to the watcher to tell the agent, now that this launcher ends."""
         self._write(_NOBODY, "")
         start_watcher()
 
@@ -145,7 +145,7 @@ def main() -> int:
 
 
 def _watch() -> None:
-    """Tell the agents of kernels whose launcher is gone, and wait for launchers that have lost their connection."""
+    """Notify the agents of kernels whose launcher is gone, and wait for launchers that have lost their connection."""
     tries = _Tries()
     noticed: dict[str, float] = {}
     while notes := _to_watch():
@@ -173,7 +173,7 @@ def _options(note: Mapping[str, object]) -> LaunchOptions | None:
 
 
 def _tell_agent(identity: str, options: LaunchOptions, note: Mapping[str, object], tries: _Tries) -> bool:
-    """Tell a kernel's agent that its front end is gone, if it is time to try; true once it has heard.
+    """Notify a kernel's agent that its front end is gone, if it is time to try; return True once it has heard.
 
     Kernels behind one server wait together while that cannot be reached.
     """
@@ -217,7 +217,7 @@ class _Tries:
         return time.monotonic() >= self._due.get(what, 0.0)
 
     def failed(self, what: Hashable, least_seconds: float = 0.0) -> None:
-        """Let it wait, now that it has failed."""
+        """Delay the next try of this, which has failed."""
         wait = max(self._waits.get(what, _FIRST_WAIT_SECONDS), least_seconds)
         self._due[what] = time.monotonic() + wait
         self._waits[what] = min(2 * wait, max(_LONGEST_WAIT_SECONDS, least_seconds))

@@ -140,7 +140,7 @@ class Visitor:
             self._judge()
 
     def _judge(self, looks: int = 1, whole: int = 0) -> None:
-        """Tell a launcher that is gone from a connection that is lost; some of the looks found the session whole.
+        """Distinguish a launcher that is gone from a lost connection; `whole` of the looks found the session whole.
 
         The session stays open until then: without a shared connection sshd would end with it either way.
         """

@@ -120,7 +120,9 @@ def look_behind(options: LaunchOptions, jump: LaunchOptions, host: str, port: in
     pipe = subprocess.PIPE
     with ExitStack() as undo:
         process = undo.enter_context(
-            subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=choice.environment(jump))
+            subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=choice.environment(jump), bufsize=0
+            )
         )
         undo.callback(process.kill)
         assert process.stdout and process.stderr

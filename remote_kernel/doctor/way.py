@@ -188,13 +188,14 @@ def _sessions(options: LaunchOptions) -> Finding:
     try:
         for _ in range(SESSIONS):
             pipe = subprocess.PIPE
-            session = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options))
+            session = subprocess.Popen(
+                argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options), bufsize=0
+            )
             assert session.stderr
             held.append((session, PipeText(session, session.stderr)))
         for session, _ in held:  # each is open once its cat has answered, and stays so until all are
             assert session.stdin and session.stdout
             session.stdin.write(b"x")
-            session.stdin.flush()
             select.select([session.stdout], [], [], 10)
     except OSError:
         pass

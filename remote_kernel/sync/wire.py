@@ -97,7 +97,7 @@ class Wire:
             raise Violation(f"message {found!r} in place of {kind!r}")
 
     def put_back(self, data: bytes) -> None:
-        """Let `read` begin with what somebody else has read already."""
+        """Keep what somebody else has read already: `read` begins with it."""
         self._early = data
 
     def at_end(self) -> bool:

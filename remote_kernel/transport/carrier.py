@@ -9,6 +9,7 @@ Being nobody's child here, it reports its exit status through a pipe.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import signal
@@ -97,7 +98,8 @@ class PipeText:
     """Read what a process prints in a thread, to its end, and keep the last of it. A process that floods is killed."""
 
     def __init__(self, process: subprocess.Popen[bytes], stream: IO[bytes]) -> None:
-        """`stream` is the process's stdout or stderr, without a buffer."""
+        """`stream` is the process's stdout or stderr, without a buffer: one cannot be closed while it is read."""
+        assert isinstance(stream, io.FileIO)
         self._process, self._stream = process, stream
         self._text = b""
         self.is_flood = False

@@ -12,7 +12,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from remote_kernel.errors import (
@@ -25,7 +25,7 @@ from remote_kernel.errors import (
 )
 from remote_kernel.options import LaunchOptions, print_duration
 from remote_kernel.transport import breaker, choice, known_hosts, openssh
-from remote_kernel.transport.carrier import NOISE_LIMIT
+from remote_kernel.transport.carrier import NOISE_LIMIT, PipeText
 from remote_kernel.transport.paramiko_failure import Failure
 from remote_kernel.transport.person import Person
 from remote_kernel.transport.verdict import NO_SESSION, explain, flooded
@@ -163,46 +163,37 @@ def _attended(argv: list[str], person: Person | None) -> tuple[int, str, bytes]:
     prints without end is killed.
     """
     said: deque[str] = deque(maxlen=1000)
-    printed = b""
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=openssh.environment(),
+        bufsize=0,  # what is left in the background may hold stderr, and a buffer is not closed while it is read
     ) as process:
+        assert process.stdout
 
         def listen() -> None:
             assert process.stderr
             count = 0
-            while (raw := process.stderr.readline(_LONGEST_LINE)) and count < NOISE_LIMIT:
-                line = raw.decode("utf-8", "replace")
-                count += len(raw)
-                said.append(line)
-                if person and line.strip() == _REFUSED and person.is_asked():
-                    person.hears(f"\n{_ASKS_AGAIN}", end="")
-                elif person:
-                    person.hears(line.rstrip())
-            if raw:
-                process.kill()
+            with suppress(OSError, ValueError):  # closed
+                while (raw := process.stderr.readline(_LONGEST_LINE)) and count < NOISE_LIMIT:
+                    line = raw.decode("utf-8", "replace")
+                    count += len(raw)
+                    said.append(line)
+                    if person and line.strip() == _REFUSED and person.is_asked():
+                        person.hears(f"\n{_ASKS_AGAIN}", end="")
+                    elif person:
+                        person.hears(line.rstrip())
+                if raw:
+                    process.kill()
 
-        def read() -> None:
-            nonlocal printed
-            assert process.stdout
-            count = 0
-            while (raw := process.stdout.readline(_LONGEST_LINE)) and count < NOISE_LIMIT:
-                count += len(raw)
-                printed = (printed + raw)[-_LONGEST_LINE:]
-            if raw:
-                process.kill()
-
-        threads = [threading.Thread(target=action, daemon=True) for action in (listen, read)]
-        for thread in threads:
-            thread.start()
+        printed = PipeText(process, process.stdout)
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
         status = process.wait()
-        for thread in threads:
-            thread.join(2.0)
-    return status, "".join(said), printed
+        listener.join(2.0)
+        return status, "".join(said), printed.text().encode()
 
 
 def _forgets_old_key(stderr: str, message: str, person: Person) -> bool:

@@ -51,7 +51,7 @@ class Parser(paramiko.SSHConfig):  # type: ignore[misc]
         )
 
     def _tokenize(self, config: Any, target_hostname: str, key: str, value: str) -> str:
-        """Put in what each token stands for; what came in that way is not looked through again, as paramiko does."""
+        """Replace each token by what it stands for; that is not looked through for tokens again, as paramiko does."""
         names = {"%h": target_hostname if key == "hostname" else config.get("hostname", target_hostname)}
         names |= {"%n": target_hostname, "%r": config.get("user") or getpass.getuser(), "%%": "%"}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import threading
@@ -20,7 +22,7 @@ from remote_kernel.doctor.finding import State
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectTimeout, SshConfigError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice, openssh
+from remote_kernel.transport import carrier, choice, openssh
 
 OPTIONS = LaunchOptions(Endpoint("gpu1"), transport="openssh")
 
@@ -111,3 +113,22 @@ def test_a_machine_that_starts_no_more_processes_is_a_finding(monkeypatch: pytes
     monkeypatch.setattr(way.subprocess, "Popen", short)
     assert way.sessions(OPTIONS).state is State.UNKNOWN
     assert [one.returncode for one in started] == [0, 0]
+
+
+def test_what_ssh_leaves_in_the_background_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shared connection that it has made keeps its stderr open for minutes."""
+    pids = tmp_path / "pids"
+    script = f"sleep 30 >/dev/null </dev/null & echo $! >>{shlex.quote(str(pids))}; echo SSH-2.0-x; exec cat"
+    monkeypatch.setattr(carrier, "_END_SECONDS", 0.1)
+    monkeypatch.setattr(openssh, "master_pid", lambda _: 1)
+    monkeypatch.setattr(openssh, "reach_argv", lambda *_: [])
+    monkeypatch.setattr(choice, "carrier_argv", lambda *_: [])
+    monkeypatch.setattr(choice, "talkative", lambda *_: ["sh", "-c", script])
+    began = time.monotonic()
+    try:
+        assert way.sessions(OPTIONS).state is State.OK
+        assert entry.look_behind(OPTIONS, OPTIONS, "gpu2", 22, []) == "SSH-2.0-x"
+        assert time.monotonic() - began < 20
+    finally:
+        for pid in pids.read_text().split():
+            os.kill(int(pid), signal.SIGKILL)

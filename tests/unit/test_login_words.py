@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import signal
+import time
+from pathlib import Path
+
 import pytest
 
 from remote_kernel.transport import login
@@ -36,3 +42,15 @@ def test_refused_password_reads_as_with_plain_ssh_or_as_a_question(asked: bool, 
     status, said, _ = login._attended(["sh", "-c", SAYS], person)
     assert (status, said) == (255, "Permission denied, please try again.\n")
     assert person.shown == shown
+
+
+def test_a_login_does_not_wait_for_what_it_leaves_in_the_background(tmp_path: Path) -> None:
+    """The shared connection of an older ssh keeps its stderr open for as long as it lives."""
+    pid = tmp_path / "pid"
+    script = f"sleep 30 >/dev/null </dev/null & echo $! >{shlex.quote(str(pid))}; echo hello >&2"
+    began = time.monotonic()
+    try:
+        assert login._attended(["sh", "-c", script], None) == (0, "hello\n", b"")
+        assert time.monotonic() - began < 20
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
