@@ -139,6 +139,7 @@ class KernelSide:
                     getattr(child, end)()
             while _living_children() and time.monotonic() < deadline:
                 time.sleep(0.02)
+        _reap()  # one that has ended since the last look at it would count as alive
         return killed
 
     # -- events
@@ -249,13 +250,17 @@ class Script:
         self._user.update(self._before)
 
 
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(0, os.WNOHANG)[0]:
+            pass
+
+
 def _living_children() -> list[tuple[Any, str]]:
     """Give the processes below this one in its process group, with their names; those that have ended are reaped."""
     import psutil
 
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(0, os.WNOHANG)[0]:
-            pass
+    _reap()
     found = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(OSError, psutil.Error):
