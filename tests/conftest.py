@@ -101,8 +101,12 @@ def allowed_to_stay(request: pytest.FixtureRequest, isolation: Isolation) -> Ite
     servers = request.getfixturevalue("servers") if "servers" in request.fixturenames else None
     before = take_snapshot(isolation, servers)
     allowed: set[int] = set()
+    interrupts = signal.getsignal(signal.SIGINT)
     yield allowed
     left = find_leaks(before, isolation, servers, allowed=allowed)
+    if signal.getsignal(signal.SIGINT) is not interrupts:  # what later tests start would ignore it too
+        signal.signal(signal.SIGINT, interrupts)
+        left.append("another handler of SIGINT")
     if left:
         gone = take_snapshot(isolation, servers).processes - before.processes
         end_processes(process for process in gone if process.pid not in allowed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from remote_kernel.errors import NoSftp, RemoteError, RemoteKernelError, RemoteShellNoise
+from remote_kernel.errors import ConnectionLost, NoSftp, RemoteError, RemoteKernelError, RemoteShellNoise
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import NotSftp, PipeBroken
 from remote_kernel.sync.carrying import FarProcess
@@ -23,14 +23,15 @@ class SftpEnd(FarProcess):
         try:
             with self._patience():
                 self.sftp.begin()
-        except NotSftp as error:
-            shown = error.args[0].decode("utf-8", "replace").strip()[:200]
-            raise RemoteShellNoise(
-                f"{self._options.endpoint} answered something else than SFTP: {shown!r}",
-                "let its rc files print nothing in shells that are not interactive",
-            ) from error
         except PipeBroken as error:
-            found = self._no_greeting(error.args[0] if error.args else b"")
+            noise = error.args[0] if error.args else b""
+            found = self._no_greeting(noise)
+            if isinstance(error, NotSftp) and isinstance(found, ConnectionLost):  # it would have gone on
+                shown = noise.decode("utf-8", "replace")[:100]
+                raise RemoteShellNoise(
+                    f"{self._options.endpoint} answered something else than SFTP: {shown!r}",
+                    "let its rc files print nothing in shells that are not interactive",
+                ) from error
             if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
                 raise found from error
             raise NoSftp(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,15 @@ MESSAGES: list[Any] = [
 ]
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Undo what a launcher in this process does to SIGINT: what later tests start would ignore it too."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: json.dumps(message)[:60])
 def test_control_message_of_another_form_ends_the_start_with_one_sentence(
     host: Host, message: object, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -235,6 +245,7 @@ def test_control_message_of_another_form_ends_the_start_with_one_sentence(
     assert re.search("bad answered something that cannot be read", said.splitlines()[-1])
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_kernel_behind_an_init_that_hangs_is_told(
     host: Host, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
