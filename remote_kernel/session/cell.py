@@ -67,6 +67,7 @@ class Cell:
         self.run = ""  # the first cell of the notebook run that it belongs to
         self.may_fail = False  # without an end of that run
         self.interrupted = False
+        self.lost_because = ""  # however the kernel answers from now on
         self.missed = ""  # what to say of a part that did not get here
         self.is_remembered = False  # the kernel could remember it when it was sent
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
@@ -253,6 +254,8 @@ class Cell:
         """End the cell with this verdict. Idempotent: the first one counts."""
         if self.done.done():
             return
+        if self.lost_because:
+            verdict, message, exit_status = "lost", self.lost_because, None
         now = time.time()
         if self._is_away and verdict != "lost":  # what ended it came through the connection
             self._is_away = False

@@ -120,9 +120,12 @@ class Requests:
         return {"generation": life.record.generation, "killed": killed}
 
     async def _close(self, _: _Fields) -> object:
+        cells = list(self._agenda.cells.values())
+        for cell in cells:
+            cell.lost_because = "the session was closed"
         killed = await self._engine.life.end()
-        for cell in list(self._agenda.cells.values()):
-            cell.finish("lost", "the session was closed")
+        for cell in cells:
+            cell.finish("lost")
         is_complete = await asyncio.get_running_loop().run_in_executor(None, self._notebook.close)
         self.leave.set()
         return {"log_trouble": "" if is_complete else self._notebook.trouble or "it took too long", "killed": killed}
