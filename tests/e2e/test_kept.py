@@ -86,7 +86,9 @@ def listed(manage: Manage) -> list[dict[str, Any]]:
 
 def only(manage: Manage) -> dict[str, Any]:
     """Give the one kernel that runs."""
-    (kernel,) = listed(manage)
+    rows = listed(manage)
+    assert len(rows) == 1, rows
+    (kernel,) = rows
     return kernel
 
 
