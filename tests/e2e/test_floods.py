@@ -15,7 +15,7 @@ import pytest
 
 from remote_kernel import errors
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.link import CONTROL, DATA, FRAME_BYTES, HELLO, HELLO_BYTES, PING, PROTOCOL_VERSION, STDOUT
+from remote_kernel.link.link import CONTROL, DATA, FRAME_BYTES, HELLO, HELLO_BYTES, PING, PROTOCOL_VERSION, STDOUT
 from remote_kernel.options import LaunchOptions, find_program
 from tests.support.isolation import Isolation
 from tests.support.kernels import write_connection_file
