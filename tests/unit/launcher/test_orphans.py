@@ -206,7 +206,7 @@ def test_a_restart_that_nobody_heard_ends_a_kept_kernel_too(
 
     monkeypatch.setattr(probe, "ask", ask)
     OrphanNote(OPTIONS, "0123456789ab").hand_over(restart=restart)
-    assert undertaker.main() == 0
+    assert orphans.main() == 0
     assert asked == [told] and not note.exists()
 
 
