@@ -75,7 +75,9 @@ flood = {{
     "unknown closed": again_and_again({CLOSE}, 1 << 20),
     "endless frame": itertools.chain([hello, frame({DATA})[:-4] + b"\\xff" * 4], itertools.repeat(b"x" * 40000)),
     "deep message": [hello, *data({CONTROL}, [b"[" * 60000] * 16 + [b"\\n"])],
-    "message of many": [hello, *data({CONTROL}, [b'{{"event": [{{}}' + b",{{}}" * 20000] + [b",{{}}" * 20000] * 15 + [b"]}}\\n"])],
+    "message of many": [
+        hello, *data({CONTROL}, [b'{{"event": [{{}}' + b",{{}}" * 20000] + [b",{{}}" * 20000] * 15 + [b"]}}\\n"])
+    ],
     "stderr of the agent's session": itertools.repeat(b"yes\\n" * 10000),
     "greetings": itertools.chain([hello], itertools.repeat(hello * 500)),
     "long greeting": [hello[:1] + struct.pack("!IQI", 0, 0, {HELLO_BYTES}) + b"x" * {HELLO_BYTES}],
