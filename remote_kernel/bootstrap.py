@@ -54,6 +54,7 @@ SHIPPED = {
     "discover": ("process", "remote.kernel", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
+_read_ahead: dict[str, str] = {}
 FIRST_LINE = f"exit {TAKEN_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
 _READY = "reads"
 _HEAD = b"#\n"  # before the program: what is left of the first line ends here
@@ -99,7 +100,7 @@ def ready(marker: str) -> bytes:
 
 
 def in_plain_shell(script: str) -> str:
-    """Give the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
+    """Return the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
     return f'exec /bin/sh -c \'eval "$(printf %b "{_octal(script)}")"\''
 
 
@@ -108,7 +109,7 @@ def _octal(text: str) -> str:
 
 
 def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
-    """Give the compressed program: the stage, the modules of a mode, and its settings.
+    """Return the compressed program: the stage, the modules of a mode, and its settings.
 
     `marker` is a word that the remote side prints on a line of its own before anything else of ours, so that what
     rc files print is told apart. The connection's key travels in here, on stdin, never in an argv.
@@ -131,7 +132,7 @@ def with_head(compressed: bytes) -> bytes:
 def start_settings(
     options: LaunchOptions, identity: str, link: str, connection: Mapping[str, object]
 ) -> dict[str, object]:
-    """Give what `kernel.Settings` reads there: of the kernel `identity` and the launcher's Link `link`."""
+    """Return what `kernel.KernelSettings` reads there: of the kernel `identity` and the launcher's Link `link`."""
     return {
         "id": identity,
         "link": link,
@@ -153,7 +154,7 @@ def start_settings(
 
 
 def fingerprint(options: LaunchOptions) -> str:
-    """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
+    """Return what tells by which kernelspec a running kernel was started; it shows none of the settings."""
     what = options._replace(
         forward=(),
         on_start="",
@@ -168,12 +169,19 @@ def fingerprint(options: LaunchOptions) -> str:
 
 
 def remote_folder() -> str:
-    """Give the folder that the user wants the agents' folders in on the remote host, empty for the default."""
+    """Return the folder that the user wants the agents' folders in on the remote host, empty for the default."""
     return os.environ.get("REMOTE_CONN_DIR", "")
+
+
+def read_ahead(mode: str) -> None:
+    """Read now what a mode ships. Called while this process runs: an upgrade may remove it before it is sent."""
+    _read_ahead.update({name: _source(name) for name in ("remote.stage", *SHIPPED[mode])})
 
 
 def _source(name: str) -> str:
     """Return a module's code without docstrings and comments; its lines keep their numbers."""
+    if name in _read_ahead:
+        return _read_ahead[name]
     spec = find_spec(f"remote_kernel.{name}")
     assert spec and spec.origin
     with open(spec.origin, encoding="utf-8") as file:

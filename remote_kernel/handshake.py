@@ -23,7 +23,7 @@ from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
 from remote_kernel.typed_json import MALFORMED
 
-ANSWER_LIMIT = 8 << 20  # a diary of a kernel is the longest there is: 1 MB, of which JSON can make 6
+ANSWER_LIMIT = 8 << 20  # the text log of a kernel is the longest there is: 1 MB, of which JSON can make 6
 _PARTS_LIMIT = 256 << 10  # characters of an answer that are in no text: each value takes two, and 100 bytes once read
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
 _WORD = b"remote_kernel is here"
@@ -47,7 +47,7 @@ class Handshake:
         self.told: str | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
+        """Handle what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
         self._waiting += data
         if self._is_answering:
             return self._take_answer()
@@ -63,7 +63,7 @@ class Handshake:
         return b""
 
     def _pass(self, words: bytes) -> bool:
-        """Take the words off, and what was printed before them as noise; False while they have not come."""
+        """Remove the words, and what was printed before them as noise; return False while they have not come."""
         noise, found, rest = self._waiting.partition(words)
         if found:
             self._note(noise)
@@ -71,7 +71,7 @@ class Handshake:
         return bool(found)
 
     def _take_answer(self) -> bytes:
-        """Take the rest of the marker's line, once it is there; return what came behind it."""
+        """Read the rest of the marker's line, once it is there; return what came behind it."""
         end = self._waiting.find(b"\n", self._searched)
         self._searched = len(self._waiting)
         if end >= 0:

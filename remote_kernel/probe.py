@@ -186,7 +186,7 @@ def _status(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def _parted(stderr: str) -> tuple[str, list[str]]:
-    """Part what ssh says for a person from what it says of its work."""
+    """Split what ssh says for a person from what it says of its work."""
     lines = stderr.splitlines(keepends=True)
     chatter = [line.strip() for line in lines if line.startswith(_CHATTER)]
     return "".join(line for line in lines if line.strip() not in chatter), chatter

@@ -1,4 +1,4 @@
-"""Take what a remote host says in JSON for no more than it is: each part of the type that it has to have."""
+"""Read what a remote host says in JSON into types, and refuse whatever has another type than it has to have."""
 
 from __future__ import annotations
 

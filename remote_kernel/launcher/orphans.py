@@ -23,7 +23,7 @@ import time
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
-from remote_kernel import process
+from remote_kernel import bootstrap, process
 from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.files import private_folder, write_private
 from remote_kernel.launcher.state_file import VARIABLE as STATE_FILE
@@ -145,6 +145,10 @@ def start_watcher() -> None:
 
 def main() -> int:
     """Run the watcher, unless another one runs, until there is nothing to watch for."""
+    from remote_kernel import probe  # noqa: F401
+    from remote_kernel.transport import account  # noqa: F401
+
+    bootstrap.read_ahead("ask")  # and the imports: this process may outlive an upgrade of the package
     while True:
         with _lock() as is_mine:
             if is_mine:
@@ -264,7 +268,7 @@ def _lock() -> Iterator[bool]:
 
 
 def _pid_namespace() -> str:
-    """Name what the numbers of processes here are good in: containers may share this folder and have their own."""
+    """Return what the numbers of processes here are good in: containers may share this folder and have their own."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

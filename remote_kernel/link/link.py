@@ -23,8 +23,7 @@ The story of one kernel:
    nothing for DEAD_SECONDS, or for PROBE_SECONDS after it had reason to doubt, calls the pipe dead.
 
 Nothing here does I/O or reads a clock: bytes and times come in by call and go out by return, so a
-test can cut, delay and reorder as it likes. Python 3.8, standard library: this file is shipped to
-the remote host.
+test can cut, delay and reorder as it likes.
 """
 
 from __future__ import annotations
@@ -66,47 +65,24 @@ class LinkError(Exception):
     """The other end sent what no Link of this version sends. The pipe cannot be used any more."""
 
 
-class VersionError(LinkError):
-    """The other end speaks another protocol version; its number is in `version`."""
-
-    def __init__(self, version: object) -> None:
-        super().__init__(f"the other end speaks protocol {version!r}, this one speaks {PROTOCOL_VERSION}")
-        self.version = version
-
-
 class Sink:
     """Where a stream's bytes end up; the owner of a stream subclasses it."""
 
     def deliver(self, data: memoryview) -> None:
-        """Take bytes in order; the buffer does not change later.
+        """Handle bytes in order; the buffer does not change later.
 
         Call `Stream.consume` with their number once they are handed on.
         """
 
     def finish(self) -> None:
-        """Take note that the other end closed: hand on what is still held, then close."""
+        """Handle the close of the other end: pass on what is still held, then close."""
 
     def room(self) -> None:
-        """Take note that the stream accepts bytes again after `Stream.full` was true."""
+        """Go on writing: the stream accepts bytes again after `Stream.full` was true."""
 
 
 class Stream:
     """One TCP connection's bytes, both ways. Made by `Link.open` or by the other end's OPEN."""
-
-    __slots__ = (
-        "_link",
-        "acked",
-        "channel",
-        "close_sent",
-        "closing",
-        "consumed",
-        "id",
-        "received",
-        "sent",
-        "sink",
-        "spool",
-        "was_full",
-    )
 
     def __init__(self, link: Link, number: int, channel: str) -> None:
         self._link = link
@@ -129,7 +105,7 @@ class Stream:
 
     @property
     def full(self) -> bool:
-        """Whether the owner should stop writing until `Sink.room` is called."""
+        """True if the owner should stop writing until `Sink.room` is called."""
         self.was_full = self.was_full or self.spool.full
         return self.spool.full
 
@@ -139,21 +115,21 @@ class Stream:
             self.spool.append(data)
 
     def close(self) -> None:
-        """Say that no more bytes follow, and that bytes which still arrive are of no use."""
+        """Close the stream: no more bytes follow, and bytes which still arrive are of no use."""
         self.closing = True
 
     def consume(self, count: int) -> None:
-        """Say that `count` delivered bytes are handed on, which lets the other end send as many more."""
+        """Count delivered bytes that are handed on, which lets the other end send as many more."""
         self.consumed += count
         self._link.moved += count
         self._link.note_consumed(self)
 
     def unsent(self) -> int:
-        """Bytes that may be sent now: written, not sent, inside the window."""
+        """Return how many bytes may be sent now: written, not sent, inside the window."""
         return min(self.spool.end, self.spool.base + WINDOW) - self.sent
 
     def piece(self, most: int = FRAME_BYTES) -> memoryview:
-        """Take the next bytes to send, at most FRAME_BYTES."""
+        """Return the next bytes to send, at most FRAME_BYTES."""
         data = self.spool.read(self.sent, min(FRAME_BYTES, most, self.unsent()))
         self.sent += len(data)
         return data
@@ -224,7 +200,7 @@ class Link:
                 self._urgent.append(_frame(OPEN, stream.id, 0, stream.channel.encode()))
 
     def disconnected(self) -> None:
-        """Take note that the pipe is gone. Streams stay as they are."""
+        """Stop sending: the pipe is gone. Streams stay as they are."""
         self.up = self._ready = False
         self._clear()
 
@@ -242,13 +218,13 @@ class Link:
         return stream
 
     def idle(self) -> bool:
-        """Whether nothing waits to be sent or acknowledged, on any stream."""
+        """True if nothing waits to be sent or acknowledged, on any stream."""
         return not self._urgent and not self._acks and not any(s.closing or len(s.spool) for s in self.streams.values())
 
     # -- sending
 
     def next_frame(self) -> bytes:
-        """Give the most urgent frame to write next, or no bytes when there is nothing to send."""
+        """Return the most urgent frame to write next, or no bytes when there is nothing to send."""
         if self._urgent or self._pongs or self._acks:
             self._sent_at = self._now
             return self._next_urgent()
@@ -299,7 +275,7 @@ class Link:
     # -- time
 
     def due(self) -> float:
-        """Give the time by which `tick` must be called."""
+        """Return the time by which `tick` must be called."""
         if not self.up:
             return float("inf")
         due = self._dead_at
@@ -308,7 +284,7 @@ class Link:
         return min(due, self._ack_due) if self._unacked else due
 
     def tick(self, now: float) -> bool:
-        """Let time pass: queue late acknowledgements and pings. False when the pipe is dead by silence."""
+        """Queue acknowledgements and pings that are due; return False when the pipe is dead by silence."""
         self._now = now
         if not self.up:
             return True
@@ -332,7 +308,7 @@ class Link:
     # -- receiving
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the pipe. Raises LinkError when they are none of ours."""
+        """Handle bytes from the pipe. Raises LinkError when they are none of ours."""
         self._hear()
         view = memoryview(self._input + data if self._input else data)
         start, size = 0, len(view)
@@ -378,7 +354,7 @@ class Link:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise LinkError(f"a greeting that cannot be read: {error}") from error
         if version != PROTOCOL_VERSION:
-            raise VersionError(version)
+            raise LinkError(f"the other end speaks protocol {version!r}, this one speaks {PROTOCOL_VERSION}")
         self.greeted = True
         if self._ready:
             return
@@ -466,7 +442,7 @@ class MessageSink(Sink):
         self._stream, self._handle, self._buffer = stream, handle, bytearray()
 
     def deliver(self, data: memoryview) -> None:
-        """Take bytes in order; a line that is not a JSON object is a LinkError."""
+        """Handle bytes in order; a line that is not a JSON object is a LinkError."""
         self._buffer += data
         self._stream.consume(len(data))
         lines: list[bytes] = bytes(self._buffer).split(b"\n")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.jupyter.connection_file import read_connection_file
-from remote_kernel.launcher.state_file import read_presence
+from remote_kernel.launcher.state_file import read_state
 from remote_kernel.options import check_folder
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
@@ -292,7 +292,7 @@ def close_session(session: Session) -> list[str]:
             raise RemoteKernelError(
                 f"the kernel of session '{place.name}' cannot be ended", f"its process group is {pid}; see to that"
             )
-        there = read_presence(place.kernel_state)
+        there = read_state(place.kernel_state)
         if answer.get("log_trouble"):
             raise LogIncomplete(
                 f"the kernel has ended, but not all is in the notebook: {answer['log_trouble']}",

@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 
 from remote_kernel.files import write_private
 from remote_kernel.jupyter.connection_file import CHANNELS
-from remote_kernel.launcher.state_file import SUCCEEDS, read_presence
+from remote_kernel.launcher.state_file import SUCCEEDS, read_state
 from remote_kernel.launcher.state_file import VARIABLE as STATE_FILE
 from remote_kernel.process import birth, is_alive
 from remote_kernel.remote.kernel import oom_kills
@@ -69,7 +69,7 @@ class KernelProcess:
     ) -> KernelProcess:
         """Start `argv` with its output in the kernel's log. Raises OSError where folder, log or program cannot be used.
 
-        A launcher goes on with the kernel of one that was killed where `succeeds` is that one's Presence.kernel.
+        A launcher goes on with the kernel of one that was killed where `succeeds` is that one's LauncherState.kernel.
         Nothing runs before `go`: a host that is killed before it has written down which process it is leaves none.
         """
         for path in (place.kernel_exit, "" if succeeds else place.kernel_state):
@@ -137,7 +137,7 @@ class KernelProcess:
     def describe_end(self, status: int, last_look_bytes: int) -> str:
         """Say how it ended, for people; `last_look_bytes` is the memory that it held at the last look, 0 if unknown."""
         self._reap()
-        there = read_presence(self._place.kernel_state)  # of a remote one, whose launcher knows
+        there = read_state(self._place.kernel_state)  # of a remote one, whose launcher knows
         peak = there.peak_bytes if there else self.peak_bytes
         is_oom = there.out_of_memory if there else oom_kills() > self._oom_kills
         used = f"{last_look_bytes / 1e6:,.0f} MB of memory at the last look" if last_look_bytes else ""
