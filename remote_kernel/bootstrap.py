@@ -30,7 +30,7 @@ from remote_kernel.transport.openssh import TAKEN_STATUS
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
 _FILES = tuple(
-    f"sync.{name}" for name in ("wishes", "blocks", "rules", "wire", "tree", "answers", "modes", "small", "tool")
+    f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small", "tool")
 )
 SHIPPED = {
     "start": (
