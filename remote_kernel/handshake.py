@@ -91,7 +91,7 @@ class Handshake:
         self.noise = (self.noise + noise)[-KEPT_BYTES:]
         self._printed += len(noise)
         if self._printed > NOISE_LIMIT:
-            from remote_kernel.transport.verdict import flooded  # only here: few sessions fail
+            from remote_kernel.transport.ssh_errors import flooded  # only here: few sessions fail
 
             raise flooded(self._options, self.noise)
 
@@ -133,7 +133,7 @@ class SecondSession:
                 f"something in the rc files of {self._options.endpoint} waits for input",
                 "let ~/.bashrc, or what the login shell there reads, ask nothing when it is not interactive",
             ), QUIET_SECONDS
-        from remote_kernel.transport.verdict import taken  # only here: most sessions need no second one
+        from remote_kernel.transport.ssh_errors import taken  # only here: most sessions need no second one
 
         return (taken(self._options) if self._carrier.status(1.0) not in (255, None) else None), 0.0
 

@@ -15,7 +15,7 @@ import pytest
 
 from remote_kernel import errors
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.link import (
+from remote_kernel.link.link import (
     ACK,
     CLOSE,
     CONTROL,
