@@ -198,7 +198,7 @@ class FarEnd(FarProcess):
         if isinstance(error, Violation):
             return refused(self._options, error)
         if self._errors.is_flood:
-            from remote_kernel.transport.verdict import flooded  # only here: few connections end so
+            from remote_kernel.transport.ssh_errors import flooded  # only here: few connections end so
 
             return flooded(self._options, self._ended()[1].encode())
         told = self._last_words()
