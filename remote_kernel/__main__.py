@@ -22,9 +22,9 @@ def main() -> int:
 
         own, _ = split_arguments(arguments)
         if "REMOTE_KERNEL_SUCCEEDS" in os.environ or any(word.partition("=")[0] == "--resume" for word in own):
-            from remote_kernel.resume import main as launch
+            from remote_kernel.kept.resume import main as launch
         else:
-            from remote_kernel.launcher import main as launch
+            from remote_kernel.launcher.launcher import main as launch
 
         return launch(arguments)
     if arguments[:1] == ["sync"]:

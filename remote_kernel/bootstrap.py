@@ -28,28 +28,31 @@ from remote_kernel.options import FOREVER, LaunchOptions
 from remote_kernel.transport.openssh import TAKEN_STATUS
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
-_KERNEL = ("kernel", "ssh_session", "process", "claim", "folder")
+_LINK = ("link.pace", "link.spool", "link.link")
+_KERNEL = ("remote.kernel", "remote.ssh_session", "process", "remote.claim", "remote.folder")
+_STREAMS = ("link.reactor", "link.sockets")
+_ATTACH = (*_LINK, *_KERNEL, "remote.usage", "remote.attach")
 _FILES = tuple(
     f"sync.{name}" for name in ("wishes", "blocks", "rules", "wire", "tree", "answers", "modes", "small", "tool")
 )
 SHIPPED = {
     "start": (
-        *("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "channels", "tunnel", "zmtp", "signing", "iopub"),
-        *("diary", "visitor", "logout", "agent"),
+        *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
+        *("remote.iopub", "remote.text_log", "remote.peer", "remote.logout", "remote.agent"),
     ),
-    "attach": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
-    "ask": ("pace", "spool", "link", *_KERNEL, "usage", "attach"),
-    "survey": ("kernel", "survey"),
-    "install": ("kernel", "survey"),
-    "environment": ("kernel", "survey"),
+    "attach": _ATTACH,
+    "ask": _ATTACH,
+    "survey": ("remote.kernel", "remote.survey"),
+    "install": ("remote.kernel", "remote.survey"),
+    "environment": ("remote.kernel", "remote.survey"),
     "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
     "receive": (
-        *(*_FILES, "sync.belief", "sync.folders", "sync.part", "sync.plan", "sync.contents", "sync.receiver"),
+        *(*_FILES, "sync.validate", "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
         *("sync.far", "sync.far_receiver"),
     ),
-    "forward": ("pace", "spool", "link", "reactor", "sockets", *_KERNEL, "tunnel", "forward_far"),
-    "discover": ("kernel", "ownership", "environments"),
-    "checkup": (*_KERNEL, "logout", "survey", "checkup"),
+    "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.forward_far"),
+    "discover": ("remote.kernel", "remote.ownership", "remote.environments"),
+    "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
 FIRST_LINE = f"exit {TAKEN_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
 _READY = "reads"
@@ -117,7 +120,7 @@ def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
             "parameters": {"mode": mode, "settings": settings},
         }
     )
-    return with_head(zlib.compress(f"{_source('stage')}\n\nrun({text!r})\n".encode(), 6))
+    return with_head(zlib.compress(f"{_source('remote.stage')}\n\nrun({text!r})\n".encode(), 6))
 
 
 def with_head(compressed: bytes) -> bytes:

@@ -11,9 +11,9 @@ from remote_kernel import bootstrap
 from remote_kernel.errors import AuthenticationFailed
 from remote_kernel.handshake import Handshake, answer_of, raise_told, reading, wait_for_answer
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import breaker, choice
+from remote_kernel.transport import choice, notes
 from remote_kernel.transport.carrier import PipeText
-from remote_kernel.transport.verdict import explain, flooded
+from remote_kernel.transport.ssh_errors import explain, flooded
 from remote_kernel.typed_json import list_of, row, text
 
 _END_SECONDS = 2.0
@@ -122,9 +122,9 @@ def hear(
     if handshake.told is None:
         failed = explain(options, choice.in_full(options, stderr), status, handshake.end())
         if isinstance(failed, AuthenticationFailed):
-            breaker.trip(options, failed)
+            notes.trip(options, failed)
         raise failed
-    breaker.clear(options)
+    notes.clear(options)
     answer = answer_of(options, handshake.told)
     return Answer(answer, handshake.noise.decode("utf-8", "replace").strip(), stderr)
 

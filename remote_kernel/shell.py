@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from shlex import quote
 
-from remote_kernel import tilde
+from remote_kernel import advice
 from remote_kernel.bootstrap import in_plain_shell
 from remote_kernel.errors import PythonNotFound, RemoteError
 from remote_kernel.options import LaunchOptions
@@ -133,7 +133,7 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
     enter = _ENTER.format(
         folder=quoted_path(folder),
         folder_name=quote(repr(folder)),
-        folder_hint=quote(tilde.advice(options, folder) or "make it there, or give another --workdir"),
+        folder_hint=quote(advice.advice(options, folder) or "make it there, or give another --workdir"),
         no_folder=":" if forgiving else f"exit {RemoteError.exit_status}",
     )
     if command:
@@ -144,7 +144,7 @@ def remote_command(options: LaunchOptions, command: Sequence[str] = (), *, inter
     settle = _SETTLE.format(
         python=quoted_path(python),
         python_name=quote(repr(python)),
-        python_hint=quote(tilde.advice(options, python) or "give --python the path of one"),
+        python_hint=quote(advice.advice(options, python) or "give --python the path of one"),
         no_python=":" if forgiving else f"exit {PythonNotFound.exit_status}",
         take_place=_TAKE_PLACE,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from remote_kernel import tilde
+from remote_kernel import advice
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.interpreter import with_ipykernel
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
 from remote_kernel.kernelspec import Draft
+from remote_kernel.kernelspec.trial import START_SECONDS, try_out
 from remote_kernel.options import LaunchOptions
-from remote_kernel.trial import START_SECONDS, try_out
 
 if TYPE_CHECKING:
     from remote_kernel.probe import Probe
@@ -38,7 +38,7 @@ def ask_host(options: LaunchOptions, *, install: bool) -> tuple[LaunchOptions, P
     try:
         found = probe(options)
     except PythonNotFound as error:
-        raise PythonNotFound(error.message, tilde.advice(options, error.message) or error.hint) from error
+        raise PythonNotFound(error.message, advice.advice(options, error.message) or error.hint) from error
     if not options.kernel and not found.ipykernel_version:
         options = with_ipykernel(options, found, install=install)
         found = probe(options)
@@ -74,7 +74,7 @@ def start_once(draft: Draft, timeout_seconds: float = START_SECONDS, *, undone: 
     try:
         done = try_out(draft, timeout_seconds)
     except KernelDied as error:
-        hints = filter(None, (tilde.advice(draft.options, error.message), undone))
+        hints = filter(None, (advice.advice(draft.options, error.message), undone))
         raise KernelDied(error.message, "; ".join(hints)) from error
     note(f"it answered after {done.start_seconds:.1f} s")
     for line in done.printed[:_LINES_SHOWN]:  # a module that --init could not load, for example

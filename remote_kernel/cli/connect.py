@@ -13,9 +13,9 @@ from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.errors import UsageError
+from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.options import LaunchOptions
 from remote_kernel.shell import remote_command
-from remote_kernel.target import find_target, perhaps_a_slug
 from remote_kernel.transport import choice
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.openssh import MASTER_SECONDS

@@ -9,13 +9,13 @@ from remote_kernel.cli.progress import counted, reporter, shown, size_text
 from remote_kernel.cli.telling import note
 from remote_kernel.errors import SyncIncomplete, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.again import persistently
 from remote_kernel.sync.outcome import Manner, Outcome
 from remote_kernel.sync.place import parse_places
+from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.transfer import sync as copy
 from remote_kernel.sync.wishes import ALL, NEVER, Wishes
-from remote_kernel.target import find_target, perhaps_a_slug
 
 _MOST_SHOWN = 10
 

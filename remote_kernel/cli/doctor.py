@@ -17,11 +17,11 @@ from remote_kernel.cli.settings import Settings, takes
 from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
 from remote_kernel.errors import TransportError, UnknownHost, UsageError
-from remote_kernel.harmless import harmless
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.target import find_target, hint_for, way_of
 from remote_kernel.options import LaunchOptions
-from remote_kernel.target import find_target, hint_for, way_of
-from remote_kernel.transport import breaker
+from remote_kernel.terminal_safe import harmless
+from remote_kernel.transport import notes
 
 EXAMPLES = """\b
 Examples:
@@ -36,8 +36,9 @@ Examples:
 !  does not keep a kernel from starting, but may surprise you
 ?  cannot be determined from here, or was not reached
 
-The exit status is that of the first error, as listed in the README; 0 if there is no ✗. JSON is a list of objects with
-the keys name, step, state, text, hint, seconds, error, exit_status; state is ok, failed, warning or unknown.
+The exit status is that of the first error, as listed in docs/exit-statuses.md; 0 if there is no ✗. JSON is a list of
+objects with the keys name, step, state, text, hint, seconds, error, exit_status; state is ok, failed, warning or
+unknown.
 """
 _SIGNS = {
     State.OK: ("✓", "green"),
@@ -106,7 +107,7 @@ def _findings(
 ) -> Iterator[Finding]:
     """Give the findings; a way that is `blocked` is not gone again: servers ban who is refused often."""
     if options is not None:
-        breaker.clear(options)  # a person asks: what was refused a moment ago is tried again
+        notes.clear(options)  # a person asks: what was refused a moment ago is tried again
         way = way_of(options)
         for finding in examine(options, spec, start=start, known=blocked.get(way)):
             if finding.error and issubclass(finding.error, TransportError) and way not in blocked:

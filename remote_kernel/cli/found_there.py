@@ -11,9 +11,9 @@ import typer
 from remote_kernel.cli.check import ask_host, fitted, start_once
 from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
-from remote_kernel.discovery import Discovery, Environment, discover
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import Draft, check_free, list_kernelspecs, make_slug, write_kernelspec
+from remote_kernel.kernelspec.discovery import Discovery, Environment, discover
 from remote_kernel.options import LaunchOptions
 
 COLUMNS = ("NR", "NAME", "KIND", "PYTHON", "IPYKERNEL", "TORCH", "JAX", "WHERE", "HERE")

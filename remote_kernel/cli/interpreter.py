@@ -16,7 +16,7 @@ from remote_kernel.errors import KernelNotInstalled
 from remote_kernel.options import LaunchOptions
 
 if TYPE_CHECKING:
-    from remote_kernel.discovery import Environment
+    from remote_kernel.kernelspec.discovery import Environment
     from remote_kernel.probe import Probe
 
 _NAMED = 4  # interpreters in an error
@@ -53,7 +53,7 @@ def with_ipykernel(options: LaunchOptions, found: Probe, *, install: bool) -> La
 
 
 def _others(options: LaunchOptions, found: Probe) -> list[Environment]:
-    from remote_kernel.discovery import discover
+    from remote_kernel.kernelspec.discovery import discover
 
     note(f"looking for interpreters on {options.endpoint} that have ipykernel ...")
     return [one for one in discover(options).environments if one.ipykernel and one.python != found.python]

@@ -12,13 +12,13 @@ import typer
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
-from remote_kernel.connection_file import runtime_folder
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.handshake import reading
+from remote_kernel.jupyter.connection_file import runtime_folder
+from remote_kernel.kept.running import Roster, RunningKernel, call, stop, tell_one, ways
 from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
-from remote_kernel.link import PROTOCOL_VERSION
+from remote_kernel.link.link import PROTOCOL_VERSION
 from remote_kernel.options import print_size
-from remote_kernel.roster import Roster, RunningKernel, call, stop, tell_one, ways
 from remote_kernel.typed_json import list_of, text
 
 COLUMNS = ("ID", "HOST", "KERNELSPEC", "STATE", "CPU", "SINCE", "MEMORY")
@@ -181,8 +181,8 @@ def logs(
 
 def _show_end(text: str, lines: int) -> None:
     """Show the last lines of what a kernel printed: with its colours on a terminal, as plain text elsewhere."""
-    from remote_kernel.session.plain_text import PlainText
-    from remote_kernel.session.terminal_text import TerminalText
+    from remote_kernel.session.render.ansi import PlainText
+    from remote_kernel.session.render.terminal_text import TerminalText
 
     fit = TerminalText(moves=False) if sys.stdout.isatty() else PlainText()
     shown = (fit.feed(text) + fit.finish()).rstrip("\n")

@@ -16,10 +16,10 @@ from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import WAY_THERE, Settings, takes
 from remote_kernel.errors import UsageError
-from remote_kernel.harmless import harmless
+from remote_kernel.kept.running import ways
+from remote_kernel.kernelspec.target import find_target, perhaps_a_slug, way_of
 from remote_kernel.options import LaunchOptions, parse_duration
-from remote_kernel.roster import ways
-from remote_kernel.target import find_target, perhaps_a_slug, way_of
+from remote_kernel.terminal_safe import harmless
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.person import Person
 

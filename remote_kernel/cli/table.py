@@ -15,7 +15,7 @@ import typer
 from rich.cells import cell_len
 
 from remote_kernel.cli.edge import say
-from remote_kernel.harmless import harmless
+from remote_kernel.terminal_safe import harmless
 
 _GAP = 2
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 from remote_kernel.errors import LocalFilesError, RemoteKernelError
-from remote_kernel.harmless import harmless, harmless_json
+from remote_kernel.terminal_safe import harmless, harmless_json
 
 INTERRUPTED = 130
 

@@ -20,8 +20,8 @@ from remote_kernel.errors import ConnectTimeout, RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import PipeText
-from remote_kernel.transport.paramiko_failure import Failure, at_a_jump_host
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.paramiko.failure import Failure, at_a_jump_host
+from remote_kernel.transport.ssh_errors import explain
 
 _BANNER_BYTES = 16 << 10
 _KNOWN_WORDS = "is known and matches"

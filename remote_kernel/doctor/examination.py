@@ -23,9 +23,9 @@ from remote_kernel.errors import (
     SshConfigError,
     SshNotFound,
 )
-from remote_kernel.forward import listening
 from remote_kernel.handshake import raise_told, reading
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
+from remote_kernel.launcher.forward import listening
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import hear
 from remote_kernel.transport import choice, openssh
@@ -194,7 +194,7 @@ def _forwards(options: LaunchOptions) -> Finding:
 
 def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Finding]:
     """Start a kernel as a front end does, and run a cell in it."""
-    from remote_kernel.trial import try_out
+    from remote_kernel.kernelspec.trial import try_out
 
     language = kernelspec.language if kernelspec else "python"
     is_python = language.lower() == "python" and not (options.kernel and kernelspec is None)

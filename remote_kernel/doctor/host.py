@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from remote_kernel import remedy, tilde
+from remote_kernel import advice, remedy
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.errors import KernelNotInstalled, by_name
+from remote_kernel.launcher.on_start import missing
 from remote_kernel.options import LaunchOptions, print_size
-from remote_kernel.push import missing
 
 SCARCE_BYTES = 256 << 20
 SKEW_SECONDS = 5.0
@@ -27,7 +27,7 @@ def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float
 
 def _all(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
     errors = {
-        step: by_name(name, message, tilde.advice(options, message) or hint)
+        step: by_name(name, message, advice.advice(options, message) or hint)
         for step, (name, message, hint) in found["errors"].items()
     }
     shown = noise.strip().splitlines()[:1]

@@ -17,8 +17,8 @@ from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import PipeText
-from remote_kernel.transport.paramiko_failure import Failure
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.paramiko.failure import Failure
+from remote_kernel.transport.ssh_errors import explain
 
 BANNER_SECONDS = 10.0
 SESSIONS = 4  # that are tried beside the one that the doctor has had
@@ -62,7 +62,7 @@ def hops(options: LaunchOptions) -> list[Hop]:
     """Give the servers on the way, the nearest first. Raises SshNotFound, SshConfigError."""
     if choice.name(options) == "openssh":
         return [_hop(*each) for each in openssh.hops(options)]
-    from remote_kernel.transport.paramiko_way import hops_of
+    from remote_kernel.transport.paramiko.way import hops_of
 
     try:
         found = hops_of(options)
@@ -75,7 +75,7 @@ def config_warnings(options: LaunchOptions) -> Iterator[Finding]:
     """Name what the ssh config asks for and the transport in force cannot do; called after `hops`."""
     if choice.name(options) == "openssh":
         return
-    from remote_kernel.transport.paramiko_way import not_honoured
+    from remote_kernel.transport.paramiko.way import not_honoured
 
     for line in not_honoured(options):
         yield warning("config", f"{choice.NOT_HONOURED}{line}", "install the OpenSSH client if it matters")

@@ -7,8 +7,8 @@ import socket
 import time
 from typing import NamedTuple
 
-from remote_kernel.connection_file import read_connection_file, runtime_folder
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.jupyter.connection_file import read_connection_file, runtime_folder
 
 
 class Candidate(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from remote_kernel.session.events import Queued, Started, from_fields
-from remote_kernel.session.place import Place
+from remote_kernel.session.paths import Place
 
 _BEGIN = 8  # events within which a cell's Started is: the connection may have been away before it
 

@@ -31,7 +31,7 @@ from remote_kernel.session.connection import (
 )
 from remote_kernel.session.ending import read_done
 from remote_kernel.session.events import VERSION, Answered, Done, Event, InputWanted, Queued, from_fields
-from remote_kernel.session.place import Place
+from remote_kernel.session.paths import Place
 
 # For how long a host may be at what takes it longer than an answer: a kernel's start, its end, three interrupts.
 _WORK_SECONDS = {"restart": 180.0, "close": 40.0, "leave": 20.0, "interrupt": 40.0}

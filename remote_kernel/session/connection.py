@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError, by_name
-from remote_kernel.session.place import Place
+from remote_kernel.session.paths import Place
 
 HANG_SECONDS = 20.0
 REQUEST_BYTES = 64 << 20  # of a request, with the code in it

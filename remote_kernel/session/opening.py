@@ -15,14 +15,14 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from remote_kernel.connection_file import read_connection_file
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.jupyter.connection_file import read_connection_file
+from remote_kernel.launcher.state_file import read_presence
 from remote_kernel.options import check_folder
-from remote_kernel.presence import read_presence
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostHangs, problem_of
 from remote_kernel.session.host_lock import read_holder, take_lock
-from remote_kernel.session.place import Place, sessions_folder
+from remote_kernel.session.paths import Place, sessions_folder
 from remote_kernel.session.record import Record, read_process, read_record, write_record
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def start_host(place: Place) -> None:
         log = os.open(place.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             host = subprocess.Popen(
-                [sys.executable, "-m", "remote_kernel.session.host", place.name, str(write_end), str(lock)],
+                [sys.executable, "-m", "remote_kernel.session.host.host", place.name, str(write_end), str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

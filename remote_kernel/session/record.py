@@ -7,8 +7,8 @@ import os
 from typing import Any, NamedTuple
 
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.session.place import Place
-from remote_kernel.transport.private import write_private
+from remote_kernel.files import write_private
+from remote_kernel.session.paths import Place
 
 
 class Record(NamedTuple):

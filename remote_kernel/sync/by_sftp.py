@@ -17,7 +17,6 @@ from remote_kernel.errors import NoSftp, RemoteKernelError, RemoteShellNoise, by
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import PipeBroken
-from remote_kernel.sync.belief import A_HOME
 from remote_kernel.sync.carrying import refused
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
@@ -29,6 +28,7 @@ from remote_kernel.sync.sftp_modes import make_folders
 from remote_kernel.sync.sftp_push import SftpReceiver
 from remote_kernel.sync.sftp_tree import FarSource
 from remote_kernel.sync.tree import FILE, Listing
+from remote_kernel.sync.validate import A_HOME
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, shown, to_text
 
 _MOST_NAMED = 100

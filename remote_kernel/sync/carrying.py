@@ -21,7 +21,7 @@ from remote_kernel.errors import (
 from remote_kernel.handshake import Handshake, answer_of, no_answer, raise_told, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
-from remote_kernel.transport import breaker, choice, openssh
+from remote_kernel.transport import choice, notes, openssh
 from remote_kernel.transport.carrier import PipeText
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
@@ -106,7 +106,7 @@ class FarProcess:
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
         status, said = self._ended()
-        from remote_kernel.transport.verdict import explain, flooded  # only here: ssh is to start as early as it can
+        from remote_kernel.transport.ssh_errors import explain, flooded  # only here: ssh is to start as early as it can
 
         if self._errors.is_flood:
             return flooded(self._options, said.encode())
@@ -114,7 +114,7 @@ class FarProcess:
             return no_answer(self._options, GREETING_SECONDS)
         found = explain(self._options, choice.in_full(self._options, said), status, noise)
         if isinstance(found, AuthenticationFailed):
-            breaker.trip(self._options, found)
+            notes.trip(self._options, found)
         return found
 
     def _ended(self) -> tuple[int | None, str]:
@@ -177,7 +177,7 @@ class FarEnd(FarProcess):
             raise self._no_greeting(handshake.end())
         self.wire.put_back(rest)
         raise_told(answer_of(self._options, handshake.told))
-        breaker.clear(self._options)
+        notes.clear(self._options)
 
     def converse(self, words: Callable[[], Told]) -> Told:
         """Give what a conversation gives. Raises ConnectionLost, ProtocolMismatch, and what the other end tells."""

@@ -12,7 +12,7 @@ import stat
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.modes import set_mode
-from remote_kernel.sync.part import Part, lock_part, opened_part, part_path
+from remote_kernel.sync.partial_file import Part, lock_part, opened_part, part_path
 from remote_kernel.sync.plan import is_same_time
 from remote_kernel.sync.tree import Entry
 from remote_kernel.sync.wire import SyncFailure, Violation, Wire

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.belief import Asked
 from remote_kernel.sync.by_rsync import carry, errand
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.receiver import Receiver
+from remote_kernel.sync.validate import Asked
 
 
 def fetch(

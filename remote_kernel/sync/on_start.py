@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from remote_kernel.errors import RemoteKernelError, SyncIncomplete
 from remote_kernel.options import LaunchOptions, parse_launch
-from remote_kernel.sync.again import persistently
 from remote_kernel.sync.outcome import Manner, Outcome
 from remote_kernel.sync.place import Place
+from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.transfer import sync
 
 PATIENCE_SECONDS = 20.0  # for a connection that broke in the middle: front ends wait 60 s for a kernel

@@ -10,14 +10,14 @@ import pwd
 import stat
 
 from remote_kernel.sync import blocks, wire
-from remote_kernel.sync.belief import Asked, Offer
 from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, no_room
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.modes import set_mode
-from remote_kernel.sync.part import new_path, sweep
+from remote_kernel.sync.partial_file import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
 from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.tree import FILE, FOLDER, Entry, check_start
+from remote_kernel.sync.validate import Asked, Offer
 from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
 from remote_kernel.sync.wishes import ALL, CHANGED, NEVER, Wishes
 

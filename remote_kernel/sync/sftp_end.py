@@ -6,7 +6,7 @@ from remote_kernel.errors import ConnectionLost, NoSftp, RemoteError, RemoteKern
 from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import NotSftp, PipeBroken
 from remote_kernel.sync.carrying import FarProcess
-from remote_kernel.transport import breaker, choice
+from remote_kernel.transport import choice, notes
 
 
 class SftpEnd(FarProcess):
@@ -38,7 +38,7 @@ class SftpEnd(FarProcess):
                 f"{self._options.endpoint} does not allow copying files over SFTP",
                 "its sshd needs a line 'Subsystem sftp internal-sftp'",
             ) from error
-        breaker.clear(self._options)
+        notes.clear(self._options)
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""

@@ -13,7 +13,7 @@ from remote_kernel.sftp.client import Sftp
 from remote_kernel.sftp.packets import Job
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.part import Part, opened_part
+from remote_kernel.sync.partial_file import Part, opened_part
 from remote_kernel.sync.sender import Sender, Source, Want
 from remote_kernel.sync.sftp_end import SftpEnd
 from remote_kernel.sync.sftp_push import LARGE_AT_ONCE, SMALL

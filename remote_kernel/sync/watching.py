@@ -11,10 +11,10 @@ from typing import NoReturn
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync import by_sftp
-from remote_kernel.sync.again import persistently
 from remote_kernel.sync.outcome import Manner, Outcome, Progress
 from remote_kernel.sync.place import Place
 from remote_kernel.sync.push import Push
+from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.transfer import CANNOT_RUN, fitting, pusher
 from remote_kernel.sync.tree import Entry, list_file, list_folder

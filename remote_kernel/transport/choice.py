@@ -13,7 +13,7 @@ from functools import cache
 from remote_kernel.options import LaunchOptions, check_transport
 from remote_kernel.transport import openssh
 
-PROGRAM = "remote_kernel.transport.paramiko_ssh"
+PROGRAM = "remote_kernel.transport.paramiko.program"
 NOT_HONOURED = "without the OpenSSH client this is not honoured: "
 
 
@@ -77,13 +77,13 @@ def environment(options: LaunchOptions) -> dict[str, str]:
 def jumps_of_the_config(options: LaunchOptions) -> str:
     """Return the jump hosts that the ssh config has for this host, separated by commas; empty for none."""
     from remote_kernel.errors import TransportError
-    from remote_kernel.transport.paramiko_failure import Failure
+    from remote_kernel.transport.paramiko.failure import Failure
 
     try:
         if name(options) == "openssh":
             found = openssh.effective_config(options).get("proxyjump", "none")
             return "" if found == "none" else found
-        from remote_kernel.transport.paramiko_way import hops_of
+        from remote_kernel.transport.paramiko.way import hops_of
 
         return ",".join(hop.name for hop in hops_of(options)[:-1])
     except (TransportError, Failure):  # the error that is being explained says more

@@ -24,11 +24,11 @@ from remote_kernel.errors import (
     UsageError,
 )
 from remote_kernel.options import LaunchOptions, print_duration
-from remote_kernel.transport import breaker, choice, known_hosts, openssh
+from remote_kernel.transport import choice, known_hosts, notes, openssh
 from remote_kernel.transport.carrier import NOISE_LIMIT, PipeText
-from remote_kernel.transport.paramiko_failure import Failure
+from remote_kernel.transport.paramiko.failure import Failure
 from remote_kernel.transport.person import Person
-from remote_kernel.transport.verdict import NO_SESSION, explain, flooded
+from remote_kernel.transport.ssh_errors import NO_SESSION, explain, flooded
 
 PERSIST_SECONDS = 12 * 3600.0  # a day's work; ssh counts from the last use
 
@@ -59,7 +59,7 @@ def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float
             )
             if not is_agreed:
                 raise (_told_in_person(options, error) if person else error) from None
-    breaker.clear(options)
+    notes.clear(options)
     return said
 
 
@@ -90,10 +90,10 @@ def status(options: LaunchOptions) -> Status:
         pid = openssh.master_pid(options)
         held = f"logged in: ssh, process {pid}, holds the connection that kernels share"
         return Status(bool(pid), held if pid else "not logged in")
-    from remote_kernel.transport import paramiko_entry  # paramiko takes 0.2 s to import
+    from remote_kernel.transport.paramiko import entry  # paramiko takes 0.2 s to import
 
     with _told(options):
-        names = paramiko_entry.stored(options)
+        names = entry.stored(options)
     return Status(bool(names), f"in the keyring: {', '.join(names)}" if names else "nothing in the keyring")
 
 
@@ -111,10 +111,10 @@ def log_out(options: LaunchOptions) -> str:
             )
         held = f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
         return f"ended ssh, {held}, and the connection that kernels shared" if pids else ""
-    from remote_kernel.transport import paramiko_entry
+    from remote_kernel.transport.paramiko import entry
 
     with _told(options):
-        names = paramiko_entry.forget(options)
+        names = entry.forget(options)
     return f"removed from the keyring: {', '.join(names)}" if names else ""
 
 
@@ -129,9 +129,9 @@ def _told(options: LaunchOptions) -> Iterator[None]:
 def _enter(options: LaunchOptions, person: Person | None, persist_seconds: float) -> str:
     if choice.name(options) == "openssh":
         return _enter_with_ssh(options, person, persist_seconds)
-    from remote_kernel.transport import paramiko_entry
+    from remote_kernel.transport.paramiko import entry
 
-    return paramiko_entry.log_in(options, person)
+    return entry.log_in(options, person)
 
 
 def _enter_with_ssh(options: LaunchOptions, person: Person | None, persist_seconds: float) -> str:

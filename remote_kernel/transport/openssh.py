@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from remote_kernel.endpoint import parse_jumps, print_jumps
 from remote_kernel.errors import SshConfigError, SshNotFound, TransportError, UsageError
+from remote_kernel.files import private_folder
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.aliases import as_the_config_has_it
 from remote_kernel.transport.carrier import run_and_read
 from remote_kernel.transport.locked_keys import locked_keys
-from remote_kernel.transport.private import private_folder
 
 CONNECT_SECONDS = 15
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake

@@ -18,8 +18,8 @@ from remote_kernel.errors import (
     TransportError,
     UnknownHost,
 )
+from remote_kernel.files import leave_note, note_path
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.private import leave_note, note_path
 
 _LONGEST_SECONDS = 24 * 3600.0  # after which a note says nothing: nobody was there to remove it
 _OF_AN_OUTAGE = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed, ConnectionLost, TransportError}

@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 
-from remote_kernel.discovery import discover
+from remote_kernel.kernelspec.discovery import discover
 from remote_kernel.options import find_program
 from tests.bench.world import Row, World, medians, timed
 

@@ -12,9 +12,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 
-from remote_kernel import link as link_module
-from remote_kernel.link import CONTROL, Link, Sink, Stream
-from remote_kernel.reactor import Pipe, Reactor
+from remote_kernel.link import link as link_module
+from remote_kernel.link.link import CONTROL, Link, Sink, Stream
+from remote_kernel.link.reactor import Pipe, Reactor
 from remote_kernel.transport import openssh
 from tests.bench.world import Row, World, medians
 

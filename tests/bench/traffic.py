@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from remote_kernel.greeting import FIRST
+from remote_kernel.launcher.greeting import FIRST
 from tests.bench.world import ROUND_TRIP_SECONDS, Row, World, medians
 from tests.support.kernels import manager_for, write_kernelspec
 

@@ -13,11 +13,11 @@ import pytest
 
 from remote_kernel.doctor.examination import examine
 from remote_kernel.errors import AccountRefused, RemoteKernelError
+from remote_kernel.kept.running import call
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import probe
-from remote_kernel.roster import call
 from remote_kernel.sync.carrying import FarEnd
-from remote_kernel.transport import breaker, openssh
+from remote_kernel.transport import notes, openssh
 from remote_kernel.transport.login import log_in
 from tests.support.kernels import launch, options_for, write_connection_file
 from tests.support.servers import Server, Servers, server_with_pam
@@ -130,7 +130,7 @@ def test_restarts_of_a_kernel_do_not_ask_a_server_that_refuses_the_account_again
         assert {done.stderr.splitlines()[-1] for done in again} == {first.stderr.splitlines()[-1]}
         launch(options, write_connection_file(tmp_path / "kernel-2.json"))  # a person starts another
         assert asked.read_text() > count
-        breaker.clear(options)
+        notes.clear(options)
 
 
 @pytest.mark.over_both

@@ -19,8 +19,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 
 from remote_kernel import errors
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.harmless import harmless
 from remote_kernel.options import LaunchOptions, find_program
+from remote_kernel.terminal_safe import harmless
 from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server, Servers, free_port, make_key
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from remote_kernel import errors
-from remote_kernel.forward import Forwarder
-from remote_kernel.log import Log
+from remote_kernel.launcher.forward import Forwarder
+from remote_kernel.launcher.log import Log
+from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import Forward, LaunchOptions, find_program
-from remote_kernel.reactor import Reactor
 from remote_kernel.transport import openssh
 from tests.support.ends import kernels_on
 from tests.support.kernels import options_for, run, running_kernel, wait_until

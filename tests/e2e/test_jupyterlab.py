@@ -21,7 +21,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from remote_kernel.cli.manager import main as manage
 from remote_kernel.session.candidates import list_candidates
 from remote_kernel.session.events import Done, Stream
-from remote_kernel.session.notebook import LogFacts, NotebookLog
+from remote_kernel.session.notebook.log import LogFacts, NotebookLog
 from tests.support.ends import ask_agents
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.lab import Lab, Page, running_browser, running_lab

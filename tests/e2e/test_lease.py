@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from remote_kernel.launcher.orphans import watch_orphans
 from remote_kernel.options import FOREVER
-from remote_kernel.undertaker import watch_orphans
 from tests.support.ends import (
     Running,
     agent_of,

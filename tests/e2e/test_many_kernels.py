@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from remote_kernel.cli.manager import main as manage
-from remote_kernel.connection_file import CHANNELS
+from remote_kernel.jupyter.connection_file import CHANNELS
 from tests.support.account import Account
 from tests.support.frontends import Count, kernel_of, kernel_process
 from tests.support.isolation import Isolation

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel import handshake, trip
+from remote_kernel import handshake
 from remote_kernel.errors import KernelDied, RemoteShellNoise
-from remote_kernel.forward import Forwarder
-from remote_kernel.log import Log
+from remote_kernel.launcher import attempt
+from remote_kernel.launcher.forward import Forwarder
+from remote_kernel.launcher.log import Log
+from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import probe
-from remote_kernel.reactor import Reactor
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.transport import openssh
 from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
@@ -130,7 +131,7 @@ def test_shell_that_an_rc_file_starts_runs_nothing_of_ours(
     monkeypatch: pytest.MonkeyPatch, target: Server, ssh_config: Path, remote_python: Path, other: str
 ) -> None:
     monkeypatch.setattr(handshake, "QUIET_SECONDS", 0.5)  # fish says nothing before its input ends
-    monkeypatch.setattr(trip, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(attempt, "QUIET_SECONDS", 0.5)
     options = options_for("target", ssh_config, remote_python)
     with home_file(target, ".bashrc", f"exec {other}\n"):
         # The first fish of a user makes its own files.
@@ -172,7 +173,7 @@ def test_rc_file_that_waits_for_more_input_is_told(
     monkeypatch: pytest.MonkeyPatch, target: Server, ssh_config: Path, remote_python: Path, program: str
 ) -> None:
     monkeypatch.setattr(handshake, "QUIET_SECONDS", 0.5)
-    monkeypatch.setattr(trip, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(attempt, "QUIET_SECONDS", 0.5)
     with home_file(target, ".bashrc", "cat > /dev/null\n"), pytest.raises(RemoteShellNoise, match="waits for input"):
         PROGRAMS[program](options_for("target", ssh_config, remote_python))
 

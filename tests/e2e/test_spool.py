@@ -17,7 +17,7 @@ import zmq
 from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
 
-from remote_kernel.folder import AGENT_SOCKET
+from remote_kernel.remote.folder import AGENT_SOCKET
 from tests.support.ends import agent_of, ask_agents, kernels_on, launcher_of, log_of, running
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.relay import Relay

@@ -20,10 +20,10 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-from remote_kernel.agent import LAUNCHER_GRACE_SECONDS
 from remote_kernel.errors import ConnectionLost, KernelGone
-from remote_kernel.launcher import BYE_SECONDS
+from remote_kernel.launcher.launcher import BYE_SECONDS
 from remote_kernel.options import LaunchOptions, find_program
+from remote_kernel.remote.agent import LAUNCHER_GRACE_SECONDS
 from tests.support.frontends import (
     IGNORES_INTERRUPTS,
     Count,

@@ -107,7 +107,10 @@ def watchers() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "remote_kernel.undertaker" in _command(process) and process.environ()["XDG_RUNTIME_DIR"] == runtime:
+            if (
+                "remote_kernel.launcher.orphans" in _command(process)
+                and process.environ()["XDG_RUNTIME_DIR"] == runtime
+            ):
                 found.append(process)
         except (psutil.Error, KeyError):
             continue

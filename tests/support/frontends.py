@@ -16,7 +16,7 @@ import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-from remote_kernel.connection_file import CHANNELS
+from remote_kernel.jupyter.connection_file import CHANNELS
 from remote_kernel.options import LaunchOptions
 from tests.support.ends import is_carrier
 from tests.support.isolation import Isolation

@@ -92,7 +92,7 @@ def find_leaks(
 def _is_watcher(process: psutil.Process) -> bool:
     """Whether this is the process that ends kernels whose launcher is gone."""
     with contextlib.suppress(psutil.Error):
-        return "remote_kernel.undertaker" in process.cmdline()
+        return "remote_kernel.launcher.orphans" in process.cmdline()
     return False
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import typer
 
-from remote_kernel.cli import helping, manager, rkernel
+from remote_kernel.cli import helping, manager
+from remote_kernel.cli.rkernel import main
 
 PATH = Path(__file__).parents[2] / "docs" / "reference.md"
 _OF_TYPER = {"--install-completion", "--show-completion", "--help"}
@@ -20,8 +21,8 @@ def text() -> str:
     """Give the whole page."""
     parts = [
         "# Command reference",
-        "This page is made from the code by `scripts/reference`. `--help` shows the same. The exit statuses are in the "
-        "[README](../README.md#exit-statuses).",
+        "This page is made from the code by `scripts/reference`. `--help` shows the same. The exit statuses are "
+        "[on a page of their own](exit-statuses.md).",
         *_of_manager(),
         *_of_rkernel(),
     ]
@@ -44,10 +45,10 @@ def _of_manager() -> Iterator[str]:
 
 
 def _of_rkernel() -> Iterator[str]:
-    for name in rkernel.COMMANDS:
-        command = rkernel.find_command(name)
+    for name in main.COMMANDS:
+        command = main.find_command(name)
         assert command
-        parser = rkernel.make_parser(name, command)
+        parser = main.make_parser(name, command)
         yield f"## rkernel {name}"
         yield inspect.cleandoc(parser.description or "")
         rows = []

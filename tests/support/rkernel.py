@@ -62,7 +62,7 @@ class Rkernel:
     @property
     def command(self) -> list[str]:
         """The words in front of every call."""
-        return [sys.executable, "-m", "remote_kernel.cli.rkernel"]
+        return [sys.executable, "-m", "remote_kernel.cli.rkernel.main"]
 
     def start(self, *words: str, **popen: Any) -> subprocess.Popen[str]:
         """Start a command; the caller waits for it."""
@@ -117,7 +117,7 @@ class Rkernel:
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):  # it has just ended
-                if "remote_kernel.session.host" in " ".join(process.cmdline()):
+                if "remote_kernel.session.host.host" in " ".join(process.cmdline()):
                     found.append(process)
         return found
 
@@ -169,7 +169,7 @@ class Patched(Rkernel):
 
     @property
     def command(self) -> list[str]:
-        code = f"{self._change}\nimport sys\nfrom remote_kernel.cli.rkernel import main\nsys.exit(main())"
+        code = f"{self._change}\nimport sys\nfrom remote_kernel.cli.rkernel.main import main\nsys.exit(main())"
         return [sys.executable, "-c", code]
 
 

@@ -23,7 +23,7 @@ from remote_kernel.errors import RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, openssh
 from remote_kernel.transport.carrier import Carrier
-from remote_kernel.transport.verdict import explain
+from remote_kernel.transport.ssh_errors import explain
 from tests.support.kernels import options_for, wait_until
 from tests.support.relay import relay_to
 from tests.support.servers import Server, Servers, free_port, is_alive, make_key

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel import bootstrap, handshake, trip
+from remote_kernel import bootstrap, handshake
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectTimeout, RemoteKernelError, RemoteShellNoise
 from remote_kernel.handshake import Handshake
-from remote_kernel.link import Link
-from remote_kernel.log import Log
+from remote_kernel.launcher import attempt
+from remote_kernel.launcher.attempt import Trip
+from remote_kernel.launcher.log import Log
+from remote_kernel.link.link import Link
+from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import probe
-from remote_kernel.reactor import Reactor
-from remote_kernel.trip import Trip
 
 OPTIONS = LaunchOptions(Endpoint.parse("slow"))
 MARKER = "remote_kernel-0123456789abcdef"
@@ -90,7 +91,7 @@ def test_a_silent_session_is_looked_into_once_it_has_logged_in(
     fake.chmod(0o755)
     for name, value in {"REMOTE_KERNEL_SSH": fake, "SESSIONS": sessions, "LOGS_IN": logs_in}.items():
         monkeypatch.setenv(name, str(value))
-    for module in (handshake, trip):
+    for module in (handshake, attempt):
         monkeypatch.setattr(module, "QUIET_SECONDS", 0.3)
     with pytest.raises(RemoteShellNoise if logs_in == "yes" else ConnectTimeout):
         program(20.0 if logs_in == "yes" else 2.0)

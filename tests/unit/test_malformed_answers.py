@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from remote_kernel import launcher
-from remote_kernel.discovery import discover
 from remote_kernel.doctor.examination import examine
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteKernelError
-from remote_kernel.link import CONTROL, DATA, HELLO, PROTOCOL_VERSION
+from remote_kernel.kept.running import RunningKernel, call, stop, tell_one
+from remote_kernel.kernelspec.discovery import discover
+from remote_kernel.launcher import launcher
+from remote_kernel.link.link import CONTROL, DATA, HELLO, PROTOCOL_VERSION
 from remote_kernel.options import LaunchOptions
 from remote_kernel.probe import install_ipykernel, probe
-from remote_kernel.roster import RunningKernel, call, stop, tell_one
 from tests.support.kernels import write_connection_file
 
 OPTIONS = LaunchOptions(Endpoint.parse("bad"))

@@ -12,10 +12,22 @@ import pytest
 import typer
 
 from remote_kernel import errors
-from remote_kernel.cli import manager, rkernel
+from remote_kernel.cli import manager
+from remote_kernel.cli.rkernel import main
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.events import VERDICTS
-from tests.support.pages import PAGES, README, REFERENCE, ROOT, anchors, links, named_options, shown_commands
+from tests.support.pages import (
+    EXIT_STATUSES,
+    KERNELSPECS,
+    PAGES,
+    README,
+    REFERENCE,
+    ROOT,
+    anchors,
+    links,
+    named_options,
+    shown_commands,
+)
 from tests.support.pictures import LARGEST_BYTES
 
 AGENTS = ROOT / "docs" / "agents.md"
@@ -40,10 +52,10 @@ def every_option() -> set[str]:
     group: Any = typer.main.get_command(manager.build())
     parameters = [parameter for command in (group, *COMMANDS.values()) for parameter in command.params]
     found = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
-    for name in rkernel.COMMANDS:
-        command = rkernel.find_command(name)
+    for name in main.COMMANDS:
+        command = main.find_command(name)
         assert command
-        found |= set(rkernel.make_parser(name, command)._option_string_actions)
+        found |= set(main.make_parser(name, command)._option_string_actions)
     return {name for name in found if name.startswith("--")} | {"--help", "--version"}
 
 
@@ -60,16 +72,16 @@ def test_commands_are_taken(page: Path) -> None:
             with COMMANDS[words[1]].make_context(words[1], words[2:]):
                 pass
         elif words[0] == "rkernel":
-            command = rkernel.find_command(words[1])
+            command = main.find_command(words[1])
             assert command, shown
-            rkernel.parse(words[1], command, words[2:])
+            main.parse(words[1], command, words[2:])
 
 
 @of_pages()
 def test_names_of_commands_in_the_text_are_theirs(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"`(remote_kernel|rkernel) ([a-z]+)", text))
-    wrong = {name for name in named if name[1] not in (COMMANDS if name[0] == "remote_kernel" else rkernel.COMMANDS)}
+    wrong = {name for name in named if name[1] not in (COMMANDS if name[0] == "remote_kernel" else main.COMMANDS)}
     assert not wrong
 
 
@@ -97,12 +109,12 @@ def test_every_picture_is_shown_and_small() -> None:
 def test_every_command_is_in_a_page() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     unnamed = [name for name in COMMANDS if f"remote_kernel {name}" not in text and f"`{name}" not in text]
-    unnamed += [name for name in rkernel.COMMANDS if f"rkernel {name}" not in text]
+    unnamed += [name for name in main.COMMANDS if f"rkernel {name}" not in text]
     assert set(unnamed) <= {"inspect", "complete", "interrupt", "restart", "ls"}  # in the reference
 
 
-def test_exit_statuses_of_the_readme_are_those_of_the_errors() -> None:
-    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+def test_exit_statuses_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", EXIT_STATUSES.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: int(status) for status, name, _ in rows} == KINDS
     assert [int(status) for status, _, _ in rows] == sorted(KINDS.values())
 
@@ -111,7 +123,7 @@ def test_exit_statuses_of_cells_are_those_of_the_verdicts() -> None:
     rows = re.findall(r"^\| (\d+) \| ([^|]+) \|$", AGENTS.read_text(encoding="utf-8"), re.MULTILINE)
     usage = (errors.UsageError.exit_status, errors.NoSuchKernelspec.exit_status)
     assert [int(status) for status, _ in rows] == sorted([*VERDICTS.values(), *usage])
-    assert all(f" {status}  " in rkernel.HELP for status, _ in rows)
+    assert all(f" {status}  " in main.HELP for status, _ in rows)
 
 
 @of_pages()
@@ -132,7 +144,7 @@ def test_quoted_messages_are_those_of_the_code(page: Path) -> None:
 
 
 def test_variables_are_those_of_the_code() -> None:
-    shown = set(re.findall(r"^\| `([A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
+    shown = set(re.findall(r"^\| `([A-Z_]+)` \|", KERNELSPECS.read_text(encoding="utf-8"), re.MULTILINE))
     sources = "\n".join(path.read_text() for path in sorted((ROOT / "remote_kernel").rglob("*.py")))
     read = set(re.findall(r"environ(?:\.get\(|\[)\"((?:REMOTE|LOCAL)_[A-Z_]+)\"", sources))
     assert shown == read - {"REMOTE_KERNEL_DEBUG"}
@@ -142,3 +154,11 @@ def test_scripts_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"\bscripts/\w+", page.read_text(encoding="utf-8")):
             assert os.access(ROOT / name, os.X_OK), name
+
+
+def test_reading_list_has_twenty_files_that_exist() -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\d+\. `([\w/]+\.py)`: ", page, re.MULTILINE)
+    assert len(listed) == 20
+    named = {*listed, *re.findall(r"`((?:cli|session|transport|launcher|kernelspec|remote|doctor)/[\w/]+\.py)`", page)}
+    assert [name for name in sorted(named) if not (ROOT / "remote_kernel" / name).exists()] == []

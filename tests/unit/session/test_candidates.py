@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.connection_file import CHANNELS
 from remote_kernel.errors import UsageError
+from remote_kernel.jupyter.connection_file import CHANNELS
 from remote_kernel.session.candidates import find_candidate, list_candidates
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.cli import rkernel
+from remote_kernel.cli.rkernel import main
 from remote_kernel.errors import UsageError
 from remote_kernel.session import skill
 from remote_kernel.session.events import VERDICTS
@@ -71,10 +71,10 @@ def test_every_command_in_the_skill_parses(words: list[str]) -> None:
     name, *arguments = words
     if name in ("COMMAND", "--help"):
         return
-    command = rkernel.find_command(name)
+    command = main.find_command(name)
 
     assert command is not None, f"there is no 'rkernel {name}'"
-    rkernel.parse(name, command, arguments)  # raises UsageError
+    main.parse(name, command, arguments)  # raises UsageError
 
 
 @pytest.mark.parametrize(
@@ -142,19 +142,19 @@ def test_install_that_cannot_write_says_so(home: Path) -> None:
 
 
 def test_command_shows_the_skill(capsys: pytest.CaptureFixture[str]) -> None:
-    assert rkernel.run(["skill", "show"]) == 0
+    assert main.run(["skill", "show"]) == 0
     assert capsys.readouterr().out == skill.skill_text()
 
-    assert rkernel.run(["skill", "show", "--agents-md"]) == 0
+    assert main.run(["skill", "show", "--agents-md"]) == 0
     assert capsys.readouterr().out == skill.stanza_text()
 
 
 def test_command_installs_the_skill(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert rkernel.run(["skill", "install", "--for", "codex"]) == 0
+    assert main.run(["skill", "install", "--for", "codex"]) == 0
 
     path = home / ".agents/skills/rkernel/SKILL.md"
     assert capsys.readouterr().out == f"installed {path}\n"
     path.write_text("mine")
     with pytest.raises(UsageError, match="--force"):
-        rkernel.run(["skill", "install", "--for", "codex"])
-    assert rkernel.run(["skill", "install", "--for", "codex", "--force"]) == 0
+        main.run(["skill", "install", "--for", "codex"])
+    assert main.run(["skill", "install", "--for", "codex", "--force"]) == 0

@@ -1,0 +1,203 @@
+"""`rkernel exec NOTEBOOK.ipynb`, and `wait` and `tail` for several cells: follow one cell after the other.
+
+The session's host runs a notebook's cells, and writes what they give into the executed copy: they go on whatever
+becomes of this command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from remote_kernel.cli.rkernel.cells import request_for, session_for
+from remote_kernel.cli.rkernel.following import (
+    LeftAlone,
+    deadline_of,
+    detached,
+    follow,
+    renderer_for,
+    shown,
+    still_running,
+    tell_unused_answers,
+)
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.client import NotebookCell, Running, Session, StillRunning
+from remote_kernel.session.ending import read_done
+from remote_kernel.session.events import VERDICTS, VERSION, Answered, Away, Back, Done, Event, Queued
+from remote_kernel.session.notebook.run import Recipe, copy_path
+
+if TYPE_CHECKING:
+    from remote_kernel.session.render.text import Renderer
+
+
+def run_notebook(path: str, options: argparse.Namespace) -> int:
+    """Run the cells that the options name, and give the exit status of the last: the run stops at the first failure.
+
+    Without a range the copy goes beside the notebook; with one, only where --output says. Progress goes to stderr.
+    """
+    recipe = Recipe.read(path)
+    whole = options.from_cell is None and options.to_cell is None
+    steps = recipe.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
+    output = options.output or (copy_path(path) if whole else "")
+    session = session_for(options, recipe.wanted())
+    request = request_for("", options)
+    cells = [NotebookCell(step.id, step.source, step.may_fail) for step in steps]
+    numbers = session.run_notebook(cells, request, only_known=True) if options.key else []
+    if not numbers:
+        if output:
+            recipe.write_copy(output, steps, goes_on=not whole)
+        numbers = session.run_notebook(cells, request, os.path.abspath(output) if output else "")
+    names = [f"cell {step.number} of {path}, {place} of {len(steps)}" for place, step in enumerate(steps, 1)]
+    cells_shown = _Cells(session, numbers, names, options)
+    if options.detach and numbers and not _has_ended(session, numbers[-1]):
+        return cells_shown.leave(output)
+    status = cells_shown.show(output)
+    if output and cells_shown.verdict == "error":
+        failed = steps[cells_shown.count - 1].number
+        sys.stderr.write(f"rkernel: to go on in the same copy, add --from-cell {failed} --output {output}\n")
+    return status
+
+
+def _has_ended(session: Session, number: str) -> bool:
+    try:
+        return read_done(session.place.journal(number)) is not None
+    except OSError:  # the disk is full
+        return False
+
+
+def show_cells(session: Session, numbers: Sequence[str], options: argparse.Namespace) -> int:
+    """Show the cells of these numbers until all are done, or the time is up; `tail` shows only what there is.
+
+    Gives the exit status of the last. Stops at one that ends a notebook's run.
+    """
+    names = [f"cell {number}, {place} of {len(numbers)}" for place, number in enumerate(numbers, 1)]
+    return _Cells(session, numbers, names, options).show()
+
+
+class _Cells:
+    """Cells that are followed one after the other, all within one `--timeout`."""
+
+    def __init__(
+        self, session: Session, numbers: Sequence[str], names: Sequence[str], options: argparse.Namespace
+    ) -> None:
+        self._session, self._numbers, self._names, self._options = session, numbers, names, options
+        self._only_looks = getattr(options, "only_looks", False)
+        self._since = getattr(options, "since", 0)
+        self._deadline = deadline_of(options)
+        self._answers_used = 0
+        self._documents: list[dict[str, Any]] = []
+        self.verdict = "ok"
+        self.count = 0  # of those that were shown
+
+    def show(self, output: str = "") -> int:
+        """Show them, and give the exit status; `output` is where the copy is, empty where only the host knows it."""
+        status = 0
+        try:
+            for number, name in zip(self._numbers, self._names, strict=True):
+                status, goes_on = self._show_one(number, name)
+                if not goes_on:
+                    break
+        except LeftAlone:
+            raise
+        except KeyboardInterrupt:  # between two cells
+            self._interrupt()
+            raise
+        finally:
+            sys.stdout.flush()
+        if self.verdict != "running":
+            tell_unused_answers(getattr(self._options, "answer", ()), self._answers_used)
+        return self._finish(status, output)
+
+    def leave(self, output: str) -> int:
+        """Say how to go on with them, and give the exit status."""
+        self.verdict = "running"
+        self._write_document(VERDICTS["running"], output)
+        if output:
+            sys.stderr.write(f"rkernel: what they give goes into {output}\n")
+        return detached(self._session, self._numbers[0], "running in the background", 0, self._numbers[-1])
+
+    def _show_one(self, number: str, name: str) -> tuple[int, bool]:
+        """Show a cell; give the exit status, and whether the next one comes."""
+        self.count += 1
+        sys.stderr.write(f"rkernel: {name}\n")
+        options = self._options
+        running = self._session.follow(number, self._since, asks=getattr(options, "stdin", False))
+        self._since = 0
+        out = io.StringIO() if options.json else None
+        renderer = renderer_for(self._session, running, options, out)
+        try:
+            return self._follow(running, renderer)
+        except RemoteKernelError:
+            renderer.close()
+            raise
+        finally:
+            if out and out.getvalue():
+                self._documents.append(json.loads(out.getvalue()))
+
+    def _follow(self, running: Running, renderer: Renderer) -> tuple[int, bool]:
+        away = waits = may_fail = False
+        event: Event | None = None
+        if self._only_looks:
+            running = running.so_far()
+        try:
+            for event in shown(renderer, follow(self._session, running, self._options, self._deadline)):
+                if isinstance(event, (Away, Back)):
+                    away = isinstance(event, Away)
+                elif isinstance(event, Queued):
+                    waits, may_fail = True, event.may_fail
+                elif isinstance(event, Answered):
+                    self._answers_used += 1
+                else:
+                    waits = False
+        except StillRunning as still:
+            renderer.close()
+            self.verdict = "running"
+            return still_running(self._session, still, away=away, waits=waits, last=self._numbers[-1]), False
+        if not isinstance(event, Done):
+            return 0, True
+        self.verdict = event.verdict
+        if event.verdict == "error" and may_fail:
+            self.verdict = "ok"
+            return 0, True
+        return event.status, event.verdict == "ok"
+
+    def _finish(self, status: int, output: str) -> int:
+        """Say where the copy is, when it is complete, and give the exit status."""
+        trouble = ""
+        if self.verdict != "running" and self._numbers:
+            written = self._session.ask("written", cell=self._numbers[0])
+            trouble = written["trouble"]
+            output = output or written["path"]
+        self._write_document(status, output)
+        if trouble:
+            raise UsageError(trouble, "the outputs are in the session: 'rkernel wait' shows them again")
+        if output and self.verdict != "running":
+            sys.stderr.write(f"rkernel: the executed copy is {output}\n")
+        elif output:
+            sys.stderr.write(f"rkernel: what they give goes into {output}\n")
+        return status
+
+    def _write_document(self, status: int, output: str) -> None:
+        """Write the one document of --json."""
+        if self._options.json:
+            fields = {
+                "version": VERSION,
+                "verdict": self.verdict,
+                "status": status,
+                "first": self._numbers[0] if self._numbers else None,
+                "last": self._numbers[-1] if self._numbers else None,
+                "cells": self._documents,
+                "copy": os.path.abspath(output) if output else None,
+            }
+            sys.stdout.write(json.dumps(fields) + "\n")
+
+    def _interrupt(self) -> None:
+        """Ctrl-C means the cell that runs, whatever this process is at."""
+        running = self._session.ask("status")["running"]
+        if not self._only_looks and running and running["cell"] in self._numbers:
+            self._session.ask("interrupt", cell=running["cell"])

@@ -1,0 +1,1 @@
+"""Here: the kernels that run on the hosts of the kernelspecs, and how one is attached again."""

@@ -1,0 +1,186 @@
+"""Let ports of this machine lead to ports of the remote host, through a kernel's Link or one of its own.
+
+Each connection is a stream of the Link, so it waits while the SSH connection is lost and goes on as if the network were
+slow, as a kernel's own connections do. Listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from remote_kernel import bootstrap
+from remote_kernel.errors import PortInUse, ProtocolMismatch, RemoteKernelError, SshConfigError, TransportError
+from remote_kernel.launcher.attempt import Trip
+from remote_kernel.launcher.log import Log
+from remote_kernel.launcher.reconnect import ANSWER_SECONDS, backoff, scattered
+from remote_kernel.link.link import CONTROL, Link, MessageSink
+from remote_kernel.link.reactor import Reactor, SocketSink, Timer
+from remote_kernel.link.sockets import serve
+from remote_kernel.options import Forward, LaunchOptions
+from remote_kernel.remote.tunnel import CHANNEL
+
+AGAIN_SECONDS = 2.0  # until a port is tried again that another program has, such as the launcher before this one
+
+
+class Ports:
+    """The listening ports here, and the connections that have come in through them. Made closed; see `listen`."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._listeners: list[socket.socket] = []
+        self._sockets: set[SocketSink] = set()
+        self._waiting: dict[Forward, Timer] = {}
+
+    def listen(self, forward: Forward, link: Callable[[], Link]) -> None:
+        """Open a stream of the Link for every connection to the port. Raises PortInUse."""
+        listener = listening(forward.local)
+        self._listeners.append(listener)
+        serve(self._reactor, listener, lambda connection: self._accepted(connection, forward, link))
+
+    def listen_sometime(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
+        """Do so when the port is free, and tell about it if that is not now: a kernel need not wait for that."""
+        try:
+            self.listen(forward, link)
+        except PortInUse as error:
+            tell(f"{error.message}; nothing is forwarded from it until it is free")
+            self._wait(forward, link, tell)
+
+    def _wait(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
+        def again() -> None:
+            try:
+                self.listen(forward, link)
+            except PortInUse:
+                self._wait(forward, link, tell)
+            else:
+                tell(f"port {forward.local} here leads to port {forward.remote} there now")
+
+        self._waiting[forward] = self._reactor.call_later(AGAIN_SECONDS, again)
+
+    def _accepted(self, connection: socket.socket, forward: Forward, link: Callable[[], Link]) -> None:
+        stream = link().open(f"{CHANNEL}{forward.remote}")
+        self._sockets.add(SocketSink(self._reactor, stream, connection, self._sockets.discard))
+
+    def drop(self) -> None:
+        """Close the connections, and go on listening."""
+        for sink in list(self._sockets):
+            sink.finish()
+
+    def close(self) -> None:
+        """Close everything. Idempotent."""
+        for timer in self._waiting.values():
+            timer.cancel()
+        self.drop()
+        for listener in self._listeners:
+            self._reactor.watch(listener.fileno(), 0, lambda _: None)
+            listener.close()
+        self._listeners.clear()
+
+
+def listening(port: int) -> socket.socket:
+    """Give a socket that listens on a port of this machine's loopback. Raises PortInUse."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {(error.strerror or '').lower()}"
+        raise PortInUse(f"port {port} of this machine {what}", "choose another, for example 16006:6006") from error
+    listener.setblocking(False)
+    return listener
+
+
+class Forwarder:
+    """Forward ports with a Link of its own, until the reactor is stopped.
+
+    A lost connection closes what went through it, and is made again.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        options: LaunchOptions,
+        log: Log,
+        arrived: Callable[[], None],
+        patience_seconds: float = 0.0,
+    ) -> None:
+        """Make one that calls `arrived` each time it has a connection.
+
+        With `patience_seconds` it ends by itself once a kernel of these very options was seen to run there, and then
+        none for so long.
+        """
+        self._reactor, self._options, self._log, self._tell_arrived = reactor, options, log, arrived
+        self._patience = patience_seconds
+        self._fingerprint = bootstrap.fingerprint(options)
+        self._has_seen = False
+        self.outlived = False  # whether it has ended for want of a kernel
+        self._ports = Ports(reactor)
+        self._link = Link()
+        self._trip: Trip | None = None
+        self._attempts = 0
+        self._has_arrived = False
+        self._error: RemoteKernelError | None = None
+
+    def run(self, forwards: Sequence[Forward]) -> None:
+        """Serve until the reactor is stopped. Raises PortInUse; TransportError's kinds if there is no way."""
+        try:
+            for forward in forwards:
+                self._ports.listen(forward, lambda: self._link)
+            self._go()
+            self._reactor.run()
+        finally:
+            self._ports.close()
+            if self._trip:
+                self._trip.close()
+        if self._error:
+            raise self._error
+
+    def _go(self) -> None:
+        self._link = Link()
+        control = self._link.streams[CONTROL]
+        control.sink = MessageSink(control, self._hear)
+        self._trip = Trip(self._reactor, self._link, self._log, self._options, self)
+        try:
+            self._trip.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._attempts > 0)
+        except TransportError as error:
+            self.returned(error, arrived=False, silent=False)
+
+    def _watch(self) -> dict[str, object] | None:
+        """Give what the other end is to look for, as `forward_far.Vigil` takes it."""
+        if not self._patience:
+            return None
+        return {
+            "folder": bootstrap.remote_folder(),
+            "id": self._options.resume,
+            "fingerprint": self._fingerprint,
+            "patience": self._patience,
+            "seen": self._has_seen,
+        }
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if message.get("event") == "seen":
+            self._has_seen, self._fingerprint = True, str(message.get("fingerprint"))
+        elif message.get("event") == "over":
+            self.outlived = True
+            self._reactor.stop()
+
+    def arrived(self) -> None:
+        """Take note that the other end answers. Called by the Trip."""
+        self._attempts, self._has_arrived = 0, True
+        self._tell_arrived()
+
+    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
+        """Take note that the connection is lost, or was not made. Called by the Trip."""
+        self._ports.drop()
+        if not self._has_arrived or isinstance(error, (ProtocolMismatch, SshConfigError)):
+            self._error = error
+            self._reactor.stop()
+            return
+        if arrived:
+            self._log.tell(f"{error.message}; trying to reconnect")
+        self._attempts += 1
+        self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)

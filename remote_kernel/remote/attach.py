@@ -1,0 +1,156 @@
+"""Reach an agent that runs already: hand it a new SSH session, or ask it something.
+
+Runs on the remote host in place of a new agent. Python 3.8, standard library: this file is shipped there.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import time
+
+from remote_kernel.link.link import PROTOCOL_VERSION
+from remote_kernel.remote.claim import Claim, claimant, look_at_claim
+from remote_kernel.remote.folder import AGENT_SOCKET, find_folders, remove_folder
+from remote_kernel.remote.kernel import hostname
+from remote_kernel.remote.ssh_session import session_server
+from remote_kernel.remote.usage import measure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_ASK_SECONDS = 5.0
+_LONGEST = 4 << 20  # bytes of an answer; that with a diary is the longest
+_LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Run in the SSH session. `attach` returns when the agent lets go of it, the rest after one line of JSON."""
+    settings = parameters["settings"]
+    if parameters["mode"] == "attach":
+        told = attach(settings, marker)
+        if told is None:
+            os._exit(0)
+    else:
+        told = ask(settings)
+    os.write(1, f"\n{marker} {json.dumps(told)}\n".encode())
+    os._exit(0)
+
+
+def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
+    """Hand this session's descriptors to the agent and wait until it closes them; else say why not."""
+    request = {
+        "do": "attach",
+        "marker": marker,
+        "version": PROTOCOL_VERSION,
+        "link": settings["link"],
+        "resume": settings["resume"],
+        "server": session_server(),
+        "ssh_agent": os.environ.get("SSH_AUTH_SOCK", ""),
+    }
+    folders = find_folders(settings["folder"], settings["id"])
+    for folder in folders:
+        connection = _connect(folder, _LISTEN_SECONDS)
+        if connection is None:
+            continue
+        fds = array.array("i", [0, 1, 2])
+        with connection:
+            connection.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())])
+            answer = _receive(connection)
+        if not answer:
+            return None
+        told: dict[str, object] = json.loads(answer)
+        if "error" in told:
+            return told
+        version = told.get("version")
+        return {
+            "error": "ProtocolMismatch",
+            "message": f"the kernel's agent on {hostname()} speaks protocol {version}, this version {PROTOCOL_VERSION}",
+            "hint": f"end it with 'remote_kernel stop {settings['id']}' or use the version that started it",
+        }
+    return _missing(settings["id"], folders, settings.get("host", ""))
+
+
+def _missing(identity: str, folders: list[str], host: str) -> dict[str, object]:
+    """Return why no agent of that id, which was started on `host`, answers. Only KernelGone is final."""
+    here = hostname()
+    for folder in folders:
+        claim = look_at_claim(folder)
+        if claim is Claim.HELD:
+            message = f"the agent of kernel {identity} on {here} does not answer"
+            return {"error": "RemoteError", "message": message, "hint": "try again"}
+        if claim is Claim.ELSEWHERE:
+            there = claimant(folder)
+            return {
+                "error": "RemoteError",
+                "message": f"the kernel {identity} is on {there}, and this is {here}, which shares its folder",
+                "hint": f"give {there} as the host, so that every connection leads there",
+            }
+    if host not in ("", here):
+        return {
+            "error": "RemoteError",
+            "message": f"the kernel {identity} was started on {host}, and this is {here}",
+            "hint": f"let the connection lead to {host} again, or restart the kernel",
+        }
+    return {
+        "error": "KernelGone",
+        "message": f"the kernel {identity} is no longer on {here}",
+        "hint": "start a new one",
+    }
+
+
+def ask(settings: dict[str, Any]) -> dict[str, object]:
+    """Ask every agent of this user on this host, or the one named, and give their answers; clean up after dead ones."""
+    answers: list[dict[str, Any]] = []
+    for folder in find_folders(settings["folder"], settings["id"]):
+        connection = _connect(folder, _LISTEN_SECONDS if settings["id"] else 0.0)
+        if connection is None:
+            claim = look_at_claim(folder)
+            if claim is Claim.ABANDONED:
+                remove_folder(folder)  # its agent and its guard were killed together, or the host was restarted
+            elif settings["id"]:  # who means this one is not to take it for gone
+                where = f"it is on {claimant(folder)}" if claim is Claim.ELSEWHERE else "its agent does not answer"
+                answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": where})
+            continue
+        try:
+            connection.settimeout(_ASK_SECONDS)
+            connection.sendall(json.dumps({"do": settings["do"]}).encode())
+            answers.append(dict(json.loads(_receive(connection))))
+        except (OSError, TypeError, ValueError) as error:
+            answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": str(error)})
+        finally:
+            connection.close()
+    if settings["do"] == "status":
+        used = measure(int(answer["pid"]) for answer in answers if answer.get("pid"))
+        for answer in answers:
+            answer["memory"], answer["busy"] = used.get(answer.get("pid", 0), (0, False))
+    return {"host": hostname(), "kernels": answers}
+
+
+def _receive(connection: socket.socket) -> bytes:
+    answer = b""
+    while True:
+        data = connection.recv(64 << 10)
+        if not data:
+            return answer
+        answer += data
+        if len(answer) > _LONGEST:
+            raise ValueError("its answer is too long")
+
+
+def _connect(folder: str, seconds: float) -> socket.socket | None:
+    """Connect to the folder's agent; one that lives and does not listen (yet) has so many seconds for it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(os.path.join(folder, AGENT_SOCKET))
+            return connection
+        except OSError:
+            connection.close()
+        if time.monotonic() >= deadline or look_at_claim(folder) is not Claim.HELD:
+            return None
+        time.sleep(0.05)

@@ -1,0 +1,49 @@
+"""First code to run on the remote host: check the interpreter, make the shipped modules importable, go.
+
+The bootstrap appends a call of `run` with the modules and parameters. This file must compile under any
+Python, 2.7 included, so that a too old one can say so.
+"""
+
+import sys
+
+
+def run(text):  # type: ignore[no-untyped-def]
+    """Make modules of the sources in `text` (JSON: marker, sources, parameters) and run the last one's `main`."""
+    import json
+
+    shipped = json.loads(text)
+    if sys.version_info < (3, 8):
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        told = {"error": "PythonNotFound", "message": "%s is Python %s" % (sys.executable, version)}
+        told["hint"] = "give --python a Python 3.8 or later"
+        line = "\n%s %s\n" % (shipped["marker"], json.dumps(told))
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        sys.exit(41)
+    import types
+
+    for name, source in shipped["sources"]:
+        place = "<remote_kernel>/%s.py" % name.replace(".", "/")
+        # What linecache.updatecache would store: tracebacks from here show their lines. linecache itself is not
+        # imported for it, the entry is made when something asks for a traceback.
+        module = types.ModuleType("remote_kernel." + name)
+        module.__dict__["__file__"] = place
+        module.__dict__["__loader__"] = _Loader(source)  # type: ignore[no-untyped-call]
+        sys.modules["remote_kernel." + name] = module
+        package, _, last = ("remote_kernel." + name).rpartition(".")
+        for parent in ("remote_kernel", package):
+            if parent not in sys.modules:
+                sys.modules[parent] = types.ModuleType(parent)
+        setattr(sys.modules[package], last, module)
+        exec(compile(source, place, "exec"), module.__dict__)
+    module.main(shipped["marker"], shipped["parameters"])
+
+
+class _Loader(object):
+    """Give a shipped module's source to linecache, which asks a module's loader for it."""
+
+    def __init__(self, source):  # type: ignore[no-untyped-def]
+        self._source = source
+
+    def get_source(self, name):  # type: ignore[no-untyped-def]
+        return self._source

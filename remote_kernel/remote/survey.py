@@ -1,0 +1,231 @@
+"""Say what the remote host has for a kernel, and install ipykernel where it is missing, or into a new environment.
+
+Runs there in place of the agent when `remote_kernel add` checks a host; leaves nothing behind but what it was
+asked to install. Python 3.8, standard library: this file is shipped to the remote host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+
+from remote_kernel.remote.kernel import (
+    Settings,
+    StartError,
+    find_kernelspec,
+    find_python,
+    hostname,
+    kernel_python,
+    which,
+    with_init,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+INIT_SECONDS = 25.0  # less than `probe` waits for
+_VERSIONS = """
+import os, platform, sys, sysconfig
+print("remote_kernel", platform.python_version())
+try:
+    from importlib.metadata import version
+    print("remote_kernel", version("ipykernel"))
+except Exception:
+    print("remote_kernel")
+managed = os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))  # PEP 668
+system = sys.prefix == sys.base_prefix and (managed or sys.prefix in ("/usr", "/usr/local"))
+print("remote_kernel", "system" if system else "own")
+"""
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Run in the SSH session: print one line of JSON behind the marker and end."""
+    settings = Settings(parameters["settings"])
+    try:
+        answer = _MODES[parameters["mode"]](settings)
+    except StartError as error:
+        answer = {"error": error.name, "message": error.message, "hint": error.hint}
+    os.write(1, f"\n{marker} {json.dumps(answer)}\n".encode())
+    sys.exit(0)
+
+
+def survey(settings: Settings) -> dict[str, object]:
+    """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
+    python = find_python(settings)
+    spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
+    version, ipykernel, is_the_systems = look_into(settings, kernel_python(settings))
+    return {
+        "host": hostname(),
+        "user": pwd.getpwuid(os.getuid()).pw_name,
+        "python": python,
+        "python_version": version,
+        "ipykernel_version": ipykernel,
+        "is_the_systems": is_the_systems,
+        "new_environment": new_environment(),
+        "kernelspec": spec
+        and {
+            "name": spec.name,
+            "display_name": spec.display_name,
+            "language": spec.language,
+            "interrupt_mode": spec.interrupt_mode,
+            "argv": spec.argv,
+        },
+    }
+
+
+def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
+    """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
+    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), INIT_SECONDS)
+    if code == 124 and settings.init:
+        raise no_end(settings)
+    words = [line.split()[1:] for line in output.splitlines() if line.startswith("remote_kernel")]
+    if code or len(words) < 3:
+        last = (errors.strip().splitlines() or [f"exit status {code}"])[-1].strip()
+        raise StartError(
+            "PythonNotFound",
+            f"'{python}' on {hostname()} cannot be run: {last}",
+            "give --python a Python 3.8 or later, and check --init",
+        )
+    return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
+
+
+def no_end(settings: Settings) -> StartError:
+    """Return the error for an --init, or a login shell, that hangs."""
+    return StartError(
+        "RemoteError",
+        f"the login shell with --init '{settings.init}' has no end within {INIT_SECONDS:.0f} s on {hostname()}",
+        "try that there: it may ask something, or wait for a server",
+    )
+
+
+def install(settings: Settings) -> dict[str, object]:
+    """Install ipykernel with the tool that the environment uses: conda's, uv's or pip. Raises StartError.
+
+    Never into the system's own Python: that belongs to its package manager.
+    """
+    python = find_python(settings)
+    _, _, system = look_into(settings, python)
+    if system:
+        raise StartError(
+            "KernelNotInstalled",
+            f"'{python}' on {hostname()} is the system's own Python, which is never changed",
+            "make a new environment",
+        )
+    return {"installed_with": _install_into(settings, python)}
+
+
+def new_environment() -> str:
+    """Return where an environment can be made, `~/.venv` or the next name: a path that does not exist yet."""
+    path, number = "~/.venv", 1
+    while os.path.lexists(os.path.expanduser(path)):
+        number += 1
+        path = f"~/.venv-{number}"
+    return path
+
+
+def make_environment(settings: Settings) -> dict[str, object]:
+    """Make a new environment from the interpreter, with ipykernel in it; what fails is removed. Raises StartError.
+
+    The folder is made first, which fails if it is there: no environment of the user's is ever written over.
+    """
+    python, uv = find_python(settings), _uv()
+    makers = [[python, "-m", "venv"], *([[uv, "venv", "--quiet", "--python", python]] if uv else [])]
+    while True:
+        path = os.path.expanduser(new_environment())
+        try:
+            os.mkdir(path)
+        except OSError as error:
+            raise StartError(
+                "RemoteFolderError",
+                f"'{path}' on {hostname()} cannot be made: {error.strerror}",
+                "see whether the home folder is writable",
+            ) from error
+        maker, made = makers.pop(0), os.path.join(path, "bin", "python")
+        try:
+            _run_there(settings, [*maker, path], "install the package python3-venv there, or uv, or name a --python")
+            return {"python": made, "installed_with": _install_into(settings, made)}
+        except StartError:
+            from shutil import rmtree
+
+            rmtree(path, ignore_errors=True)
+            if not makers:
+                raise
+
+
+def _install_into(settings: Settings, python: str) -> str:
+    """Install ipykernel for an interpreter and return the command that did it. Raises StartError."""
+    for argv in _installers(python):
+        _run_there(settings, argv, "install it by hand")
+        return " ".join(argv)
+    project, is_pixis, _ = python.partition("/.pixi/envs/")
+    hint = f"run 'pixi add ipykernel' in {project}" if is_pixis else "install it by hand"
+    raise StartError("KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", hint)
+
+
+def _run_there(settings: Settings, argv: list[str], hint: str) -> None:
+    """Run a tool that makes or changes an environment. Raises StartError with the line of its words that says why."""
+    code, output, errors = run_program(with_init(settings.init, argv), 540)
+    if code:
+        said = (errors or output).strip().splitlines() or [f"exit status {code}"]
+        why = next((line for line in said if "ensurepip is not" in line), said[-1]).strip()
+        raise StartError("KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {why}", hint)
+
+
+def _installers(python: str) -> list[list[str]]:
+    """Give the command of the tool that has made the environment, else of one that it has or the host."""
+    prefix = os.path.dirname(os.path.dirname(python))
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]
+    uv = _uv()
+    with_uv = [uv, "pip", "install", "--quiet", "--python", python, "ipykernel"] if uv else []
+    conda = _conda(prefix)
+    if conda and os.path.isdir(os.path.join(prefix, "conda-meta")) and "/.pixi/" not in prefix:
+        return [[conda, "install", "-y", "-p", prefix, "ipykernel"]]
+    if with_uv and _made_by_uv(prefix):
+        return [with_uv]
+    if run_program([python, "-m", "pip", "--version"], 60)[0] == 0:
+        return [pip]
+    return [with_uv] if with_uv else []
+
+
+def _uv() -> str | None:
+    return which("uv") or which(os.path.expanduser("~/.local/bin/uv")) or which(os.path.expanduser("~/.cargo/bin/uv"))
+
+
+def _conda(prefix: str) -> str:
+    """Give the program that looks after a conda environment; PATH has it only after `conda init`."""
+    root = os.path.dirname(os.path.dirname(prefix))
+    places = [os.path.join(folder, "bin", name) for folder in (prefix, root) for name in ("conda", "mamba")]
+    places += [os.environ.get("CONDA_EXE", ""), os.environ.get("MAMBA_EXE", "")]
+    return next(filter(None, (which(name) for name in [*places, "conda", "mamba", "micromamba"] if name)), "")
+
+
+def _made_by_uv(prefix: str) -> bool:
+    try:
+        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
+            return any(line.split("=")[0].strip() == "uv" for line in file)
+    except OSError:
+        return False
+
+
+def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:
+    """Run a program with nothing to read; give its exit status, 127 and 124 as a shell does, and what it printed."""
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True)
+    except OSError as error:
+        return 127, "", str(error.strerror)
+    try:
+        output, errors = process.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        process.wait()
+        return 124, "", f"no end within {timeout_seconds:.0f} s"
+    return process.returncode, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+
+
+_MODES = {"survey": survey, "install": install, "environment": make_environment}

@@ -1,0 +1,1 @@
+"""Here: the process that holds a session's kernel, runs its cells and answers the clients."""

@@ -1,0 +1,338 @@
+"""Follow one cell through the kernel: its request, the messages that belong to it, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from remote_kernel.launcher.state_file import Presence
+from remote_kernel.session.events import (
+    Answered,
+    Away,
+    Back,
+    Clear,
+    Display,
+    Done,
+    Error,
+    Event,
+    InputWanted,
+    Line,
+    Queued,
+    Sent,
+    Started,
+    Stream,
+    Update,
+)
+from remote_kernel.session.host.script import exit_status as status_of
+from remote_kernel.session.host.widgets import display_id
+from remote_kernel.session.host.wire import Message
+
+_RESENDS = 50
+_LONGEST_PAUSE_SECONDS = 0.2
+
+NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that nobody can be asked
+
+
+class Recorder(Protocol):
+    """Where a cell's events go: its journal, and the notebook."""
+
+    def append(self, event: Event, line: Line | None = None) -> None:
+        """Take the next event; `line` is its line, where that is known already."""
+
+
+class Cell:
+    """One cell of code on its way through the kernel. Lives in the host's loop.
+
+    It is done when both its reply and the kernel's `idle` have come, in whichever order, or when `finish` is called.
+    """
+
+    def __init__(self, number: str, code: str, *, author: str, generation: int, key: str = "") -> None:
+        self.number, self.code, self.author, self.generation, self.key = number, code, author, generation, key
+        self.request = ""  # the message id
+        self.sends = 0  # to the kernel, an earlier host's among them
+        self.started_at = 0.0
+        self.execution_count: int | None = None
+        self.allow_stdin = False
+        self.answers: list[str] = []  # what input() gets before anybody is asked
+        self.only = 0  # the only kernel of the session in which it may run, 0 for any
+        self.side = False  # runs beside the others
+        self.asks = False  # whether somebody is there to be asked
+        self.wants_input = False
+        self._prompt = ""  # of what it wants
+        self.script: tuple[str, ...] = ()  # its file's path on this machine and its sys.argv, where it is one
+        self.run = ""  # the first cell of the notebook run that it belongs to
+        self.may_fail = False  # without an end of that run
+        self.interrupted = False
+        self.lost_because = ""  # however the kernel answers from now on
+        self.missed = ""  # what to say of a part that did not get here
+        self.is_remembered = False  # the kernel could remember it when it was sent
+        self.way = ("shell", "")  # the channel on which its request went, and the subshell
+        self.resend: Callable[[], object] | None = None  # sends the request again
+        self._resends = 0
+        self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+        self._begun, self._answered = asyncio.Event(), asyncio.Event()
+        self._recorders: list[Recorder] = []
+        self.reply: dict[str, Any] | None = None  # the content of the execute_reply
+        self._idle = False
+        self._shown_error = ""  # its name
+        self._is_away = False
+        self._away_for = ""  # the reason
+
+    def record(self, recorder: Recorder) -> None:
+        """Let a recorder have every event from now on."""
+        self._recorders.append(recorder)
+
+    def tell(self, event: Event, line: Line | None = None) -> None:
+        """Hand an event to the recorders."""
+        if isinstance(event, (Error, Clear)):
+            self._shown_error = event.name if isinstance(event, Error) else ""
+        for recorder in self._recorders:
+            recorder.append(event, line)
+
+    def replay(self, event: Event) -> None:
+        """Take an event that an earlier host has seen."""
+        if isinstance(event, Sent):
+            self.sends += 1
+        elif isinstance(event, Started):
+            self.started_at, self.execution_count = event.at, event.execution_count
+            self._begun.set()
+        elif isinstance(event, (Away, Back)):
+            self._is_away = isinstance(event, Away)
+            self._away_for = event.reason if isinstance(event, Away) else ""
+        elif isinstance(event, (InputWanted, Answered)):
+            self.wants_input, self._prompt = isinstance(event, InputWanted), event.prompt
+        self.tell(event)
+
+    def see_presence(self, now: Presence) -> None:
+        """Take note whether the kernel's host is connected; a cell that starts while it is away says so too.
+
+        Also when there is another reason for it: somebody has to log in first, say.
+        """
+        if self._is_away == now.connected or (self._is_away and self._away_for != now.reason):
+            self._is_away, self._away_for = not now.connected, now.reason
+            self.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
+
+    def queue(self, ahead: int) -> None:
+        """Take note that the cell waits behind `ahead` others."""
+        now = time.time()
+        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script, self.run)
+        self.tell(Queued(self.number, now, ahead, *about, self.may_fail))
+
+    def send(self) -> None:
+        """Take note that the kernel gets it now."""
+        self.sends += 1
+        self.tell(Sent(time.time()))
+
+    def start(self, execution_count: int | None = None) -> None:
+        """Take note that the kernel has begun. Idempotent."""
+        if not self.started_at:
+            self.started_at = time.time()
+            self._begun.set()
+            self.execution_count = execution_count
+            self.tell(Started(self.started_at, execution_count, self.generation))
+
+    def take_output(self, message: Message) -> None:
+        """Take a message of iopub whose parent is this cell's request."""
+        content = message.content
+        if message.kind == "status":
+            if content.get("execution_state") == "idle":
+                self._idle = True
+                self._settle()
+            return
+        if message.kind == "execute_input":
+            self.start(content.get("execution_count"))
+            return
+        event = read_output(message)
+        if event is not None and not self.done.done():
+            self.start()
+            if self.script and isinstance(event, Error) and event.name == "SystemExit":
+                return  # the reply says so, too
+            self.tell(event, stream_line(message.raw) if message.kind == "stream" else None)
+
+    def ask_input(self, prompt: str, password: bool) -> str | None:
+        """Give the line that input() gets, or tell whoever follows the cell that it waits for one, and give None."""
+        if self.answers:
+            self.tell(Answered(prompt))
+            return self.answers.pop(0)
+        self.wants_input, self._prompt = True, prompt
+        self.tell(InputWanted(prompt, password))
+        return None
+
+    def see_answer(self) -> None:
+        """Take note that the kernel gets the line that somebody was asked for."""
+        if self.wants_input:
+            self.wants_input = False
+            self.tell(Answered(self._prompt))
+
+    def take_reply(self, message: Message) -> None:
+        """Take the execute_reply."""
+        self.reply = message.content
+        self.execution_count = self.reply.get("execution_count", self.execution_count)
+        self._answered.set()
+        self._settle()
+
+    @property
+    def lets_go_on(self) -> bool:
+        """True if it has ended so that the cell of a notebook after it may run."""
+        verdict = self.done.result().verdict if self.done.done() else ""
+        return verdict == "ok" or (verdict == "error" and self.may_fail)
+
+    async def is_answered(self, seconds: float) -> bool:
+        """Wait that long for the kernel's reply, or the end; tell whether either has come."""
+        return await _comes(self._answered, seconds)
+
+    async def has_begun(self, seconds: float) -> bool:
+        """Wait that long for the kernel to begin, or the end; tell whether either has come."""
+        return await _comes(self._begun, seconds)
+
+    def settle_without_idle(self) -> None:
+        """End the cell on its reply alone: the kernel's `idle` got lost, as it does when iopub overflows.
+
+        Only when nothing of its output can come any more, which may be long after the reply.
+        """
+        if self.reply is not None and not self.done.done():
+            lost = "the end of its output did not come: a part of it may be missing"
+            self.missed = "; ".join(filter(None, (self.missed, lost)))
+            self._idle = True
+            self._settle()
+
+    @property
+    def is_unanswered(self) -> bool:
+        """True if it was interrupted, and the kernel is through with it and has not replied, as far as is known."""
+        return self.interrupted and self._idle and self.reply is None and not self.done.done()
+
+    def settle_without_reply(self) -> None:
+        """End an interrupted cell without a reply, which can no longer come.
+
+        ipykernel sends none where the interrupt finds it in its own code, shortly before the cell's or after it.
+        """
+        if self.is_unanswered:
+            self.reply = {}
+            self._settle()
+
+    def _settle(self) -> None:
+        if self.reply is None or not self._idle:
+            return
+        status = self.reply.get("status")
+        self._show_pages(self.reply)
+        name = str(self.reply.get("ename", ""))
+        if status == "ok":
+            self.finish("ok")
+        elif status == "aborted" or (status == "error" and not self.started_at and not name):
+            self._aborted()
+        elif name == NO_INPUT or (self.wants_input and self.interrupted):
+            self.finish("input", "the cell asked for input, and there was nobody to ask; give --answer TEXT or --stdin")
+        elif name == "KeyboardInterrupt" or self.interrupted:  # by another front end, or here: %%bash ends otherwise
+            self.finish("interrupted", "the cell was interrupted")
+        elif name == "SystemExit" and self.script:
+            self.exit_script(str(self.reply.get("evalue", "")))
+        else:
+            self.finish("error")
+
+    def exit_script(self, value: str) -> None:
+        """End a script that has ended by a SystemExit of this text, as the Python interpreter would."""
+        status = status_of(value)
+        if status is None:
+            self.tell(Stream("stderr", f"{value}\n"))
+            status = 1
+        if status:
+            self.finish("error", f"the script ended with exit status {status}", status)
+        else:
+            self.finish("ok")
+
+    def _show_pages(self, reply: dict[str, Any]) -> None:
+        """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
+        for one in payloads(reply, "page") if not self.done.done() else ():
+            if isinstance(one.get("data"), dict):
+                self.tell(Display(one["data"], {}))
+
+    def _aborted(self) -> None:
+        """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
+        if self.resend and not self.started_at and not self.interrupted and self._resends < _RESENDS:
+            self.reply, self._idle = None, False
+            self._answered.clear()
+            asyncio.get_running_loop().call_later(min(0.02 * self._resends, _LONGEST_PAUSE_SECONDS), self._send_again)
+            self._resends += 1
+        else:
+            self.finish("aborted", "it never ran: the kernel dropped what waited when a cell of another client failed")
+
+    def _send_again(self) -> None:
+        if self.resend and not self.done.done():
+            self.resend()
+
+    def finish(self, verdict: str, message: str = "", exit_status: int | None = None) -> None:
+        """End the cell with this verdict. Idempotent: the first one counts."""
+        if self.done.done():
+            return
+        if self.lost_because:
+            verdict, message, exit_status = "lost", self.lost_because, None
+        now = time.time()
+        if self._is_away and verdict != "lost":  # what ended it came through the connection
+            self._is_away = False
+            self.tell(Back(now))
+        if verdict == "ok" and self._shown_error:  # by %run, say: the kernel does not count it as the cell's
+            message = f"an error was shown ({self._shown_error}), though the cell itself ended well"
+        done = Done(
+            verdict,
+            now,
+            "; ".join(filter(None, (message, self.missed))),
+            round(now - self.started_at, 6) if self.started_at else 0.0,
+            self.execution_count,
+            self.generation,
+            exit_status,
+        )
+        self.tell(done)
+        self.done.set_result(done)
+        self._begun.set()
+        self._answered.set()
+
+
+async def _comes(event: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+        await asyncio.wait_for(event.wait(), max(0.0, seconds))
+    return event.is_set()
+
+
+def payloads(reply: dict[str, Any], source: str) -> list[dict[str, Any]]:
+    """Return what an execute_reply has of this source for its front end."""
+    found = reply.get("payload")
+    found = found if isinstance(found, list) else []
+    return [one for one in found if isinstance(one, dict) and one.get("source") == source]
+
+
+def read_output(message: Message) -> Event | None:
+    """Give what a message of iopub tells about its cell; None for what does not concern it."""
+    kind, content = message.kind, message.content
+    if kind == "stream":
+        return Stream(str(content["name"]), str(content["text"]))
+    if kind in ("display_data", "execute_result"):
+        metadata = dict(content.get("metadata") or {})
+        return Display(_data(message), metadata, display_id(content), kind == "execute_result")
+    if kind == "update_display_data":
+        identity = str((content.get("transient") or {}).get("display_id") or "")
+        return Update(identity, _data(message), dict(content.get("metadata") or {}))
+    if kind == "clear_output":
+        return Clear(bool(content.get("wait")))
+    if kind == "error":
+        return Error(str(content["ename"]), str(content["evalue"]), tuple(map(str, content.get("traceback") or ())))
+    return None
+
+
+def stream_line(raw: bytes) -> Line | None:
+    """Give a stream message's content as an event's line: 50 MB of text are neither encoded again nor copied."""
+    if raw.startswith(b'{"') and b"\n" not in raw:
+        return b'{"event": "stream", ', memoryview(raw)[1:], b"\n"
+    return None
+
+
+def _data(message: Message) -> dict[str, Any]:
+    data = dict(message.content.get("data") or {})
+    if message.buffers:  # JSON carries no bytes; nobody but a widget's front end reads them
+        data["application/vnd.remote-kernel.buffers+json"] = [
+            base64.b64encode(bytes(buffer)).decode() for buffer in message.buffers
+        ]
+    return data

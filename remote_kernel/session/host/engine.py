@@ -1,0 +1,398 @@
+"""Run cells in a session's kernel, one in its main thread and others beside it, and interrupt them.
+
+What comes from the kernel finds the cell that it belongs to by its parent's id. What belongs to none, and says
+`execute_input`, is a cell of another front end on the same kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.events import VERDICTS, Event
+from remote_kernel.session.host import script
+from remote_kernel.session.host.asking import UNLIMITED_SECONDS, Asking, ConnectionAway
+from remote_kernel.session.host.cell import Cell, payloads, read_output
+from remote_kernel.session.host.foreign import Foreign, number_of
+from remote_kernel.session.host.installing import NotInstalled
+from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT
+from remote_kernel.session.host.lifecycle import Life
+from remote_kernel.session.host.widgets import Widgets
+from remote_kernel.session.host.wire import Message
+from remote_kernel.session.paths import Place
+from remote_kernel.session.record import Record
+
+_IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply or the `idle` that belongs to it, and not both
+_USAGE_SECONDS = 2.0
+_PRESENCE_SECONDS = 0.5
+_INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
+_WAKE_SECONDS = 0.1
+_CHILDREN_SECONDS = 4.0  # for a kernel to end what it has started, which takes it two at most
+_EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
+
+
+class Engine(Asking):
+    """What runs in one session's kernel; `life` is that kernel's. Made by the host."""
+
+    def __init__(self, place: Place, record: Record, note: Callable[[str], None]) -> None:
+        self.foreign = Foreign()
+        self._widgets = Widgets()
+        self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
+        self.life = Life(place, record, note)
+        self.life.support(self)
+        self._note, self._name = note, place.name
+        self._cells: dict[str, Cell] = {}
+        self._is_shell_known = False  # whether a cell ran in it when we came, is known
+        self._is_exiting = False  # a cell has asked the kernel to end, as exit() does
+        self._held: list[Cell] = []  # those that wait here for another front end's cell
+        self._began = asyncio.Event()  # a cell has been sent
+
+    # -- cells
+
+    async def execute(self, cell: Cell) -> None:
+        """Run a cell and wait for its end; a side cell beside the one that is running."""
+        if not cell.side:
+            await self._hold(cell)
+        if self._is_exiting:
+            await self._wait_for_exit(cell)
+        elif not self.life.is_away():
+            with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
+                await self.prepare()
+        if self.life.has_let_go:  # the next host runs the cell
+            await cell.done
+        if cell.done.done():
+            return
+        life = self.life
+        if life.trouble or life.is_dead:
+            cell.finish("lost", life.trouble or "there is no kernel")
+            if not life.is_dead:
+                life.trouble = ""  # said once; the kernel is a new one, and works
+            return
+        if cell.only not in (0, life.record.generation):
+            cell.finish("lost", self.wrong_kernel(cell))
+            return
+        if len(cell.script) > 2 and not await self._takes_arguments():
+            cell.finish("aborted", "it never ran: this kernel gives a script no arguments, as ipykernel 6 and later do")
+            return
+        cell.generation = life.record.generation
+        self._look_at_presence()  # before this cell is among those that are told of a change
+        if cell.side:
+            cell.way = await life.reach().beside(life.info)
+        cell.send()
+        self.expect(cell)
+        if cell.way[0] == "control":
+            cell.missed = (
+                "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
+            )
+        cell.resend = lambda: life.tasks.spawn(self._send(cell))
+        if now := life.presence():
+            cell.see_presence(now)
+        try:
+            await self._send(cell)
+            await self.follow(cell)
+        finally:
+            self._cells.pop(cell.request, None)
+
+    async def _send(self, cell: Cell) -> None:
+        content = {
+            "code": cell.code,
+            "silent": False,
+            "store_history": not cell.side,
+            "user_expressions": {},
+            "allow_stdin": cell.allow_stdin,
+            "stop_on_error": False,
+        }
+        channel, subshell = cell.way
+        contact = self.life.reach()
+        cell.is_remembered, wire = contact.is_prepared, contact.wire
+        metadata: dict[str, Any] = {"remote_kernel": BESIDE if cell.side else CELL}
+        if cell.script:
+            metadata[SCRIPT] = script.about(cell.script, self.life.record)
+        await wire.send(
+            channel, "execute_request", content, identity=cell.request, subshell=subshell, metadata=metadata
+        )
+
+    async def _takes_arguments(self) -> bool:
+        try:
+            await self.prepare()
+        except NotInstalled:
+            return False
+        return True
+
+    def wrong_kernel(self, cell: Cell) -> str:
+        """Say why a cell that may run in one kernel of the session only does not run in this one."""
+        return f"this is kernel {self.life.record.generation} of the session, not kernel {cell.only}"
+
+    async def _hold(self, cell: Cell) -> None:
+        """Keep a cell here while another front end's runs: from the kernel's own queue it could not be taken back.
+
+        Until the kernel's shell answers: that cell may have begun before we came, and its end may get lost.
+        """
+        if self.life.is_dead or (self._is_shell_known and not self.foreign.cells):
+            return
+        self._held.append(cell)
+        self._look_at_presence()
+        self._began.set()
+        asking = asyncio.ensure_future(self.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS))
+        either: set[asyncio.Future[Any]] = {asking, cell.done}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            self._is_shell_known = self._is_shell_known or (asking.done() and not asking.exception())
+        finally:
+            asking.cancel()
+            self._held.remove(cell)
+
+    def take_back(self, cell: Cell) -> bool:
+        """End a cell that waits here for another front end's to end; false where it does not."""
+        if cell in self._held:
+            cell.interrupted = True
+            cell.finish("aborted", "it was taken out of the queue")
+        return cell in self._held
+
+    def expect(self, cell: Cell) -> None:
+        """Name a cell's request, and take what comes for it.
+
+        For one that an earlier host has sent call it before the kernel is found, so that nothing is missed.
+        """
+        again = f"-again{cell.sends - 1}" if cell.sends > 1 else ""  # see KernelSide.end: the first one is refused
+        cell.request = f"{self.life.record.identity}-{cell.generation}{again}-{cell.number}"
+        self._cells[cell.request] = cell
+
+    def send_again(self, cell: Cell) -> None:
+        """Send a cell that never began once more, under another name."""
+        self._cells.pop(cell.request, None)
+        cell.send()
+        self.expect(cell)
+        if cell.resend:
+            cell.resend()
+
+    async def _wait_for_exit(self, cell: Cell) -> None:
+        """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""
+        self._held.append(cell)
+        try:
+            await asyncio.wait({cell.done}, timeout=_EXIT_SECONDS)
+        finally:
+            self._held.remove(cell)
+        again = "" if self.life.record.is_attached else f"; 'rkernel restart {self._name}' starts a new one"
+        cell.finish("lost", f"an earlier cell has asked the kernel to end, and it is at that still{again}")
+
+    async def follow(self, cell: Cell) -> None:
+        """Wait for the end of a cell whose request is under way."""
+        self._began.set()
+        try:
+            while not (await asyncio.wait({cell.done}, timeout=_IDLE_SECONDS))[0]:
+                if cell.reply is not None or cell.is_unanswered:
+                    await self._settle(cell)
+        finally:
+            self._cells.pop(cell.request, None)
+
+    async def _settle(self, cell: Cell) -> None:
+        """End a cell that has its reply or the kernel's `idle`, and not both, when the other can no longer come."""
+        reply = cell.reply
+        passing = asyncio.ensure_future(self._replied(*cell.way) if reply is None else self.passed(*cell.way))
+        either: set[asyncio.Future[Any]] = {cell.done, passing}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        passing.cancel()
+        if cell.reply is not reply:  # it was sent again
+            return
+        if reply is not None:
+            cell.settle_without_idle()
+        elif passing.done() and passing.result():
+            cell.settle_without_reply()
+
+    async def _replied(self, channel: str, subshell: str) -> bool:
+        """Wait until all is here that the kernel has replied there before; false where that cannot be known."""
+        with contextlib.suppress(RemoteKernelError):
+            await self.ask("kernel_info_request", {}, channel=channel, subshell=subshell, seconds=UNLIMITED_SECONDS)
+            return True
+        return False
+
+    async def rest(self, seconds: float) -> None:
+        """Wait that long for the cells that the kernel has got to end."""
+        if under_way := [cell.done for cell in self._cells.values()]:
+            await asyncio.wait(under_way, timeout=seconds)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a cell runs, ours or another front end's."""
+        return bool(self._cells or self.foreign.cells)
+
+    # -- interrupts
+
+    async def interrupt(self, cell: Cell | None = None, is_wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Interrupt what runs, up to three times; true if `cell` has ended, or what ran when there is none.
+
+        Once only where that `is_wanted` no longer: who has left wants the cell to go on, or to be tidying up.
+        That is when the kernel has said so: the last of its output may be on its way for long.
+        Raises UsageError for a side cell: an interrupt only ever reaches the kernel's main thread. Raises
+        ConnectionAway where it will get there when the connection to the kernel's host is back.
+        """
+        if cell and cell.side:
+            raise UsageError("a cell that was run with --side cannot be interrupted", "it has to end by itself")
+        if cell and not cell.started_at and (self.foreign.cells or self.life.record.is_attached):
+            await self._see_begin(cell)
+            if cell.done.done():
+                return True
+        main = [mine for mine in self._cells.values() if not mine.side]
+        running = [cell] if cell else [*main, *self.foreign.cells]
+        for each in running:
+            each.interrupted = True
+        for seconds in _INTERRUPT_SECONDS:
+            if self.life.process and self.life.record.interrupt_mode == "signal":
+                self.life.process.signal(signal.SIGINT)
+            else:
+                await self.life.reach().wire.send("control", "interrupt_request", {})
+            if not running:
+                return True
+            if await self._stop(running, 0.0 if self.life.is_away() else seconds):
+                return True
+            if not is_wanted():
+                return False
+            if self.life.is_away():  # no other is sent: what runs later would get it as well
+                raise ConnectionAway(
+                    "the connection to the kernel's host is away: the interrupt gets there when it is back",
+                    "the kernel goes on; see 'rkernel status'",
+                )
+        return False
+
+    async def _stop(self, running: list[Cell], seconds: float) -> bool:
+        """Wait that long for interrupted cells to be answered.
+
+        SIGINT alone does not end one that awaits: ipykernel's loop sleeps on (ipykernel#881, #1239), until a request
+        wakes it. Several are sent, for SIGINT goes another way and may get there later.
+        """
+        deadline, pause = time.monotonic() + seconds, _WAKE_SECONDS
+        while True:
+            await self.life.reach().wire.send("shell", "kernel_info_request", {})
+            until = min(deadline, time.monotonic() + pause)
+            if all([await each.is_answered(until - time.monotonic()) for each in running]):
+                return True
+            for each in running:
+                if each.is_unanswered:  # no other interrupt is to reach what runs next
+                    self.life.tasks.spawn(self._settle(each))
+            if until == deadline:
+                return False
+            pause *= 2
+
+    async def _see_begin(self, cell: Cell) -> None:
+        """Wait for a cell to begin: what runs before it is somebody else's.
+
+        Raises CellWaits where that takes long, and interrupts it when it begins.
+        """
+        cell.interrupted = True
+        if not await cell.has_begun(_INTERRUPT_SECONDS[0]):
+            self.life.tasks.spawn(self._interrupt_once_begun(cell))
+            raise CellWaits(
+                f"cell {cell.number} has not begun: a cell of another front end runs, and is left alone",
+                f"cell {cell.number} is interrupted when its turn comes",
+            )
+
+    async def _interrupt_once_begun(self, cell: Cell) -> None:
+        await cell.has_begun(UNLIMITED_SECONDS)
+        if not cell.done.done():
+            await self.interrupt(cell)
+
+    # -- input
+
+    async def answer_input(self, cell: Cell, text: str) -> None:
+        """Give a cell the line that it has asked for."""
+        await self.life.reach().wire.send("stdin", "input_reply", {"value": text})
+        cell.see_answer()  # not before: the next host would take it for answered, and the cell would wait for ever
+
+    def take_input(self, message: Message) -> None:
+        """Take a request for a line of text."""
+        cell = self._cells.get(message.parent)
+        if cell and message.kind == "input_request":
+            answer = cell.ask_input(str(message.content.get("prompt", "")), bool(message.content.get("password")))
+            if answer is not None:
+                self.life.tasks.spawn(self.answer_input(cell, answer))
+            elif not cell.asks:
+                self.life.tasks.spawn(self.refuse_input(cell))
+
+    async def refuse_input(self, cell: Cell) -> None:
+        """Stop a cell that wants input when there is nobody to ask (any longer); it ends as `input`."""
+        if cell.side:
+            await self.answer_input(cell, "")  # nothing else gets it out of there
+        elif not await self.interrupt(cell):
+            self._note(f"cell {cell.number} waits for input, and an interrupt does not stop it")
+
+    # -- what else the kernel's life brings
+
+    def take_output(self, message: Message) -> None:
+        """Take a message of iopub."""
+        for update in self._widgets.take(message):
+            self._tell(message, update)
+        cell = self._cells.get(message.parent)
+        if cell and not cell.done.done():
+            if message.kind == "execute_input" and not cell.side:
+                self.foreign.pass_over()
+            cell.take_output(message)
+        elif message.parent_session == self.life.record.identity:
+            if message.parent.startswith(f"{message.parent_session}-"):  # else it is a question's
+                self._take_after(message.parent.rpartition("-")[2], message)
+        elif not self.foreign.take_output(message, self.life.record.generation):
+            self._take_after(number_of(message), message)
+
+    def _tell(self, message: Message, event: Event) -> None:
+        """Record an event beside the message that it was learnt from."""
+        cell = self._cells.get(message.parent) or self.foreign.find(message.parent)
+        if cell and not cell.done.done():
+            cell.tell(event)
+        else:
+            self.tell_after(number_of(message), event)
+
+    def _take_after(self, number: str, message: Message) -> None:
+        """Take what a thread or a task of a cell gives after the cell's end."""
+        if message.parent and (event := read_output(message)):
+            self.tell_after(number, event)
+
+    def take_reply(self, message: Message) -> None:
+        """Take a reply to a cell, or to the question for the kernel's memory."""
+        if message.kind == "usage_reply":
+            self.life.memory_bytes = int(message.content.get("kernel_memory") or 0)
+        elif message.kind == "execute_reply" and message.parent in self._cells:
+            asked = payloads(message.content, "ask_exit")
+            self._is_exiting = self._is_exiting or any(not one.get("keepkernel") for one in asked)
+            self._cells[message.parent].take_reply(message)
+
+    def connected(self, *, is_new: bool) -> None:
+        """Begin to watch over the cells in a kernel; in one that was found there may be somebody else's."""
+        self._is_shell_known, self._is_exiting = is_new, False
+        self.life.tasks.spawn(self._watch_cells())
+
+    def lose(self, message: str) -> None:
+        """End all cells: the kernel is gone."""
+        self._is_exiting = False
+        for cell in [*self._cells.values(), *self._held]:
+            cell.finish("lost", message)
+        self.foreign.lose(message)
+
+    async def _watch_cells(self) -> None:
+        """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
+        last = 0.0
+        while True:
+            self._began.clear()
+            if not self._cells and not self._held:
+                await self._began.wait()
+            await asyncio.sleep(_PRESENCE_SECONDS)
+            self._look_at_presence()
+            if time.monotonic() - last > _USAGE_SECONDS and "ipython" in str(self.life.info.get("implementation")):
+                last = time.monotonic()
+                await self.life.reach().wire.send("control", "usage_request", {})
+
+    def _look_at_presence(self) -> None:
+        now = self.life.presence()
+        if now:
+            for cell in [*self._cells.values(), *self._held]:
+                cell.see_presence(now)
+
+
+class CellWaits(RemoteKernelError):
+    """The cell cannot be interrupted yet."""
+
+    exit_status = VERDICTS["running"]

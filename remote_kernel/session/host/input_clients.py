@@ -1,0 +1,52 @@
+"""Know who is there to be asked when a cell calls input(): the clients that follow it and have said so.
+
+When the last of them leaves, a cell that waits for a line ends as `input`. A change of hosts cuts them off, and each
+comes again: at once, or when somebody has typed what the cell has asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+
+from remote_kernel.session.host.cell import Cell
+from remote_kernel.session.host.engine import Engine
+
+_RETURN_SECONDS = 20.0  # for a client to find the next host: its own pauses, and a slow machine's
+
+
+class Askers:
+    """The clients that answer, of all cells of one host."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._there: Counter[Cell] = Counter()
+
+    async def listen(self, cell: Cell, reader: asyncio.StreamReader) -> None:
+        """Take one client's answers until it leaves."""
+        self._there[cell] += 1
+        cell.asks = cell.allow_stdin
+        with contextlib.suppress(ValueError, KeyError, ConnectionError):
+            while line := await reader.readline():
+                text = str(json.loads(line)["text"])
+                if cell.wants_input:
+                    await self._engine.answer_input(cell, text)
+        self._there[cell] -= 1
+        await self._see_whether_any(cell)
+
+    async def see_return(self, cell: Cell) -> None:
+        """Wait for those to come again who followed an earlier host's cell; of one that waits for a line, for ever."""
+        if not cell.wants_input:
+            await asyncio.wait({cell.done}, timeout=_RETURN_SECONDS)
+            await self._see_whether_any(cell)
+
+    async def _see_whether_any(self, cell: Cell) -> None:
+        if self._there[cell] > 0:
+            return
+        del self._there[cell]
+        if cell.asks and not cell.done.done():
+            cell.asks = False
+            if cell.wants_input:
+                await self._engine.refuse_input(cell)

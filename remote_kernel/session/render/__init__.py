@@ -1,0 +1,1 @@
+"""Here: a cell's events as text for a terminal, for a pipe, or as JSON."""

@@ -1,0 +1,277 @@
+"""Turn a cell's events into what a terminal, an agent or a script reads, as they come.
+
+Three forms: `text`, for readers; `json`, one document at the end; `jsonl`, one line for each event. Each takes
+feed(event) for every event and close() at the end, and writes to files that the caller gives: nothing here prints. A
+file whose reader has gone away raises BrokenPipeError, which the caller handles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from remote_kernel.session.events import (
+    Away,
+    Back,
+    Clear,
+    Display,
+    Done,
+    Error,
+    Event,
+    InputWanted,
+    Queued,
+    Started,
+    Stream,
+    Update,
+)
+from remote_kernel.session.render.ansi import PlainText, strip
+from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
+from remote_kernel.session.render.mime_bundle import choose
+from remote_kernel.session.render.pipe import Pipe, Writer, ends_line
+from remote_kernel.terminal_safe import harmless
+
+if TYPE_CHECKING:
+    from remote_kernel.session.render.terminal_text import TerminalText
+
+
+class Renderer(Protocol):
+    """What every form does with a cell's events."""
+
+    def feed(self, event: Event) -> None:
+        """Take the next event. Done is the last: it writes all that is held."""
+
+    def close(self) -> None:
+        """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
+
+
+class View(NamedTuple):
+    """How much of one cell's output is shown, and where the rest goes.
+
+    `files` is the folder for images and large data; `output_file` the path for the whole of an output that is longer
+    than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
+    of a cell's output (what came since some place) needs an `output_file` of its own. For `cell_of` see frames.trim.
+    """
+
+    files: str
+    output_file: str
+    budget: int | None = None
+    full_traceback: bool = False
+    cell_of: Callable[[int], str] = lambda count: ""
+
+
+def make_renderer(form: str, out: Writer, err: Writer, view: View) -> Renderer:
+    """Give the renderer of a form, `text`, `json` or `jsonl`, for one cell."""
+    if form == "text" and not view.budget and out.isatty() and err.isatty():
+        from remote_kernel.session.render.terminal import Terminal
+
+        return Terminal(out, err, view)
+    if form == "text":
+        return Text(out, err, view)
+    from remote_kernel.session.render import json
+
+    return json.Lines(out, files=view.files) if form == "jsonl" else json.Report(out, view)
+
+
+class Text:
+    """A cell's output for a reader: stdout and results on `out`; stderr, tracebacks and notes on `err`.
+
+    A terminal gets text as it comes, with colours. Anything else gets settled lines without control sequences, at most
+    the view's budget of them, of which the rest is in its file; the end of a traceback comes on top.
+    """
+
+    def __init__(self, out: Writer, err: Writer, view: View) -> None:
+        """Make it for one cell. Without a budget the bound is DEFAULT, or none where `out` is a terminal."""
+        self._pipes = {"stdout": Pipe(out), "stderr": Pipe(err)}
+        self._texts: dict[str, PlainText | TerminalText] = {
+            name: _text_for(file.isatty()) for name, file in (("stdout", out), ("stderr", err))
+        }
+        limit = view.budget if view.budget is not None else 0 if out.isatty() else DEFAULT
+        self._colours = err.isatty()
+        self._file = OutputFile(view.output_file)
+        self._budget = Budget(self._pass_on, limit, self._file)
+        self._files = view.files
+        self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
+        self._shown: dict[str, str] = {}  # the text of each display that has an id
+        self._updates: dict[str, Update] = {}  # the last of each id
+        self._error: Error | None = None  # held, as the last one is shown whatever the budget
+        self._clears = False  # the next output clears
+        self._waits = False  # the cell has not begun
+        self._closed = False
+        self._latest = "stdout"  # where the last text went
+        self._ends_line = {"stdout": True, "stderr": True}  # of what went into the budget
+
+    def feed(self, event: Event) -> None:
+        """Write what the event shows, or hold it until it is known to stay."""
+        if isinstance(event, Stream):
+            self._stream(event)
+        elif isinstance(event, Display):
+            self._display(event)
+        elif isinstance(event, Update):
+            self._update(event)
+        elif isinstance(event, Clear):
+            self._clears = True
+            if not event.wait:
+                self._output_comes()
+            return
+        elif isinstance(event, Error):
+            self._output_comes()
+            self._error = event
+            return
+        elif isinstance(event, Done):
+            self._finish()
+            self._note(event.message)
+            self._last_line_ends()
+            self._end()
+        else:
+            self._tell(event)
+        self._flush()
+
+    def close(self) -> None:
+        """Write what is held, and close the file of the whole output."""
+        if self._closed:
+            return
+        self._finish()
+        self._line_starts()  # what comes next is about the cell
+        self._end()
+
+    def _last_line_ends(self) -> None:
+        """End the line of a progress bar; stdout stays as the code wrote it."""
+        if not self._pipes["stderr"].at_line_start:
+            self._pass_on("stderr", "\n")
+
+    def _end(self) -> None:
+        self._closed = True
+        self._flush()
+        self._file.close()
+
+    def _stream(self, event: Stream) -> None:
+        self._output_comes()
+        name = event.name if event.name in self._texts else "stdout"
+        self._give(name, self._texts[name].feed(event.text))
+
+    def _display(self, event: Display) -> None:
+        self._output_comes()
+        text = self._text_of(event.data)
+        if event.id:
+            self._shown[event.id] = text
+            self._updates.pop(event.id, None)
+        self._display_block(event.id, text)
+
+    def _display_block(self, identity: str, text: str) -> None:
+        self._block("stdout", text)
+
+    def _update(self, event: Update) -> None:
+        """Hold it: a stream of lines shows the last for each id, at the end."""
+        self._updates[event.id] = event
+
+    def _text_of(self, data: dict[str, Any]) -> str:
+        return str(choose(data, self._files))
+
+    def _output_comes(self) -> None:
+        """Apply a Clear that waited for the next output, and put an error that was not the last into the budget."""
+        if self._clears:
+            self._clears = False
+            for text in self._texts.values():
+                text.finish()
+            self._error = None
+            self._updates.clear()
+            self._shown.clear()
+            self._clear()
+        if self._error:
+            error, self._error = self._error, None
+            self._block("stderr", self._traceback(error))
+
+    def _clear(self) -> None:
+        self._budget.clear()
+
+    def _finish(self) -> None:
+        """Write all that is held, the error last."""
+        for update in self._updates.values():
+            text = self._text_of(update.data)
+            if text != self._shown.get(update.id):
+                self._shown[update.id] = text
+                self._block("stdout", text)
+        self._updates.clear()
+        for name, stream in self._texts.items():
+            self._give(name, stream.finish())
+        self._budget.settle()
+        if self._error:
+            error, self._error = self._error, None
+            self._line_starts()
+            self._pass_on("stderr", self._traceback(error) + "\n")
+
+    def _traceback(self, error: Error) -> str:
+        from remote_kernel.session.render.traceback import trim
+
+        texts = trim(error.traceback, full=self._full_traceback, cell_of=self._cell_of)
+        texts = texts or [f"{error.name}: {error.value}"]
+        text = "\n".join(part.rstrip("\n") for part in texts)
+        return _text_for(True).feed(text) + "\x1b[0m" if self._colours else strip(text)
+
+    def _tell(self, event: Event) -> None:
+        if isinstance(event, (Queued, Started)):
+            self._waits = isinstance(event, Queued)
+        if isinstance(event, Queued) and event.ahead:
+            self._note(f"waits behind {event.ahead} {'cell' if event.ahead == 1 else 'cells'}")
+        elif isinstance(event, Away):
+            what = "the cell runs when it is back" if self._waits else "the cell goes on"
+            self._note(f"the connection is away; {what}" + (f" ({event.reason})" if event.reason else ""))
+        elif isinstance(event, Back):
+            self._note("the connection is back")
+        elif isinstance(event, InputWanted):
+            for name, text in self._texts.items():
+                self._give(name, text.finish())
+
+    def _note(self, message: str) -> None:
+        if message:
+            self._line_starts()
+            self._pass_on("stderr", harmless(f"rkernel: {message}\n"))
+
+    def _line_starts(self) -> None:
+        """End a line that is open on either, as both may go to the same place."""
+        for name, pipe in self._pipes.items():
+            if not pipe.at_line_start:
+                self._pass_on(name, "\n")
+
+    def _block(self, name: str, text: str) -> None:
+        """Give a text lines of its own."""
+        if not text:
+            return
+        self._lines_end()
+        if isinstance(self._texts[name], PlainText):
+            text = strip(text)
+        else:  # a display's text reaches the terminal as little as a stream's does
+            passing = _text_for(True)
+            text = passing.feed(text) + passing.finish()
+        self._give(name, text + "\n")
+
+    def _lines_end(self) -> None:
+        """End a line that is open in what goes through the budget."""
+        for name, stream in self._texts.items():
+            self._give(name, stream.finish())
+            if not self._ends_line[name]:
+                self._give(name, "\n")
+
+    def _give(self, name: str, text: str) -> None:
+        if text:
+            self._ends_line[name] = ends_line(text, self._ends_line[name])
+            self._budget.write(name, text)
+
+    def _pass_on(self, name: str, text: str) -> None:
+        """Write the text; what went to the other file before is there before, as both may be the same place."""
+        if name != self._latest:
+            self._pipes[self._latest].flush()
+            self._latest = name
+        self._pipes[name].write(text)
+
+    def _flush(self) -> None:
+        for pipe in self._pipes.values():
+            pipe.flush()
+
+
+def _text_for(terminal: bool) -> PlainText | TerminalText:
+    if not terminal:
+        return PlainText()
+    from remote_kernel.session.render.terminal_text import TerminalText  # agents have none
+
+    return TerminalText()

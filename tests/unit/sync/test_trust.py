@@ -1,0 +1,825 @@
+"""What a sync believes of its other end, and of what it finds in place: nothing that leads a file elsewhere."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_kernel.cli import copying
+from remote_kernel.endpoint import Endpoint
+from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
+from remote_kernel.options import LaunchOptions
+from remote_kernel.sftp.client import Sftp
+from remote_kernel.sftp.packets import Job
+from remote_kernel.sync import answers, carrying, partial_file, sftp_fetch, wire
+from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.outcome import Manner
+from remote_kernel.sync.partial_file import Part, new_path, part_path, sweep
+from remote_kernel.sync.place import Place
+from remote_kernel.sync.plan import Disk
+from remote_kernel.sync.receiver import Receiver
+from remote_kernel.sync.retry import persistently
+from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.sender import Sender, Source, Want, find_source
+from remote_kernel.sync.sftp_fetch import SftpSender
+from remote_kernel.sync.small import Writer
+from remote_kernel.sync.tool import PARTIAL_FOLDER
+from remote_kernel.sync.transfer import sync
+from remote_kernel.sync.tree import Entry, Listing, list_folder
+from remote_kernel.sync.validate import Asked
+from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
+from remote_kernel.sync.wishes import ALL, NEVER, Wishes
+
+BEGIN: dict[str, Any] = {
+    "name": "",
+    "is_folder": True,
+    "mode": 0o755,
+    "root": "/x",
+}
+NOTES: dict[str, Any] = {
+    "left_out": 0,
+    "left": [],
+    "passed_over": [],
+    "rsync": False,
+    "rules": Rules([], False).pack(),
+}
+WISHES = Wishes(rsync=NEVER)
+
+
+def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str = "") -> list[Any]:
+    return [path, kind, mode, size, 10**18, extra, 0]
+
+
+@contextmanager
+def wires() -> Iterator[tuple[Wire, Wire]]:
+    """Give the two ends of a conversation."""
+    (near_in, far_out), (far_in, near_out) = os.pipe(), os.pipe()
+    try:
+        yield Wire(near_in, near_out), Wire(far_in, far_out)
+    finally:
+        for fd in (near_in, far_out, far_in, near_out):
+            os.close(fd)
+
+
+def fetch(
+    target: Path,
+    rows: list[list[Any]],
+    after: Callable[[Wire], None] = lambda far: None,
+    wishes: Wishes = WISHES,
+    asked: Asked | None = None,
+    **begin: Any,
+) -> dict[str, Any]:
+    """Receive from an end that follows this script, whatever it is asked for."""
+    with wires() as (near, far):
+        far.write_object(wire.BEGIN, {**BEGIN, **begin})
+        far.write_object(wire.ENTRIES, rows)
+        far.write_object(wire.ENTRIED, NOTES)
+        after(far)
+        far.write(wire.SENT)
+        far.flush()
+        receiver = Receiver(near, bytes(target), wishes, lambda *_: None, asked)
+        receiver.ask(receiver.consider())
+        return receiver.receive()
+
+
+def copy(
+    source: Path, target: Path, wishes: Wishes = WISHES, between: Callable[[], object] = lambda: None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Copy what is in a folder, from an honest end; give the plan and the summary."""
+    with wires() as (near, far):
+        found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
+        sender = Sender(far, found, lambda *_: None, NEVER)
+
+        def send() -> None:
+            sender.offer()
+            sender.deliver(wishes.dry_run)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        receiver = Receiver(near, bytes(target), wishes, lambda *_: None)
+        described = receiver.consider()
+        receiver.ask(described)
+        between()
+        summary = receiver.receive()
+        thread.join(20)
+        return described, summary
+
+
+def send_file(number: int, data: bytes) -> Callable[[Wire], None]:
+    def after(far: Wire) -> None:
+        far.write(wire.FILE, number)
+        far.write(wire.DATA, 0, data)
+        far.write(wire.DONE)
+
+    return after
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir(mode=0o711)
+    return folder
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    folder = tmp_path / "there"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    return folder
+
+
+def test_link_of_one_round_leads_no_file_of_the_next_elsewhere(there: Path, outside: Path) -> None:
+    assert fetch(there, [row("a", "l", extra=str(outside))])["links"] == 1
+    rows = [row("a", "d", 0o755), row("a/authorized_keys", size=6)]
+    for after in (send_file(1, b"ssh-ed"), lambda far: far.write(wire.SMALL, 1, b"ssh-ed")):
+        with pytest.raises(Violation):
+            fetch(there, rows, after)
+    assert not list(outside.iterdir())
+
+
+def test_file_comes_once_and_only_as_it_was_asked_for(there: Path) -> None:
+    def twice(far: Wire) -> None:
+        send_file(0, b"1")(far)
+        send_file(0, b"2")(far)
+
+    with pytest.raises(Violation):
+        fetch(there, [row("a", size=1)], twice)
+    assert (there / "a").read_bytes() == b"1"
+    summary = fetch(there, [row("b", size=1)], lambda far: far.write(wire.MOVED, 0))
+    assert (summary["files"], summary["failures"]) == (0, 1)
+    with pytest.raises(Violation):
+        fetch(there, [row("b", size=1)], lambda far: far.write(wire.SMALL, 0, b"more"))
+    with pytest.raises(Violation):
+        fetch(there, [row("c", size=1)], send_file(1 << 40, b"1"))
+
+
+def test_nothing_goes_through_a_link_that_could_not_be_cleared(
+    here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a/b").mkdir(parents=True)
+    (here / "a/file").write_text("new")
+    (here / "a/b").chmod(0o777)
+    (outside / "b").mkdir(mode=0o700)
+    (outside / "file").write_text("old")
+    (there / "a").symlink_to(outside)
+
+    def refuse(self: Receiver, path: bytes) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Receiver, "_clear", refuse)
+    _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
+    assert summary["files"] == 0
+    assert ["a/file", "the destination is not a folder"] in summary["failed"]
+    assert (outside / "file").read_text() == "old"
+    assert (outside / "b").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "is_folder", "entries"),
+    [
+        (b"results", ".ssh", True, [row("authorized_keys", size=1)]),
+        (b"results", "", True, [row("authorized_keys", size=1)]),
+        (b"results", ".bashrc", False, [row(".bashrc", size=1)]),
+        (b"results", "results", False, [row(".bashrc", size=1)]),
+        (b"results/", "results", True, []),
+        (b"results/.", "", False, [row(".bashrc", size=1)]),
+        (b"", "x", True, []),
+    ],
+)
+def test_other_end_does_not_choose_where_a_fetch_goes(
+    there: Path, asked: bytes, name: str, is_folder: bool, entries: list[list[Any]]
+) -> None:
+    (there / "thesis").write_text("x")
+    wishes = Wishes(delete=True, rsync=NEVER)
+    with pytest.raises(Violation):
+        fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
+    assert [path.name for path in there.iterdir()] == ["thesis"]
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_sftp_brings_nothing_through_a_link(
+    here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    (here / "a").mkdir()
+    for name in ("top", "a/file"):
+        (here / name).write_bytes(bytes(size))
+    (there / "a").symlink_to(outside)
+
+    def contents(_: Sftp, path: bytes, start: int, end: int, take: Callable[[int, bytes], None]) -> Job:
+        take(start, b"x" * (end - start))
+        yield from ()
+
+    monkeypatch.setattr(sftp_fetch, "contents", contents)
+    with wires() as (near, far), open(os.devnull) as nothing:
+        source = find_source(bytes(here) + b"/", [], True, False).listed()
+        sender = SftpSender(far, source, Sftp(nothing.fileno(), nothing.fileno()), lambda *_: None)
+        sender._folders = Folders(bytes(there))
+        with sender._folders:
+            for number, entry in enumerate(source.listing.entries):
+                if entry.kind == "f":
+                    assert list(sender._bring(Want(number, b"", False))) == []
+        far.flush()
+        kinds = {
+            source.listing.entries[number].path: kind for kind, number, _ in (near.read(), near.read(), near.read())
+        }
+    assert kinds == {b"a/file": wire.FAILED, b"top": wire.MOVED}
+    assert (there / "top").read_bytes() == b"x" * size
+    assert not list(outside.iterdir())
+
+
+def test_time_of_another_age_is_no_reason_to_refuse(there: Path) -> None:
+    summary = fetch(there, [["a", "f", 0o644, 0, 10**27, "", 0]], send_file(0, b""))
+    assert summary["files"] + summary["failures"] == 1  # as the file system likes
+
+
+def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "a").mkdir()
+    (here / "a/file").write_text("new")
+    (there / "a").symlink_to(outside)
+    monkeypatch.setattr(Receiver, "_clear", lambda self, path: None)
+    with wires() as (near, far):
+        thread = threading.Thread(
+            target=Sender(far, find_source(bytes(here) + b"/", [], True, False), print, ALL).offer
+        )
+        thread.start()
+        receiver = Receiver(near, bytes(there), Wishes(delete=True, rsync=ALL), print)
+        receiver.ask(receiver.consider())
+        thread.join(20)
+    assert not receiver.for_rsync
+
+
+def test_file_that_is_too_deep_for_rsync_comes_without_it(here: Path, there: Path) -> None:
+    folders = [os.open(here, os.O_RDONLY)]
+    try:
+        for _ in range(1030):
+            os.mkdir("d", dir_fd=folders[-1])
+            folders.append(os.open("d", os.O_RDONLY, dir_fd=folders[-1]))
+            os.close(folders.pop(0))
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=folders[-1]))
+        assert copy(here, there, WISHES._replace(rsync=ALL))[1]["files"] == 1
+    finally:
+        os.close(folders[-1])
+        subprocess.run(["rm", "-rf", str(here), str(there)], check=True)
+
+
+def test_link_that_goes_while_it_is_compared_is_made_anew(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, there):
+        (folder / "link").symlink_to("to")
+    lstat = os.lstat
+
+    def and_go(path: bytes) -> os.stat_result:
+        found = lstat(path)
+        if path == bytes(there / "link"):
+            os.unlink(path)
+        return found
+
+    monkeypatch.setattr(os, "lstat", and_go)
+    assert copy(here, there)[1]["links"] == 1
+    assert os.readlink(there / "link") == "to"
+
+
+def test_folder_that_was_removed_under_our_feet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for path in (b".", b"x"):
+        with pytest.raises(SyncFailure, match="is gone"):
+            find_source(path, [], True, False)
+    with wires() as (near, far):
+        far.write_object(wire.BEGIN, BEGIN)
+        far.flush()
+        receiver = Receiver(near, b".", WISHES, lambda *_: None)
+        with pytest.raises(SyncFailure, match="is gone"):
+            receiver.consider()
+
+
+def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
+    with pytest.raises(SyncFailure, match="what a remote home is called"):
+        fetch(there, [], asked=Asked(b"~", (), True), name="me")
+    assert fetch(there, [row("a")], send_file(0, b""), asked=Asked(b"~/", (), True))["files"] == 1
+
+
+def test_own_exclude_holds_whatever_the_other_end_says(there: Path) -> None:
+    (there / "keep.ckpt").write_text("mine")
+    (there / "old").write_text("old")
+    asked = Asked(b".", (b"*.ckpt",), False)
+    wishes = Wishes(delete=True, rsync=NEVER)
+    assert fetch(there, [], wishes=wishes, asked=asked)["deleted"] == 1
+    assert [path.name for path in there.iterdir()] == ["keep.ckpt"]
+    with pytest.raises(Violation):
+        fetch(there, [row("keep.ckpt", size=1)], send_file(0, b"x"), asked=asked)
+    assert (there / "keep.ckpt").read_text() == "mine"
+
+
+def test_mode_is_changed_of_no_file_that_a_link_leads_to(there: Path, outside: Path) -> None:
+    secret = outside / "id_rsa"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+
+    def same(far: Wire) -> None:
+        far.write(wire.FILE, 0)
+        far.write(wire.SAME, 0, LENGTH.pack(6))
+        far.write(wire.DONE)
+
+    with pytest.raises(Violation):
+        fetch(there, [row("k", "l", 0o777, 6, str(secret))], same)
+    summary = fetch(there, [row("k", "f", 0o777, 6)], same)  # a file that is asked for, where the link is
+    assert (summary["files"], summary["failures"]) == (0, 1)
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_file_that_changed_while_it_was_compared_is_not_called_copied(here: Path, there: Path) -> None:
+    for folder in (here, there):
+        (folder / "big").write_bytes(b"a" * (4 << 20))
+    os.utime(there / "big", (1, 1))
+
+    def change() -> None:
+        with (there / "big").open("r+b") as file:
+            file.write(b"CHANGED")
+
+    _, summary = copy(here, there, between=change)
+    assert (summary["files"], summary["failures"]) == (0, 1)
+    assert copy(here, there)[1]["files"] == 1
+    assert (there / "big").read_bytes() == (here / "big").read_bytes()
+
+
+def test_hole_of_a_small_file_is_not_filled_by_what_an_unfinished_one_held(here: Path, there: Path) -> None:
+    with (here / "ck").open("wb") as file:
+        file.write(b"H" * 4096)
+        file.seek((600 << 10) - 4096)
+        file.write(b"T" * 4096)
+    Path(os.fsdecode(part_path(bytes(there / "ck")))).write_bytes(b"\xff" * (3 << 19))
+    copy(here, there)
+    assert (there / "ck").read_bytes() == (here / "ck").read_bytes()
+
+
+def test_delete_is_refused_for_a_home_and_what_it_is_in(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "homes/me"
+    (home / "work").mkdir(parents=True)
+    (home / "precious").touch()
+    monkeypatch.setenv("HOME", str(home))
+    for root in (home, home.parent, Path("/")):
+        for wishes in (Wishes(delete=True, rsync=NEVER), Wishes(delete=True, dry_run=True, rsync=NEVER)):
+            with pytest.raises(SyncFailure, match="--delete"):
+                fetch(root, [], wishes=wishes)
+    assert (home / "precious").exists()
+    assert fetch(home / "work", [row("a")], send_file(0, b""), Wishes(delete=True, rsync=NEVER))["files"] == 1
+
+
+def test_content_goes_into_no_file_that_may_be_somebody_elses(
+    tmp_path: Path, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / ".env").write_text("TOKEN=secret")
+    known = Path(os.fsdecode(part_path(bytes(there / ".env"))))
+    trap = tmp_path / "trap"
+    trap.touch()
+    known.hardlink_to(trap)
+    assert copy(here, there)[1]["files"] == 1
+    assert trap.read_text() == ""
+    assert known.samefile(trap)  # nor is it swept away
+    known.unlink()
+    known.touch()
+    mine = os.geteuid()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: mine + 1)
+        first = Part(bytes(there / ".env"))
+    assert first.path != bytes(known)
+    first.remove()
+    known.unlink()
+    os.mkfifo(known)
+    (there / ".env").unlink()
+    assert copy(here, there)[1]["files"] == 1
+    assert (there / ".env").read_text() == "TOKEN=secret"
+
+
+def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_not(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GuardedPart(Part):
+        """Heeds the folder's mode, also where the tests are run by root."""
+
+        def __init__(self, target: bytes, folder: int | None = None, version: bytes = b"") -> None:
+            assert folder is not None
+            if not os.fstat(folder).st_mode & 0o200:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            super().__init__(target, folder, version)
+
+    monkeypatch.setattr(partial_file, "Part", GuardedPart)
+    monkeypatch.setattr(Writer, "write", lambda *_: False)
+    (here / "sub").mkdir()
+    for name in ("top", "sub/below"):
+        (here / name).write_text("1")
+    (there / "sub").mkdir(mode=0o555)
+    there.chmod(0o555)
+    (here / "sub").chmod(0o555)
+    _, summary = copy(here, there)
+    assert summary["failed"] == [["top", "Permission denied"]]
+    assert there.stat().st_mode & 0o777 == 0o555
+    assert (there / "sub/below").read_text() == "1"
+    assert (there / "sub").stat().st_mode & 0o777 == 0o555
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.ENOTSUP])
+def test_file_system_without_modes_takes_what_is_copied_all_the_same(
+    refusal: int, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "folder").mkdir()
+    for name, size in (("folder/small", 10), ("large", 2 << 20)):
+        (here / name).write_bytes(os.urandom(size))
+        (here / name).chmod(0o666)
+    os.utime(here / "large", (1, 1))
+    (here / "folder").chmod(0o777)
+
+    def refuse(path: object, mode: int, *, dir_fd: int | None = None) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    new = tmp_path / "new"
+    assert copy(here, new)[1]["failed"] == []
+    for name in ("folder/small", "large"):
+        assert (new / name).read_bytes() == (here / name).read_bytes()
+        assert (new / name).stat().st_mtime_ns == (here / name).stat().st_mtime_ns
+    _, summary = copy(here, new)
+    assert [summary[key] for key in ("files", "touched", "unchanged", "failed")] == [0, 0, 2, []]
+    os.utime(new / "large", (2, 2))
+    assert copy(here, new, WISHES._replace(checksum=True))[1]["touched"] == 1
+    assert (new / "large").stat().st_mtime == 1
+
+
+def test_mode_of_somebody_elses_file_that_cannot_be_set_is_told(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (here, there):
+        (folder / "file").touch()
+        os.utime(folder / "file", (1, 1))
+    (here / "file").chmod(0o666)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(os, "utime", refuse)
+    assert copy(here, there)[1]["failed"] == [["file", "Operation not permitted"]]
+
+
+def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, there: Path, outside: Path) -> None:
+    (here / "a/b").mkdir(parents=True)
+    (here / "a/b/f").write_text("1")
+    (outside / "b").mkdir()
+    (outside / "b/precious").write_text("1")
+    (there / "a").symlink_to(outside)
+    described, _ = copy(here, there, Wishes(delete=True, dry_run=True, names=True, rsync=NEVER))
+    assert not [path for verb, path in described["actions"] if verb == "delete"]
+    _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
+    assert summary["failed"] == []
+    assert (there / "a/b/f").read_text() == "1"
+    assert not (there / "a").is_symlink()
+    assert (outside / "b/precious").exists()
+
+
+def test_delete_spares_what_is_an_entry_under_another_spelling(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, where README is found under Readme; here the file system is told to find it."""
+    for name in ("Readme", "Data"):
+        (here / name).touch()
+    for name in ("README", "data", "other"):
+        (there / name).touch()
+    look = Disk.look
+
+    def find(disk: Disk, path: bytes) -> object:
+        names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(there)}
+        return look(disk, names.get(path.lower(), path))
+
+    wishes = Wishes(delete=True, dry_run=True, names=True, rsync=NEVER)
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "look", find)
+        described, _ = copy(here, there, wishes)
+    assert [path for verb, path in described["actions"] if verb == "delete"] == ["other"]
+    described, _ = copy(here, there, wishes)  # where they are two names, the old ones go
+    assert [path for verb, path in described["actions"] if verb == "delete"] == ["README", "data", "other"]
+
+
+def test_two_transfers_keep_apart_where_there_are_no_locks(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    first, second = Part(bytes(there / "a")), Part(bytes(there / "a"))
+    assert first.path != second.path
+    sweep(bytes(there))
+    assert len(list(there.iterdir())) == 2
+    for one in (first, second):
+        one.write(b"x", 0)
+        one.finish(1, 0o600, 0)
+        one.close()
+    assert [path.name for path in there.iterdir()] == ["a"]
+    data = os.urandom(3 << 20)
+    (here / "big").write_bytes(data)
+    Path(os.fsdecode(part_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
+    assert copy(here, there)[1]["files"] == 1
+    assert (there / "big").read_bytes() == data
+
+
+def test_link_that_never_got_its_name_is_swept_away_once_nobody_can_be_at_it(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Path(os.fsdecode(new_path(bytes(there / "link"))))
+    left.symlink_to("anywhere")
+    sweep(bytes(there))
+    assert left.is_symlink()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 100)
+    sweep(bytes(there))
+    assert not left.is_symlink()
+
+
+def test_folder_that_rsync_left_is_swept_away_once_it_is_empty(there: Path) -> None:
+    left = there / os.fsdecode(PARTIAL_FOLDER)
+    left.mkdir()
+    (left / "mine").touch()
+    sweep(bytes(there))
+    assert (left / "mine").exists()
+    (left / "mine").unlink()
+    sweep(bytes(there))
+    assert not left.exists()
+
+
+def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
+    here: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a").mkdir()
+    (outside / "file").touch()
+    lstat = os.lstat
+
+    def swap(path: bytes) -> os.stat_result:
+        if path == bytes(here / "a") and not (here / "a").is_symlink():
+            (here / "a").rmdir()
+            (here / "a").symlink_to(outside)
+        return lstat(path)
+
+    monkeypatch.setattr(os, "lstat", swap)
+    entries = list_folder(bytes(here), Rules([], False), with_digests=False).entries
+    assert [(entry.path, entry.kind) for entry in entries] == [(b"a", "l")]
+
+
+def test_what_a_file_system_says_nothing_about_is_told_and_the_rest_is_listed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (here / name).touch()
+    scandir, lstat = os.scandir, os.lstat
+
+    class Refusing:
+        def __init__(self, item: os.DirEntry[bytes]) -> None:
+            self.name, self.path = item.name, item.path
+
+        def is_dir(self, *, follow_symlinks: bool) -> bool:
+            return stat.S_ISDIR(os.lstat(self.path).st_mode)
+
+    @contextmanager
+    def unknowing(path: bytes) -> Iterator[Iterator[Refusing]]:
+        with scandir(path) as items:
+            yield map(Refusing, items)
+
+    def refusing(path: bytes) -> os.stat_result:
+        if path == bytes(here / "a"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return lstat(path)
+
+    monkeypatch.setattr(os, "scandir", unknowing)
+    monkeypatch.setattr(os, "lstat", refusing)
+    found = list_folder(bytes(here), Rules([], False), with_digests=False)
+    assert [entry.path for entry in found.entries] == [b"b"]
+    assert found.left == [(b"a", "Permission denied")]
+
+
+def test_rsync_is_not_run_because_the_other_end_says_so(here: Path) -> None:
+    (here / "a").touch()
+    with wires() as (near, far):
+        sender = Sender(near, find_source(bytes(here) + b"/", [], True, False), lambda *_: None, NEVER)
+        sender.tell()
+        plan = {"root": "/", "name": "", "files": 1, "bytes": 0}
+        far.write_object(wire.PLAN, plan)
+        far.write(wire.BY_RSYNC, 0)
+        far.write(wire.WANTED)
+        far.flush()
+        with pytest.raises(Violation, match="not offered"):
+            sender.hear()
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [(wire.BEGIN, [])],
+        [(wire.BEGIN, {"name": "x"})],
+        [(wire.BEGIN, {**BEGIN, "name": 1})],
+        [(wire.BEGIN, {**BEGIN, "root": "\0"})],
+        [(wire.BEGIN, {**BEGIN, "mode": 0o4755})],
+        [(wire.BEGIN, {**BEGIN, "name": "a/b"})],
+        [(wire.PLAN, {})],
+        [(wire.BEGIN, BEGIN), (wire.SENT, {})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, 1)],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [1])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a"]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, float("inf"), 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 1 << 70, 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "f", 0o644, 0, -(10**40), "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "l", 0o777, 0, 0, "x\0y", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["\ud800", "f", 0o644, 0, 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIES, [[["a"], {}, "x", None, 0, "", 0]])],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left": [["a"]]})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "rules": 1})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "rules": {**NOTES["rules"], "texts": [["a"]]}})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": "x"})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": -1})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "passed_over": [1]})],
+        [(wire.BEGIN, BEGIN), (wire.ENTRIED, [])],
+        [(wire.ABORT, {"name": 1})],
+    ],
+)
+def test_offer_that_makes_no_sense_is_refused_as_such(there: Path, messages: list[tuple[bytes, Any]]) -> None:
+    with wires() as (near, far):
+        for kind, value in [*messages, (wire.ENTRIED, NOTES)]:
+            far.write_object(kind, value)
+        far.flush()
+        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
+        with pytest.raises(Violation):
+            receiver.consider()
+
+
+@pytest.mark.parametrize(("kind", "body"), [(wire.SAME, b"1"), (wire.SAME, LENGTH.pack(1 << 62)), (wire.WANT, b"")])
+def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes, body: bytes) -> None:
+    def after(far: Wire) -> None:
+        far.write(wire.FILE, 0)
+        far.write(kind, 0, body)
+
+    with pytest.raises(Violation):
+        fetch(there, [row("a", size=1)], after)
+
+
+def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
+    described = {"root": "/x", "name": "", "files": 1, "bytes": 2, "actions": [["copy", "a"]]}
+    counts: dict[str, Any] = dict.fromkeys(answers.COUNTS, 0)
+    told = {**counts, "failed": [["a", "why"]], "passed_over": ["p"]}
+    assert answers.plan(described) == described
+    assert answers.plan({**described, "actions": [["\x1b[2J", "a"]]})["actions"] == []
+    assert answers.summary({**told, "more": 1}) == told
+    for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b"), ("actions", [["copy"]])):
+        with pytest.raises(Violation):
+            answers.plan({**described, key: value})
+    for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5), ("failed", [["a", 1]]), ("passed_over", 1)):
+        with pytest.raises(Violation):
+            answers.summary({**told, key: value})
+    for whatever in (None, [], 1, "x", {}):
+        with pytest.raises(Violation):
+            answers.plan(whatever)
+        with pytest.raises(Violation):
+            answers.summary(whatever)
+
+
+def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    copying._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
+    said = capfd.readouterr().err
+    assert "\x1b" not in said
+    assert "\x07" not in said
+    assert "bad" in said
+
+
+SPEAKS = """
+import os, sys
+from remote_kernel.sync import wire
+far = wire.Wire(0, 1)
+far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
+far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
+far.write_object(wire.ENTRIED, {"left_out": 0, "left": [], "passed_over": [], "rsync": False, "rules": {}})
+far.flush()
+sys.stdin.buffer.read()
+"""
+NEVER_ENDS = "import time\nwhile True: time.sleep(60)"
+
+
+class Silent:
+    """A progress that nobody looks at."""
+
+    def planned(self, size: int, files: int) -> None: ...
+
+    def moved(self, size: int, files: int) -> None: ...
+
+    def fell_back(self, error: RemoteKernelError) -> None: ...
+
+
+def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
+    """Let a program of this machine be what a connection leads to, already greeted."""
+    monkeypatch.setattr(carrying.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
+    monkeypatch.setattr(FarEnd, "greet", lambda self: None)
+    monkeypatch.setattr(carrying.choice, "name", lambda *_: "paramiko")
+    return LaunchOptions(Endpoint.parse("nowhere"))
+
+
+# Runs the far end, and lets no more of what it is told through than its program and a little, until a file is there.
+STALLS = """
+import os, subprocess, sys, time
+far = subprocess.Popen(["/bin/sh", "-c", sys.argv[1]], stdin=subprocess.PIPE, bufsize=0)
+passed, deadline = 0, time.monotonic() + 60
+while data := os.read(0, 4096):
+    far.stdin.write(data)
+    passed += len(data)
+    while passed > 200_000 and not os.path.exists(sys.argv[2]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+far.stdin.close()
+far.wait(20)
+"""
+
+
+def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not_answer(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def argv(_: LaunchOptions, command: str, **__: object) -> list[str]:
+        return [sys.executable, "-c", STALLS, command, str(tmp_path / "greeted")]
+
+    greet = FarEnd.greet
+    options = play(monkeypatch, "")
+    monkeypatch.setattr(carrying.choice, "carrier_argv", argv)
+    monkeypatch.setattr(FarEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
+    monkeypatch.setattr(carrying, "GREETING_SECONDS", 20.0)
+    monkeypatch.setattr(carrying, "_PIPE_BYTES", 1 << 16)
+    monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
+    listing = Listing()
+    listing.entries = [
+        Entry(os.urandom(8).hex().encode(), "f", 0o644, 1, 1, os.urandom(16), False) for _ in range(15_000)
+    ]
+    source = Source(bytes(tmp_path), b"", True, listing, Rules([], False))
+    monkeypatch.setattr("remote_kernel.sync.push.find_source", lambda *_: source)
+    manner = Manner(Wishes(dry_run=True, checksum=True, rsync=NEVER))
+    outcome = sync(options, Place(b"x/", False), Place(bytes(there), True), manner, Silent())
+    assert outcome.files == 15_000
+
+
+def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
+    there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = play(monkeypatch, SPEAKS)
+    begun = time.monotonic()
+    with pytest.raises(ProtocolMismatch, match="was refused"):
+        persistently(lambda: sync(options, Place(b"x", True), Place(bytes(there), False), Manner(), Silent()), print)
+    assert time.monotonic() - begun < 30
+
+
+def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "_END_SECONDS", 0.3)
+    with FarEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
+        assert isinstance(far.why(Broken()), ConnectionLost)
+
+
+# Is about to read the program, and then reads nothing.
+STOPS = """
+import re, sys, time
+print("\\n" + re.search(r"remote_kernel-[0-9a-f]{16}", sys.argv[1])[0], "reads", flush=True)
+time.sleep(60)
+"""
+
+
+def test_other_end_that_stops_reading_before_it_answers_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    greet = FarEnd.greet
+    options = play(monkeypatch, "")
+    monkeypatch.setattr(
+        carrying.choice, "carrier_argv", lambda _, command, **__: [sys.executable, "-c", STOPS, command]
+    )
+    monkeypatch.setattr(carrying, "GREETING_SECONDS", 1.0)
+    with FarEnd(options, "receive", {}) as far:
+
+        def begin() -> None:
+            far.wire.write(wire.ENTRIES, 0, bytes(8 << 20))
+            far.wire.flush()
+
+        with pytest.raises(ConnectTimeout):
+            greet(far, begin)
