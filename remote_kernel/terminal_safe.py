@@ -1,9 +1,9 @@
-r"""Make text that somebody else has written harmless to show: a remote host's answers, above all.
+r"""Make foreign text safe for a terminal: the answers of a remote host, above all.
 
-A terminal obeys what stands between the letters: it would fill the clipboard (OSC 52), change its title, type an answer
-into the shell (`\x1b[6n`), or show a line other than it is. Names, paths, versions and error messages get a question
-mark in its place (`harmless`); what a kernel or ssh writes to the launcher's stderr keeps its colours besides
-(`ByteStream`). `session.plain_text` and `session.terminal_text` do the same for a cell's output.
+A terminal obeys control sequences: it would fill the clipboard (OSC 52), change its title, type an answer into the
+shell (`\x1b[6n`), or show a line other than it is. In names, paths, versions and error messages each control character
+becomes a question mark (`terminal_safe`); what a kernel or ssh writes to the launcher's stderr keeps its colours besides
+(`ByteStream`). `session.render.ansi` treats a cell's output.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import io
 import re
 from functools import cache
 
-# Controls that a cell's output may not hold: those of ASCII but tab and line end, the same again in one character each
-# (U+0080 to U+009F, which some terminals obey), and what turns the direction of writing.
+# Controls that a cell's output may not hold: those of ASCII but tab and line end, those of C1 (U+0080 to U+009F, which
+# some terminals obey), and those of bidirectional text.
 CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 COLOUR = r"\x1b\[[0-9;:]*m"
 
@@ -30,20 +30,20 @@ def _unsafe_but_colours() -> re.Pattern[str]:
     return re.compile(rf"({COLOUR})|{_unsafe().pattern}")
 
 
-def harmless(text: str) -> str:
-    """Give a text with a question mark for each sign that a terminal might obey. Line ends and tabs stay."""
+def terminal_safe(text: str) -> str:
+    """Return the text with a question mark for each character that a terminal might obey; line ends and tabs stay."""
     return _unsafe().sub("?", text)
 
 
-def harmless_json(text: str) -> str:
-    """Give a JSON text with such signs written out: they are in its strings, and mean the same."""
+def terminal_safe_json(text: str) -> str:
+    """Return the JSON text with such characters escaped: they are in its strings, and mean the same."""
     return _unsafe().sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class ByteStream:
-    """Decode a stream of bytes, and make it harmless: colours stay, and end where its piece does.
+    """Decode a stream of bytes to text that is safe for a terminal: colours stay, and end where their piece does.
 
-    A carriage return becomes a line end. What is not UTF-8 is written out.
+    A carriage return becomes a line end. What is not UTF-8 is escaped.
     """
 
     def __init__(self) -> None:

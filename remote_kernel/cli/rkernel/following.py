@@ -141,13 +141,13 @@ def _interrupt(session: Session, running: Running) -> None:
 def _ask(event: InputWanted) -> str:
     """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
     try:
-        from remote_kernel.terminal_safe import harmless
+        from remote_kernel.terminal_safe import terminal_safe
 
         if event.password:
             from getpass import getpass
 
-            return getpass(harmless(event.prompt))
-        return input(harmless(event.prompt))
+            return getpass(terminal_safe(event.prompt))
+        return input(terminal_safe(event.prompt))
     except EOFError:
         sys.stderr.write("\n")
         raise KeyboardInterrupt from None

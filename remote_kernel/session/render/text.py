@@ -28,7 +28,7 @@ from remote_kernel.session.render.ansi import PlainText, strip
 from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.render.mime_bundle import choose
 from remote_kernel.session.render.pipe import Pipe, Writer, ends_line
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 if TYPE_CHECKING:
     from remote_kernel.session.render.terminal_text import TerminalText
@@ -225,7 +225,7 @@ class Text:
     def _note(self, message: str) -> None:
         if message:
             self._line_starts()
-            self._pass_on("stderr", harmless(f"rkernel: {message}\n"))
+            self._pass_on("stderr", terminal_safe(f"rkernel: {message}\n"))
 
     def _line_starts(self) -> None:
         """End a line that is open on either, as both may go to the same place."""
