@@ -31,7 +31,7 @@ from remote_kernel.session.render.pipe import Pipe, Writer, ends_line
 from remote_kernel.terminal_safe import terminal_safe
 
 if TYPE_CHECKING:
-    from remote_kernel.session.render.terminal_text import TerminalText
+    from remote_kernel.session.render.ansi import TerminalText
 
 
 class Renderer(Protocol):
@@ -272,6 +272,6 @@ class Text:
 def _text_for(terminal: bool) -> PlainText | TerminalText:
     if not terminal:
         return PlainText()
-    from remote_kernel.session.render.terminal_text import TerminalText  # agents have none
+    from remote_kernel.session.render.ansi import TerminalText  # agents have none
 
     return TerminalText()
