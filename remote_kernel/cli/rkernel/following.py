@@ -15,7 +15,7 @@ from remote_kernel.session.client import HostGone, NoSuchSession, Running, Sessi
 from remote_kernel.session.events import VERDICTS, Answered, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
-    from remote_kernel.session.render.text import Renderer
+    from remote_kernel.session.render.view import Renderer
 
 _AFTER_INTERRUPT_SECONDS = 15.0
 
@@ -191,7 +191,8 @@ def renderer_for(
     session: Session, running: Running, options: argparse.Namespace, out: TextIO | None = None
 ) -> Renderer:
     """Give what shows a cell's events as the options say, on stdout or `out`."""
-    from remote_kernel.session.render.text import View, make_renderer
+    from remote_kernel.session.render import make_renderer
+    from remote_kernel.session.render.view import View
 
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
