@@ -3,7 +3,7 @@ r"""Apply what text tells a terminal: `\r`, backspace, erasing, the cursor's mov
 `PlainText` is for readers without a terminal: the lines that a terminal would have been left with, without control
 sequences, a progress bar as its last state. A line is held back until its line end comes, or the cell's end; a bar of
 several lines moves the cursor up, into lines that have been passed on, so from then on a window of lines is held.
-`StreamText` is for a notebook: the whole text, overwritten as JupyterLab stores it; colours and moves stay in it.
+`StreamText` is for a notebook: the same, but the whole text, and colours stay in it.
 `TerminalText` is for a terminal: what colours and moves text passes, and nothing that reaches beyond the text.
 
 Text without any of this, which is nearly all text, is only searched for it.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Sequence
 
 from remote_kernel.terminal_safe import COLOUR, CONTROLS
 
@@ -25,7 +24,8 @@ _ASCII_CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\n
 # A sequence of a terminal: CSI; OSC, DCS, SOS, PM or APC with its string; or a short one. No string goes past its
 # line: a stray introducer must not swallow the rest of the output.
 SEQUENCE = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\a\x1b\n]*(?:\a|\x1b\\)?|[ -/]*[0-OQ-WYZ`-~\\])"
-_PLACE = r"(?:\x1b\[[0-9;?]*[ -/]*[@-~])*[^\x1b]|\x1b(?:\[[0-9;?]*[ -/]*[@-~])?"  # a character and its colours
+_CSI = r"\x1b\[[0-9;?]*[ -/]*[@-~]"
+_PLACE = rf"(?:{_CSI})*[^\x1b]|{_CSI}|\x1b"  # a character, colours before it
 _PARTIAL = r"\x1b(?:\[[0-?]{0,256}[ -/]{0,16}|[ -/]{0,16})\Z"
 _OPEN_STRING = r"\x1b[\]PX^_][^\a\x1b\n]*\Z"
 
@@ -86,66 +86,179 @@ class SequenceBuffer:
 
 
 class PlainText:
-    """One stream as settled lines without control sequences."""
+    """One stream as the settled lines that a terminal would be left with, without control sequences."""
 
-    __slots__ = ("_held", "_held_size", "_passed_on", "_screen", "_sequences")
+    __slots__ = ("_column", "_is_cut", "_row", "_rows", "_sequences", "_settled", "_since_up")
 
     def __init__(self) -> None:
         self._sequences = SequenceBuffer()
-        self._held: list[str] = []  # the line that has no end yet, while nothing has moved the cursor in it
-        self._held_size = 0
-        self._passed_on = False  # the beginning of the line that is held
-        self._screen: _Screen | None = None
+        self._settled: list[str] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows: list[str | None] = [""]  # None: a line above those held, not written since
+        self._row = 0
+        self._column: int | None = None  # None: at the row's end
+        self._since_up = WINDOW + 1  # lines since the cursor last went up; beyond WINDOW one line is held
+        self._is_cut = False  # the beginning of the line that is held is passed on
 
     def feed(self, text: str) -> str:
         """Return what is settled by this piece: whole lines, and what is too long to be held."""
-        if self._screen is None and self._sequences.is_empty and not _has_controls(text):
-            return self._plain(text)
-        return "".join(self._controlled(text[start : start + _SLICE]) for start in range(0, len(text), _SLICE))
+        if self._sequences.is_empty and not _has_controls(text):
+            self._write(text)
+        else:
+            for start in range(0, len(text), _SLICE):
+                piece = re.sub(COLOUR, "", self._sequences.feed(text[start : start + _SLICE]))
+                self._obey(re.split(rf"({SEQUENCE}|[{CONTROLS}])", piece.replace("\r\n", "\n")))
+        return self._take()
 
     def finish(self) -> str:
         """Return what is held back, without a line end, and begin anew."""
-        text = "".join(self._held) if self._screen is None else self._screen.finish()
-        self._screen = None
-        self._held, self._held_size, self._passed_on = [], 0, False
-        return text
+        held = self.held
+        self._begin()
+        return held
 
-    def _plain(self, text: str) -> str:
-        end = text.rfind("\n") + 1
-        if not end:
-            return self._hold(text)
-        rest = text[end:]
-        if rest:
-            text = text[:end]
-        if self._held:
-            text = "".join((*self._held, text))
-            self._held, self._held_size = [], 0
-        self._passed_on = False
-        return text + self._hold(rest) if rest else text
+    @property
+    def held(self) -> str:
+        """The lines that may change yet, the last of them without its end."""
+        if len(self._rows) == 1:
+            return self._rows[0] or ""
+        return "\n".join(_without_padding(row) for row in self._rows if row is not None)
 
-    def _hold(self, text: str) -> str:
-        self._held.append(text)
-        self._held_size += len(text)
-        if self._held_size <= LONGEST:
-            return ""
-        text = "".join(self._held)
-        self._held, self._held_size, self._passed_on = [], 0, True
-        return text
+    def _take(self) -> str:
+        settled, self._settled = self._settled, []
+        return "".join(settled)
 
-    def _controlled(self, text: str) -> str:
-        text = re.sub(COLOUR, "", self._sequences.feed(text))
-        text = text.replace("\r\n", "\n")
-        if self._screen is None:
-            if not _has_controls(text):
-                return self._plain(text)
-            self._screen = _Screen("".join(self._held), self._passed_on)
-            self._held, self._held_size = [], 0
-        settled = self._screen.feed(text)
-        if self._screen.is_settled:
-            self._passed_on = self._screen.passed_on
-            settled += self._hold(self._screen.finish())
-            self._screen = None
-        return settled
+    def _obey(self, parts: list[str]) -> None:
+        """Take text and, between its parts, controls."""
+        self._write(parts[0])
+        for number in range(1, len(parts), 2):
+            self._control(parts[number])
+            self._write(parts[number + 1])
+
+    def _write(self, text: str) -> None:
+        if self._column is not None or len(self._rows) > 1:
+            first, *rest = text.split("\n")
+            self._put(first)
+            for line in rest:
+                self._end_line()
+                self._put(line)
+            return
+        line = (self._rows[0] or "") + text
+        if end := text.rfind("\n") + 1:  # nothing can change those lines any longer
+            end += len(line) - len(text)
+            self._settled.append(line[:end])
+            self._since_up, self._is_cut = WINDOW + 1, False
+            line = line[end:]
+        self._rows[0] = line
+        if len(line) > LONGEST:
+            self._cut()
+
+    def _put(self, text: str) -> None:
+        if not text:
+            return
+        row = self._rows[self._row] or ""
+        if self._column is None:
+            row += text
+        else:
+            before, _ = _split(row, self._column)
+            before += " " * (self._column - _width(before))
+            self._column += _width(text)
+            _, after = _split(row, self._column)
+            row = before + text + after
+            if not after:
+                self._column = None
+        self._rows[self._row] = row
+        if len(row) > LONGEST:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Pass on a line that is too long to be held, with those above it."""
+        self._settled.append("\n".join(row for row in self._rows[: self._row + 1] if row is not None))
+        self._rows = ["", *self._rows[self._row + 1 :]]
+        self._row, self._column, self._is_cut = 0, None, True
+
+    def _end_line(self) -> None:
+        self._row += 1
+        self._column = 0
+        if self._row < len(self._rows):
+            return
+        self._rows.append("")
+        self._column = None
+        self._since_up += 1
+        self._is_cut = False
+        spare = len(self._rows) - (1 if self._since_up > WINDOW else WINDOW)
+        if spare > 0:
+            self._settled += (_without_padding(row) + "\n" for row in self._rows[:spare] if row is not None)
+            del self._rows[:spare]
+            self._row -= spare
+
+    def _control(self, control: str) -> None:
+        column = _width(self._rows[self._row] or "") if self._column is None else self._column
+        if control == "\r":
+            if self._is_cut:
+                self._settled.append("\n")
+                self._is_cut = False
+            self._column = 0
+        elif control == "\b":
+            self._column = max(0, column - 1)
+        elif control.startswith("\x1b["):
+            self._move(control, column)
+
+    def _move(self, control: str, column: int) -> None:
+        final, argument = control[-1], control[2:-1].split(";")[0]
+        count = int(argument) if argument.isdecimal() and len(argument) < 6 else 0
+        steps = max(1, count)
+        if final in "AF":
+            self._go_up(min(steps, WINDOW - 1))
+        elif final in "BE":
+            self._row = min(self._row + steps, len(self._rows) - 1)
+        elif final == "C":
+            column = min(column + steps, LONGEST)
+        elif final == "D":
+            column = max(0, column - steps)
+        elif final == "G":
+            column = min(steps - 1, LONGEST)
+        elif final in "KJ":
+            self._erase(column, count)
+            if final == "J":
+                del self._rows[self._row + 1 :]
+        else:
+            return
+        self._column = 0 if final in "EF" else column
+
+    def _go_up(self, steps: int) -> None:
+        self._since_up = 0
+        self._row -= steps
+        if self._row < 0:  # no further than the window, as a terminal stops at its top
+            self._rows[:0] = [None] * min(-self._row, WINDOW - len(self._rows))
+            self._row = 0
+
+    def _erase(self, column: int, part: int) -> None:
+        """Erase from the cursor to the row's end (0), from its begin (1), or all of it (2)."""
+        row = self._rows[self._row] or ""
+        if part == 0:
+            row = _split(row, column)[0]
+        else:
+            row = " " * (column + 1) + _split(row, column + 1)[1] if part == 1 else ""
+        self._rows[self._row] = row
+
+
+def _split(row: str, column: int) -> tuple[str, str]:
+    """Return what is before and from a column on; colours are with the character that they stand before."""
+    if "\x1b" not in row:
+        return row[:column], row[column:]
+    places = re.findall(_PLACE, row)
+    after = "".join(places[column:])
+    return "".join(places[:column]), after if _width(after) else ""
+
+
+def _width(text: str) -> int:
+    return len(re.sub(_CSI, "", text)) if "\x1b" in text else len(text)
+
+
+def _without_padding(row: str | None) -> str:
+    return (row or "").rstrip(" ")
 
 
 def strip(text: str) -> str:
@@ -156,206 +269,64 @@ def strip(text: str) -> str:
     return plain.feed(text) + plain.finish()
 
 
-class _Screen:
-    """The lines that are held back, and the cursor in them."""
+class _ColouredText(PlainText):
+    """One stream in which all stays that neither moves the cursor nor erases: colours above all."""
 
-    __slots__ = ("_column", "_row", "_rows", "_settled", "_since_up", "passed_on")
-
-    def __init__(self, line: str, passed_on: bool) -> None:
-        self._rows: list[list[str] | None] = [list(line)]  # None: a line above those held, not written since
-        self._row = 0
-        self._column = len(line)
-        self._since_up = WINDOW + 1  # lines since the cursor last went up; beyond WINDOW one line is held
-        self._settled: list[str] = []
-        self.passed_on = passed_on
-
-    @property
-    def is_settled(self) -> bool:
-        """True if it holds one line with the cursor at its end."""
-        return len(self._rows) == 1 and self._column == len(self._rows[0] or ())
+    __slots__ = ()
 
     def feed(self, text: str) -> str:
-        pieces = re.split(rf"({SEQUENCE}|[{CONTROLS}])", text)
-        self._write(pieces[0])
-        for number in range(1, len(pieces), 2):
-            self._control(pieces[number])
-            if pieces[number + 1]:
-                self._write(pieces[number + 1])
+        if "\r" in text or "\b" in text or "\x1b" in text:
+            self._obey(re.split(r"(\r|\x08|\x1b\[[0-9;]*[A-GJK])", text.replace("\r\n", "\n")))
+        else:
+            self._write(text)
         return self._take()
-
-    def finish(self) -> str:
-        rows, self._rows = self._rows, [[]]
-        self._settled.append("\n".join(_text(row) for row in rows if row is not None))
-        return self._take()
-
-    def _take(self) -> str:
-        settled, self._settled = "".join(self._settled), []
-        return settled
-
-    def _write(self, text: str) -> None:
-        if "\n" not in text:
-            self._put(text)
-            return
-        first, *middle, last = text.split("\n")
-        self._put(first)
-        self._line_end()
-        for line in middle:
-            if len(self._rows) == 1 and self._since_up > WINDOW:
-                self._settled += (line, "\n")
-            else:
-                self._put(line)
-                self._line_end()
-        self._put(last)
-
-    def _put(self, text: str) -> None:
-        if not text:
-            return
-        row = self._rows[self._row]
-        if row is None:
-            row = self._rows[self._row] = []
-        self._column = _overwrite(row, self._column, text)
-        if len(row) > LONGEST:
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Pass on a line that is too long to be held, with those above it."""
-        below = self._rows[self._row + 1 :]
-        self._settled.append("\n".join("".join(row) for row in self._rows[: self._row + 1] if row is not None))
-        self._rows = [[], *below]
-        self._row = self._column = 0
-        self.passed_on = True
-
-    def _line_end(self) -> None:
-        self._row += 1
-        self._column = 0
-        if self._row < len(self._rows):
-            return
-        self._rows.append([])
-        self._since_up += 1
-        self.passed_on = False
-        spare = len(self._rows) - (1 if self._since_up > WINDOW else WINDOW)
-        if spare > 0:
-            self._settled += (_text(row) + "\n" for row in self._rows[:spare] if row is not None)
-            del self._rows[:spare]
-            self._row -= spare
-
-    def _control(self, control: str) -> None:
-        if control == "\r":
-            if self.passed_on:
-                self._settled.append("\n")
-                self.passed_on = False
-            self._column = 0
-        elif control == "\b":
-            self._column = max(0, self._column - 1)
-        elif control.startswith("\x1b["):
-            self._move(control)
-
-    def _move(self, control: str) -> None:
-        final, argument = control[-1], control[2:-1].split(";")[0]
-        count = int(argument) if argument.isdecimal() and len(argument) < 6 else 0
-        steps = max(1, count)
-        if final in "AF":
-            self._up(min(steps, WINDOW - 1))
-        elif final in "BE":
-            self._row = min(self._row + steps, len(self._rows) - 1)
-        elif final == "C":
-            self._column = min(self._column + steps, LONGEST)
-        elif final == "D":
-            self._column = max(0, self._column - steps)
-        elif final == "G":
-            self._column = min(steps - 1, LONGEST)
-        elif final == "K":
-            self._erase(count)
-        elif final == "J":
-            self._erase(count)
-            del self._rows[self._row + 1 :]
-        if final in "EF":
-            self._column = 0
-
-    def _up(self, steps: int) -> None:
-        self._since_up = 0
-        self._row -= steps
-        if self._row < 0:  # no further than the window, as a terminal stops at its top
-            self._rows[:0] = [None] * min(-self._row, WINDOW - len(self._rows))
-            self._row = 0
-
-    def _erase(self, part: int) -> None:
-        row = self._rows[self._row]
-        if row is None:
-            row = self._rows[self._row] = []
-        _erase(row, self._column, part)
 
 
 class StreamText:
-    """One stream as a notebook's output, in pieces: `settled` ones that no longer change, and the line that may.
+    """One stream as a notebook's output: `settled` pieces that no longer change, and the lines that may.
 
-    Colours belong to the character that they stand before. Appending is linear in the text: only a line that is
-    overwritten is looked at again.
+    Appending is linear in the text: only lines that are overwritten are looked at again.
     """
 
-    __slots__ = ("_cursor", "_fresh", "_fresh_characters", "_settled", "_settled_characters")
+    __slots__ = ("_fresh", "_fresh_characters", "_lines", "_settled", "_settled_characters")
 
     def __init__(self) -> None:
         self._settled: deque[str] = deque()
         self._settled_characters = 0
-        self._fresh: list[str] = []  # the line that may be overwritten, and perhaps lines before it
+        self._fresh: list[str] = []  # what is settled and not yet in a piece
         self._fresh_characters = 0
-        self._cursor: int | None = None  # the place in that line, None at its end
+        self._lines = _ColouredText()
 
     def __len__(self) -> int:
-        return self._settled_characters + self._fresh_characters
+        return self._settled_characters + self._fresh_characters + len(self._lines.held)
 
     def __str__(self) -> str:
-        return "".join((*self._settled, *self._fresh))
+        return "".join((*self._settled, *self._fresh, self._lines.held))
 
     def append(self, text: str) -> None:
         """Take the next text."""
-        if self._cursor is None and "\r" not in text and "\x08" not in text:
-            self._fresh.append(text)
-            self._fresh_characters += len(text)
+        if settled := self._lines.feed(text):
+            self._fresh.append(settled)
+            self._fresh_characters += len(settled)
             if self._fresh_characters > LONGEST:
                 self._settle()
-        else:
-            self._overwrite(text.replace("\r\n", "\n"))
 
     def _settle(self) -> None:
-        text = "".join(self._fresh)
-        end = text.rfind("\n") + 1
-        if len(text) - end > LONGEST:
-            end = len(text)
-        at = 0
-        while at < end:  # in pieces of whole lines
-            stop = end if end - at <= 2 * LONGEST else text.rfind("\n", at, at + LONGEST) + 1
+        """Make pieces of whole lines, about LONGEST each."""
+        text, at = "".join(self._fresh), 0
+        while at < len(text):
+            stop = len(text) if len(text) - at <= 2 * LONGEST else text.rfind("\n", at, at + LONGEST) + 1
             stop = stop or at + LONGEST
             self._settled.append(text[at:stop])
             at = stop
-        self._settled_characters += end
-        self._fresh = [text[end:]]
-        self._fresh_characters = len(text) - end
-
-    def _overwrite(self, text: str) -> None:
-        before, line_end, line = "".join(self._fresh).rpartition("\n")
-        *ended, last = text.split("\n")
-        lines = [before + line_end] if line_end else []
-        cursor = self._cursor
-        for part in ended:
-            line, _ = _overwrite_line(line, cursor, part)
-            lines.append(line + "\n")
-            line, cursor = "", None
-        line, cursor = _overwrite_line(line, cursor, last)
-        self._fresh = [*lines, line]
-        self._fresh_characters = sum(map(len, self._fresh))
-        self._cursor = cursor
-        if self._fresh_characters > LONGEST:
-            self._settle()
-            if not self._fresh_characters:
-                self._cursor = None
+        self._settled_characters += len(text)
+        self._fresh, self._fresh_characters = [], 0
 
     def cut(self, characters: int) -> StreamText:
-        """Keep about as many characters only, the first, and return the rest with the line that may change."""
+        """Keep about as many characters only, the first, and return the rest with the lines that may change."""
         rest = StreamText()
-        rest._fresh, rest._fresh_characters, rest._cursor = self._fresh, self._fresh_characters, self._cursor
-        self._fresh, self._fresh_characters, self._cursor = [], 0, None
+        rest._fresh, rest._fresh_characters, rest._lines = self._fresh, self._fresh_characters, self._lines
+        self._fresh, self._fresh_characters, self._lines = [], 0, _ColouredText()
         while self._settled and self._settled_characters > characters:
             piece = self._settled.pop()
             self._settled_characters -= len(piece)
@@ -364,7 +335,7 @@ class StreamText:
         return rest
 
     def drop_piece(self) -> str:
-        """Remove and return the first piece; empty when only the line that may change is left."""
+        """Remove and return the first piece; empty when only what may change, or is short, is left."""
         if not self._settled:
             return ""
         piece = self._settled.popleft()
@@ -395,48 +366,3 @@ class TerminalText:
         """Return what ends the colours that the stream may have left switched on."""
         coloured, self._coloured = self._coloured, False
         return "\x1b[0m" if coloured else ""
-
-
-def _overwrite_line(line: str, cursor: int | None, text: str) -> tuple[str, int | None]:
-    """Write text without line ends over a line from a place on; return the line and the place, None for its end."""
-    if cursor is None and "\r" not in text and "\x08" not in text:
-        return line + text, None
-    places = _split(line)
-    at = len(places) if cursor is None else cursor
-    for part in re.split(r"(\r|\x08|\x1b\[[02]?K)", text):
-        if part == "\r":
-            at = 0
-        elif part == "\x08":
-            at = max(0, at - 1)
-        elif part.endswith("K") and part.startswith("\x1b["):
-            _erase(places, at, 2 if "2" in part else 0)
-        elif part:
-            at = _overwrite(places, at, _split(part))
-    return "".join(places), None if at == len(places) else at
-
-
-def _split(line: str) -> list[str]:
-    return re.findall(_PLACE, line) if "\x1b" in line else list(line)
-
-
-def _overwrite(row: list[str], column: int, places: Sequence[str]) -> int:
-    """Write over a row from a column on, and return where the cursor is then."""
-    if column > len(row):
-        row += " " * (column - len(row))
-    end = column + len(places)
-    row[column:end] = places
-    return end
-
-
-def _erase(row: list[str], column: int, part: int) -> None:
-    """Erase to the row's end (0), from its begin (1), or all of it (2), as `\x1b[K` does."""
-    if part == 0:
-        del row[column:]
-    elif part == 1:
-        row[: column + 1] = " " * min(len(row), column + 1)
-    else:
-        row.clear()
-
-
-def _text(row: list[str] | None) -> str:
-    return "".join(row or ()).rstrip(" ")
