@@ -20,7 +20,7 @@ from remote_kernel.errors import TransportError, UnknownHost, UsageError
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.kernelspec.target import find_target, hint_for, way_of
 from remote_kernel.options import LaunchOptions
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 from remote_kernel.transport import notes
 
 EXAMPLES = """\b
@@ -140,10 +140,10 @@ def _patients(name: str | None, given: GivenSettings) -> Iterable[tuple[str, Lau
 def _show(finding: Finding) -> None:
     """Print a finding as soon as there is one."""
     sign, colour = _SIGNS[finding.state]
-    first, *more = _lines(f"{harmless(finding.text)} ({finding.seconds or 0.0:.2f} s)")
+    first, *more = _lines(f"{terminal_safe(finding.text)} ({finding.seconds or 0.0:.2f} s)")
     mark = typer.style(sign, fg=colour) if colour and not os.environ.get("NO_COLOR") else sign
     typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {first}")
-    for line in [*more, *(_lines(harmless(finding.hint)) if finding.hint else ())]:
+    for line in [*more, *(_lines(terminal_safe(finding.hint)) if finding.hint else ())]:
         typer.echo(f"  {'':<{_WIDTH}}  {line}")
 
 

@@ -181,8 +181,7 @@ def logs(
 
 def _show_end(text: str, lines: int) -> None:
     """Show the last lines of what a kernel printed: with its colours on a terminal, as plain text elsewhere."""
-    from remote_kernel.session.render.ansi import PlainText
-    from remote_kernel.session.render.terminal_text import TerminalText
+    from remote_kernel.session.render.ansi import PlainText, TerminalText
 
     fit = TerminalText(moves=False) if sys.stdout.isatty() else PlainText()
     shown = (fit.feed(text) + fit.finish()).rstrip("\n")

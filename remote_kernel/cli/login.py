@@ -19,7 +19,7 @@ from remote_kernel.errors import UsageError
 from remote_kernel.kept.running import ways
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug, way_of
 from remote_kernel.options import LaunchOptions, parse_duration
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 from remote_kernel.transport import login as entry
 from remote_kernel.transport.person import Person
 
@@ -114,8 +114,8 @@ class TerminalPerson:
     def answers(self, prompt: str, *, echo: bool) -> str:
         """Show a prompt and return the answer."""
         if not echo:
-            return getpass.getpass(harmless(prompt))
-        typer.echo(harmless(prompt), nl=False, err=True)
+            return getpass.getpass(terminal_safe(prompt))
+        typer.echo(terminal_safe(prompt), nl=False, err=True)
         return self._line()
 
     def confirms(self, facts: str, question: str) -> bool:
@@ -123,7 +123,7 @@ class TerminalPerson:
         if facts:
             self.hears(facts)
         while True:
-            typer.echo(harmless(question), nl=False, err=True)
+            typer.echo(terminal_safe(question), nl=False, err=True)
             answer = self._line().strip().lower()
             if answer in ("yes", "no", ""):
                 return answer == "yes"
