@@ -24,7 +24,7 @@ from remote_kernel.demo.keys import make_key
 from remote_kernel.demo.place import HOST, MARK, Place, uninterrupted
 from remote_kernel.errors import RemoteKernelError, SshNotFound
 from remote_kernel.transport import choice
-from remote_kernel.transport.openssh import ssh_program
+from remote_kernel.transport.ssh_config import ssh_program, uses_openssh
 
 AUTO, SYSTEM, EMBEDDED = SERVERS = ("auto", "sshd", "embedded")
 START_SECONDS = 15.0
@@ -61,7 +61,7 @@ class SshServer:
 
 def check_ssh(place: Place) -> None:
     """Raise SshNotFound when the ssh client that is asked for is not there; without any, paramiko does."""
-    if choice.name(place.options()) == "openssh" and not shutil.which(ssh_program()):
+    if uses_openssh(place.options()) and not shutil.which(ssh_program()):
         raise SshNotFound(
             f"there is no ssh program '{ssh_program()}' here",
             "install the OpenSSH client (Debian and Ubuntu: openssh-client; Fedora: openssh-clients)",
@@ -104,7 +104,7 @@ def running_server(place: Place, choice: str) -> Iterator[tuple[SshServer, str]]
 def _log_in(place: Place, host_key: str, name: str, port: int, pid: int) -> SshServer:
     """Write the client's files and run `true` there."""
     place.write_client_files(pwd.getpwuid(os.getuid()).pw_name, port, host_key)
-    if choice.name(place.options()) == "openssh":
+    if uses_openssh(place.options()):
         command = [ssh_program(), "-F", str(place.ssh_config), "-oBatchMode=yes", HOST, "true"]  # not a shared one
     else:
         command = choice.carrier_argv(place.options(), "true")

@@ -122,7 +122,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "a complaint": lambda: edge.complain("remote_kernel", EVIL),
     "a table": lambda: table.print_rows(("A",), [(EVIL,)]),
     "a finding": lambda: doctor._show(failed("login", RemoteError(EVIL, f"see {EVIL}"))),
-    "a banner": lambda: Terminal().hears(EVIL),
+    "a banner": lambda: Terminal().show(EVIL),
 }
 
 
