@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import subprocess
 import time
@@ -31,7 +32,8 @@ from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier, Pi
 from remote_kernel.transport.ssh_config import to_paste, uses_openssh
 from remote_kernel.typed_json import MALFORMED
 
-ANSWER_LIMIT = 16 << 20  # the text log of a kernel is the longest there is, 1 MB
+ANSWER_LIMIT = 8 << 20  # the text log of a kernel is the longest there is: 1 MB, of which JSON can make 6
+_PARTS_LIMIT = 256 << 10  # characters of an answer that are in no text: each value takes two, and 100 bytes once read
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
 _END_SECONDS = 2.0
 _WORD = b"remote_kernel is here"
@@ -307,6 +309,8 @@ def _split_stderr(stderr: str) -> tuple[str, list[str]]:
 
 def parse_answer(options: LaunchOptions, text: str) -> dict[str, Any]:
     """Return what our program answered, in JSON. Raises ProtocolMismatch."""
+    if len(re.sub('"[^"]*"', "", text.replace("\\\\", "").replace('\\"', ""))) > _PARTS_LIMIT:
+        raise malformed(options)
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ from remote_kernel.kernelspec import kernels_folder
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.ssh_config import ssh_program, transport_name
 
-# Those of the README.
+# Those of docs/kernelspecs.md.
 _VARIABLES = (
     "REMOTE_KERNEL_PYTHON",
     "REMOTE_KERNEL_SSH",

@@ -151,7 +151,7 @@ def test_a_servers_question_cannot_steer_the_terminal(
     asked: list[str] = []
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or "x")
     monkeypatch.setattr(Terminal, "_line", lambda _: "x")
-    assert Terminal().answers(EVIL, echo=echo) == "x"
+    assert Terminal().ask(EVIL, echo=echo) == "x"
     check("".join([*asked, *capsys.readouterr()]))
 
 

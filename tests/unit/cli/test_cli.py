@@ -279,8 +279,8 @@ def test_version_shows_the_ssh_program_that_is_used(run: Run, monkeypatch: pytes
     assert "/nowhere/ssh: not found" in run("--version").out
 
 
-def test_version_shows_every_variable_of_the_readme(run: Run) -> None:
-    table = (ROOT / "README.md").read_text().partition("### Environment variables")[2].partition("\n#")[0]
+def test_version_shows_every_variable_of_the_docs(run: Run) -> None:
+    table = (ROOT / "docs" / "kernelspecs.md").read_text().partition("## Environment variables")[2].partition("\n#")[0]
     variables = re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)
     assert len(variables) == 5
     said = run("--version").out
@@ -748,7 +748,9 @@ def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) 
 @pytest.mark.parametrize("name", ["remote_cuda", "Remote_CUDA", "remote  cuda", "me@gpu1", "gpu1"])
 def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
-    monkeypatch.setattr(login.transport_login, "status", lambda way: login.transport_login.Status(True, f"through {way.jumps[0]}"))
+    monkeypatch.setattr(
+        login.transport_login, "status", lambda way: login.transport_login.Status(True, f"through {way.jumps[0]}")
+    )
     assert run("login", name, "--status").out == "me@gpu1: through gate\n"
 
 
