@@ -14,7 +14,8 @@ from remote_kernel.errors import ConnectionLost, PortInUse, RemoteKernelError, T
 from remote_kernel.launcher.reconnect import backoff
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.transport import choice, openssh
-from remote_kernel.transport.ssh_errors import explain
+from remote_kernel.transport.ssh_config import uses_openssh
+from remote_kernel.transport.ssh_errors import explain, explained
 
 
 def forward_by_ssh(
@@ -35,7 +36,7 @@ def forward_by_ssh(
         attempts, has_arrived = 0, True
         arrived()
 
-    once = _over_openssh if choice.name(options) == "openssh" else _over_paramiko
+    once = _over_openssh if uses_openssh(options) else _over_paramiko
     while True:
         try:
             once(options, forwards, tell)
@@ -49,9 +50,8 @@ def forward_by_ssh(
 
 
 def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:
-    from remote_kernel.transport.paramiko.ports import forward_ports
-
-    forward_ports(options, forwards, arrived)
+    with explained(options):
+        choice.forward_without_openssh(options, forwards, arrived)
 
 
 def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from remote_kernel.sync.place import Place
 from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.wire import to_text
 from remote_kernel.sync.wishes import ALL, NEVER
-from remote_kernel.transport import choice
+from remote_kernel.transport.ssh_config import uses_openssh
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def fitting(options: LaunchOptions, manner: Manner) -> Manner:
         raise UsageError("rsync does not go over SFTP", "leave out --rsync or --sftp")
     if wishes.rsync == ALL and not has_rsync():
         raise UsageError("there is no rsync 3.1 or later here", "leave out --rsync")
-    if choice.name(options) == "openssh" and "/" not in options.endpoint.host:
+    if uses_openssh(options) and "/" not in options.endpoint.host:
         return manner
     if wishes.rsync == ALL and "/" in options.endpoint.host:
         raise UsageError("rsync takes a host name with a slash for a path", "leave out --rsync")

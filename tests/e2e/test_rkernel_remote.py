@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from remote_kernel.kept.running import call, stop
-from remote_kernel.probe import probe
+from remote_kernel.kernelspec.discovery import probe
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.leaks import end_processes

@@ -24,11 +24,10 @@ LAYERS = (
     {"remote"},  # there
     {"endpoint"},
     {"options"},
-    {"files", "advice"},
+    {"files"},
     {"transport"},
     {"bootstrap"},
-    {"shell", "handshake"},
-    {"probe", "remedy"},
+    {"advice", "handshake"},
     {"kernelspec"},
     {"launcher"},
     {"kept", "session", "sftp", "sync", "demo", "doctor"},

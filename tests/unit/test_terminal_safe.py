@@ -122,7 +122,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "a complaint": lambda: edge.complain("remote_kernel", EVIL),
     "a table": lambda: table.print_rows(("A",), [(EVIL,)]),
     "a finding": lambda: doctor._show(failed("login", RemoteError(EVIL, f"see {EVIL}"))),
-    "a banner": lambda: TerminalPerson().hears(EVIL),
+    "a banner": lambda: TerminalPerson().show(EVIL),
 }
 
 
@@ -151,7 +151,7 @@ def test_a_servers_question_cannot_steer_the_terminal(
     asked: list[str] = []
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or "x")
     monkeypatch.setattr(TerminalPerson, "_line", lambda _: "x")
-    assert TerminalPerson().answers(EVIL, echo=echo) == "x"
+    assert TerminalPerson().ask(EVIL, echo=echo) == "x"
     check("".join([*asked, *capsys.readouterr()]))
 
 
