@@ -3,7 +3,7 @@
     sender                                          receiver
       BEGIN   what the source is called, whether a folder  ──▶
       ENTRIES every file, folder and link of it, with size, mode, time, while more are listed  ──▶
-      ENTRIED how many were left out, by which rules, what could not be read, whether there is an rsync  ──▶
+      ENTRIED how many were left out, by which rules, what could not be read  ──▶
                                      ◀── PLAN  where it goes, what is to be done
                                      ◀── WANT  a file, and the digests of the blocks of it that are there already
                                      ◀── WANTED

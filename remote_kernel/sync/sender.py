@@ -12,10 +12,8 @@ from typing import NamedTuple
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.answers import plan, summary
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.tree import FILE, Entry, Listing, check_start, list_file, walk
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
-from remote_kernel.sync.wishes import ALL, NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +47,10 @@ class Source(NamedTuple):
 
 
 class Want(NamedTuple):
-    """A file that the other end lacks: its number, the digests of the blocks that are there, and who is to carry it."""
+    """A file that the other end lacks: its number, and the digests of the blocks that are there."""
 
     number: int
     digests: bytes
-    by_rsync: bool
 
 
 def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
@@ -88,10 +85,8 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], rsync: str) -> None:
-        """`rsync` is the wish that `tool` names."""
-        self._wire, self._source, self._moved, self._rsync = wire_, source, moved, rsync
-        self._has_rsync = False
+    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None]) -> None:
+        self._wire, self._source, self._moved = wire_, source, moved
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
@@ -116,12 +111,10 @@ class Sender:
             if self._wire.written > told + _AHEAD:
                 yield
                 told = self._wire.written
-        self._has_rsync = _has_work_for_rsync(source, self._rsync) and has_rsync()
         notes = {
             "left_out": listing.left_out,
             "left": [[to_text(path), reason] for path, reason in listing.left],
             "passed_over": [to_text(path) for path in listing.passed_over],
-            "rsync": self._has_rsync,
             "rules": source.rules.pack(),
         }
         self._wire.write_object(wire.ENTRIED, notes)
@@ -143,12 +136,9 @@ class Sender:
         return found
 
     def deliver(self, dry_run: bool) -> Any:
-        """Send what is wanted, and give the summary. What rsync is to carry has been brought there already."""
+        """Send what is wanted, and give the summary."""
         for want in () if dry_run else self.wanted:
-            if want.by_rsync:
-                self._wire.write(wire.MOVED, want.number)
-            else:
-                self._send(want)
+            self._send(want)
         self._wire.write(wire.SENT)
         self._wire.flush()
         return summary(self._wire.read_object(wire.SUMMARY))
@@ -162,16 +152,14 @@ class Sender:
             kind, number, body = self._wire.read()
             if kind == wire.WANTED:
                 return
-            if kind not in (wire.WANT, wire.WHOLE, wire.BY_RSYNC):
+            if kind not in (wire.WANT, wire.WHOLE):
                 raise wire.Violation(f"message {kind!r} among what is wanted")
-            if kind == wire.BY_RSYNC and not self._has_rsync:
-                raise wire.Violation("a file for rsync, which was not offered")
             numbers = wire.numbers(body) if kind == wire.WHOLE else (number,)
             digests = b"" if kind == wire.WHOLE else body
             for number in numbers:
                 if number >= len(self._source.listing.entries) or self.entry(number).kind != FILE:
                     raise wire.Violation("a file wanted that there is not")
-                yield Want(number, digests, kind == wire.BY_RSYNC)
+                yield Want(number, digests)
 
     def _send(self, want: Want) -> None:
         entry = self.entry(want.number)
@@ -230,13 +218,6 @@ def pack(entry: Entry) -> list[Any]:
     """Give the entry for JSON."""
     extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
     return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
-
-
-def _has_work_for_rsync(source: Source, rsync: str) -> bool:
-    """Whether rsync may have to carry something; where it has not, nobody need ask which version there is."""
-    if rsync in (ALL, NEVER):
-        return rsync == ALL
-    return any(entry.size >= blocks.LEAST for entry in source.listing.entries)
 
 
 def _read(fd: int, start: int, count: int) -> bytes:

@@ -14,9 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WHOLE, BY_RSYNC, WANTED = b"B", b"E", b"e", b"P", b"W", b"w", b"R", b"."
+BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WHOLE, WANTED = b"B", b"E", b"e", b"P", b"W", b"w", b"."
 FILE, DATA, SAME, DONE, SMALL = b"F", b"D", b"=", b"Z", b"f"
-FAILED, MOVED, SENT, SUMMARY, ABORT = b"X", b"M", b"s", b"S", b"A"
+FAILED, SENT, SUMMARY, ABORT = b"X", b"s", b"S", b"A"
 CHUNK = 256 << 10
 LENGTH = struct.Struct(">Q")
 _HEAD = struct.Struct(">cQI")
