@@ -36,8 +36,9 @@ Examples:
 !  does not keep a kernel from starting, but may surprise you
 ?  cannot be determined from here, or was not reached
 
-The exit status is that of the first error, as listed in the README; 0 if there is no ✗. JSON is a list of objects with
-the keys name, step, state, text, hint, seconds, error, exit_status; state is ok, failed, warning or unknown.
+The exit status is that of the first error, as listed in docs/exit-statuses.md; 0 if there is no ✗. JSON is a list of
+objects with the keys name, step, state, text, hint, seconds, error, exit_status; state is ok, failed, warning or
+unknown.
 """
 _SIGNS = {
     State.OK: ("✓", "green"),

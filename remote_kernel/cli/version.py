@@ -14,7 +14,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
 from remote_kernel.transport.openssh import ssh_program
 
-# Those of the README.
+# Those of docs/kernelspecs.md.
 _VARIABLES = (
     "REMOTE_KERNEL_PYTHON",
     "REMOTE_KERNEL_SSH",

@@ -1,4 +1,4 @@
-"""A small SSH server in Python, for a demonstration where the system has no sshd.
+"""A small SSH server in Python, so that the demonstration needs none of the system.
 
 `python -m remote_kernel.demo.embedded FOLDER NAME=VALUE` listens on a free port of 127.0.0.1, prints the port, and
 serves until its input ends. FOLDER holds `host_key` (private) and `authorized_key` (public); NAME=VALUE goes into the

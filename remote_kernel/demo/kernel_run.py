@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remote_kernel.demo.place import uninterrupted
+from remote_kernel.demo.folder import uninterrupted
 from remote_kernel.errors import KernelDied, RemoteKernelError
 from remote_kernel.kernelspec import Draft, kernel_document
 

@@ -111,7 +111,7 @@ class _Messages(wire.Wire):
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[bytes, int, bytes]] = deque()
-        self.written = 0
+        self.written = self.listed = 0
 
     def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
         self._waiting.append((kind, number, bytes(body)))

@@ -21,8 +21,8 @@ def text() -> str:
     """Give the whole page."""
     parts = [
         "# Command reference",
-        "This page is made from the code by `scripts/reference`. `--help` shows the same. The exit statuses are in the "
-        "[README](../README.md#exit-statuses).",
+        "This page is made from the code by `scripts/reference`. `--help` shows the same. The exit statuses are "
+        "[on a page of their own](exit-statuses.md).",
         *_of_manager(),
         *_of_rkernel(),
     ]

@@ -280,8 +280,8 @@ def test_version_shows_the_ssh_program_that_is_used(run: Run, monkeypatch: pytes
     assert "/nowhere/ssh: not found" in run("--version").out
 
 
-def test_version_shows_every_variable_of_the_readme(run: Run) -> None:
-    table = (ROOT / "README.md").read_text().partition("### Environment variables")[2].partition("\n#")[0]
+def test_version_shows_every_variable_of_the_docs(run: Run) -> None:
+    table = (ROOT / "docs" / "kernelspecs.md").read_text().partition("## Environment variables")[2].partition("\n#")[0]
     variables = re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)
     assert len(variables) == 5
     said = run("--version").out
