@@ -32,9 +32,7 @@ _LINK = ("link.pace", "link.spool", "link.link")
 _KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
 _ATTACH = (*_LINK, *_KERNEL, "remote.attach")
-_FILES = tuple(
-    f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small", "tool")
-)
+_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
