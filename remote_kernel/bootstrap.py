@@ -25,16 +25,14 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from remote_kernel.options import FOREVER, LaunchOptions
-from remote_kernel.transport.openssh import TAKEN_STATUS
+from remote_kernel.transport.ssh_messages import SHELL_REPLACED_STATUS
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _LINK = ("link.pace", "link.spool", "link.link")
 _KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
 _ATTACH = (*_LINK, *_KERNEL, "remote.attach")
-_FILES = tuple(
-    f"sync.{name}" for name in ("wishes", "blocks", "rules", "wire", "tree", "answers", "modes", "small", "tool")
-)
+_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
@@ -55,7 +53,7 @@ SHIPPED = {
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
 _read_ahead: dict[str, str] = {}
-FIRST_LINE = f"exit {TAKEN_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
+FIRST_LINE = f"exit {SHELL_REPLACED_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
 _READY = "reads"
 _HEAD = b"#\n"  # before the program: what is left of the first line ends here
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
@@ -102,6 +100,17 @@ def ready(marker: str) -> bytes:
 def in_plain_shell(script: str) -> str:
     """Return the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
     return f'exec /bin/sh -c \'eval "$(printf %b "{_octal(script)}")"\''
+
+
+def quoted_path(text: str) -> str:
+    """Return a path quoted for a shell but for the `~` or `~user` that it may begin with."""
+    from shlex import quote  # only here: the launcher imports this module before it starts ssh
+
+    home = re.match(r"~[A-Za-z0-9._-]*(?=/|\Z)", text)
+    if not home:
+        return quote(text)
+    rest = text[home.end() + 1 :]
+    return f"{home[0]}/{quote(rest)}" if rest else home[0]
 
 
 def _octal(text: str) -> str:

@@ -34,7 +34,8 @@ from remote_kernel.link.sockets import serve
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.remote.tunnel import CHANNEL
 from remote_kernel.transport import choice, openssh
-from remote_kernel.transport.ssh_errors import explain
+from remote_kernel.transport.ssh_config import uses_openssh
+from remote_kernel.transport.ssh_errors import explain, explained
 
 AGAIN_SECONDS = 2.0  # until a port is tried again that another program has, such as the launcher before this one
 
@@ -221,7 +222,7 @@ def forward_by_ssh(
         attempts, was_connected = 0, True
         on_connected()
 
-    once = _over_openssh if choice.name(options) == "openssh" else _over_paramiko
+    once = _over_openssh if uses_openssh(options) else _over_paramiko
     while True:
         try:
             once(options, forwards, tell)
@@ -235,9 +236,8 @@ def forward_by_ssh(
 
 
 def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], on_connected: Callable[[], None]) -> None:
-    from remote_kernel.transport.paramiko.ports import forward_ports
-
-    forward_ports(options, forwards, on_connected)
+    with explained(options):
+        choice.forward_without_openssh(options, forwards, on_connected)
 
 
 def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], on_connected: Callable[[], None]) -> None:

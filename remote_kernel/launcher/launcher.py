@@ -47,7 +47,7 @@ from remote_kernel.link.link import CONTROL, STDERR, STDOUT, Link, MessageSink, 
 from remote_kernel.link.reactor import Reactor, SocketSink, Timer
 from remote_kernel.link.sockets import serve
 from remote_kernel.options import LaunchOptions, parse_launch
-from remote_kernel.transport import notes, outage
+from remote_kernel.transport import notes
 from remote_kernel.typed_json import MALFORMED
 
 BYE_SECONDS = 5.0  # for the agent to end the kernel
@@ -134,7 +134,7 @@ class Launcher:
         self._listeners = listen(self._connection)
         try:
             self.on_listening()
-            notes.check(self._options)
+            notes.raise_recent_refusal(self._options)
             self._log.note(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
@@ -318,7 +318,6 @@ class Launcher:
     def _load_the_rest(self) -> None:
         """Load what a lost connection and the end will need: an upgrade of this package may remove it meanwhile."""
         from remote_kernel.jupyter import signing  # noqa: F401
-        from remote_kernel.transport import account  # noqa: F401
 
         bootstrap.read_ahead("attach")
 
@@ -367,13 +366,13 @@ class Launcher:
         endpoint, python = self._options.endpoint, self._options.remote_python()
         last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "")
         if "No module named ipykernel" in last or "No module named 'ipykernel'" in last:
-            from remote_kernel import remedy
+            from remote_kernel import advice
 
             found = last.partition(":")[0]  # what runs there by that name
-            if remedy.looks_like_the_systems(found):
-                hint = f"see which interpreters there have it: {remedy.to_look(self._options)}"
+            if advice.is_system_path(found):
+                hint = f"see which interpreters there have it: {advice.discover_command(self._options)}"
             else:
-                hint = f"install it with: {remedy.to_install(self._options, python)}"
+                hint = f"install it with: {advice.install_command(self._options, python)}"
             return KernelNotInstalled(f"'{python}' on {endpoint} has no ipykernel", hint)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         return KernelDied(
@@ -401,7 +400,7 @@ class Launcher:
             return
         unheard = self._leaving and not self._ended and not self._error and len(self._control.spool) > 0
         if unheard:
-            outage.begin(self._options)
+            notes.write_outage(self._options)
         if unheard and not self._filter.spares:
             self._note.hand_over(restart=self._filter.restarts)
         else:
