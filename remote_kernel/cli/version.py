@@ -24,7 +24,7 @@ _VARIABLES = (
 
 
 def version_lines() -> list[str]:
-    """Give the lines to print; asks the ssh program for its version, connects to nothing."""
+    """Return the lines to print; asks the ssh program for its version, connects to nothing."""
     from jupyter_core.paths import jupyter_runtime_dir
 
     options = LaunchOptions(Endpoint("any"))

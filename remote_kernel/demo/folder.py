@@ -57,7 +57,7 @@ class DemoFolder:
         return self.path / "run"
 
     def options(self) -> LaunchOptions:
-        """Give what the kernel is started with."""
+        """Return what the kernel is started with."""
         return LaunchOptions(
             Endpoint(HOST),
             python=sys.executable,
@@ -66,7 +66,7 @@ class DemoFolder:
         )
 
     def launcher_environment(self) -> dict[str, str]:
-        """Give an environment that keeps the launcher's files in the folder and the user's settings out."""
+        """Return an environment that keeps the launcher's files in the folder and the user's settings out."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -100,7 +100,7 @@ Host {HOST}
         )
 
     def end_shared_connections(self) -> None:
-        """Tell the SSH connection that outlives its kernel to end now."""
+        """End the SSH connection that outlives its kernel."""
         for path in self._shared_connections():
             self._ask_shared(path, "exit")
 
@@ -151,7 +151,7 @@ def temporary_folder() -> Iterator[DemoFolder]:
 
 
 def make_key(path: Path) -> str:
-    """Write a new ed25519 private key to `path`, mode 0600, and give the public one as `type base64`."""
+    """Write a new ed25519 private key to `path`, mode 0600, and return the public one as `type base64`."""
     # cryptography comes with paramiko; so there is a key where there is no ssh-keygen.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -183,7 +183,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def marked_processes(folder: Path) -> dict[int, str]:
-    """Give the living processes that an SSH server of this folder has started: pid and command line.
+    """Return the living processes that an SSH server of this folder has started: pid and command line.
 
     Only Linux shows other processes' environments in a way that can be read here; elsewhere the answer is empty.
     """
@@ -201,7 +201,7 @@ def marked_processes(folder: Path) -> dict[int, str]:
 
 
 def _commands() -> list[tuple[int, str]]:
-    """Give every process's pid and command line, from /proc where there is one, else from ps."""
+    """Return every process's pid and command line, from /proc where there is one, else from ps."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -217,7 +217,7 @@ def _commands() -> list[tuple[int, str]]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether there is a process of this pid; one that has ended and was not yet waited for counts too."""
+    """True if there is a process of this pid; one that has ended and was not yet waited for counts too."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -27,6 +27,8 @@ from remote_kernel.transport.ssh_config import (
 )
 from remote_kernel.transport.ssh_messages import LOCKED_KEY, account_refused
 
+# The latter where the ssh to the jump host was gone before this one had said hello.
+_PROXY_ENDED = re.compile(r"exchange_identification|banner exchange: Connection to UNKNOWN port 65535: Broken pipe")
 # A client that does not know them refuses them.
 _SINCE_8_7 = {"sessiontype": "default", "forkafterauthentication": "no", "stdinnull": "no"}
 _NOT_AT_A_TERMINAL = ("-oRequestTTY=no", "-oEscapeChar=none")
@@ -152,7 +154,7 @@ def _with_jump_host_words(options: LaunchOptions, stderr: str) -> str:
     the only words that say whether the jump host, or what lies behind it, was the one that refused. This tries once
     more without a shared connection.
     """
-    if "exchange_identification" not in stderr:
+    if not _PROXY_ENDED.search(stderr):
         return stderr
     config = effective_config(options)
     if config.get("proxyjump", "none") == config.get("proxycommand", "none") == "none":

@@ -29,7 +29,7 @@ from remote_kernel.session.host_lock import HostLock
 from remote_kernel.session.notebook.nbformat import NotebookError
 from remote_kernel.session.paths import Place
 from remote_kernel.session.record import read_record
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 _COPY_SECONDS = 10.0  # for the copies of notebooks to be written before the host ends
 
@@ -109,7 +109,7 @@ class Host:
 def note(text: str) -> None:
     """Write a line to host.log, which is this process's stderr. Its disk may be full: nothing depends on it."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {harmless(text)}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {terminal_safe(text)}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -23,7 +23,7 @@ import paramiko
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 from remote_kernel.transport.paramiko.config import Config, Hop
 from remote_kernel.transport.paramiko.connection import PACKET_BYTES, WINDOW_BYTES, connect
 from remote_kernel.transport.paramiko.host_keys import SSH_LOG
@@ -204,7 +204,7 @@ def main() -> int:
         finally:
             _restore_terminal()
     except (SshFailure, RemoteKernelError) as error:
-        print(harmless(str(error)), file=sys.stderr, flush=True)  # of `connect` it is the terminal
+        print(terminal_safe(str(error)), file=sys.stderr, flush=True)  # of `connect` it is the terminal
         status = FAILED
     except Exception as error:  # the last line of defence: a traceback could show a secret
         print(f"remote_kernel: the SSH client in Python failed: {type(error).__name__}", file=sys.stderr, flush=True)
