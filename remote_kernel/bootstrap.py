@@ -33,7 +33,7 @@ _KERNEL = ("remote.kernel", "remote.ssh_session", "process", "remote.claim", "re
 _STREAMS = ("link.reactor", "link.sockets")
 _ATTACH = (*_LINK, *_KERNEL, "remote.usage", "remote.attach")
 _FILES = tuple(
-    f"sync.{name}" for name in ("wishes", "blocks", "rules", "wire", "tree", "answers", "modes", "small", "tool")
+    f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small", "tool")
 )
 SHIPPED = {
     "start": (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier
 from remote_kernel.transport.openssh import to_paste
 from remote_kernel.typed_json import MALFORMED
 
-ANSWER_LIMIT = 16 << 20  # a diary of a kernel is the longest there is, 1 MB
+ANSWER_LIMIT = 8 << 20  # a diary of a kernel is the longest there is: 1 MB, of which JSON can make 6
+_PARTS_LIMIT = 256 << 10  # characters of an answer that are in no text: each value takes two, and 100 bytes once read
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
 _WORD = b"remote_kernel is here"
 
@@ -201,6 +203,8 @@ def wait_for_answer(
 
 def answer_of(options: LaunchOptions, told: str) -> dict[str, Any]:
     """Return what our program told, in JSON. Raises ProtocolMismatch."""
+    if len(re.sub('"[^"]*"', "", told.replace("\\\\", "").replace('\\"', ""))) > _PARTS_LIMIT:
+        raise malformed(options)
     try:
         answer = json.loads(told)
     except (ValueError, RecursionError) as error:

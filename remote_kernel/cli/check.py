@@ -49,7 +49,7 @@ def ask_host(options: LaunchOptions, *, install: bool) -> tuple[LaunchOptions, P
 
 
 def describe(found: Probe) -> str:
-    """Give one line on what was found: the host, the interpreter, ipykernel or the kernelspec."""
+    """Return one line on what was found: the host, the interpreter, ipykernel or the kernelspec."""
     if found.kernelspec:
         what = f"kernelspec {found.kernelspec.name} ({found.kernelspec.display_name})"
     else:
@@ -58,7 +58,7 @@ def describe(found: Probe) -> str:
 
 
 def fitted(draft: Draft, found: Probe) -> Draft:
-    """Give the draft with the language and interrupt mode of the kernel that the host has."""
+    """Return the draft with the language and interrupt mode of the kernel that the host has."""
     if not found.kernelspec:
         return draft._replace(language="python", interrupt_mode="signal")
     by_message = found.kernelspec.interrupt_mode == "message"
@@ -66,7 +66,7 @@ def fitted(draft: Draft, found: Probe) -> Draft:
 
 
 def start_once(draft: Draft, timeout_seconds: float = START_SECONDS, *, undone: str = "nothing was installed") -> float:
-    """Start a kernel from this draft, end it, and give the seconds until it answered.
+    """Start a kernel from this draft, end it, and return the seconds until it answered.
 
     Raises KernelDied, which says that the command has `undone` nothing else.
     """

@@ -11,7 +11,7 @@ import typer
 from remote_kernel.cli import completion, listing
 from remote_kernel.cli.edge import note
 from remote_kernel.cli.login import person_here
-from remote_kernel.cli.settings import Settings, takes
+from remote_kernel.cli.settings import GivenSettings, takes
 from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.options import LaunchOptions
@@ -48,7 +48,7 @@ def connect(
         ),
     ] = None,
     *,
-    given: Settings,
+    given: GivenSettings,
 ) -> None:
     """Open a shell in a kernel's environment.
 
@@ -74,7 +74,7 @@ def connect(
     os.execvpe(argv[0], argv, choice.environment(options))
 
 
-def _options(name: str, given: Settings) -> LaunchOptions:
+def _options(name: str, given: GivenSettings) -> LaunchOptions:
     target = find_target(name, other_way=given.has_a_way)
     if len(target.kernelspecs) > 1:
         slugs = ", ".join(spec.slug for spec in target.kernelspecs)
@@ -83,7 +83,7 @@ def _options(name: str, given: Settings) -> LaunchOptions:
 
 
 def _with_its_python(options: LaunchOptions) -> LaunchOptions:
-    """Give the options with the interpreter that a remote kernelspec names, where they name one and it is Python's."""
+    """Return the options with the interpreter of the remote kernelspec that they name, if it is Python's."""
     if not options.kernel:
         return options
     from remote_kernel.probe import probe

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import sys
 from pathlib import Path
 from types import FrameType
@@ -12,15 +13,12 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.errors import UsageError
-
 EXAMPLES = """\b
 Examples:
   remote_kernel demo
-  remote_kernel demo --server embedded --log /tmp/demo.ipynb
+  remote_kernel demo --log /tmp/demo.ipynb
 """
 
-SERVERS = ("auto", "sshd", "embedded")
 _BAR, _TICK, _MARK = "│", "✓", "●"
 _IN_ASCII = str.maketrans({_BAR: "|", _TICK: "*", _MARK: "*"})
 
@@ -32,14 +30,6 @@ def demo(
             "--log", metavar="FILE", help="Where the notebook with code and outputs goes, e.g. /tmp/demo.ipynb."
         ),
     ] = Path("remote_kernel-demo.ipynb"),
-    server: Annotated[
-        str,
-        typer.Option(
-            "--server",
-            metavar="NAME",
-            help="Which SSH server: e.g. sshd, the system's; embedded, the one in Python; auto, the first that works.",
-        ),
-    ] = "auto",
 ) -> None:
     """Show a remote kernel at work, with no server at hand.
 
@@ -47,13 +37,11 @@ def demo(
     VS Code do. Runs cells, plots, interrupts a cell, cuts the connection under another and loses nothing, measures,
     writes a notebook, and removes what it made. Takes about ten seconds.
     """
-    if server not in SERVERS:
-        raise UsageError(f"there is no server '{server}'", f"use {', '.join(SERVERS)}")
     from remote_kernel.demo import tour
 
     previous = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        tour.run(TerminalNarrator(), log.absolute(), server)
+        tour.run(TerminalNarrator(), log.absolute())
         typer.echo('\nNow with a host of yours: remote_kernel add HOST --name "Remote CUDA"')
         typer.echo("Then from a terminal, a script or an agent: rkernel exec -k remote_cuda --code '6 * 7'")
     finally:
@@ -97,14 +85,8 @@ class TerminalNarrator:
             self._print(f"  {stamp} {self._paint(_BAR, dim=True)} {self._cut(line, 12)}")
 
     def picture(self, png: bytes) -> None:
-        """Draw the image with coloured blocks, or say that there is one."""
-        from remote_kernel.cli.picture import blocks, size
-
-        width, height = size(png)
-        if self._colour and self._unicode:
-            true_colour = os.environ.get("COLORTERM", "") in ("truecolor", "24bit")
-            for line in blocks(png, min(self._columns - 4, 76), true_colour):
-                self._print(f"  {line}")
+        """Print the size of an image: the notebook shows it."""
+        width, height = struct.unpack_from("!II", png, 16)  # see the PNG specification, 11.2.2
         self.fact(f"image/png, {width} x {height} pixels, {len(png)} bytes")
 
     def error(self, name: str, text: str) -> None:

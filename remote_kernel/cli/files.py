@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli.copying import Request, run
-from remote_kernel.cli.settings import WAY_THERE, Settings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.kernelspec import list_kernelspecs
 
 EXAMPLES = """\b
@@ -90,7 +90,7 @@ def sync(
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Name every path that is copied or deleted.")] = False,
     *,
-    given: Settings,
+    given: GivenSettings,
 ) -> None:
     """Copy files to the remote host, or back.
 

@@ -12,7 +12,7 @@ import typer
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.login import person_here
-from remote_kernel.cli.settings import WAY_THERE, Settings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.launcher.forward import Forwarder
@@ -50,7 +50,7 @@ def forward(
             help="A port of the remote host, and the port here that is forwarded to it, e.g. 6006 or 16006:6006.",
         ),
     ],
-    given: Settings,
+    given: GivenSettings,
 ) -> int:
     """Make ports of the remote host reachable here.
 
@@ -92,7 +92,7 @@ class _Ended(Exception):
 
 @contextmanager
 def _raising_ended() -> Iterator[None]:
-    """Have the signals that end the command raise _Ended inside the block."""
+    """Raise _Ended inside the block for the signals that end the command."""
 
     def end(*_: object) -> None:
         raise _Ended

@@ -181,8 +181,7 @@ def logs(
 
 def _show_end(text: str, lines: int) -> None:
     """Show the last lines of what a kernel printed: with its colours on a terminal, as plain text elsewhere."""
-    from remote_kernel.session.render.ansi import PlainText
-    from remote_kernel.session.render.terminal_text import TerminalText
+    from remote_kernel.session.render.ansi import PlainText, TerminalText
 
     fit = TerminalText(moves=False) if sys.stdout.isatty() else PlainText()
     shown = (fit.feed(text) + fit.finish()).rstrip("\n")
@@ -229,7 +228,7 @@ def resume(
 
 
 def _pushed_folder(kernel: RunningKernel) -> str:
-    """Give the folder here that is pushed before such kernels start: one that takes its place at a restart is such."""
+    """Return the folder here that is copied before a kernel of this kernelspec starts, as at a restart."""
     found = [spec.options.on_start for spec in list_kernelspecs() if spec.slug == kernel.slug and spec.options]
     return found[0] if found else ""
 

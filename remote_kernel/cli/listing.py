@@ -60,7 +60,7 @@ def _as_row(spec: Kernelspec) -> tuple[str, ...]:
 
 
 def _short(folder: Path) -> str:
-    """Give the path with the home folder as `~`; the slug completes it to the kernelspec's folder."""
+    """Return the path with the home folder as `~`; the slug completes it to the kernelspec's folder."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 

@@ -14,7 +14,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
 from remote_kernel.transport.openssh import ssh_program
 
-# Those of the README.
+# Those of docs/kernelspecs.md.
 _VARIABLES = (
     "REMOTE_KERNEL_PYTHON",
     "REMOTE_KERNEL_SSH",
@@ -25,7 +25,7 @@ _VARIABLES = (
 
 
 def version_lines() -> list[str]:
-    """Give the lines to print; asks the ssh program for its version, connects to nothing."""
+    """Return the lines to print; asks the ssh program for its version, connects to nothing."""
     from jupyter_core.paths import jupyter_runtime_dir
 
     options = LaunchOptions(Endpoint("any"))

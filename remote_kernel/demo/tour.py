@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from remote_kernel.demo import cells
-from remote_kernel.demo.kernel_run import Ended, Hook, KernelRun
-from remote_kernel.demo.notebook import Notebook, check_path
-from remote_kernel.demo.place import (
-    Place,
+from remote_kernel.demo.folder import (
+    DemoFolder,
     is_running,
     marked_processes,
-    temporary_place,
+    temporary_folder,
     uninterrupted,
     wait_for,
 )
+from remote_kernel.demo.kernel_run import CellEnd, Hook, KernelRun
+from remote_kernel.demo.notebook import Notebook, check_path
 from remote_kernel.demo.ssh_server import SshServer, running_server
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.kernelspec import Draft
@@ -68,35 +68,35 @@ class _Pids:
     agent: int = 0
 
 
-def run(narrator: Narrator, log: Path, server: str) -> None:
+def run(narrator: Narrator, log: Path) -> None:
     """Run the demonstration and write its notebook to `log`; about ten seconds.
 
-    `server` is one of `ssh_server.SERVERS`. Raises RemoteKernelError at the first thing that does not go as it should,
+    Raises RemoteKernelError at the first thing that does not go as it should,
     after everything has been undone.
     """
     check_path(log)
     pids = _Pids()
     undo = ExitStack()
     try:
-        place = undo.enter_context(temporary_place())
-        _Tour(narrator, place, log, pids).run(undo, server)
+        folder = undo.enter_context(temporary_folder())
+        _Tour(narrator, folder, log, pids).run(undo)
         narrator.step("What is left of it")
     finally:
         with uninterrupted():
             undo.close()
-    _check_gone(narrator, place, pids)
+    _check_gone(narrator, folder, pids)
     narrator.done(f"the notebook with all of this: kept ({log})")
 
 
 class _Tour:
-    def __init__(self, narrator: Narrator, place: Place, log: Path, pids: _Pids) -> None:
-        self._narrator, self._place, self._log, self._pids = narrator, place, log, pids
+    def __init__(self, narrator: Narrator, folder: DemoFolder, log: Path, pids: _Pids) -> None:
+        self._narrator, self._folder, self._log, self._pids = narrator, folder, log, pids
         self._notebook = Notebook(KERNEL_NAME)
         self._begun = 0.0
 
-    def run(self, undo: ExitStack, choice: str) -> None:
-        """Go through the parts; what is opened is registered with `undo`."""
-        server = self._start_server(undo, choice)
+    def run(self, undo: ExitStack) -> None:
+        """Run the parts in order; what is opened is registered with `undo`."""
+        server = self._start_server(undo)
         kernel = self._start_kernel(undo)
         try:
             interrupt_seconds = self._run_cells(kernel)
@@ -116,22 +116,20 @@ class _Tour:
         self._notebook.add_text("\n".join(["| measured | |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]))
         self._notebook.write(self._log)
 
-    def _start_server(self, undo: ExitStack, choice: str) -> SshServer:
+    def _start_server(self, undo: ExitStack) -> SshServer:
         self._step("An SSH server on this machine")
-        server, reason = undo.enter_context(running_server(self._place, choice))
-        undo.callback(self._place.end_shared_connections)
+        server = undo.enter_context(running_server(self._folder))
+        undo.callback(self._folder.end_shared_connections)
         self._pids.server = server.pid
-        if reason:
-            self._narrator.fact(reason)
-        self._narrator.fact(f"{server.name} on 127.0.0.1:{server.port}, with keys made for this run")
+        self._narrator.fact(f"one in Python (paramiko) on 127.0.0.1:{server.port}, with keys made for this run")
         self._narrator.fact(f"logging in with {self._client()} took {server.login_seconds:.2f} s")
         return server
 
     def _start_kernel(self, undo: ExitStack) -> KernelRun:
         self._step("A kernel behind it")
-        draft = Draft(KERNEL_NAME, self._place.options())
+        draft = Draft(KERNEL_NAME, self._folder.options())
         self._narrator.fact(f"kernel.json starts: {shlex.join(draft.argv())}")
-        kernel = KernelRun(self._place.folder, draft, self._place.launcher_environment())
+        kernel = KernelRun(self._folder.path, draft, self._folder.launcher_environment())
         kernel.start(undo)
         self._pids.kernel, self._pids.agent = kernel.ask("(__import__('os').getpid(), __import__('os').getppid())")
         self._narrator.fact(f"it answered after {kernel.start_seconds:.2f} s")
@@ -139,10 +137,10 @@ class _Tour:
 
     def _client(self) -> str:
         """Name what speaks SSH on this side."""
-        return "ssh" if choice.name(self._place.options()) == "openssh" else "the SSH client in Python (paramiko)"
+        return "ssh" if choice.name(self._folder.options()) == "openssh" else "the SSH client in Python (paramiko)"
 
     def _run_cells(self, kernel: KernelRun) -> float:
-        """Run every cell; give the seconds from the interrupt to the cell's end."""
+        """Run every cell; return the seconds from the interrupt to the cell's end."""
         self._step("Code runs there")
         self._ok(kernel, cells.WHO)
         self._step("Variables stay from cell to cell")
@@ -170,7 +168,7 @@ class _Tour:
         return took
 
     def _cut(self, kernel: KernelRun, server: SshServer) -> float:
-        """Cut the connection under a running cell; give the seconds until there was output again."""
+        """Cut the connection under a running cell; return the seconds until there was output again."""
         self._step("A lost connection")
         lines: list[str] = []
         arrivals: list[float] = []
@@ -185,7 +183,7 @@ class _Tour:
                 if cells.CUT_AFTER in lines and not cuts:
                     cuts.append(time.monotonic())
                     undo.enter_context(server.frozen(OUTAGE_SECONDS))
-                    if not self._place.kill_connections():
+                    if not self._folder.kill_connections():
                         raise RemoteKernelError("there is no connection to cut", "report this")
                     self._narrator.fact(
                         f"{self._client()} is killed here, and the server answers nothing for {OUTAGE_SECONDS:.0f} s"
@@ -210,7 +208,7 @@ class _Tour:
             raise RemoteKernelError(f"a cell that should have raised {error} raised {what}", "report this")
         self._narrator.error(ended.name, ended.text)
 
-    def _cell(self, kernel: KernelRun, code: str, hook: Hook | None = None) -> Ended:
+    def _cell(self, kernel: KernelRun, code: str, hook: Hook | None = None) -> CellEnd:
         self._narrator.cell(code)
         self._notebook.add_code(code)
         begun = time.monotonic()
@@ -234,15 +232,15 @@ class _Tour:
         self._notebook.add_text(f"## {title}")
 
 
-def _check_gone(narrator: Narrator, place: Place, pids: _Pids) -> None:
+def _check_gone(narrator: Narrator, folder: DemoFolder, pids: _Pids) -> None:
     """Look for everything that was made. Raises RemoteKernelError naming what is still there."""
     for what, pid in (("the kernel", pids.kernel), ("its agent", pids.agent), ("the SSH server", pids.server)):
         if not wait_for(lambda pid=pid: not is_running(pid), GONE_SECONDS):  # type: ignore[misc]
             raise RemoteKernelError(f"{what} is left behind as process {pid}", "end it with 'kill', and report this")
         narrator.done(f"{what}: ended (process {pid})")
-    if not wait_for(lambda: not marked_processes(place.folder), GONE_SECONDS):
-        left = ", ".join(f"{pid} ({command.strip()})" for pid, command in marked_processes(place.folder).items())
+    if not wait_for(lambda: not marked_processes(folder.path), GONE_SECONDS):
+        left = ", ".join(f"{pid} ({command.strip()})" for pid, command in marked_processes(folder.path).items())
         raise RemoteKernelError(f"processes are left behind: {left}", "end them with 'kill', and report this")
-    if place.folder.exists():
-        raise RemoteKernelError(f"{place.folder} is left behind", "remove it, and report this")
-    narrator.done(f"keys, configuration, the kernel's folder: removed ({place.folder})")
+    if folder.path.exists():
+        raise RemoteKernelError(f"{folder.path} is left behind", "remove it, and report this")
+    narrator.done(f"keys, configuration, the kernel's folder: removed ({folder.path})")

@@ -27,7 +27,7 @@ class Environment(NamedTuple):
 
     @property
     def is_usable(self) -> bool:
-        """Tell whether an agent's kernel can run under it: Python 3.8 or later."""
+        """True if an agent's kernel can run under it: Python 3.8 or later."""
         numbers = self.version.split(".")
         return len(numbers) > 1 and (int(numbers[0]), int(numbers[1])) >= (3, 8)
 
@@ -56,7 +56,7 @@ class Discovery(NamedTuple):
     foreign: list[str]
 
     def path_of(self, python: str) -> str:
-        """Give the path there of an interpreter as --python names it, empty for the default."""
+        """Return the path there of an interpreter as --python names it, empty for the default."""
         if not python:
             return self.default
         return f"{self.home}{python[1:]}" if python.startswith("~/") else python

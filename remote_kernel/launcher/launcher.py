@@ -311,8 +311,8 @@ class Launcher:
         if self._contact.waits_to_start or self._push.runs:  # there is no kernel that could be told
             self._leave(128 + signal.SIGTERM)
             return
-        self._tell("bye")
-        if not self._closing.kept:  # nobody is to go on with it
+        self._tell("bye", restart=self._closing.restarts)
+        if not self._closing.spares:  # nobody is to go on with it
             tell_presence(Presence(connected=not self._contact.lost_at))
         self._contact.hurry()
         self._reactor.call_later(HEARD_SECONDS, self._leave_unheard)
@@ -443,7 +443,7 @@ class Launcher:
         unheard = self._leaving and not self._ended and not self._error and len(self._control.spool) > 0
         if unheard:
             outage.begin(self._options)
-        if unheard and not self._closing.kept:
-            self._note.hand_over()
+        if unheard and not self._closing.spares:
+            self._note.hand_over(restart=self._closing.restarts)
         else:
             self._note.remove()

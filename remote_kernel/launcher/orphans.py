@@ -53,6 +53,7 @@ class _Note(NamedTuple):
     lost: bool = False
     may_have_successor: bool = False
     host: str = ""
+    do: str = "bye"
 
 
 class OrphanNote:
@@ -83,9 +84,9 @@ class OrphanNote:
             self._lost = False
             self.write()
 
-    def hand_over(self) -> None:
-        """Leave it to the watcher to tell the agent, now that this launcher ends."""
-        self._write(_NOBODY, "")
+    def hand_over(self, *, restart: bool = False) -> None:
+        """Leave it to the watcher to tell the agent, now that this launcher ends; a restart ends a kept kernel too."""
+        self._write(_NOBODY, "", "stop" if restart else "bye")
         start_watcher()
 
     def remove(self) -> None:
@@ -93,7 +94,7 @@ class OrphanNote:
         self._lost = False
         _remove(self._identity)
 
-    def _write(self, launcher: int, born: str) -> None:
+    def _write(self, launcher: int, born: str, do: str = "bye") -> None:
         note = _Note(
             arguments=self._options.to_arguments(),
             folder=os.environ.get("REMOTE_CONN_DIR", ""),
@@ -105,6 +106,7 @@ class OrphanNote:
             lost=self._lost,
             may_have_successor=launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
             host=self.host,
+            do=do,
         )
         with contextlib.suppress(OSError, TransportError):
             write_private(_path(self._identity), json.dumps(note._asdict()))
@@ -193,7 +195,7 @@ def _tell_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Trie
 
     try:
         breaker.check(options)
-        found, _ = ask(options, "ask", {"id": identity, "do": "bye", "folder": note.folder}, 30.0)
+        found, _ = ask(options, "ask", {"id": identity, "do": note.do, "folder": note.folder}, 30.0)
         with reading(options):
             kernels = list_of(dict, found["kernels"])
         if any("unreadable" in kernel for kernel in kernels):

@@ -6,7 +6,8 @@ through that, its running cell too, and must still be interrupted and restarted.
 
 - an interrupt waits for HOLD_SECONDS, and is forgotten if the front end leaves meanwhile;
 - `shutdown_request` with `restart` false goes no further: the front end has left;
-- with `restart` true it goes through, and so does everything else.
+- with `restart` true it goes through, and so does everything else; a kernel that does not heed it, because its cell
+  ignores the interrupt or computes on, is ended when the front end then ends the launcher.
 
 The control channel's bytes are followed for that, and stay the same bytes.
 """
@@ -34,8 +35,15 @@ class Closing:
         self.kept = False
         self.on_shutdown: Callable[[bool], None] = lambda restart: None
         """Called with each shutdown_request, whether or not it goes on, and whether a restart is meant."""
+        self.restarts = False
+        """Whether the front end's last shutdown_request asked for another kernel in this one's place."""
         self._held: list[Callable[[], None]] = []
         self._timer: Timer | None = None
+
+    @property
+    def spares(self) -> bool:
+        """True if the kernel is to live on when the front end ends the launcher now."""
+        return self.kept and not self.restarts
 
     def interrupt(self, deliver: Callable[[], None]) -> None:
         """Deliver an interrupt: at once, or for a kept kernel after HOLD_SECONDS."""
@@ -72,6 +80,7 @@ class Closing:
 
     def shutdown(self, *, restart: bool) -> bool:
         """Take note of a shutdown_request; true if it may go on to the kernel."""
+        self.restarts = restart
         self.on_shutdown(restart)
         if not self.kept:
             return True

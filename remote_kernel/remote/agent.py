@@ -8,7 +8,8 @@ and runs `attach` in it, which hands its descriptors to the agent through the so
 Several launchers may be attached, each as a Visitor: the one that started the kernel and those that resumed it.
 A kernel that was resumed is kept from then on. Who may end the kernel, and what ends it when it is kept:
 
-- the launcher says `bye` (SIGTERM or SIGHUP from its front end): at once; kept, it lives on without that launcher;
+- the launcher says `bye` (SIGTERM or SIGHUP from its front end): at once; kept, it lives on without that launcher,
+  unless that was told to restart it;
 - the launcher is gone (end of input while our output is healthy): after LAUNCHER_GRACE_SECONDS; kept: as above;
 - the SSH session is gone (end of input and, a moment later, nobody reads our output and its sshd has ended):
   after `linger` seconds without a launcher; kept, it lives on;
@@ -18,7 +19,7 @@ A kernel that was resumed is kept from then on. Who may end the kernel, and what
 
 Ending is SIGTERM, then SIGKILL, to the kernel and all of its session but what was started with nohup.
 
-Control messages are JSON objects. From the launcher: `{"do": "signal", "number": N}`, `{"do": "bye"}`,
+Control messages are JSON objects. From the launcher: `{"do": "signal", "number": N}`, `{"do": "bye", "restart": B}`,
 `{"do": "keep"}`, and `{"do": "done"}` once it has all that an ended kernel left. To it: `started`, `ready`, `kept`,
 `parted`, `failed`, `ended`, each as `{"event": …}` with the fields seen below; iopub adds `overflow` and `discarded`. A
 launcher that resumes learns the kernel's key from `started`.
@@ -218,7 +219,7 @@ class Agent(Owner):
             self._keep_on()
         elif do in ("bye", "done") and self._status is not None:
             self._reactor.call_later(0, lambda: self.left(visitor))  # later: its pipe is in use right now
-        elif do == "bye" and self._keep:
+        elif do == "bye" and self._keep and not message.get("restart"):
             self._look_for_readers(besides=visitor)
             visitor.part()
         elif do == "bye":

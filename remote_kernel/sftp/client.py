@@ -16,7 +16,8 @@ from remote_kernel.sftp import packets
 from remote_kernel.sftp.packets import Job, NotSftp, PipeBroken, Reply, attributes, packed
 
 _HEAD = struct.Struct(">IBI")
-_LONGEST = 4 << 20  # of a packet; servers send 256 KiB at most
+_LONGEST = 1 << 20  # of a packet; servers send 256 KiB at most, and what we ask for is no longer
+_MOST_READ = 512 << 10
 _WAITING = 1 << 20  # bytes that wait to be written before more is asked
 _CHUNK = 1 << 20
 _POSIX_RENAME, _LINK_TIMES = b"posix-rename@openssh.com", b"lsetstat@openssh.com"
@@ -55,7 +56,7 @@ class Sftp:
         self._extensions = packets.extensions(body)
         if _LIMITS in self._extensions:
             _, read, write, handles = self.wait(self._extended(_LIMITS)).longs()[:4]
-            self.chunk = min(read or self.chunk, write or self.chunk)
+            self.chunk = min(read or self.chunk, write or self.chunk, _MOST_READ)
             self.handles = min(handles or 512, 512)
 
     @property

@@ -147,6 +147,10 @@ class _Reader:
     def string(self) -> bytes:
         return self._take(self.integer())
 
+    @property
+    def is_at_end(self) -> bool:
+        return self._at == len(self._body)
+
     def rest(self) -> bytes:
         return self._body[self._at :]
 
@@ -197,6 +201,6 @@ def extensions(body: bytes) -> frozenset[bytes]:
     if reader.integer() != 3:
         raise PipeBroken
     words = []
-    while reader.rest():
+    while not reader.is_at_end:
         words.append(reader.string())
     return frozenset(words[::2])

@@ -197,6 +197,10 @@ class FarEnd(FarProcess):
             return by_name(error.name, error.message, error.hint)
         if isinstance(error, Violation):
             return refused(self._options, error)
+        if self._errors.is_flood:
+            from remote_kernel.transport.ssh_errors import flooded  # only here: few connections end so
+
+            return flooded(self._options, self._ended()[1].encode())
         told = self._last_words()
         if told:
             return by_name(told.name, told.message, told.hint)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-_LONGEST_REASON = 1000
+_LONGEST_REASON = 200
 
 
 def basis(folders: Folders, entry: Entry) -> bytes:
@@ -224,7 +224,7 @@ class _Incoming:
     def __init__(self, part: Part, folder: int, name: bytes, entry: Entry, told: int) -> None:
         """`told` is how many bytes the other end knows of; what else an unfinished file holds is not there for it."""
         self._part, self._folder, self._name, self._entry = part, folder, name, entry
-        block = blocks.block_size(entry.size)
+        self._block = block = blocks.block_size(entry.size)
         held = part.size if part.size >= blocks.LEAST else 0
         self._in_place = min(held, entry.size, told) // block * block
         self._same: list[tuple[int, int]] = []
@@ -242,8 +242,8 @@ class _Incoming:
         self._part.write(body, offset)
 
     def same(self, offset: int, length: int) -> None:
-        """Note what is there: one range where they touch."""
-        if offset + length > self._entry.size:
+        """Note what is there: one range where they touch; whole blocks in their order, so that they are not many."""
+        if offset + length > self._entry.size or offset % self._block or (self._same and sum(self._same[-1]) > offset):
             raise Violation("more of a file than there is")
         if self._same and sum(self._same[-1]) == offset:
             self._same[-1] = (self._same[-1][0], self._same[-1][1] + length)

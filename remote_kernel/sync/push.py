@@ -31,7 +31,7 @@ class Push:
             found = find_source(self._source.path, excludes, self._manner.gitignore, wishes.checksum).listed()
         except SyncFailure as error:
             raise by_name(error.name, error.message, error.hint) from error
-        sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync)
+        sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync, names=wishes.names)
         telling = sender.telling()
         if not self._is_greeted:
             self._far.greet(lambda: next(telling, None))

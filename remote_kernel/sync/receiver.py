@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_MOST_NAMED = 100
 _BATCH = 10_000
 _DEEPEST_FOR_RSYNC = 1000  # folders, one in the other: rsync 3.5 gives up on the 1,024th
 
@@ -60,7 +59,7 @@ class Receiver:
     def consider(self) -> dict[str, Any]:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
         wishes = self._wishes
-        offer = self.offer = Offer(self._wire, self._asked_for)
+        offer = self.offer = Offer(self._wire, self._asked_for, with_rules=wishes.delete)
         self.root, name = find_target(self._target, offer)
         self._folders = Folders(self.root)
         deletes = offer.is_folder and wishes.delete
@@ -79,7 +78,8 @@ class Receiver:
 
     def ask(self, plan: dict[str, Any]) -> None:
         """Tell the plan, make folders and links, and say which contents are wanted. Raises Broken, SyncFailure."""
-        self._wire.write_object(wire.PLAN, plan)
+        self._wire.write_rows(wire.ACTIONS, plan.get("actions", []))
+        self._wire.write_object(wire.PLAN, {key: value for key, value in plan.items() if key != "actions"})
         whole: list[int] = []
         with self._folders:
             if not self._wishes.dry_run:
@@ -114,9 +114,11 @@ class Receiver:
                 self._delete()
                 self._finish_folders()
         summary = self._summary(contents)
+        failed = [[to_text(path), reason] for path, reason in self._failed[: wire.MOST_UNDONE]]
+        self._wire.write_rows(wire.UNDONE, failed)
         self._wire.write_object(wire.SUMMARY, summary)
         self._wire.flush()
-        return summary
+        return {**summary, "failed": failed, "passed_over": self.offer.passed_over}
 
     def _is_for_rsync(self, entry: Entry) -> bool:
         mode = self._wishes.rsync
@@ -288,9 +290,7 @@ class Receiver:
             "deleted": self._deleted,
             "unchanged": plan.unchanged + self._left_as_they_are,
             "left_out": self.offer.left_out,
-            "passed_over": self.offer.passed_over,
             "failures": sum(bool(path) for path, _ in self._failed),
-            "failed": [[to_text(path), reason] for path, reason in self._failed[:_MOST_NAMED]],
         }
 
 

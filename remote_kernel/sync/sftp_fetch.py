@@ -29,7 +29,7 @@ class SftpSender(Sender):
     """Sends what a server has: puts each file in its place itself, and tells the receiving end that it is there."""
 
     def __init__(self, pipe: Wire, source: Source, sftp: Sftp, moved: Callable[[int, int], None]) -> None:
-        super().__init__(pipe, source, moved, NEVER)
+        super().__init__(pipe, source, moved, NEVER, names=True)
         self._sftp = sftp
         self._folders, self._single = Folders(b""), b""
 
@@ -48,7 +48,7 @@ class SftpSender(Sender):
         self._sftp.run((self._bring(w) for w in wanted if self.entry(w.number).size > SMALL), LARGE_AT_ONCE)
         self._wire.write(wire.SENT)
         self._wire.flush()
-        return self._wire.read_object(wire.SUMMARY)
+        return self.read_summary()
 
     def _bring(self, want: Want) -> Job:
         entry = self.entry(want.number)

@@ -34,9 +34,9 @@ PERSIST_SECONDS = 12 * 3600.0  # a day's work; ssh counts from the last use
 
 _LONGEST_LINE = 4096
 _OFFENDING = re.compile(r"^Offending (?:\S+ )?key in (.+):(\d+)\r?$", re.MULTILINE)
-# After a wrong password ssh says so on stderr and asks again on the terminal, often before its words can be shown here.
-# Then this is shown in their place, with the cursor behind it. ssh begins its prompt with a carriage return: should the
-# prompt come after all, it covers this, which is shorter than any "USER@HOST's password: ".
+# After a wrong password ssh says so on stderr and asks again on the terminal, often before its words can be shown here,
+# and nothing tells which is first. So a question is shown behind them, where the cursor stays. ssh begins its prompt
+# with a carriage return: if that comes later, it covers this, which is shorter than any "USER@HOST's password: ".
 _REFUSED = "Permission denied, please try again."
 _ASKS_AGAIN = "Try again: "
 
@@ -181,8 +181,9 @@ def _attended(argv: list[str], person: Person | None) -> tuple[int, str, bytes]:
                     line = raw.decode("utf-8", "replace")
                     count += len(raw)
                     said.append(line)
-                    if person and line.strip() == _REFUSED and person.is_asked():
-                        person.hears(f"\n{_ASKS_AGAIN}", end="")
+                    if person and line.strip() == _REFUSED:
+                        behind_a_prompt = "\n" if person.is_asked() else ""
+                        person.hears(f"{behind_a_prompt}{_REFUSED}\n{_ASKS_AGAIN}", end="")
                     elif person:
                         person.hears(line.rstrip())
                 if raw:

@@ -27,6 +27,8 @@ MASTERS = "ssh"
 _SHORTAGES = (errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _DEEPEST = 8  # jump hosts that have jump hosts
 _CONTROL_PATH = "-oControlPath="
+# The latter where the ssh to the jump host was gone before this one had said hello.
+_PROXY_ENDED = re.compile(r"exchange_identification|banner exchange: Connection to UNKNOWN port 65535: Broken pipe")
 # Settings that are each session's own, so that a shared connection serves those with others as well; whatever else
 # ssh -G prints decides where, as whom or how a connection is made.
 _OF_A_SESSION = frozenset(
@@ -424,7 +426,7 @@ def _with_the_jump_hosts_words(options: LaunchOptions, stderr: str) -> str:
     the only words that say whether the jump host, or what lies behind it, was the one that refused. This tries once
     more without a shared connection.
     """
-    if "exchange_identification" not in stderr:
+    if not _PROXY_ENDED.search(stderr):
         return stderr
     config = effective_config(options)
     if config.get("proxyjump", "none") == config.get("proxycommand", "none") == "none":

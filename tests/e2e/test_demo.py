@@ -13,7 +13,7 @@ import nbformat
 import psutil
 import pytest
 
-from remote_kernel.demo.place import MARK
+from remote_kernel.demo.folder import MARK
 from remote_kernel.options import find_program
 
 SECONDS = 60
@@ -46,20 +46,16 @@ def assert_nothing_left(folder: Path) -> None:
     assert not left
 
 
-@pytest.mark.parametrize("server", ["sshd", "embedded"])
-def test_demo_shows_everything_and_leaves_nothing(server: str, tmp_path: Path) -> None:
+def test_demo_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
     log = tmp_path / "demo.ipynb"
-    separation = Path("/run/sshd").exists()
     begun = time.monotonic()
-    done = subprocess.run(
-        command("--server", server, "--log", str(log)), capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path
-    )
+    done = subprocess.run(command("--log", str(log)), capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < SECONDS
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     for text in (
-        "paramiko" if server == "embedded" else "(sshd)",
+        "with keys made for this run",
         "SSH_CONNECTION: 127.0.0.1",
         "│ 385",
         "epoch 8/8",
@@ -72,7 +68,6 @@ def test_demo_shows_everything_and_leaves_nothing(server: str, tmp_path: Path) -
     ):
         assert text in done.stdout
     assert_nothing_left(folder_of(done.stdout))
-    assert Path("/run/sshd").exists() == separation
     assert list(tmp_path.iterdir()) == [log]
 
 
@@ -81,7 +76,7 @@ def test_demo_needs_no_ssh_program(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     environment = {**os.environ, "PATH": str(tmp_path / "empty")}
     done = subprocess.run(
-        command("--server", "embedded", "--log", str(log)),
+        command("--log", str(log)),
         capture_output=True,
         text=True,
         timeout=SECONDS,

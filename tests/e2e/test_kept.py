@@ -178,6 +178,19 @@ def test_interrupt_and_restart_still_work_on_a_kept_kernel(manage: Manage, kerne
         assert only(manage)["id"] != before, "a restart ends the old kernel, kept or not"
 
 
+def test_restart_ends_a_kept_kernel_that_does_not_heed_it(manage: Manage, kernels: Path, kept: Kernelspec) -> None:
+    """Such as one whose cell computes in C, which is why it is restarted: nobody would miss it, and it goes on."""
+    with front_end(kernels, "kept") as (manager, client):
+        run(client, "import signal, time")
+        client.execute("signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(300)")
+        while client.get_iopub_msg(timeout=10)["content"].get("text") != "deaf\n":
+            pass
+        before = only(manage)["id"]
+        manager.restart_kernel()
+        client.wait_for_ready(timeout=60)
+        assert only(manage)["id"] != before
+
+
 def test_restart_of_a_resumed_kernel_gives_a_fresh_one_of_its_kind(
     manage: Manage,
     kernels: Path,

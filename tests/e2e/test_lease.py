@@ -78,6 +78,7 @@ def test_a_killed_launcher_leaves_nothing_where_the_next_one_ends_soon(
 ) -> None:
     """The shared connection goes with it, before the next launcher would have looked for orphans."""
     with running(tmp_path, target, ssh_config, remote_python) as found:
+        assert wait_until(lambda: not watchers())  # of an earlier test's kernel: it would end this one at once
         found.manager.restart_kernel(now=True)
         assert wait_until(lambda: len(kernels_on(target)) == 2, 20)
         launcher_of(found.manager).terminate()

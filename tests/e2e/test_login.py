@@ -359,10 +359,11 @@ def test_wrong_password_is_asked_for_three_times(asking: Path, over: str) -> Non
         spawned.expect("assword: ")
         for _ in range(2):
             spawned.sendline("wrong")
-            # ssh itself asks at the terminal, and what it says comes another way: as plain ssh shows it if that is
-            # first, and else with the cursor behind a question, never below it.
-            covered = r"Try again: \r[^\r\n]*assword: $"
-            spawned.expect([r"please try again\.\r\n[^\n]*assword: $", r"assword: \r\nTry again: $", covered])
+            # ssh itself asks at the terminal, and what it says comes another way, sooner or later: the cursor is behind
+            # a question, never below it.
+            refused = r"Permission denied, please try again\.\r\n"
+            later = rf"assword: (\r\n)?{refused}Try again: $"
+            spawned.expect([rf"{refused}[^\n]*assword: $", later])
         spawned.sendline("wrong")
         status, said = ended(spawned)
         assert spawned.getecho()

@@ -50,5 +50,5 @@ def test_lowest_versions_start_a_kernel_and_run_code(
 @pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_lowest_versions_show_the_demo_with_its_server_in_python(run: Run, tmp_path: Path) -> None:
-    run("remote_kernel", "demo", "--server", "embedded", "--log", str(tmp_path / "demo.ipynb"))
+    run("remote_kernel", "demo", "--log", str(tmp_path / "demo.ipynb"))
     assert (tmp_path / "demo.ipynb").exists()

@@ -53,11 +53,13 @@ def test_an_interrupt_waits_for_the_connection(
         assert run(client, "1 + 1").result == "2"
 
 
-@pytest.mark.parametrize("now", [False, True])
+@pytest.mark.parametrize(
+    ("now", "keep"), [(False, False), (True, False), pytest.param(False, True, marks=pytest.mark.nightly)]
+)
 def test_a_restart_in_an_outage_leaves_only_the_fresh_kernel(
-    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, isolation: Isolation, now: bool
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path, isolation: Isolation, now: bool, keep: bool
 ) -> None:
-    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
+    with running_kernel(tmp_path, options_for("target", ssh_config, remote_python, keep=keep)) as (manager, client):
         run(client, "old = 1")
         (old,) = kernels_on(target)
         with target.away():
@@ -72,6 +74,9 @@ def test_a_restart_in_an_outage_leaves_only_the_fresh_kernel(
         assert len(kernels_on(target)) == 1
         assert nothing_noted(isolation)
         assert run(client, "1 + 1").result == "2"
+        if keep:
+            kernels_on(target)[0].kill()
+            assert wait_until(lambda: not manager.is_alive())
 
 
 @pytest.mark.parametrize("frozen", [False, True])

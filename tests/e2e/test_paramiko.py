@@ -83,7 +83,8 @@ def test_notebook_runs_through_a_cut_where_there_is_no_ssh(
     manager = manager_for(tmp_path, "remote")
     notebook = NotebookClient(new_notebook(cells=[new_code_cell(cell) for cell in cells]), km=manager, timeout=60)
     cuts: list[int] = []
-    notebook.on_cell_execute = lambda **_: threading.Timer(1.0, lambda: cuts.append(target.kill_sessions())).start()
+    cut = threading.Timer(1.0, lambda: cuts.append(target.kill_sessions()))
+    notebook.on_cell_execute = lambda cell_index, **_: cut.start() if cell_index == 0 else None
     try:
         done = notebook.execute()
         log = log_of(manager)

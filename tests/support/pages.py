@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+EXIT_STATUSES = ROOT / "docs" / "exit-statuses.md"
+KERNELSPECS = ROOT / "docs" / "kernelspecs.md"
 REFERENCE = ROOT / "docs" / "reference.md"
 PAGES = (README, *sorted(path for path in (ROOT / "docs").glob("*.md") if path != REFERENCE))
 """Those that somebody has written, the README first."""

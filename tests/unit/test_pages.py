@@ -16,7 +16,18 @@ from remote_kernel.cli import manager
 from remote_kernel.cli.rkernel import main
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.events import VERDICTS
-from tests.support.pages import PAGES, README, REFERENCE, ROOT, anchors, links, named_options, shown_commands
+from tests.support.pages import (
+    EXIT_STATUSES,
+    KERNELSPECS,
+    PAGES,
+    README,
+    REFERENCE,
+    ROOT,
+    anchors,
+    links,
+    named_options,
+    shown_commands,
+)
 from tests.support.pictures import LARGEST_BYTES
 
 AGENTS = ROOT / "docs" / "agents.md"
@@ -102,8 +113,8 @@ def test_every_command_is_in_a_page() -> None:
     assert set(unnamed) <= {"inspect", "complete", "interrupt", "restart", "ls"}  # in the reference
 
 
-def test_exit_statuses_of_the_readme_are_those_of_the_errors() -> None:
-    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+def test_exit_statuses_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", EXIT_STATUSES.read_text(encoding="utf-8"), re.MULTILINE)
     assert {name: int(status) for status, name, _ in rows} == KINDS
     assert [int(status) for status, _, _ in rows] == sorted(KINDS.values())
 
@@ -133,7 +144,7 @@ def test_quoted_messages_are_those_of_the_code(page: Path) -> None:
 
 
 def test_variables_are_those_of_the_code() -> None:
-    shown = set(re.findall(r"^\| `([A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE))
+    shown = set(re.findall(r"^\| `([A-Z_]+)` \|", KERNELSPECS.read_text(encoding="utf-8"), re.MULTILINE))
     sources = "\n".join(path.read_text() for path in sorted((ROOT / "remote_kernel").rglob("*.py")))
     read = set(re.findall(r"environ(?:\.get\(|\[)\"((?:REMOTE|LOCAL)_[A-Z_]+)\"", sources))
     assert shown == read - {"REMOTE_KERNEL_DEBUG"}
@@ -143,3 +154,11 @@ def test_scripts_exist() -> None:
     for page in PAGES:
         for name in re.findall(r"\bscripts/\w+", page.read_text(encoding="utf-8")):
             assert os.access(ROOT / name, os.X_OK), name
+
+
+def test_reading_list_has_twenty_files_that_exist() -> None:
+    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\d+\. `([\w/]+\.py)`: ", page, re.MULTILINE)
+    assert len(listed) == 20
+    named = {*listed, *re.findall(r"`((?:cli|session|transport|launcher|kernelspec|remote|doctor)/[\w/]+\.py)`", page)}
+    assert [name for name in sorted(named) if not (ROOT / "remote_kernel" / name).exists()] == []

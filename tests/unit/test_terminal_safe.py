@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli import doctor, edge, kept, manager, table
-from remote_kernel.cli.login import Terminal
+from remote_kernel.cli.login import TerminalPerson
 from remote_kernel.doctor.finding import failed
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import RemoteError
 from remote_kernel.kept.running import Roster, RunningKernel
 from remote_kernel.launcher.log import Log
 from remote_kernel.options import LaunchOptions
-from remote_kernel.terminal_safe import ByteStream, harmless, harmless_json
+from remote_kernel.terminal_safe import ByteStream, terminal_safe, terminal_safe_json
 
 CLIPBOARD = "\x1b]52;c;Y3VybCBldmls\x07"
 EVIL = f"no{CLIPBOARD}de\x1b[6n\x9b2J\u202e7"
@@ -50,7 +50,7 @@ def check(text: str) -> None:
     """See that a terminal would only show the text; its colours may be ours, or a kernel's."""
     left = ALLOWED.sub("", text)
     assert "no" in left
-    assert left == harmless(left)
+    assert left == terminal_safe(left)
 
 
 @pytest.fixture(params=[False, True], ids=["pipe", "terminal"])
@@ -87,7 +87,7 @@ def test_a_host_cannot_steer_the_terminal_by(
     assert manager.main(command) == 0
     shown = capsys.readouterr()
     check(shown.out)
-    assert not shown.err or harmless(shown.err) == shown.err
+    assert not shown.err or terminal_safe(shown.err) == shown.err
     if command == ["ps", "--json"]:
         assert json.loads(shown.out)[0]["host"] == EVIL
 
@@ -122,7 +122,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "a complaint": lambda: edge.complain("remote_kernel", EVIL),
     "a table": lambda: table.print_rows(("A",), [(EVIL,)]),
     "a finding": lambda: doctor._show(failed("login", RemoteError(EVIL, f"see {EVIL}"))),
-    "a banner": lambda: Terminal().hears(EVIL),
+    "a banner": lambda: TerminalPerson().hears(EVIL),
 }
 
 
@@ -150,8 +150,8 @@ def test_a_servers_question_cannot_steer_the_terminal(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or "x")
-    monkeypatch.setattr(Terminal, "_line", lambda _: "x")
-    assert Terminal().answers(EVIL, echo=echo) == "x"
+    monkeypatch.setattr(TerminalPerson, "_line", lambda _: "x")
+    assert TerminalPerson().answers(EVIL, echo=echo) == "x"
     check("".join([*asked, *capsys.readouterr()]))
 
 
@@ -166,7 +166,7 @@ def test_bytes_for_the_terminal_of_jupyter_keep_colours_and_nothing_else(size: i
     stream = ByteStream()
     shown = "".join(stream.feed(data[start : start + size]) for start in range(0, len(data), size))
     left = ALLOWED.sub("", shown)
-    assert left == harmless(left)
+    assert left == terminal_safe(left)
     assert left.endswith("?[2J\n50%\ngr\u00fcn\\xff\n")
     assert size < 1000 or (shown.startswith("\x1b[1;31mred") and shown.endswith("\x1b[0m"))
 
@@ -184,4 +184,4 @@ def test_notes_of_the_log_cannot_steer_the_terminal(
 
 def test_plain_text_stays_as_it_is() -> None:
     text = "größe\t7 °C\xa0— 日本語 👩\u200d💻\n"
-    assert harmless(text) == text == harmless_json(text)
+    assert terminal_safe(text) == text == terminal_safe_json(text)

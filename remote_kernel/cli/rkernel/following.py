@@ -15,7 +15,7 @@ from remote_kernel.session.client import HostGone, NoSuchSession, Running, Sessi
 from remote_kernel.session.events import VERDICTS, Answered, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
-    from remote_kernel.session.render.text import Renderer
+    from remote_kernel.session.render.view import Renderer
 
 _AFTER_INTERRUPT_SECONDS = 15.0
 
@@ -141,13 +141,13 @@ def _interrupt(session: Session, running: Running) -> None:
 def _ask(event: InputWanted) -> str:
     """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
     try:
-        from remote_kernel.terminal_safe import harmless
+        from remote_kernel.terminal_safe import terminal_safe
 
         if event.password:
             from getpass import getpass
 
-            return getpass(harmless(event.prompt))
-        return input(harmless(event.prompt))
+            return getpass(terminal_safe(event.prompt))
+        return input(terminal_safe(event.prompt))
     except EOFError:
         sys.stderr.write("\n")
         raise KeyboardInterrupt from None
@@ -191,7 +191,8 @@ def renderer_for(
     session: Session, running: Running, options: argparse.Namespace, out: TextIO | None = None
 ) -> Renderer:
     """Give what shows a cell's events as the options say, on stdout or `out`."""
-    from remote_kernel.session.render.text import View, make_renderer
+    from remote_kernel.session.render import make_renderer
+    from remote_kernel.session.render.view import View
 
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it

@@ -31,7 +31,7 @@ from remote_kernel.session.events import VERDICTS, VERSION, Answered, Away, Back
 from remote_kernel.session.notebook.run import Recipe, copy_path
 
 if TYPE_CHECKING:
-    from remote_kernel.session.render.text import Renderer
+    from remote_kernel.session.render.view import Renderer
 
 
 def run_notebook(path: str, options: argparse.Namespace) -> int:

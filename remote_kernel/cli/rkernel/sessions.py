@@ -16,7 +16,7 @@ from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.paths import session_names
 from remote_kernel.session.protocol import encode
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 if TYPE_CHECKING:
     from remote_kernel.session.questions import Interrupted, Status
@@ -52,10 +52,10 @@ def ls(options: argparse.Namespace) -> int:
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows if found else []:
-        sys.stdout.write(harmless("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
+        sys.stdout.write(terminal_safe("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
     for one in found:
         if one.state == "unknown":
-            sys.stderr.write(harmless(f"rkernel: {one.trouble}\n"))
+            sys.stderr.write(terminal_safe(f"rkernel: {one.trouble}\n"))
     if not found:
         sys.stderr.write("rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n")
     return 0
@@ -121,7 +121,7 @@ def status(options: argparse.Namespace) -> int:
         lines.append(f"log       {found.log_trouble}")
     if found.trouble:
         lines.append(f"trouble   {found.trouble}")
-    sys.stdout.write(harmless("\n".join(lines) + "\n"))
+    sys.stdout.write(terminal_safe("\n".join(lines) + "\n"))
     return 0
 
 
@@ -153,7 +153,7 @@ def interrupt(options: argparse.Namespace) -> int:
         done.append("nothing runs")
     elif options.cell not in dropped:
         done.append(f"stopped {_which_cell(found)}")
-    sys.stderr.write(harmless(f"rkernel: {'; '.join(done)}\n"))
+    sys.stderr.write(terminal_safe(f"rkernel: {'; '.join(done)}\n"))
     return 0
 
 
@@ -223,7 +223,7 @@ def restart(options: argparse.Namespace) -> int:
 
 def _note_killed(names: Sequence[str]) -> None:
     if names:
-        sys.stderr.write(harmless(f"rkernel: killed what the kernel had started and did not end: {_few(names)}\n"))
+        sys.stderr.write(terminal_safe(f"rkernel: killed what the kernel had started and did not end: {_few(names)}\n"))
 
 
 def add_refresh(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +271,7 @@ def close(options: argparse.Namespace) -> int:
             sys.stdout.write(f"closed {name}\n")
             _note_killed(killed)
         except RemoteKernelError as error:  # the others are closed all the same
-            sys.stderr.write(harmless(f"rkernel: {name}: {error}\n"))
+            sys.stderr.write(terminal_safe(f"rkernel: {name}: {error}\n"))
             status = error.exit_status
     return status
 

@@ -203,6 +203,20 @@ class Cell:
             self._idle = True
             self._settle()
 
+    @property
+    def is_unanswered(self) -> bool:
+        """True if it was interrupted, and the kernel is through with it and has not replied, as far as is known."""
+        return self.interrupted and self._idle and self.reply is None and not self.done.done()
+
+    def settle_without_reply(self) -> None:
+        """End an interrupted cell without a reply, which can no longer come.
+
+        ipykernel sends none where the interrupt finds it in its own code, shortly before the cell's or after it.
+        """
+        if self.is_unanswered:
+            self.reply = {}
+            self._settle()
+
     def _settle(self) -> None:
         if self.reply is None or not self._idle:
             return

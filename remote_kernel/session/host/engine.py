@@ -27,7 +27,7 @@ from remote_kernel.session.host.widgets import Widgets
 from remote_kernel.session.paths import Paths
 from remote_kernel.session.record import Record
 
-_IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply, and not the `idle` that belongs to it
+_IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply or the `idle` that belongs to it, and not both
 _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
@@ -178,20 +178,31 @@ class Engine(KernelRequests):
         self._began.set()
         try:
             while not (await asyncio.wait({cell.done}, timeout=_IDLE_SECONDS))[0]:
-                if cell.reply is not None:
+                if cell.reply is not None or cell.is_unanswered:
                     await self._settle(cell)
         finally:
             self._cells.pop(cell.request, None)
 
     async def _settle(self, cell: Cell) -> None:
-        """End a cell that has its reply, and not the kernel's `idle`, when all its output is here."""
+        """End a cell that has its reply or the kernel's `idle`, and not both, when the other can no longer come."""
         reply = cell.reply
-        draining = asyncio.ensure_future(self.drained(*cell.way))
-        either: set[asyncio.Future[Any]] = {cell.done, draining}
+        waiting = asyncio.ensure_future(self._replied(*cell.way) if reply is None else self.drained(*cell.way))
+        either: set[asyncio.Future[Any]] = {cell.done, waiting}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        draining.cancel()
-        if cell.reply is reply:  # else it was sent again
+        waiting.cancel()
+        if cell.reply is not reply:  # it was sent again
+            return
+        if reply is not None:
             cell.settle_without_idle()
+        elif waiting.done() and waiting.result():
+            cell.settle_without_reply()
+
+    async def _replied(self, channel: str, subshell: str) -> bool:
+        """Wait until all is here that the kernel has replied there before; false where that cannot be known."""
+        with contextlib.suppress(RemoteKernelError):
+            await self.ask("kernel_info_request", {}, channel=channel, subshell=subshell, seconds=UNLIMITED_SECONDS)
+            return True
+        return False
 
     async def rest(self, seconds: float) -> None:
         """Wait that long for the cells that the kernel has got to end."""
@@ -253,6 +264,9 @@ class Engine(KernelRequests):
             until = min(deadline, time.monotonic() + pause)
             if all([await each.is_answered(until - time.monotonic()) for each in running]):
                 return True
+            for each in running:
+                if each.is_unanswered:  # no other interrupt is to reach what runs next
+                    self.kernel.tasks.spawn(self._settle(each))
             if until == deadline:
                 return False
             pause *= 2

@@ -9,13 +9,13 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 
 def write(text: str) -> None:
     """Write a line. The disk may be full: nothing depends on it."""
     with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {harmless(text)}\n")
+        sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {terminal_safe(text)}\n")
         sys.stderr.flush()
 
 

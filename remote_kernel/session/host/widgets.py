@@ -13,7 +13,7 @@ from typing import Any
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.host.kernel_sockets import Message
-from remote_kernel.session.render.mime_bundle import WIDGET
+from remote_kernel.session.render.artifacts import WIDGET
 
 _MOST = 2000  # widgets that are known, and of them those that are shown: the newest
 _SECONDS = 1.0  # between two updates of one display while its cell runs

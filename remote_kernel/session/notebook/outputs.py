@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from remote_kernel.session.events import Clear, Display, Error, Event, Started, Stream, Update
-from remote_kernel.session.notebook.stream_text import StreamText
+from remote_kernel.session.render.ansi import StreamText
 
 LIMIT_CHARACTERS = 1_000_000
 

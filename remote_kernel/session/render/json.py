@@ -25,12 +25,10 @@ from remote_kernel.session.events import (
     to_fields,
 )
 from remote_kernel.session.render.ansi import PlainText, strip
-from remote_kernel.session.render.artifacts import Artifact, is_json, is_text, save
+from remote_kernel.session.render.artifacts import Artifact, is_json, is_text, represent, save
 from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
-from remote_kernel.session.render.mime_bundle import choose
-from remote_kernel.session.render.pipe import Pipe, Writer
-from remote_kernel.session.render.text import View
 from remote_kernel.session.render.traceback import trim
+from remote_kernel.session.render.view import TextFile, TextWriter, View
 
 _FIRST_DISPLAYS, _LAST_DISPLAYS = 20, 80  # of more, those between are left out of the document
 _LONGEST_INLINE = 20_000  # characters of a representation that a line holds; a longer one is a file
@@ -58,16 +56,16 @@ class _Field:
         return "".join(self._parts)
 
 
-class Report:
+class JsonRenderer:
     """One JSON document on `out`, at the cell's end or where nobody waits for it any longer.
 
     Each text is bounded to the view's budget; `truncated` names those that were cut, and `output_file` is then the path
     of everything, in order.
     """
 
-    def __init__(self, out: Writer, view: View) -> None:
+    def __init__(self, out: TextFile, view: View) -> None:
         """Make it for one cell. Without a budget each text's bound is DEFAULT."""
-        self._out = Pipe(out)
+        self._out = TextWriter(out)
         self._limit = DEFAULT if view.budget is None else view.budget
         self._files = view.files
         self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
@@ -145,7 +143,7 @@ class Report:
         (self._first if self._displays <= _FIRST_DISPLAYS else self._last).append(shown)
 
     def _shown(self, data: dict[str, Any]) -> dict[str, Any]:
-        shown = choose(data, self._files)
+        shown = represent(data, self._files)
         text = strip(shown.text)
         if text and self._limit:
             self._file.record(text + "\n")
@@ -216,15 +214,15 @@ class Report:
         return "".join(parts)
 
 
-class Lines:
+class JsonLinesRenderer:
     """Every event as one JSON line on `out`, as it comes: `{"version": 1, "event": "stream", ...}`.
 
     Text is exact, with control sequences. An image is replaced by its file: `{"path": ..., "size": ...}`, and so is any
     representation that is long.
     """
 
-    def __init__(self, out: Writer, *, files: str) -> None:
-        self._out = Pipe(out)
+    def __init__(self, out: TextFile, *, files: str) -> None:
+        self._out = TextWriter(out)
         self._files = files
 
     def feed(self, event: Event) -> None:

@@ -11,9 +11,9 @@ import re
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.render.ansi import SEQUENCE
-from remote_kernel.session.render.mime_bundle import is_for_browsers
-from remote_kernel.session.render.pipe import Writer, ends_line
-from remote_kernel.session.render.text import Text, View
+from remote_kernel.session.render.artifacts import is_for_browsers
+from remote_kernel.session.render.text import TextRenderer
+from remote_kernel.session.render.view import TextFile, View, ends_line
 
 _MEDIA = ("image/", "audio/", "video/", "application/")
 _MOVES = ("\x1b[A", "\x1b[1A", "\x1b[F")
@@ -60,10 +60,10 @@ class Rows:
         return (f"\x1b[{up}A" if up else "") + "\r\x1b[J"
 
 
-class Terminal(Text):
+class TerminalRenderer(TextRenderer):
     """A cell's output where both files are terminals, and nothing bounds it."""
 
-    def __init__(self, out: Writer, err: Writer, view: View, size: tuple[int, int] | None = None) -> None:
+    def __init__(self, out: TextFile, err: TextFile, view: View, size: tuple[int, int] | None = None) -> None:
         """Take what Text takes; `size` is the terminal's columns and lines, else it is asked for."""
         super().__init__(out, err, view)
         self._rows = Rows(*(size or _size(out)))
@@ -119,7 +119,7 @@ class Terminal(Text):
         self._line_starts()
 
 
-def _size(file: Writer) -> tuple[int, int]:
+def _size(file: TextFile) -> tuple[int, int]:
     try:
         columns, lines = os.get_terminal_size(file.fileno())  # type: ignore[attr-defined]
     except (OSError, AttributeError):

@@ -1,14 +1,8 @@
-"""Turn a cell's events into what a terminal, an agent or a script reads, as they come.
-
-Three forms: `text`, for readers; `json`, one document at the end; `jsonl`, one line for each event. Each takes
-feed(event) for every event and close() at the end, and writes to files that the caller gives: nothing here prints. A
-file whose reader has gone away raises BrokenPipeError, which the caller handles.
-"""
+"""Show a cell's output to a reader: text, as it comes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
 from remote_kernel.session.events import (
     Away,
@@ -24,64 +18,23 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
-from remote_kernel.session.render.ansi import PlainText, strip
+from remote_kernel.session.render.ansi import PlainText, TerminalText, strip
+from remote_kernel.session.render.artifacts import represent
 from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
-from remote_kernel.session.render.mime_bundle import choose
-from remote_kernel.session.render.pipe import Pipe, Writer, ends_line
-from remote_kernel.terminal_safe import harmless
-
-if TYPE_CHECKING:
-    from remote_kernel.session.render.terminal_text import TerminalText
+from remote_kernel.session.render.view import TextFile, TextWriter, View, ends_line
+from remote_kernel.terminal_safe import terminal_safe
 
 
-class Renderer(Protocol):
-    """What every form does with a cell's events."""
-
-    def feed(self, event: Event) -> None:
-        """Take the next event. Done is the last: it writes all that is held."""
-
-    def close(self) -> None:
-        """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
-
-
-class View(NamedTuple):
-    """How much of one cell's output is shown, and where the rest goes.
-
-    `files` is the folder for images and large data; `output_file` the path for the whole of an output that is longer
-    than `budget` characters, None for the form's own bound and 0 for none. Neither is made before it is needed. A part
-    of a cell's output (what came since some place) needs an `output_file` of its own. For `cell_of` see frames.trim.
-    """
-
-    files: str
-    output_file: str
-    budget: int | None = None
-    full_traceback: bool = False
-    cell_of: Callable[[int], str] = lambda count: ""
-
-
-def make_renderer(form: str, out: Writer, err: Writer, view: View) -> Renderer:
-    """Give the renderer of a form, `text`, `json` or `jsonl`, for one cell."""
-    if form == "text" and not view.budget and out.isatty() and err.isatty():
-        from remote_kernel.session.render.terminal import Terminal
-
-        return Terminal(out, err, view)
-    if form == "text":
-        return Text(out, err, view)
-    from remote_kernel.session.render import json
-
-    return json.Lines(out, files=view.files) if form == "jsonl" else json.Report(out, view)
-
-
-class Text:
+class TextRenderer:
     """A cell's output for a reader: stdout and results on `out`; stderr, tracebacks and notes on `err`.
 
     A terminal gets text as it comes, with colours. Anything else gets settled lines without control sequences, at most
     the view's budget of them, of which the rest is in its file; the end of a traceback comes on top.
     """
 
-    def __init__(self, out: Writer, err: Writer, view: View) -> None:
+    def __init__(self, out: TextFile, err: TextFile, view: View) -> None:
         """Make it for one cell. Without a budget the bound is DEFAULT, or none where `out` is a terminal."""
-        self._pipes = {"stdout": Pipe(out), "stderr": Pipe(err)}
+        self._writers = {"stdout": TextWriter(out), "stderr": TextWriter(err)}
         self._texts: dict[str, PlainText | TerminalText] = {
             name: _text_for(file.isatty()) for name, file in (("stdout", out), ("stderr", err))
         }
@@ -136,7 +89,7 @@ class Text:
 
     def _last_line_ends(self) -> None:
         """End the line of a progress bar; stdout stays as the code wrote it."""
-        if not self._pipes["stderr"].at_line_start:
+        if not self._writers["stderr"].at_line_start:
             self._pass_on("stderr", "\n")
 
     def _end(self) -> None:
@@ -165,7 +118,7 @@ class Text:
         self._updates[event.id] = event
 
     def _text_of(self, data: dict[str, Any]) -> str:
-        return str(choose(data, self._files))
+        return str(represent(data, self._files))
 
     def _output_comes(self) -> None:
         """Apply a Clear that waited for the next output, and put an error that was not the last into the budget."""
@@ -225,12 +178,12 @@ class Text:
     def _note(self, message: str) -> None:
         if message:
             self._line_starts()
-            self._pass_on("stderr", harmless(f"rkernel: {message}\n"))
+            self._pass_on("stderr", terminal_safe(f"rkernel: {message}\n"))
 
     def _line_starts(self) -> None:
         """End a line that is open on either, as both may go to the same place."""
-        for name, pipe in self._pipes.items():
-            if not pipe.at_line_start:
+        for name, writer in self._writers.items():
+            if not writer.at_line_start:
                 self._pass_on(name, "\n")
 
     def _block(self, name: str, text: str) -> None:
@@ -260,18 +213,14 @@ class Text:
     def _pass_on(self, name: str, text: str) -> None:
         """Write the text; what went to the other file before is there before, as both may be the same place."""
         if name != self._latest:
-            self._pipes[self._latest].flush()
+            self._writers[self._latest].flush()
             self._latest = name
-        self._pipes[name].write(text)
+        self._writers[name].write(text)
 
     def _flush(self) -> None:
-        for pipe in self._pipes.values():
-            pipe.flush()
+        for writer in self._writers.values():
+            writer.flush()
 
 
 def _text_for(terminal: bool) -> PlainText | TerminalText:
-    if not terminal:
-        return PlainText()
-    from remote_kernel.session.render.terminal_text import TerminalText  # agents have none
-
-    return TerminalText()
+    return TerminalText() if terminal else PlainText()

@@ -20,7 +20,7 @@ import paramiko
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 from remote_kernel.transport.choice import NOT_HONOURED
 from remote_kernel.transport.paramiko.config import Config, Hop
 from remote_kernel.transport.paramiko.connection import PACKET_BYTES, WINDOW_BYTES, connect
@@ -171,7 +171,7 @@ def main() -> int:
         finally:
             put_back()
     except (Failure, RemoteKernelError) as error:
-        print(harmless(str(error)), file=sys.stderr, flush=True)  # of `connect` it is the terminal
+        print(terminal_safe(str(error)), file=sys.stderr, flush=True)  # of `connect` it is the terminal
         status = FAILED
     except Exception as error:  # the last line of defence: a traceback could show a secret
         print(f"remote_kernel: the SSH client in Python failed: {type(error).__name__}", file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ import typer
 
 import remote_kernel
 from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager, quick
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import GivenSettings
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
@@ -127,7 +127,7 @@ Run = Callable[..., Said]
 
 @pytest.fixture(autouse=True)
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the user's kernels folder of a machine where nobody has installed anything."""
+    """Return the user's kernels folder of a machine where nobody has installed anything."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
@@ -138,7 +138,7 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a function that runs one command as the program does."""
+    """Return a function that runs one command as the program does."""
 
     def run_command(*arguments: str) -> Said:
         capsys.readouterr()
@@ -195,7 +195,7 @@ def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> 
 
 
 def example_value(text: str) -> list[str]:
-    """Give the value that a help text shows, as the shell would."""
+    """Return the value that a help text shows, as the shell would."""
     found = re.search(r"""e\.g\. ("[^"]+"|'[^']+'|[^\s;]+)""", text)
     assert found, f"no example: {text}"
     return shlex.split(found[1].rstrip(".,"))
@@ -280,8 +280,8 @@ def test_version_shows_the_ssh_program_that_is_used(run: Run, monkeypatch: pytes
     assert "/nowhere/ssh: not found" in run("--version").out
 
 
-def test_version_shows_every_variable_of_the_readme(run: Run) -> None:
-    table = (ROOT / "README.md").read_text().partition("### Environment variables")[2].partition("\n#")[0]
+def test_version_shows_every_variable_of_the_docs(run: Run) -> None:
+    table = (ROOT / "docs" / "kernelspecs.md").read_text().partition("## Environment variables")[2].partition("\n#")[0]
     variables = re.findall(r"^\| `([A-Z_]+)`", table, re.MULTILINE)
     assert len(variables) == 5
     said = run("--version").out
@@ -634,7 +634,7 @@ def test_add_to_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkey
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Draft]:
-    """Give a function that makes a draft whose kernel.json runs this argv here."""
+    """Return a function that makes a draft whose kernel.json runs this argv here."""
 
     def make(argv: list[str]) -> Draft:
         document = {"argv": [sys.executable, *argv], "display_name": "x", "language": "python"}
@@ -758,7 +758,7 @@ def test_option_for_the_way_there_changes_that_of_a_kernelspec(
     command: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("add", "me@gpu1", "--name", "Remote CUDA", "--workdir", "w", "--no-check")
-    given = Settings(jump=["gate"])
+    given = GivenSettings(jump=["gate"])
     for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):
         if command == "connect":
             options = connect._options(name, given)

@@ -112,7 +112,7 @@ def test_a_note_of_an_earlier_version_is_understood(started: list[bool], note: P
     """Of a launcher that was killed: it says neither where the kernel is nor whether the connection was lost."""
     OrphanNote(OPTIONS, "0123456789ab").write()
     said = json.loads(note.read_text())
-    for name in ("lost", "may_have_successor", "host"):
+    for name in ("lost", "may_have_successor", "host", "do"):
         del said[name]
     write_private(str(note), json.dumps({**said, "launcher": 0, "linger": 86400}))
     watch_orphans()
@@ -191,6 +191,23 @@ def test_the_watcher_goes_on_until_the_agent_itself_has_heard(
     one.hand_over()
     assert orphans.main() == 0
     assert not left and not note.exists()
+
+
+@pytest.mark.parametrize(("restart", "told"), [(False, "bye"), (True, "stop")])
+def test_a_restart_that_nobody_heard_ends_a_kept_kernel_too(
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch, restart: bool, told: str
+) -> None:
+    """An agent that keeps its kernel does not take a `bye` for its end."""
+    asked: list[str] = []
+
+    def ask(_: object, __: str, settings: dict[str, str], ___: float) -> tuple[object, str]:
+        asked.append(settings["do"])
+        return {"kernels": [{"pid": 1}]}, ""
+
+    monkeypatch.setattr(probe, "ask", ask)
+    OrphanNote(OPTIONS, "0123456789ab").hand_over(restart=restart)
+    assert orphans.main() == 0
+    assert asked == [told] and not note.exists()
 
 
 def test_the_watcher_ends_with_the_lease_of_the_last_kernel(

@@ -101,6 +101,14 @@ def test_restart_reaches_a_kept_kernel_at_once(watched: Watched) -> None:
     assert (watched.passed, watched.left) == (sent, 0)
 
 
+def test_front_end_that_wants_a_restart_does_not_spare_a_kept_kernel(watched: Watched) -> None:
+    assert watched.closing.spares
+    watched.socket.take(message("shutdown_request", {"restart": True}))
+    assert not watched.closing.spares
+    watched.socket.take(message("shutdown_request", {"restart": False}))
+    assert watched.closing.spares, "the kernel did not heed it, and now the front end just closes"
+
+
 def test_forged_shutdown_makes_nobody_leave(watched: Watched) -> None:
     sent = message("shutdown_request", {"restart": False}, key="guessed")
     watched.socket.take(sent)

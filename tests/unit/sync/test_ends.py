@@ -98,9 +98,9 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
     told: list[tuple[bytes, int]] = []
 
     class Noting(Wire):
-        def write_object(self, kind: bytes, value: object) -> None:
+        def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
             told.append((kind, len(source.listing.entries)))
-            super().write_object(kind, value)
+            super().write(kind, number, body)
 
     reader, writer = os.pipe()
     try:

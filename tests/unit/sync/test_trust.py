@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,10 +53,8 @@ BEGIN: dict[str, Any] = {
 }
 NOTES: dict[str, Any] = {
     "left_out": 0,
-    "left": [],
-    "passed_over": [],
     "rsync": False,
-    "rules": Rules([], False).pack(),
+    "gitignore": False,
 }
 WISHES = Wishes(rsync=NEVER)
 
@@ -101,7 +101,7 @@ def copy(
     """Copy what is in a folder, from an honest end; give the plan and the summary."""
     with wires() as (near, far):
         found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
-        sender = Sender(far, found, lambda *_: None, NEVER)
+        sender = Sender(far, found, lambda *_: None, NEVER, names=wishes.names)
 
         def send() -> None:
             sender.offer()
@@ -654,12 +654,12 @@ def test_rsync_is_not_run_because_the_other_end_says_so(here: Path) -> None:
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["a", "l", 0o777, 0, 0, "x\0y", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [["\ud800", "f", 0o644, 0, 0, "", 0]])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIES, [[["a"], {}, "x", None, 0, "", 0]])],
-        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left": [["a"]]})],
-        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "rules": 1})],
-        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "rules": {**NOTES["rules"], "texts": [["a"]]}})],
+        [(wire.BEGIN, BEGIN), (wire.LEFT, [["a"]])],
+        [(wire.BEGIN, BEGIN), (wire.LEFT, [["a", 1]])],
+        [(wire.BEGIN, BEGIN), (wire.LEFT, 1)],
         [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": "x"})],
         [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "left_out": -1})],
-        [(wire.BEGIN, BEGIN), (wire.ENTRIED, {**NOTES, "passed_over": [1]})],
+        [(wire.BEGIN, BEGIN), (wire.PASSED, [1])],
         [(wire.BEGIN, BEGIN), (wire.ENTRIED, [])],
         [(wire.ABORT, {"name": 1})],
     ],
@@ -685,23 +685,83 @@ def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes
 
 
 def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
-    described = {"root": "/x", "name": "", "files": 1, "bytes": 2, "actions": [["copy", "a"]]}
+    described = {"root": "/x", "name": "", "files": 1, "bytes": 2}
     counts: dict[str, Any] = dict.fromkeys(answers.COUNTS, 0)
-    told = {**counts, "failed": [["a", "why"]], "passed_over": ["p"]}
+    failed = [["a", "why"]]
     assert answers.plan(described) == described
-    assert answers.plan({**described, "actions": [["\x1b[2J", "a"]]})["actions"] == []
-    assert answers.summary({**told, "more": 1}) == told
-    for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b"), ("actions", [["copy"]])):
+    assert answers.actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
+    assert answers.summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
+    for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b")):
         with pytest.raises(Violation):
             answers.plan({**described, key: value})
-    for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5), ("failed", [["a", 1]]), ("passed_over", 1)):
+    for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5)):
         with pytest.raises(Violation):
-            answers.summary({**told, key: value})
+            answers.summary({**counts, key: value}, [])
+    for rows in ([["copy"]], [["copy", 1]], [1]):
+        with pytest.raises(Violation):
+            answers.summary(counts, rows)
+        with pytest.raises(Violation):
+            answers.actions(rows)
     for whatever in (None, [], 1, "x", {}):
         with pytest.raises(Violation):
             answers.plan(whatever)
         with pytest.raises(Violation):
-            answers.summary(whatever)
+            answers.summary(whatever, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "row_of"),
+    [
+        (wire.ENTRIES, lambda number: row(f"{number:05}")),
+        (wire.LEFT, lambda number: ["a", "why"]),
+        (wire.PASSED, lambda number: "a"),
+        (wire.ACTIONS, lambda number: ["copy", "a"]),
+    ],
+)
+def test_list_that_fills_the_memory_here_is_refused(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, row_of: Callable[[int], Any]
+) -> None:
+    monkeypatch.setattr(wire, "MOST_LISTED", 4 << 20)
+    with (tmp_path / "said").open("w+b", buffering=0) as said, open(os.devnull, "r+b", buffering=0) as nothing:
+        far = Wire(nothing.fileno(), said.fileno())
+        if kind != wire.ACTIONS:
+            far.write_object(wire.BEGIN, BEGIN)
+        far.write_rows(kind, list(map(row_of, range(8_000))))
+        far.flush()
+        said.seek(0)
+        near = Wire(said.fileno(), nothing.fileno())
+        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
+        sender = Sender(near, find_source(bytes(there), [], False, False), lambda *_: None, NEVER, names=True)
+        read = sender.hear if kind == wire.ACTIONS else receiver.consider
+        tracemalloc.start()
+        try:
+            with pytest.raises(Violation, match="half of the memory"):
+                read()
+            assert tracemalloc.get_traced_memory()[1] < 6 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("rows", [[], [["a", 1]] * 2500, [["x" * 50_000]] * 60, [["x" * 500_000]] * 3])
+def test_long_list_travels_in_parts(rows: list[list[Any]], tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w+b", buffering=0) as said:
+        far = Wire(said.fileno(), said.fileno())
+        far.write_rows(wire.ENTRIES, rows)
+        far.write(wire.SENT)
+        far.flush()
+        said.seek(0)
+        found: list[Any] = []
+        while (message := far.read())[0] == wire.ENTRIES:
+            assert len(zlib.decompress(message[2])) <= 1 << 20
+            found += far.rows(message[2])
+    assert found == rows
+
+
+def test_every_path_of_many_is_told(here: Path, there: Path) -> None:
+    for number in range(1100):
+        (here / f"{number:04}").touch()
+    described, _ = copy(here, there, WISHES._replace(dry_run=True, names=True))
+    assert described["actions"] == [["copy", f"{number:04}"] for number in range(1100)]
 
 
 def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -718,7 +778,7 @@ from remote_kernel.sync import wire
 far = wire.Wire(0, 1)
 far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
-far.write_object(wire.ENTRIED, {"left_out": 0, "left": [], "passed_over": [], "rsync": False, "rules": {}})
+far.write_object(wire.ENTRIED, {"left_out": 0, "rsync": False, "gitignore": False})
 far.flush()
 sys.stdin.buffer.read()
 """

@@ -34,14 +34,12 @@ class Person:
         self.shown += text + end
 
 
-@pytest.mark.parametrize(
-    ("asked", "shown"), [(False, "Permission denied, please try again.\n"), (True, "\nTry again: ")]
-)
-def test_refused_password_reads_as_with_plain_ssh_or_as_a_question(asked: bool, shown: str) -> None:
+@pytest.mark.parametrize(("asked", "before"), [(False, ""), (True, "\n")])
+def test_cursor_is_behind_a_question_once_a_refused_password_is_told(asked: bool, before: str) -> None:
     person = Person(asked=asked)
     status, said, _ = login._attended(["sh", "-c", SAYS], person)
     assert (status, said) == (255, "Permission denied, please try again.\n")
-    assert person.shown == shown
+    assert person.shown == f"{before}Permission denied, please try again.\nTry again: "
 
 
 def test_a_login_does_not_wait_for_what_it_leaves_in_the_background(tmp_path: Path) -> None:

@@ -211,6 +211,31 @@ def test_interrupted_cell_has_stopped_though_its_output_is_still_to_come(
     go(work)
 
 
+INTERRUPTED_IN_ITS_OWN_CODE = """
+import time
+kernel = get_ipython().kernel
+def wait(**_):
+    del kernel.do_execute
+    time.sleep(60)
+kernel.do_execute = wait
+"""
+
+
+def test_interrupt_that_finds_the_kernel_in_its_own_code_ends_the_cell(attach: Callable[..., Any]) -> None:
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, INTERRUPTED_IN_ITS_OWN_CODE)
+            cell, _ = new_cell("print('never')")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.started_at)
+            assert await engine.interrupt(cell)
+            await running
+            assert (cell.done.result().verdict, cell.reply) == ("interrupted", {})
+            assert (await run(engine, "print('next')"))[0].text == "next\n"
+
+    go(work)
+
+
 def person_runs(kernel: Kernel, folder: Path) -> str:
     """Let another front end run a cell until there is the file `stop`; give the id of its request."""
     wait = f"import os, time\nwhile not os.path.exists({str(folder / 'stop')!r}): time.sleep(0.01)"

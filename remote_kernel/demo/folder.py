@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from remote_kernel.demo.keys import make_key
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
@@ -31,42 +30,42 @@ _OURS = ("REMOTE_KERNEL_", "JUPYTER_", "JPY_", "LOCAL_KERNELS_DIR", "REMOTE_CONN
 
 
 @dataclass(frozen=True)
-class Place:
-    """Paths in the folder. Short ones: a Unix socket's path ends at about 104 bytes."""
+class DemoFolder:
+    """Its paths. Short ones: a Unix socket's path ends at about 104 bytes."""
 
-    folder: Path
+    path: Path
 
     @property
     def server(self) -> Path:
         """The SSH server's files: host key, authorized key, configuration."""
-        return self.folder / "server"
+        return self.path / "server"
 
     @property
     def ssh_config(self) -> Path:
         """The client's configuration; it knows one host, `demo`."""
-        return self.folder / "ssh_config"
+        return self.path / "ssh_config"
 
     @property
     def agents(self) -> Path:
         """Where the agent makes the folder for its kernel."""
-        return self.folder / "agents"
+        return self.path / "agents"
 
     @property
     def runtime(self) -> Path:
         """XDG_RUNTIME_DIR of the launcher: the shared SSH connection's socket is in it."""
-        return self.folder / "run"
+        return self.path / "run"
 
     def options(self) -> LaunchOptions:
-        """Give what the kernel is started with."""
+        """Return what the kernel is started with."""
         return LaunchOptions(
             Endpoint(HOST),
             python=sys.executable,
             ssh_config=str(self.ssh_config),
-            env=(("IPYTHONDIR", str(self.folder / "ipython")),),
+            env=(("IPYTHONDIR", str(self.path / "ipython")),),
         )
 
     def launcher_environment(self) -> dict[str, str]:
-        """Give an environment that keeps the launcher's files in the folder and the user's settings out."""
+        """Return an environment that keeps the launcher's files in the folder and the user's settings out."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -75,13 +74,13 @@ class Place:
         return {
             **kept,
             "XDG_RUNTIME_DIR": str(self.runtime),
-            "JUPYTER_RUNTIME_DIR": str(self.folder / "jupyter"),
+            "JUPYTER_RUNTIME_DIR": str(self.path / "jupyter"),
             "REMOTE_CONN_DIR": str(self.agents),
         }
 
     def write_client_files(self, user: str, port: int, host_key: str) -> None:
         """Write known_hosts and ssh_config for the server on `port`."""
-        known_hosts = self.folder / "known_hosts"
+        known_hosts = self.path / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{port} {host_key}\n")
         self.ssh_config.write_text(
             f"""\
@@ -89,7 +88,7 @@ Host {HOST}
     HostName 127.0.0.1
     Port {port}
     User {user}
-    IdentityFile {self.folder / "client_key"}
+    IdentityFile {self.path / "client_key"}
     IdentitiesOnly yes
     IdentityAgent none
     PreferredAuthentications publickey
@@ -100,7 +99,7 @@ Host {HOST}
         )
 
     def end_shared_connections(self) -> None:
-        """Tell the SSH connection that outlives its kernel to end now."""
+        """End the SSH connection that outlives its kernel."""
         for path in self._shared_connections():
             self._ask_shared(path, "exit")
 
@@ -135,19 +134,31 @@ Host {HOST}
 
 
 @contextmanager
-def temporary_place() -> Iterator[Place]:
+def temporary_folder() -> Iterator[DemoFolder]:
     """Make the folder, 0700, with the keys in it; remove it at the end."""
     parent = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else None  # TMPDIR can be too long for a socket
     with ExitStack() as undo:
         with uninterrupted():
             folder = Path(tempfile.mkdtemp(prefix="rk-demo-", dir=parent)).resolve()
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        place = Place(folder)
-        for path in (place.server, place.runtime, folder / "jupyter", folder / "kernels", folder / "ipython"):
+        made = DemoFolder(folder)
+        for path in (made.server, made.runtime, folder / "jupyter", folder / "kernels", folder / "ipython"):
             path.mkdir(mode=0o700)
         public = make_key(folder / "client_key")
-        (place.server / "authorized_key").write_text(f"{public} {HOST}\n")
-        yield place
+        (made.server / "authorized_key").write_text(f"{public} {HOST}\n")
+        yield made
+
+
+def make_key(path: Path) -> str:
+    """Write a new ed25519 private key to `path`, mode 0600, and return the public one as `type base64`."""
+    # cryptography comes with paramiko; so there is a key where there is no ssh-keygen.
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = Ed25519PrivateKey.generate()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 @contextmanager
@@ -171,7 +182,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def marked_processes(folder: Path) -> dict[int, str]:
-    """Give the living processes that an SSH server of this folder has started: pid and command line.
+    """Return the living processes that an SSH server of this folder has started: pid and command line.
 
     Only Linux shows other processes' environments in a way that can be read here; elsewhere the answer is empty.
     """
@@ -189,7 +200,7 @@ def marked_processes(folder: Path) -> dict[int, str]:
 
 
 def _commands() -> list[tuple[int, str]]:
-    """Give every process's pid and command line, from /proc where there is one, else from ps."""
+    """Return every process's pid and command line, from /proc where there is one, else from ps."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -205,7 +216,7 @@ def _commands() -> list[tuple[int, str]]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether there is a process of this pid; one that has ended and was not yet waited for counts too."""
+    """True if there is a process of this pid; one that has ended and was not yet waited for counts too."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 _REST = "Options"
 
 
-class Command(TyperCommand):
+class GroupedHelpCommand(TyperCommand):
     """A command whose help typer's rich mode would group too, without what typer adds of types.
 
     An option's `rich_help_panel` names its group; the groups come in the order of their first options.

@@ -19,7 +19,7 @@ from remote_kernel.options import LaunchOptions
 COLUMNS = ("NR", "NAME", "KIND", "PYTHON", "IPYKERNEL", "TORCH", "JAX", "WHERE", "HERE")
 
 
-class Offer(NamedTuple):
+class Addable(NamedTuple):
     """One thing that can be added: its row without the number, and the draft that it makes."""
 
     row: tuple[str, ...]
@@ -33,7 +33,7 @@ class Offer(NamedTuple):
 def add_found(
     options: LaunchOptions, kernels: Path, *, everything: bool, as_json: bool, install: bool, check: bool
 ) -> int:
-    """Look, show, ask, add; give the exit status: that of the first that could not be added."""
+    """Look, show, ask, add; return the exit status: that of the first that could not be added."""
     note(f"looking for interpreters and kernels on {options.endpoint} ...")
     found = discover(options)
     offers = _offers(found, options)
@@ -59,24 +59,24 @@ def add_found(
     return status
 
 
-def _offers(found: Discovery, options: LaunchOptions) -> list[Offer]:
+def _offers(found: Discovery, options: LaunchOptions) -> list[Addable]:
     pythons, kernels = _here(found, options)
     offers = []
     for one in found.environments:
         slug = pythons.get(one.python, "")
         row = (one.name, one.kind, one.version, one.ipykernel or "no", one.torch or "-", one.jax or "-", one.python)
         draft = Draft(f"{one.name} ({options.endpoint})", options._replace(python=one.python))
-        offers.append(Offer((*row, slug or "-"), draft, not one.ipykernel, one.kind == "system", slug))
+        offers.append(Addable((*row, slug or "-"), draft, not one.ipykernel, one.kind == "system", slug))
     for spec in found.kernelspecs:
         slug = kernels.get(spec.name, "")
         row = (spec.display_name, "kernelspec", "-", "-", "-", "-", spec.name)
         draft = Draft(f"{spec.display_name} ({options.endpoint})", options._replace(kernel=spec.name), spec.language)
-        offers.append(Offer((*row, slug or "-"), draft, False, False, slug))
+        offers.append(Addable((*row, slug or "-"), draft, False, False, slug))
     return _apart(offers)
 
 
 def _here(found: Discovery, options: LaunchOptions) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the slugs of this host's kernelspecs here, by the interpreter's path there and by the kernelspec's name."""
+    """Return the slugs of this host's kernelspecs here, by the interpreter's path there and by the kernelspec there."""
     pythons: dict[str, str] = {}
     kernels: dict[str, str] = {}
     for spec in list_kernelspecs():
@@ -89,10 +89,10 @@ def _here(found: Discovery, options: LaunchOptions) -> tuple[dict[str, str], dic
     return pythons, kernels
 
 
-def _apart(offers: list[Offer]) -> list[Offer]:
-    """Tell those whose names give one slug apart: by folder, interpreter or kernelspec, else by their number."""
+def _apart(offers: list[Addable]) -> list[Addable]:
+    """Return the offers with names that make different slugs: by folder, interpreter or kernelspec, else by number."""
     slugs = [make_slug(offer.draft.display_name) for offer in offers]
-    apart: list[Offer] = []
+    apart: list[Addable] = []
     taken: set[str] = set()
     for number, (offer, slug) in enumerate(zip(offers, slugs, strict=True), 1):
         draft, where = offer.draft, Path(offer.row[6])
@@ -106,13 +106,13 @@ def _apart(offers: list[Offer]) -> list[Offer]:
     return apart
 
 
-def _renamed(offer: Offer, more: str) -> Draft:
+def _renamed(offer: Addable, more: str) -> Draft:
     options = offer.draft.options
     return Draft(f"{offer.row[0]} {more} ({options.endpoint})"[-100:], options, offer.draft.language)
 
 
-def _chosen(offers: list[Offer], *, everything: bool, install: bool) -> list[Offer]:
-    """Give what to add: all that can be, or what a person says at the terminal; nothing elsewhere.
+def _chosen(offers: list[Addable], *, everything: bool, install: bool) -> list[Addable]:
+    """Return what to add: all that can be, or what a person says at the terminal; nothing elsewhere.
 
     Nobody is asked where nothing can be added.
     """
@@ -129,7 +129,7 @@ def _chosen(offers: list[Offer], *, everything: bool, install: bool) -> list[Off
             complain("remote_kernel", str(error))
 
 
-def _picked(answer: str, offers: list[Offer], *, install: bool) -> list[Offer]:
+def _picked(answer: str, offers: list[Addable], *, install: bool) -> list[Addable]:
     words = answer.replace(",", " ").split()
     if words in ([], ["none"]):
         return []
@@ -141,8 +141,8 @@ def _picked(answer: str, offers: list[Offer], *, install: bool) -> list[Offer]:
     return [numbers[word] for word in dict.fromkeys(words)]
 
 
-def _addable(offers: list[Offer], *, install: bool) -> list[Offer]:
-    """Give what `all` means, and say why the others are not among them."""
+def _addable(offers: list[Addable], *, install: bool) -> list[Addable]:
+    """Return what `all` means, and say why the others are not among them."""
     left_out = [reason for offer in offers if (reason := _why_not(offer, install=install))]
     for reason in left_out:
         note(reason)
@@ -151,8 +151,8 @@ def _addable(offers: list[Offer], *, install: bool) -> list[Offer]:
     return [offer for offer in offers if not _why_not(offer, install=install)]
 
 
-def _why_not(offer: Offer, *, install: bool) -> str:
-    """Say why `all` does not mean this one; empty where it does."""
+def _why_not(offer: Addable, *, install: bool) -> str:
+    """Return why `--all` leaves this one out; empty where it adds it."""
     where = offer.row[6]
     if offer.slug:
         return f"{where} is here already, as {offer.slug}"
@@ -174,8 +174,8 @@ def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:
     say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")
 
 
-def _as_object(found: Discovery, offers: list[Offer]) -> dict[str, Any]:
-    def as_object(environment: Environment, offer: Offer) -> dict[str, Any]:
+def _as_object(found: Discovery, offers: list[Addable]) -> dict[str, Any]:
+    def as_object(environment: Environment, offer: Addable) -> dict[str, Any]:
         return {
             **{name: value or None for name, value in environment._asdict().items()},
             "display_name": offer.draft.display_name,
