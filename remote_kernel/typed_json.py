@@ -1,4 +1,4 @@
-"""Read what a remote host says in JSON into types, and refuse whatever has another type than it has to have."""
+"""Check what a remote host says in JSON: each part is of the type that it has to have."""
 
 from __future__ import annotations
 
