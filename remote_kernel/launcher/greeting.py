@@ -15,7 +15,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from remote_kernel.link.link import Sink, Stream
+from remote_kernel.link.link import LinkStream, Sink
 
 FIRST_BYTES = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"  # ZMTP 3.1: signature, major version
 _MARK, _VERSION = 9, 10
@@ -24,7 +24,7 @@ _MARK, _VERSION = 9, 10
 class EarlyGreeting(Sink):
     """Stand before a stream's sink until the kernel's first bytes have come, of which the front end has the like."""
 
-    def __init__(self, stream: Stream, connection: socket.socket, refused: Callable[[], None]) -> None:
+    def __init__(self, stream: LinkStream, connection: socket.socket, refused: Callable[[], None]) -> None:
         """Send the front end its first bytes. `refused` is called if the kernel greets in another way."""
         self._stream, self._sink, self._refused = stream, stream.sink, refused
         self._came = b""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from remote_kernel.jupyter.zmtp import Piece, Splitter
-from remote_kernel.link.link import Stream
+from remote_kernel.link.link import LinkStream
 from remote_kernel.link.reactor import Reactor, SocketSink, Timer
 
 HOLD_SECONDS = 0.4  # an interrupt and the shutdown behind it come within milliseconds
@@ -98,7 +98,7 @@ class ControlSocket(SocketSink):
     def __init__(
         self,
         reactor: Reactor,
-        stream: Stream,
+        stream: LinkStream,
         connection: socket.socket,
         closed: Callable[[SocketSink], None],
         filter: ShutdownFilter,

@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 
-from remote_kernel.link.link import Link, LinkError, Sink, Stream
+from remote_kernel.link.link import Link, LinkError, LinkStream, Sink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _widen(fd: int, count: int) -> None:
 class HeldStream(Sink):
     """A stream whose socket is not there yet: hold its bytes until it is, at most the Link's window of them."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: LinkStream) -> None:
         self.stream = stream
         self._held: list[memoryview] = []
         self._is_finished = False
@@ -293,7 +293,7 @@ class SocketSink(Sink):
     """
 
     def __init__(
-        self, reactor: Reactor, stream: Stream, connection: socket.socket, closed: Callable[[SocketSink], None]
+        self, reactor: Reactor, stream: LinkStream, connection: socket.socket, closed: Callable[[SocketSink], None]
     ) -> None:
         self._reactor, self.stream, self._socket, self._closed = reactor, stream, connection, closed
         self._fd = connection.fileno()

@@ -47,7 +47,7 @@ class Spool:
 
     @property
     def end(self) -> int:
-        """Offset after the last byte."""
+        """Return the offset after the last byte."""
         return self.base + len(self)
 
     @property

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from remote_kernel.link.link import Stream
+    from remote_kernel.link.link import LinkStream
 
 LAUNCHER_GRACE_SECONDS = 10.0  # time for a launcher that lost only its ssh to come back
 TERMINATE_SECONDS = 2.0  # from SIGTERM to SIGKILL
@@ -226,7 +226,7 @@ class Agent(PeerOwner):
             self._keep = True
             self._tell_peers("kept")
 
-    def use_disk(self, stream: Stream) -> None:
+    def use_disk(self, stream: LinkStream) -> None:
         """Keep in a file what a launcher has not read yet and memory does not take."""
         # With less, what is under way while all is well would count as too much.
         stream.spool.spread(

@@ -7,7 +7,7 @@ import select
 import socket
 import time
 
-from remote_kernel.link.link import Stream
+from remote_kernel.link.link import LinkStream
 from remote_kernel.link.reactor import READ, Reactor
 from remote_kernel.link.sockets import connect_socket
 from remote_kernel.remote.folder import KERNEL_SOCKET
@@ -67,7 +67,7 @@ def free_ports(count: int) -> list[int]:
 class KernelOutput:
     """Pass one of the kernel's own output pipes to a stream; never let the kernel wait for it."""
 
-    def __init__(self, reactor: Reactor, fd: int, stream: Stream | None) -> None:
+    def __init__(self, reactor: Reactor, fd: int, stream: LinkStream | None) -> None:
         self._reactor, self._fd = reactor, fd
         self.tail = b""
         self._open = True
@@ -76,7 +76,7 @@ class KernelOutput:
         os.set_blocking(fd, False)
         reactor.watch(fd, READ, self._readable)
 
-    def write_to(self, stream: Stream | None) -> None:
+    def write_to(self, stream: LinkStream | None) -> None:
         """Write to this stream from now on; without one only the tail is kept."""
         self._stream = stream
         if stream:

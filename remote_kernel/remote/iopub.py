@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from remote_kernel.link.link import Stream
+    from remote_kernel.link.link import LinkStream
     from remote_kernel.link.reactor import Reactor
 
 KEPT_BYTES = 64 << 10  # of a message; a larger one is bulk, whatever it says
@@ -80,7 +80,7 @@ class IopubSocket(SocketSink):
     def __init__(
         self,
         reactor: Reactor,
-        stream: Stream,
+        stream: LinkStream,
         connection: socket.socket,
         closed: Callable[[SocketSink], None],
         values: Mapping[str, object],

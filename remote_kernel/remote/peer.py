@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from remote_kernel.link.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
+from remote_kernel.link.link import CONTROL, STDERR, STDOUT, Link, LinkStream, MessageSink, Sink, send_message
 from remote_kernel.link.reactor import HeldStream, Pipe, Reactor, SocketSink, Timer
 from remote_kernel.remote.channels import KernelPorts
 from remote_kernel.remote.iopub import IopubSocket
@@ -34,7 +34,7 @@ class PeerOwner:
     def handle_message(self, peer: Peer, message: dict[str, Any]) -> None:
         """Do what a launcher's control message says."""
 
-    def use_disk(self, stream: Stream) -> None:
+    def use_disk(self, stream: LinkStream) -> None:
         """Return a stream the room that the kernel's iopub needs."""
 
     def peer_away(self, peer: Peer, *, launcher_gone: bool) -> None:
@@ -180,7 +180,7 @@ class Peer:
             if isinstance(sink, HeldStream):
                 self._join(sink)
 
-    def _opened(self, stream: Stream) -> None:
+    def _opened(self, stream: LinkStream) -> None:
         if stream.channel.startswith(CHANNEL) and not self._kernel_ended:
             self._tunnels.opened(stream)
             return

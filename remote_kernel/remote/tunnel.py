@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from remote_kernel.link.link import Sink, Stream
+from remote_kernel.link.link import LinkStream, Sink
 from remote_kernel.link.reactor import WRITE, HeldStream, Reactor, SocketSink
 from remote_kernel.link.sockets import without_delay
 
@@ -30,7 +30,7 @@ class Tunnels:
         self._reactor = reactor
         self._sinks: set[Sink] = set()
 
-    def opened(self, stream: Stream) -> None:
+    def opened(self, stream: LinkStream) -> None:
         """Connect a stream to the port that its channel names; close it if that is none, or nobody listens."""
         number = stream.channel[len(CHANNEL) :]
         if stream.channel.startswith(CHANNEL) and number.isdigit() and 0 < int(number) < 65536:
@@ -68,7 +68,7 @@ class PendingConnection(HeldStream):
     def __init__(
         self,
         reactor: Reactor,
-        stream: Stream,
+        stream: LinkStream,
         port: int,
         done: Callable[[PendingConnection, socket.socket | None], None],
     ) -> None:

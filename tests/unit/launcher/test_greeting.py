@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from remote_kernel.launcher.greeting import FIRST_BYTES, EarlyGreeting
-from remote_kernel.link.link import Link, Sink, Stream
+from remote_kernel.link.link import Link, LinkStream, Sink
 
 SECONDS = 20
 OLD = b"\xff\0\0\0\0\0\0\0\x01\x7f\x01"  # libzmq 3
@@ -35,7 +35,7 @@ class SocketStub(Sink):
 class Begun(NamedTuple):
     """A stream with a head start: its end at the front end, the sink behind it, and what `refused` has noted."""
 
-    stream: Stream
+    stream: LinkStream
     front: socket.socket
     sink: SocketStub
     refused: list[bool]
@@ -152,7 +152,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
         sink.sendall(data)
 
 
-def read_into(source: socket.socket, stream: Stream) -> None:
+def read_into(source: socket.socket, stream: LinkStream) -> None:
     source.settimeout(SECONDS)
     while data := source.recv(7):  # the worst of pieces
         stream.sink.deliver(memoryview(data))
