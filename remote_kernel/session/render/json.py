@@ -26,7 +26,7 @@ from remote_kernel.session.events import (
 )
 from remote_kernel.session.render.ansi import PlainText, strip
 from remote_kernel.session.render.artifacts import Artifact, is_json, is_text, represent, save
-from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
+from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile, bounded
 from remote_kernel.session.render.traceback import trim
 from remote_kernel.session.render.view import TextFile, TextWriter, View
 
@@ -207,11 +207,7 @@ class JsonRenderer:
             return text
         self._truncated.append(name)
         self._file.open()
-        parts: list[str] = []
-        budget = Budget(lambda _, part: parts.append(part), self._limit)
-        budget.write("", text)
-        budget.settle()
-        return "".join(parts)
+        return bounded(text, self._limit)
 
 
 class JsonLinesRenderer:
