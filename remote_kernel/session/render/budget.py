@@ -1,4 +1,4 @@
-"""Keep a long output's head and tail, and all of it in a file.
+"""Bound a long output to its head and tail, with all of it in a file.
 
 An agent reads every character that a command prints, so a loop that prints 50 MB must not reach it; but its beginning
 says what ran and its end says how it went. The head is written as it comes. What follows is kept in a ring, and at the
