@@ -67,7 +67,7 @@ def is_private(path: str) -> bool:
 
 
 def note_path(kind: str, options: LaunchOptions) -> str:
-    """Give the path of a note about the server that the options lead to."""
+    """Return the path of a note about the server that the options lead to."""
     import hashlib  # `rkernel exec` needs only the folder, and has no milliseconds to spare
 
     way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])

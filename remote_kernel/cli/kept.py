@@ -228,7 +228,7 @@ def resume(
 
 
 def _pushed_folder(kernel: RunningKernel) -> str:
-    """Give the folder here that is pushed before such kernels start: one that takes its place at a restart is such."""
+    """Return the folder here that is copied before a kernel of this kernelspec starts, as at a restart."""
     found = [spec.options.on_start for spec in list_kernelspecs() if spec.slug == kernel.slug and spec.options]
     return found[0] if found else ""
 

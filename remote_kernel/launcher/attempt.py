@@ -25,10 +25,10 @@ from remote_kernel.handshake import (
     QUIET_SECONDS,
     Handshake,
     SecondSession,
-    answer_of,
     malformed,
     no_answer,
-    raise_told,
+    parse_answer,
+    raise_reported,
     start_second_session,
 )
 from remote_kernel.launcher.log import Log
@@ -36,7 +36,7 @@ from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import READ, Pipe, Reactor
 from remote_kernel.options import LaunchOptions
 from remote_kernel.terminal_safe import ByteStream
-from remote_kernel.transport import choice, openssh
+from remote_kernel.transport import choice, masters
 from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
 from remote_kernel.transport.ssh_errors import explain, flooded
 
@@ -107,16 +107,16 @@ class Trip:
         ]
         self._pipe.begin()
 
-    def master(self) -> openssh.Master | None:
+    def master(self) -> masters.Master | None:
         """Return the shared connection that ssh goes over; None while there is none, and where it is not ours."""
-        return openssh.master_of(self._argv)
+        return masters.master_of(self._argv)
 
     def close(self) -> None:
         """End the session. The remote side sees the end of its input. Idempotent."""
         self._over = True
         if self._pipe and self._carrier:
             self._cancel_timers()
-            has_answered = self._handshake.told is not None
+            has_answered = self._handshake.answer is not None
             if has_answered:
                 self._pipe.flush()
             self._pipe.close()
@@ -143,7 +143,7 @@ class Trip:
         """Take note of the marker and what stands behind it. Called by the pipe."""
         if told:
             try:
-                raise_told(answer_of(self._options, told))
+                raise_reported(parse_answer(self._options, told))
                 raise malformed(self._options)
             except RemoteKernelError as error:
                 self.refuse(error)
@@ -173,7 +173,7 @@ class Trip:
             if not second.read():
                 return
             self._reactor.watch(second.fd, 0, read)
-            error, seconds = second.verdict()
+            error, seconds = second.diagnosis()
             if error:
                 self._timers.append(self._reactor.call_later(seconds, lambda: self._give_up(error)))
 
@@ -191,10 +191,10 @@ class Trip:
         """Take note that the session is over. Called by the pipe."""
         assert self._pipe
         endpoint = self._options.endpoint
-        if self._handshake.told is None:
+        if self._handshake.answer is None:
             stderr, status = self._last_words()
             if self._mode == "start":
-                stderr = choice.in_full(self._options, stderr)
+                stderr = choice.complete_stderr(self._options, stderr)
             error = explain(self._options, stderr, status, self._handshake.end())
             self._return(error, arrived=False)
         elif "speaks protocol" in reason:
@@ -227,10 +227,10 @@ class Trip:
             self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
             self._stderr_bytes += len(data)
             if self._stderr_bytes > NOISE_LIMIT:
-                if self._handshake.told is None:
+                if self._handshake.answer is None:
                     self.refuse(flooded(self._options, self._stderr))
                 return
-            is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.told is not None
+            is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.answer is not None
             if is_shown and (self._mode != "attach" or self._arrived):  # the launcher says once what keeps failing
                 self._log.say(self._said.feed(data))
         else:
@@ -268,7 +268,7 @@ class _RemotePipe(Pipe):
 
     def receive(self, data: bytes) -> None:
         """Send the program once it is read, and pass on what follows the marker."""
-        if self._handshake.told is None:
+        if self._handshake.answer is None:
             try:
                 data = self._handshake.feed(data)
             except RemoteShellNoise as error:
@@ -277,9 +277,9 @@ class _RemotePipe(Pipe):
             if self._handshake.is_ready and not self._is_sent:
                 self._is_sent = True
                 self.start(self._program)
-            if self._handshake.told is None:
+            if self._handshake.answer is None:
                 return
-            self._trip.answered(self._handshake.told)
+            self._trip.answered(self._handshake.answer)
         if data and self.fd_in >= 0:
             super().receive(data)
             if self._link.greeted:

@@ -19,7 +19,7 @@ from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import READ, Reactor, Timer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.terminal_safe import ByteStream
-from remote_kernel.transport.openssh import to_paste
+from remote_kernel.transport.ssh_config import to_paste
 
 LONG_SECONDS = 5.0  # after which a person is told what it is that takes so long
 _END_SECONDS = 2.0

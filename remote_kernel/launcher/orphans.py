@@ -28,7 +28,7 @@ from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteErr
 from remote_kernel.files import private_folder, write_private
 from remote_kernel.launcher.state_file import VARIABLE as STATE_FILE
 from remote_kernel.options import LaunchOptions, parse_launch
-from remote_kernel.transport import notes as breaker
+from remote_kernel.transport import notes
 from remote_kernel.typed_json import MALFORMED, list_of, row
 
 _SUCCESSOR_SECONDS = 5.0  # for whoever started a launcher that was killed to start another; see SucceedingLauncher
@@ -190,11 +190,10 @@ def _tell_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Trie
     way = (options.endpoint, options.jumps, options.ssh_config, options.transport)
     if not tries.is_due(way) or not tries.is_due(identity):
         return False
-    from remote_kernel.handshake import reading
-    from remote_kernel.probe import ask
+    from remote_kernel.handshake import ask, reading
 
     try:
-        breaker.check(options)
+        notes.raise_recent_refusal(options)
         found, _ = ask(options, "ask", {"id": identity, "do": note.do, "folder": note.folder}, 30.0)
         with reading(options):
             kernels = list_of(dict, found["kernels"])

@@ -33,7 +33,7 @@ from remote_kernel.launcher.state_file import Presence, tell_presence
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor, Timer
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import notes, openssh, outage
+from remote_kernel.transport import masters, notes
 
 ANSWER_SECONDS = 45.0  # VS Code gives up after 60 without a word of why
 ATTACH_SECONDS = 20.0
@@ -83,7 +83,7 @@ class Contact:
         self._retry: Timer | None = None
         self._attempts = self._refused = 0
         self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
-        self._master: openssh.Master | None = None
+        self._master: masters.Master | None = None
         self._stale = False
         self._clock = 0.0
 
@@ -100,8 +100,8 @@ class Contact:
 
     def made(self) -> bool:
         """Take note that the agent answers. Tells whether it was lost before."""
-        notes.clear(self._options)
-        outage.end(self._options)
+        notes.clear_refusals(self._options)
+        notes.clear_outage(self._options)
         tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=self._is_whole))
         self._master = self._trip.master() if self._trip else None
         was_lost = self.lost_at > 0
@@ -117,7 +117,7 @@ class Contact:
         self._attempts, self._stale = 0, silent
         self._log.tell(f"{error.message}; the kernel keeps running; trying to reconnect")
         self._tell_away(error.message)
-        outage.begin(self._options)
+        notes.write_outage(self._options)
         self._try_again()
 
     def not_back(self, error: RemoteKernelError) -> None:
@@ -131,7 +131,7 @@ class Contact:
         if isinstance(error, _NEEDS_A_PERSON):
             self._tell_away(str(error))
         if isinstance(error, AuthenticationFailed):
-            notes.trip(self._options, error)
+            notes.write_refused_login(self._options, error)
             self._refused += 1
         else:
             self._refused = 0
@@ -142,10 +142,10 @@ class Contact:
         """Take note that the start has failed; try it again where it is `wanted` and an outage explains the error."""
         seconds = self._give_up_at - time.monotonic()
         if isinstance(error, AuthenticationFailed):
-            notes.trip(self._options, error)
+            notes.write_refused_login(self._options, error)
         if isinstance(error, AccountRefused):
-            notes.note_account(self._options, error)
-        if not wanted or seconds < 1 or not outage.explains(self._options, error):
+            notes.write_refused_account(self._options, error)
+        if not wanted or seconds < 1 or not notes.is_from_outage(self._options, error):
             self._keeper.stop(error)
             return
         self._note_once(error)
@@ -167,7 +167,7 @@ class Contact:
             self._log.note(f"the machine has slept for {ahead - self._clock:.0f} s")
             self._link.doubt(time.monotonic())
             self.hurry()
-        elif self._refused and not notes.is_tripped(self._options):  # somebody was let in since
+        elif self._refused and not notes.is_login_refused(self._options):  # somebody was let in since
             self.hurry()
         self._clock = ahead
         self._reactor.call_later(CLOCK_SECONDS, self.watch_clock)
@@ -232,9 +232,9 @@ class Contact:
             self._keeper.stop(error)
 
     def _end_stale_master(self) -> None:
-        if self._master is not None and openssh.is_there(self._master):
+        if self._master is not None and masters.exists(self._master):
             self._log.note("ending the stale shared connection")
-            openssh.end_master(self._master)
+            masters.end_master(self._master)
 
     def _note_once(self, error: RemoteKernelError) -> None:
         if type(error) is not self._reason:

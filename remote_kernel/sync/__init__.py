@@ -3,17 +3,22 @@
     sender                                          receiver
       BEGIN   what the source is called, whether a folder  ──▶
       ENTRIES every file, folder and link of it, with size, mode, time, while more are listed  ──▶
-      ENTRIED how many were left out, by which rules, what could not be read, whether there is an rsync  ──▶
-                                     ◀── PLAN  where it goes, what is to be done
+      LEFT PASSED RULES  what could not be read, what is not copied, what is left out  ──▶
+      ENTRIED how many were left out  ──▶
+                                     ◀── ACTIONS  every path that something is to be done with, if asked for
+                                     ◀── PLAN  where it goes, how much is to be done
                                      ◀── WANT  a file, and the digests of the blocks of it that are there already
                                      ◀── WANTED
       FILE DATA SAME DATA … DONE, for each  ──▶
       SENT                                                 ──▶
+                                     ◀── UNDONE  the first of what failed
                                      ◀── SUMMARY  once everything has its final name, mode and time
 
 Each end speaks only while the other listens, so nothing can wait in a circle; nothing waits per file, so 10,000 files
 cost two round trips. The same two programs run on both sides, and the remote one is shipped as the agent is: what is
 copied, left out and deleted is decided in one place, whichever transport carries the bytes.
+
+A list goes in as many messages as it takes, so that none needs more than a few MB, whatever it says it has.
 
 Neither end trusts the other: `belief` looks at all that comes before anything is done about it, and `folders` lets no
 link lead a file elsewhere.

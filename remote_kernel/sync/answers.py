@@ -20,21 +20,27 @@ _VERBS = ("replace", "make", "link", "copy", "touch", "delete")
 def plan(said: Any) -> dict[str, Any]:
     """Give the receiving end's plan, every part of it of the type that it has to have. Raises Violation."""
     try:
-        actions = [[verb, text(path)] for verb, path in said.get("actions", ()) if verb in _VERBS]
         found: dict[str, Any] = {key: text(said[key]) for key in ("root", "name")}
         if b"\0" in to_bytes(found["root"]) or b"/" in to_bytes(found["name"]):
             raise ValueError
-        return {**found, "files": count(said["files"]), "bytes": count(said["bytes"]), "actions": actions}
+        return {**found, "files": count(said["files"]), "bytes": count(said["bytes"])}
     except MALFORMED as error:
         raise Violation("a plan that cannot be read") from error
 
 
-def summary(said: Any) -> dict[str, Any]:
+def actions(rows: list[Any]) -> list[list[str]]:
+    """Give the verbs and paths of the receiving end's plan. Raises Violation."""
+    try:
+        return [[verb, text(path)] for verb, path in rows if verb in _VERBS]
+    except MALFORMED as error:
+        raise Violation("a plan that cannot be read") from error
+
+
+def summary(said: Any, failed: list[Any]) -> dict[str, Any]:
     """Give the receiving end's summary, every part of it of the type that it has to have. Raises Violation."""
     try:
         found: dict[str, Any] = {key: count(said[key]) for key in COUNTS}
-        failed = [[text(path), text(reason)] for path, reason in said["failed"]]
-        return {**found, "passed_over": [text(path) for path in said["passed_over"]], "failed": failed}
+        return {**found, "failed": [[text(path), text(reason)] for path, reason in failed]}
     except MALFORMED as error:
         raise Violation("a summary that cannot be read") from error
 

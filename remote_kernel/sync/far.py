@@ -10,7 +10,7 @@ import json
 import os
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.wire import Broken, SyncFailure, Wire, shown, to_bytes
+from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire, shown, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def serve(marker: str, settings: dict[str, Any], converse: Callable[[Wire, bytes
             _give_up(pipe, error)
         except OSError as error:
             _give_up(pipe, SyncFailure("SyncError", f"{os.uname().nodename}: {error}"))
+        except Violation as error:
+            _give_up(pipe, SyncFailure("ProtocolMismatch", f"{os.uname().nodename} refused what it was sent: {error}"))
     except Broken:
         pass  # the other end knows
     os._exit(0)  # the other end waits for this, and taking ten thousand entries apart takes a while

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
+
+from remote_kernel.sync.wire import Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from re import Pattern
-    from typing import Any
 
 FILE = b".gitignore"
 _LARGEST = 1 << 20
+_LONGEST_LINE = 8 << 10  # a path has 4,096 bytes at most, and each may have a backslash
+_EXCLUDES, _BELOW, _ABOVE = range(3)  # parts of the rules on their way
+# What the other end's rules may take here, by line and by byte: enough for some 20,000 lines that differ.
+_MOST_BYTES, _RULE_BYTES, _SIGN_BYTES = 48 << 20, 1000, 64
+_MOST_LINES = 50_000  # of one file
 _CLASSES = {
     b"alnum": b"a-zA-Z0-9",
     b"alpha": b"a-zA-Z",
@@ -43,7 +51,7 @@ class Rule:
         line = line[:-1] if self._of_folders else line
         self._of_names = b"/" not in line
         line = line[1:] if line.startswith(b"/") else line
-        self._pattern = _compiled(line)
+        self._pattern = _compiled(line) if len(line) <= _LONGEST_LINE else None
 
     def matches(self, path: bytes, name: bytes, is_folder: bool) -> bool:
         """Whether a path below the rule's folder, with this last part, is one that it speaks of."""
@@ -52,11 +60,14 @@ class Rule:
         return bool(self._pattern.match(name if self._of_names else path))
 
 
+_rule = lru_cache(maxsize=None)(Rule)  # most .gitignore files have the same lines
+
+
 def parse(text: bytes) -> list[Rule]:
     """Give the rules of a .gitignore file, in order."""
     lines = text[3:].split(b"\n") if text.startswith(b"\xef\xbb\xbf") else text.split(b"\n")
     lines = [_without_spaces(line[:-1] if line.endswith(b"\r") else line) for line in lines]
-    return [Rule(line) for line in lines if line and not line.startswith(b"#")]
+    return [_rule(line) for line in lines if line and not line.startswith(b"#")]
 
 
 class Rules:
@@ -73,6 +84,8 @@ class Rules:
         self._excludes = parse(b"\n".join(excludes))
         self._parsed: dict[bytes, list[Rule]] = {}
         self._parsed_above: list[tuple[bytes, list[Rule]]] = []
+        self._lines: set[bytes] = set()
+        self._weight = 0
 
     def read_above(self, root: bytes) -> None:
         """Read the .gitignore files of the folders over the root, if that is inside a git work tree."""
@@ -130,24 +143,28 @@ class Rules:
         found._parsed, found._parsed_above = self._parsed, self._parsed_above
         return found
 
-    def pack(self) -> dict[str, Any]:
-        """Give what `unpack` at the other end makes the same rules of."""
-        return {
-            "excludes": [_text(line) for line in self.excludes],
-            "use_gitignore": self.use_gitignore,
-            "texts": [[_text(folder), _text(text)] for folder, text in self.texts.items()],
-            "above": [[_text(way), _text(text)] for way, text in self.above],
-        }
+    def parts(self) -> Iterator[tuple[int, bytes]]:
+        """Give what `take` at the other end makes the same rules of."""
+        if self.excludes:
+            yield _EXCLUDES, b"\n".join(self.excludes)
+        for number, texts in ((_BELOW, self.texts.items()), (_ABOVE, self.above)):
+            for folder, text in texts:
+                yield number, folder + b"\0" + text
 
-    @classmethod
-    def unpack(cls, packed: dict[str, Any]) -> Rules:
-        """Make the rules that `pack` was called on."""
-        rules = cls([_bytes(line) for line in packed["excludes"]], packed["use_gitignore"])
-        for folder, text in packed["texts"]:
-            rules.add(_bytes(folder), _bytes(text))
-        for way, text in packed["above"]:
-            rules.add_above(_bytes(way), _bytes(text))
-        return rules
+    def take(self, number: int, part: bytes) -> None:
+        """Take in one of the `parts` of the other end's rules. Raises Violation, also for more than there may be."""
+        folder, _, text = part.partition(b"\0")
+        lines = set(text.split(b"\n")) - self._lines if part.count(b"\n") < _MOST_LINES else set()
+        self._lines |= lines
+        self._weight += _RULE_BYTES * len(lines) + _SIGN_BYTES * sum(map(len, lines))
+        if part.count(b"\n") >= _MOST_LINES or self._weight > _MOST_BYTES or number > _ABOVE:
+            raise Violation("more rules than are taken, or none")
+        if number == _EXCLUDES:
+            self.excludes, self._excludes = [part], parse(part)
+        elif number == _BELOW:
+            self.add(folder, text)
+        else:
+            self.add_above(folder, text)
 
     def add(self, folder: bytes, text: bytes) -> None:
         """Take in the text of the .gitignore file of a folder below the root."""
@@ -282,11 +299,3 @@ def _bracket(pattern: bytes, at: int) -> tuple[bytes | None, int]:
     if not found:
         return (b"[^/]" if negated else b"(?!)"), at + 1
     return (b"(?!/)[" + (b"^" if negated else b"") + found + b"]"), at + 1
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from typing import NamedTuple
 
 from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.answers import plan, summary
+from remote_kernel.sync.answers import actions, plan, summary
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.tree import FILE, Entry, Listing, check_start, list_file, walk
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
-from remote_kernel.sync.wishes import ALL, NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,11 +48,10 @@ class Source(NamedTuple):
 
 
 class Want(NamedTuple):
-    """A file that the other end lacks: its number, the digests of the blocks that are there, and who is to carry it."""
+    """A file that the other end lacks: its number, and the digests of the blocks that are there."""
 
     number: int
     digests: bytes
-    by_rsync: bool
 
 
 def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
@@ -88,10 +86,9 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], rsync: str) -> None:
-        """`rsync` is the wish that `tool` names."""
-        self._wire, self._source, self._moved, self._rsync = wire_, source, moved, rsync
-        self._has_rsync = False
+    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], *, names: bool = False) -> None:
+        """`names` is whether every path is asked for that is dealt with."""
+        self._wire, self._source, self._moved, self._names = wire_, source, moved, names
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
@@ -109,21 +106,18 @@ class Sender:
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "mode": source.mode}
         self._wire.write_object(wire.BEGIN, {**begin, "root": to_text(source.root)})
-        told = self._wire.written
+        self._wire.listed, told = 0, self._wire.written
         for entries in self._batches():
-            self._wire.write_object(wire.ENTRIES, [pack(entry) for entry in entries])
+            self._wire.write_rows(wire.ENTRIES, [pack(entry) for entry in entries])
             self._wire.flush()  # the other end compares these while the next are listed
             if self._wire.written > told + _AHEAD:
                 yield
                 told = self._wire.written
-        self._has_rsync = _has_work_for_rsync(source, self._rsync) and has_rsync()
-        notes = {
-            "left_out": listing.left_out,
-            "left": [[to_text(path), reason] for path, reason in listing.left],
-            "passed_over": [to_text(path) for path in listing.passed_over],
-            "rsync": self._has_rsync,
-            "rules": source.rules.pack(),
-        }
+        self._wire.write_rows(wire.LEFT, [[to_text(path), reason] for path, reason in listing.left])
+        self._wire.write_rows(wire.PASSED, list(map(to_text, listing.passed_over)))
+        for kind, text in source.rules.parts():
+            self._wire.write(wire.RULES, kind, text)
+        notes = {"left_out": listing.left_out, "gitignore": source.rules.use_gitignore}
         self._wire.write_object(wire.ENTRIED, notes)
         self._wire.flush()
 
@@ -138,40 +132,58 @@ class Sender:
 
     def hear(self) -> Any:
         """Give the other end's plan. Raises Broken, SyncFailure."""
-        found = plan(self._wire.read_object(wire.PLAN))
+        told, said = self._rows_before(wire.ACTIONS, wire.PLAN, sys.maxsize if self._names else 0)
+        found = {**plan(said), "actions": actions(told)}
         self.wanted = list(self._read_wanted())
         return found
 
+    def _rows_before(self, kind: bytes, last: bytes, most: int) -> tuple[list[Any], Any]:
+        """Read the messages of one list, of so many rows at most, and the object of another kind that ends it."""
+        rows: list[Any] = []
+        while True:
+            found, _, body = self._wire.read()
+            if found == last:
+                return rows, wire.decoded(body)
+            if found != kind or len(rows) >= most:
+                raise wire.Violation(f"message {found!r} in place of {last!r}")
+            rows += self._wire.rows(body)
+
     def deliver(self, dry_run: bool) -> Any:
-        """Send what is wanted, and give the summary. What rsync is to carry has been brought there already."""
+        """Send what is wanted, and give the summary."""
         for want in () if dry_run else self.wanted:
-            if want.by_rsync:
-                self._wire.write(wire.MOVED, want.number)
-            else:
-                self._send(want)
+            self._send(want)
         self._wire.write(wire.SENT)
         self._wire.flush()
-        return summary(self._wire.read_object(wire.SUMMARY))
+        return self.read_summary()
+
+    def read_summary(self) -> dict[str, Any]:
+        """Give what the other end has done, and what was passed over here. Raises Broken."""
+        failed, said = self._rows_before(wire.UNDONE, wire.SUMMARY, wire.MOST_UNDONE)
+        return {**summary(said, failed), "passed_over": list(map(to_text, self._source.listing.passed_over))}
 
     def entry(self, number: int) -> Entry:
         """Give the entry with that number."""
         return self._source.listing.entries[number]
 
     def _read_wanted(self) -> Iterator[Want]:
+        """Give what the other end wants: each file once, with digests of no more than there is of it."""
+        known: set[int] = set()
         while True:
             kind, number, body = self._wire.read()
             if kind == wire.WANTED:
                 return
-            if kind not in (wire.WANT, wire.WHOLE, wire.BY_RSYNC):
+            if kind not in (wire.WANT, wire.WHOLE):
                 raise wire.Violation(f"message {kind!r} among what is wanted")
-            if kind == wire.BY_RSYNC and not self._has_rsync:
-                raise wire.Violation("a file for rsync, which was not offered")
             numbers = wire.numbers(body) if kind == wire.WHOLE else (number,)
             digests = b"" if kind == wire.WHOLE else body
             for number in numbers:
                 if number >= len(self._source.listing.entries) or self.entry(number).kind != FILE:
                     raise wire.Violation("a file wanted that there is not")
-                yield Want(number, digests, kind == wire.BY_RSYNC)
+                size = self.entry(number).size
+                if number in known or len(digests) > (size // blocks.block_size(size) + 1) * blocks.DIGEST:
+                    raise wire.Violation("a file wanted twice, or with more digests than it has blocks")
+                known.add(number)
+                yield Want(number, digests)
 
     def _send(self, want: Want) -> None:
         entry = self.entry(want.number)
@@ -212,7 +224,8 @@ class Sender:
             if blocks.digest(data) == digests[at : at + blocks.DIGEST]:
                 self._wire.write(wire.SAME, start, LENGTH.pack(len(data)))
             else:
-                self._wire.write(wire.DATA, start, data)
+                for at in range(0, len(data), wire.CHUNK):
+                    self._wire.write(wire.DATA, start + at, data[at : at + wire.CHUNK])
             self._moved(len(data), 0)
         for start, end in _extents(fd, covered, entry.size) if entry.is_sparse else [(covered, entry.size)]:
             self._send_range(fd, start, end)
@@ -230,13 +243,6 @@ def pack(entry: Entry) -> list[Any]:
     """Give the entry for JSON."""
     extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
     return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
-
-
-def _has_work_for_rsync(source: Source, rsync: str) -> bool:
-    """Whether rsync may have to carry something; where it has not, nobody need ask which version there is."""
-    if rsync in (ALL, NEVER):
-        return rsync == ALL
-    return any(entry.size >= blocks.LEAST for entry in source.listing.entries)
 
 
 def _read(fd: int, start: int, count: int) -> bytes:

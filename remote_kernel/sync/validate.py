@@ -47,13 +47,14 @@ class Offer:
     """What the other end has, read as it comes. Where nothing was `asked`, it is the one whose wishes count: it pushes.
 
     `name`, `is_folder`, `root` and the `mode` of the folder itself are known at once, the rest once `arriving` has been
-    gone through: `rules`, `has_rsync`, `entries`; `left`, which it could not read, each with the reason; `left_out`,
+    gone through: `rules`, `entries`; `left`, which it could not read, each with the reason; `left_out`,
     how many its rules leave out; `passed_over`, sockets, pipes and devices.
     """
 
-    def __init__(self, wire_: Wire, asked: Asked | None) -> None:
-        """Read how it begins. Raises Violation, Broken, SyncFailure."""
-        self._wire, self._asked = wire_, asked
+    def __init__(self, wire_: Wire, asked: Asked | None, *, with_rules: bool = True) -> None:
+        """Read how it begins; rules are read only `with_rules`. Raises Violation, Broken, SyncFailure."""
+        self._wire, self._asked, self._with_rules = wire_, asked, with_rules
+        wire_.listed = 0
         begin = wire_.read_object(wire.BEGIN)
         try:
             self.name, self.root = to_bytes(begin["name"]), to_bytes(begin["root"])
@@ -70,7 +71,6 @@ class Offer:
         excludes = list(asked.excludes) if asked and self.is_folder else []
         self._excludes = Rules(excludes, False) if excludes else None
         self.rules = Rules([], False)
-        self.has_rsync = False
         self.entries: list[Entry] = []
         self.left: list[tuple[bytes, str]] = []
         self.left_out = 0
@@ -79,15 +79,13 @@ class Offer:
     def arriving(self, as_: bytes = b"") -> Iterator[Entry]:
         """Give each entry as it comes; a single file gets the name `as_`. Raises Violation, Broken, SyncFailure."""
         while True:
-            kind, _, body = self._wire.read()
+            kind, number, body = self._wire.read()
             if kind == wire.ENTRIED:
                 break
             if kind != wire.ENTRIES:
-                raise Violation(f"message {kind!r} among the entries")
-            rows = wire.decoded(body)
-            if not isinstance(rows, list):
-                raise Violation("entries that are no list")
-            entries = list(map(unpack, rows))
+                self._take_note(kind, number, body)
+                continue
+            entries = list(map(unpack, self._wire.rows(body)))
             self._tree.take(entries)
             self._check_excludes(entries)
             entries = [entry._replace(path=as_) for entry in entries] if as_ else entries
@@ -98,12 +96,24 @@ class Offer:
         except MALFORMED as error:
             raise Violation("an offer that cannot be read") from error
 
+    def _take_note(self, kind: bytes, number: int, body: bytes) -> None:
+        """Take in what is no entry: a message about what was left, passed over, or a part of the rules."""
+        try:
+            if kind == wire.LEFT:
+                self.left += [(to_bytes(path), text(reason)) for path, reason in self._wire.rows(body)]
+            elif kind == wire.PASSED:
+                self.passed_over += map(text, self._wire.rows(body))
+            elif kind != wire.RULES:
+                raise Violation(f"message {kind!r} among the entries")
+            elif self._with_rules:
+                self._wire.weigh(wire.ROW_BYTES + 2 * len(body) + 8 * body.count(b"\n"))
+                self.rules.take(number, body)
+        except MALFORMED as error:
+            raise Violation("an offer that cannot be read") from error
+
     def _finish(self, notes: Any) -> None:
-        self.left = [(to_bytes(path), text(reason)) for path, reason in notes["left"]]
-        self.passed_over = [text(path) for path in notes["passed_over"]]
         self.left_out = count(notes["left_out"])
-        self.has_rsync = bool(notes["rsync"])
-        self.rules = Rules.unpack(notes["rules"])
+        self.rules.use_gitignore = bool(notes["gitignore"])
         if self._asked:
             self.rules = self.rules.with_choice(list(self._asked.excludes), self._asked.use_gitignore)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import zlib
 
@@ -14,13 +15,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-BEGIN, ENTRIES, ENTRIED, PLAN, WANT, WHOLE, BY_RSYNC, WANTED = b"B", b"E", b"e", b"P", b"W", b"w", b"R", b"."
+BEGIN, ENTRIES, LEFT, PASSED, RULES, ENTRIED = b"B", b"E", b"L", b"p", b"r", b"e"
+ACTIONS, PLAN, WANT, WHOLE, WANTED = b"a", b"P", b"W", b"w", b"."
 FILE, DATA, SAME, DONE, SMALL = b"F", b"D", b"=", b"Z", b"f"
-FAILED, MOVED, SENT, SUMMARY, ABORT = b"X", b"M", b"s", b"S", b"A"
+FAILED, SENT, UNDONE, SUMMARY, ABORT = b"X", b"s", b"x", b"S", b"A"
 CHUNK = 256 << 10
 LENGTH = struct.Struct(">Q")
 _HEAD = struct.Struct(">cQI")
-_LONGEST = 256 << 20  # a plan of a million paths; digests of a file of 4 TiB take 2 MiB
+_LONGEST = 4 << 20  # of a message; the digests of a file take 1 MiB at most
+_LONGEST_TEXT = 1 << 20  # of its JSON, which may be compressed a thousand times and takes 20 MB once read
+MOST_UNDONE = 100  # paths named in a summary
+_ROWS = 1000  # in a message
+ROW_BYTES = 600  # that an entry takes once it is read, its names aside
+# Of lists in one run. Every listed file takes memory, a million of them as much as a million real ones; where the other
+# end lists more than half of what there is, it would end whatever runs here.
+MOST_LISTED = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+TOO_MANY = "a list that fills half of the memory here"
 
 
 class Broken(Exception):
@@ -42,7 +52,7 @@ class SyncFailure(Exception):
 class Wire:
     """One end of the pipe. Owns neither descriptor; what is written waits for `flush`, or for a buffer to be full.
 
-    `written` counts the bytes that have gone.
+    `written` counts the bytes that have gone, `listed` those that the lists of a run take here.
     """
 
     def __init__(self, fd_in: int, fd_out: int) -> None:
@@ -50,7 +60,7 @@ class Wire:
         self._raw = io.FileIO(fd_out, "wb", closefd=False)
         self._out = bytearray()
         self._early = b""
-        self.written = 0
+        self.written = self.listed = 0
 
     def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
         """Send one message. Raises Broken."""
@@ -64,8 +74,18 @@ class Wire:
             self.flush()
 
     def write_object(self, kind: bytes, value: Any) -> None:
-        """Send what JSON can hold."""
-        self.write(kind, 0, zlib.compress(json.dumps(value, separators=(",", ":")).encode("ascii"), 1))
+        """Send what JSON can hold, and is short."""
+        self.write(kind, 0, zlib.compress(_json(value), 1))
+
+    def write_rows(self, kind: bytes, rows: list[Any]) -> None:
+        """Send a list, in as many messages as it takes; none for an empty one."""
+        text = _json(rows) if 0 < len(rows) <= _ROWS else b""
+        if text and (len(text) <= _LONGEST_TEXT or len(rows) == 1):
+            self.write(kind, 0, zlib.compress(text, 1))
+        elif rows:
+            half = len(rows) // 2
+            self.write_rows(kind, rows[:half])
+            self.write_rows(kind, rows[half:])
 
     def flush(self) -> None:
         """Send what waits. Raises Broken."""
@@ -89,6 +109,21 @@ class Wire:
         if found != kind:
             raise Violation(f"message {found!r} in place of {kind!r}")
         return decoded(body)
+
+    def rows(self, body: bytes) -> list[Any]:
+        """Give what one message of `write_rows` holds. Raises Violation, also where all of a run are too many."""
+        text = _inflated(body)
+        found = _read_json(text)
+        if not isinstance(found, list):
+            raise Violation("entries that are no list")
+        self.weigh(len(text) + ROW_BYTES * len(found))
+        return found
+
+    def weigh(self, count: int) -> None:
+        """Count so many bytes to what the lists of this run take. Raises Violation."""
+        self.listed += count
+        if self.listed > MOST_LISTED:
+            raise Violation(TOO_MANY)
 
     def read_empty(self, kind: bytes) -> None:
         """Read the next message, which has to be of that kind and says no more."""
@@ -126,10 +161,7 @@ class Wire:
 
 def decoded(body: bytes) -> Any:
     """Give what write_object sent. Raises Broken."""
-    try:
-        return json.loads(zlib.decompressobj().decompress(body, _LONGEST))
-    except (ValueError, RecursionError, zlib.error) as error:
-        raise Violation("a message that cannot be read") from error
+    return _read_json(_inflated(body))
 
 
 def length(body: bytes) -> int:
@@ -164,6 +196,24 @@ def to_bytes(text: str) -> bytes:
 def shown(path: bytes) -> str:
     """Give a path for a message."""
     return repr(path.decode("utf-8", "backslashreplace"))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def _inflated(body: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(body, _LONGEST_TEXT)
+    except zlib.error as error:
+        raise Violation("a message that cannot be read") from error
+
+
+def _read_json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Violation("a message that cannot be read") from error
 
 
 def _failure(body: bytes) -> SyncFailure:

@@ -17,7 +17,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from nbclient import NotebookClient
 
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 from tests.support.ends import carriers, log_of
 from tests.support.kernels import manager_for, options_for, reply_to, run, running_kernel, wait_until, write_kernelspec
 from tests.support.relay import Relay
@@ -109,7 +109,7 @@ def test_output_is_complete_after_cuts_a_frozen_link_and_a_killed_connection(
             for process in carriers():
                 process.kill()
             return
-        assert wait_until(lambda: openssh.end_masters(options))
+        assert wait_until(lambda: masters.end_masters(options))
 
     with (
         running_kernel(tmp_path, options) as (manager, client),

@@ -38,7 +38,7 @@ SECONDS = 1.5  # an unbounded reader takes hundreds of MB in one
 
 # In the place of ssh. What is flooded goes out as fast as it is taken, and nothing is read.
 FAKE = f"""#!{sys.executable}
-import itertools, json, os, re, struct, sys
+import itertools, json, os, re, struct, sys, zlib
 if "-G" in sys.argv:
     sys.exit(0)
 how = os.environ["FLOOD"]
@@ -53,12 +53,39 @@ def data(stream, pieces):
 hello = frame({HELLO}, 0, 0, json.dumps({{"version": {PROTOCOL_VERSION}, "highest": 15, "streams": {{}}}}).encode())
 if how == "nothing" or not (marker or "is here" in sys.argv[-1] or sys.argv[-1] == "sftp"):
     sys.exit(255)
+end = b" " if how.startswith("answer") else b" {{}}\\n" if how.startswith("sync") else b"\\n"
 if marker and how not in ("stdout", "stderr", "half a line"):
-    os.write(1, f"\\n{{marker[0]}} reads\\n\\n{{marker[0]}}".encode() + (b" " if how.startswith("answer") else b"\\n"))
+    os.write(1, f"\\n{{marker[0]}} reads\\n\\n{{marker[0]}}".encode() + end)
 def again_and_again(kind, *rest):
     return itertools.chain([hello], itertools.repeat(frame(kind, *rest) * 1000))
 message = json.dumps({{"event": "no such thing", "text": "x" * 1000}}).encode() + b"\\n"
+def said(kind, body=b"", number=0):
+    return struct.pack(">cQI", kind, number, len(body)) + body
+def told(kind, value):
+    return said(kind, zlib.compress(json.dumps(value).encode()))
+def rules():
+    for n in itertools.count():
+        yield said(b"r", b"%d\\0" % n + b"".join(b"%d-%d\\n" % (n, m) for m in range(1000)), 1)
+begin = told(b"B", {{"name": "x", "is_folder": True, "mode": 493, "root": "/x"}})
+file = [begin, told(b"E", [["file", "f", 420, 1 << 40, 1, "", 0]])]
+file += [told(b"e", {{"left_out": 0, "gitignore": False}}), said(b"F")]
+plan = told(b"P", {{"root": "/x", "name": "", "files": 1, "bytes": 1}})
+block = struct.pack(">Q", 1)
+packer = zlib.compressobj()
+bomb = b"".join(packer.compress(b" " * (1 << 20)) for _ in range(200 if how == "sync bomb" else 0))
+endless = struct.pack(">cQI", b"E", 0, (1 << 32) - 1)
 flood = {{
+    "sync bomb": [begin, said(b"E", bomb)],
+    "sync long message": itertools.chain([begin, endless], itertools.repeat(bytes(40000))),
+    "sync unknown messages": itertools.chain([begin], itertools.repeat(said(b"?"))),
+    "sync many parts": [begin, told(b"E", [[]] * 250000)],
+    "sync rules": itertools.chain([begin], rules()),
+    "sync ranges": itertools.chain(file, itertools.repeat((said(b"=", block) + said(b"=", block, 1 << 27)) * 1000)),
+    "sync actions": itertools.repeat(told(b"a", [["copy", "x" * 50]] * 1000)),
+    "sync wanted": itertools.chain([plan], itertools.repeat(said(b"w", bytes(80000)))),
+    "sync digests": itertools.chain([plan], itertools.repeat(said(b"W", bytes(1 << 20)))),
+    "sync failures": itertools.chain([plan, said(b".")], itertools.repeat(told(b"x", [["a", "b"]] * 50))),
+    "sync stderr": itertools.repeat(b"yes\\n" * 10000),
     "stdout": itertools.repeat(b"yes\\n" * 10000),
     "stderr": itertools.repeat(b"yes\\n" * 10000),
     "half a line": itertools.repeat(b"x" * 40000),
@@ -75,9 +102,7 @@ flood = {{
     "unknown closed": again_and_again({CLOSE}, 1 << 20),
     "endless frame": itertools.chain([hello, frame({DATA})[:-4] + b"\\xff" * 4], itertools.repeat(b"x" * 40000)),
     "deep message": [hello, *data({CONTROL}, [b"[" * 60000] * 16 + [b"\\n"])],
-    "message of many": [
-        hello, *data({CONTROL}, [b'{{"event": [{{}}' + b",{{}}" * 20000] + [b",{{}}" * 20000] * 15 + [b"]}}\\n"])
-    ],
+    "message of many": [hello, *data({CONTROL}, [b'{{"event": [{{}}', *[b",{{}}" * 20000] * 16, b"]}}\\n"])],
     "stderr of the agent's session": itertools.repeat(b"yes\\n" * 10000),
     "greetings": itertools.chain([hello], itertools.repeat(hello * 500)),
     "long greeting": [hello[:1] + struct.pack("!IQI", 0, 0, {HELLO_BYTES}) + b"x" * {HELLO_BYTES}],
@@ -85,11 +110,11 @@ flood = {{
     "endless message": itertools.chain([hello], data({CONTROL}, itertools.repeat(b"x" * {FRAME_BYTES}))),
     "kernel's output": itertools.chain([hello], data({STDOUT}, itertools.repeat(b"x" * {FRAME_BYTES}))),
 }}[how]
-if how.startswith("stderr of"):
-    os.write(1, hello)
+if how in ("stderr of the agent's session", "sync stderr"):
+    os.write(1, hello if marker and how != "sync stderr" else begin)
 for piece in flood:
     while piece:
-        piece = piece[os.write(2 if how.startswith("stderr") else 1, piece):]
+        piece = piece[os.write(2 if "stderr" in how else 1, piece):]
 """
 
 
@@ -217,6 +242,44 @@ def test_whole_answers_take_little_memory(run: Callable[..., Ended], how: str, w
 @pytest.mark.parametrize("how", ["stdout", "stderr", "answer"])
 def test_commands_are_not_flooded(run: Callable[..., Ended], how: str, command: tuple[str, ...]) -> None:
     ended = run(how, str(find_program()), *command)
+    assert ended.status == errors.RemoteShellNoise.exit_status, ended.said
+    assert "gpu1" in ended.said
+    assert ended.grown < GROWTH_BYTES
+
+
+@pytest.mark.openssh_only
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("bomb", "a message that cannot be read"),
+        ("long message", "a message that is too long"),
+        ("unknown messages", "message b'?' among the entries"),
+        ("many parts", "an entry that cannot be read"),
+        ("rules", "more rules than are taken"),
+        ("ranges", "more of a file than there is"),
+        ("actions", "message b'a' in place of b'P'"),
+        ("wanted", "a file wanted twice"),
+        ("digests", "more digests than it has blocks"),
+        ("failures", "message b'x' in place of b'S'"),
+    ],
+)
+def test_sync_is_not_flooded(run: Callable[..., Ended], tmp_path: Path, how: str, words: str) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    (source / "file").touch()
+    is_push = how in ("actions", "wanted", "digests", "failures")
+    places = (f"{source}/", "remote:x") if is_push else ("remote:x", str(target))
+    ended = run(f"sync {how}", str(find_program()), "sync", "--delete", "gpu1", *places)
+    assert ended.status == errors.ProtocolMismatch.exit_status, ended.said
+    assert "the remote end of the sync on gpu1 sent" in ended.said
+    assert words in ended.said
+    assert ended.grown < GROWTH_BYTES
+
+
+@pytest.mark.openssh_only
+def test_sync_is_not_flooded_beside_what_it_reads(run: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = run("sync stderr", str(find_program()), "sync", "gpu1", "remote:x", str(tmp_path))
     assert ended.status == errors.RemoteShellNoise.exit_status, ended.said
     assert "gpu1" in ended.said
     assert ended.grown < GROWTH_BYTES

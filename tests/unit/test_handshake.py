@@ -12,13 +12,13 @@ from remote_kernel import bootstrap, handshake
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectTimeout, RemoteKernelError, RemoteShellNoise
 from remote_kernel.handshake import Handshake
+from remote_kernel.kernelspec.discovery import probe
 from remote_kernel.launcher import attempt
 from remote_kernel.launcher.attempt import Trip
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import probe
 
 OPTIONS = LaunchOptions(Endpoint.parse("slow"))
 MARKER = "remote_kernel-0123456789abcdef"
@@ -32,8 +32,8 @@ def test_an_answer_in_pieces_is_read_whole(size: int) -> None:
     rest = b""
     for start in range(0, len(sent), size):
         piece = sent[start : start + size]
-        rest += piece if hands.told is not None else hands.feed(piece)
-    assert (hands.is_ready, hands.told, rest) == (True, '{"a": 1}', b"rest")
+        rest += piece if hands.answer is not None else hands.feed(piece)
+    assert (hands.is_ready, hands.answer, rest) == (True, '{"a": 1}', b"rest")
     assert hands.noise.split() == [b"Welcome!"]
 
 

@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.doctor.examination import examine
+from remote_kernel.doctor.steps import examine
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteKernelError
 from remote_kernel.kept.running import RunningKernel, call, stop, tell_one
-from remote_kernel.kernelspec.discovery import discover
+from remote_kernel.kernelspec.discovery import discover, install_ipykernel, probe
 from remote_kernel.launcher import launcher
 from remote_kernel.link.link import CONTROL, DATA, HELLO, PROTOCOL_VERSION
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import install_ipykernel, probe
 from tests.support.kernels import write_connection_file
 
 OPTIONS = LaunchOptions(Endpoint.parse("bad"))
@@ -189,8 +188,8 @@ def test_kernel_that_is_gone_is_no_malformed_answer(host: Host) -> None:
 
 @pytest.mark.parametrize("said", [{}, {"seconds": 5}, {"seconds": {"all": 0.0}, "errors": [], "disks": 5}])
 def test_doctor_names_an_answer_of_another_form(host: Host, said: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remote_kernel.doctor.way.addresses", lambda way: _ok())
-    monkeypatch.setattr("remote_kernel.doctor.way.reach", lambda *_: ["there"])
+    monkeypatch.setattr("remote_kernel.doctor.route.name_finding", lambda hops: _ok())
+    monkeypatch.setattr("remote_kernel.doctor.route.greet_servers", lambda *_: ["there"])
     host.answers(said)
     failed = [finding for finding in examine(OPTIONS, start=False) if finding.state.name == "FAILED"]
     assert ["cannot be read" in finding.text for finding in failed] == [True]

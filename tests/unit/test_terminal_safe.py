@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli import doctor, edge, kept, manager, table
-from remote_kernel.cli.login import Terminal
+from remote_kernel.cli.login import TerminalPerson
 from remote_kernel.doctor.finding import failed
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import RemoteError
@@ -122,7 +122,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "a complaint": lambda: edge.complain("remote_kernel", EVIL),
     "a table": lambda: table.print_rows(("A",), [(EVIL,)]),
     "a finding": lambda: doctor._show(failed("login", RemoteError(EVIL, f"see {EVIL}"))),
-    "a banner": lambda: Terminal().hears(EVIL),
+    "a banner": lambda: TerminalPerson().show(EVIL),
 }
 
 
@@ -150,8 +150,8 @@ def test_a_servers_question_cannot_steer_the_terminal(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or "x")
-    monkeypatch.setattr(Terminal, "_line", lambda _: "x")
-    assert Terminal().answers(EVIL, echo=echo) == "x"
+    monkeypatch.setattr(TerminalPerson, "_line", lambda _: "x")
+    assert TerminalPerson().ask(EVIL, echo=echo) == "x"
     check("".join([*asked, *capsys.readouterr()]))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
 from remote_kernel.session.client import NoSuchSession, Session
-from remote_kernel.session.paths import Place, session_names
+from remote_kernel.session.paths import Paths, session_names
 
 if TYPE_CHECKING:
     from remote_kernel.session.notebook.run import WantedKernel
@@ -41,7 +41,7 @@ def find_session(name: str) -> Session:
             raise NoSuchSession("there is no session", "'rkernel exec -k KERNELSPEC ...' makes one")
         name = names[0]
     session = Session(name)
-    if not session.place.exists():
+    if not session.paths.exists():
         others = ", ".join(session_names())
         hint = f"there are: {others}" if others else "'rkernel exec -k KERNELSPEC ...' makes one"
         raise NoSuchSession(f"there is no session '{name}'", hint)
@@ -71,12 +71,12 @@ def find_or_make(name: str, new: New, wanted: WantedKernel | None = None) -> Ses
             return _existing(names[0], new, wanted)
         if names:
             raise UsageError("there are several sessions", f"give one with -s: {', '.join(names)}")
-    if name and Place(name).exists():
+    if name and Paths(name).exists():
         return _existing(name, new, wanted)
     program = _choose(new.kernelspec, wanted)
     if not name:
         name = program.kernelspec
-        if Place(name).exists():
+        if Paths(name).exists():
             return _existing(name, new, wanted)
     session = Session.open(name, kernelspec=program.kernelspec, log=new.log, workdir=new.cwd)
     _announce(session)
@@ -114,7 +114,7 @@ def _announce(session: Session) -> None:
     """Say that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
     from remote_kernel.session.record import read_record
 
-    record = read_record(session.place)
+    record = read_record(session.paths)
     where = f" on {record.host}" if record.host else ""
     log = f"; all that runs is logged to {record.log}" if record.log else ""
     folder = f", in {record.folder}" if record.folder else ""
@@ -126,14 +126,14 @@ def _existing(name: str, new: New, wanted: WantedKernel | None) -> Session:
     """Give a session that there is, and see that it is what the options ask for, where they say. Raises UsageError."""
     session = Session(name)
     if wanted and wanted.languages:
-        language = str(session.ask("status").get("language") or "")
+        language = session.status().language
         if not wanted.fits(language):
             raise _other_language(f"the kernel of session '{name}'", language, wanted)
     if new == New():
         return session
     from remote_kernel.session.record import read_record
 
-    record = read_record(session.place)
+    record = read_record(session.paths)
     if new.kernelspec and new.kernelspec.lower() not in (record.kernelspec.lower(), record.display_name.lower()):
         raise UsageError(
             f"the session '{name}' has a kernel of '{record.kernelspec or record.connection_file}'",
