@@ -305,14 +305,6 @@ def _hop_name(stderr: str) -> str:
     return named[1] if named else ""
 
 
-def _command_to_try(options: LaunchOptions, stderr: str, through: bool) -> str:
-    """Return the command that goes to the hop and no further; it may be in ssh's config alone."""
-    if not through:
-        return to_paste(options)
-    hop = _way_to_hop(options, stderr)
-    return to_paste(hop) if hop else "ssh JUMP_HOST true"
-
-
 def _way_to_hop(options: LaunchOptions, stderr: str) -> LaunchOptions | None:
     """Return the way to the jump host that ssh means, None if that is in the ssh config alone."""
     named = re.sub(r".*@|\[|\](?::\d+)?$", "", _hop_name(stderr))
@@ -340,10 +332,9 @@ def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
             f"jump host {jumps} cannot reach {options.endpoint}: {refused[1].strip().lower()}",
             "check the endpoint as the jump host sees it, and that it allows forwarding (AllowTcpForwarding)",
         )
-    return JumpHostFailed(
-        f"jump host {jumps} cannot be reached: {_first_line(stderr)}",
-        f"try: {_command_to_try(options, stderr, through=True)}",
-    )
+    hop = _way_to_hop(options, stderr)  # no further: the jump host itself is not reached
+    hint = f"try: {to_paste(hop) if hop else 'ssh JUMP_HOST true'}"
+    return JumpHostFailed(f"jump host {jumps} cannot be reached: {_first_line(stderr)}", hint)
 
 
 def _remote_failure(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
