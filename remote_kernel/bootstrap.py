@@ -29,29 +29,27 @@ from remote_kernel.transport.ssh_messages import SHELL_REPLACED_STATUS
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _LINK = ("link.pace", "link.spool", "link.link")
-_KERNEL = ("remote.kernel", "remote.ssh_session", "process", "remote.claim", "remote.folder")
+_KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
-_ATTACH = (*_LINK, *_KERNEL, "remote.usage", "remote.attach")
-_FILES = tuple(
-    f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small", "tool")
-)
+_ATTACH = (*_LINK, *_KERNEL, "remote.attach")
+_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
-        *("remote.iopub", "remote.text_log", "remote.peer", "remote.logout", "remote.agent"),
+        *("remote.iopub", "remote.text_log", "remote.peer", "remote.logout", "remote.agent_socket", "remote.agent"),
     ),
     "attach": _ATTACH,
     "ask": _ATTACH,
-    "survey": ("remote.kernel", "remote.survey"),
-    "install": ("remote.kernel", "remote.survey"),
-    "environment": ("remote.kernel", "remote.survey"),
+    "survey": ("process", "remote.kernel", "remote.survey"),
+    "install": ("process", "remote.kernel", "remote.survey"),
+    "environment": ("process", "remote.kernel", "remote.survey"),
     "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
     "receive": (
         *(*_FILES, "sync.validate", "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
         *("sync.far", "sync.far_receiver"),
     ),
-    "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.forward_far"),
-    "discover": ("remote.kernel", "remote.ownership", "remote.environments"),
+    "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.port_forward"),
+    "discover": ("process", "remote.kernel", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
 FIRST_LINE = f"exit {SHELL_REPLACED_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike

@@ -15,8 +15,7 @@ from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
-from remote_kernel.launcher.forward import Forwarder
-from remote_kernel.launcher.forward_by_ssh import forward_by_ssh
+from remote_kernel.launcher.forward import Forwarder, forward_by_ssh
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import parse_forwards

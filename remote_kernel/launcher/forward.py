@@ -2,17 +2,29 @@
 
 Each connection is a stream of the Link, so it waits while the SSH connection is lost and goes on as if the network were
 slow, as a kernel's own connections do. Listens on loopback only.
+
+On a host without the Python that the other end of a Link needs, SSH's own means do it: `ssh -L`, or sshtunnel's
+forwarder. A server may forbid that (AllowTcpForwarding no), which is why a Link is preferred.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from remote_kernel import bootstrap
-from remote_kernel.errors import PortInUse, ProtocolMismatch, RemoteKernelError, SshConfigError, TransportError
+from remote_kernel.errors import (
+    ConnectionLost,
+    PortInUse,
+    ProtocolMismatch,
+    RemoteKernelError,
+    SshConfigError,
+    TransportError,
+)
 from remote_kernel.launcher.attempt import Trip
 from remote_kernel.launcher.log import Log
 from remote_kernel.launcher.reconnect import ANSWER_SECONDS, backoff, scattered
@@ -21,6 +33,9 @@ from remote_kernel.link.reactor import Reactor, SocketSink, Timer
 from remote_kernel.link.sockets import serve
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.remote.tunnel import CHANNEL
+from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.ssh_config import uses_openssh
+from remote_kernel.transport.ssh_errors import explain, explained
 
 AGAIN_SECONDS = 2.0  # until a port is tried again that another program has, such as the launcher before this one
 
@@ -40,7 +55,7 @@ class Ports:
         self._listeners.append(listener)
         serve(self._reactor, listener, lambda connection: self._accepted(connection, forward, link))
 
-    def listen_sometime(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
+    def listen_when_free(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
         """Do so when the port is free, and tell about it if that is not now: a kernel need not wait for that."""
         try:
             self.listen(forward, link)
@@ -80,7 +95,7 @@ class Ports:
 
 
 def listening(port: int) -> socket.socket:
-    """Give a socket that listens on a port of this machine's loopback. Raises PortInUse."""
+    """Return a socket that listens on a port of this machine's loopback. Raises PortInUse."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -150,7 +165,7 @@ class Forwarder:
             self.returned(error, arrived=False, silent=False)
 
     def _watch(self) -> dict[str, object] | None:
-        """Give what the other end is to look for, as `forward_far.Vigil` takes it."""
+        """Give what the other end is to look for, as `port_forward.KernelWatch` takes it."""
         if not self._patience:
             return None
         return {
@@ -184,3 +199,77 @@ class Forwarder:
             self._log.tell(f"{error.message}; trying to reconnect")
         self._attempts += 1
         self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)
+
+
+# -- without a Link
+
+
+def forward_by_ssh(
+    options: LaunchOptions,
+    forwards: Sequence[Forward],
+    arrived: Callable[[], None],
+    lost: Callable[[RemoteKernelError], None],
+) -> None:
+    """Forward until an exception, such as one that a signal raises, ends it.
+
+    `arrived` is called each time all ports are open, and `lost` when the connection has broken, which is then made
+    again. Raises PortInUse, and TransportError's kinds if there was no way from the start.
+    """
+    attempts, has_arrived = 0, False
+
+    def tell() -> None:
+        nonlocal attempts, has_arrived
+        attempts, has_arrived = 0, True
+        arrived()
+
+    once = _over_openssh if uses_openssh(options) else _over_paramiko
+    while True:
+        try:
+            once(options, forwards, tell)
+        except TransportError as error:
+            if not has_arrived:
+                raise
+            if not attempts:
+                lost(error)
+        attempts += 1
+        time.sleep(backoff(attempts))
+
+
+def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:
+    with explained(options):
+        choice.forward_without_openssh(options, forwards, arrived)
+
+
+def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:
+    pairs = [(forward.local, forward.remote) for forward in forwards]
+    process = subprocess.Popen(
+        openssh.forward_argv(options, pairs),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=choice.environment(options),
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert process.stderr
+    waiting, said = len(forwards), ""
+    try:
+        with process.stderr as lines:
+            for line in lines:
+                if "[port listener]" in line:  # "Local forwarding listening on" comes ahead of bind and listen
+                    waiting -= 1
+                    if not waiting:
+                        arrived()
+                elif not line.startswith("debug1: "):
+                    said += line
+        status = process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    for forward in forwards:
+        if f":{forward.local}: Address already in use" in said:
+            message = f"port {forward.local} of this machine is in use"
+            raise PortInUse(message, "choose another, for example 16006:6006")
+    if waiting:
+        raise explain(options, said, status, b"")
+    raise ConnectionLost(f"the connection to {options.endpoint} broke", "try again")

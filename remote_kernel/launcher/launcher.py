@@ -17,19 +17,17 @@ neither typer nor paramiko nor jupyter_client: they would double a kernel's star
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from remote_kernel import bootstrap, process
+from remote_kernel import bootstrap
 from remote_kernel.errors import (
     KernelDied,
     KernelGone,
     KernelNotInstalled,
-    PortInUse,
     RemoteKernelError,
     TransportError,
 )
@@ -37,13 +35,13 @@ from remote_kernel.handshake import malformed
 from remote_kernel.jupyter.connection_file import Connection, read_connection_file
 from remote_kernel.launcher import agent_messages
 from remote_kernel.launcher.forward import Ports
+from remote_kernel.launcher.front_end import has_lost_its_front_end, listen, with_spec_env
 from remote_kernel.launcher.greeting import HeadStart
 from remote_kernel.launcher.log import Log, OutputSink
 from remote_kernel.launcher.on_start import Push
 from remote_kernel.launcher.orphans import OrphanNote, watch_orphans
 from remote_kernel.launcher.reconnect import ANSWER_SECONDS, Contact
 from remote_kernel.launcher.shutdown import Closing, ControlSocket
-from remote_kernel.launcher.spec_env import with_spec_env
 from remote_kernel.launcher.state_file import Presence, tell_presence
 from remote_kernel.link.link import CONTROL, STDERR, STDOUT, Link, MessageSink, send_message
 from remote_kernel.link.reactor import Reactor, SocketSink, Timer
@@ -92,54 +90,6 @@ def main(
         log.close()
 
 
-def listen(connection: Connection) -> dict[str, socket.socket]:
-    """Listen on the five ports. Raises PortInUse."""
-    connection.remove_stale_sockets()
-    listeners: dict[str, socket.socket] = {}
-    try:
-        for channel, port in connection.ports.items():
-            if connection.transport == "ipc":
-                listeners[channel] = listener = socket.socket(socket.AF_UNIX)
-                listener.bind(f"{connection.ip}-{port}")
-            else:
-                family = socket.AF_INET6 if ":" in connection.ip else socket.AF_INET
-                listeners[channel] = listener = socket.socket(family)
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((connection.ip.replace("*", "0.0.0.0"), port))
-            listener.listen(64)
-            listener.setblocking(False)
-    except OSError as error:
-        for opened in listeners.values():
-            opened.close()
-        what = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror or error}"
-        raise PortInUse(
-            f"port {port} ({channel}) of {connection.ip} {what}", "start the kernel again, which picks other ports"
-        ) from error
-    return listeners
-
-
-def _has_lost_its_front_end() -> bool:
-    """Whether jupyter_client, which names itself to its kernels, was killed before this process could look for it.
-
-    Whatever is started from a notebook inherits the name of a front end that may be long gone, VS Code for one: only
-    a process that nobody but the system has adopted has lost its own.
-    """
-    front_end = os.environ.get("JPY_PARENT_PID", "")
-    if not front_end.isdigit() or int(front_end) == os.getppid() or not _is_adopted():
-        return False
-    return not process.is_alive(int(front_end))
-
-
-def _is_adopted() -> bool:
-    """Whether this process has lost its parent, in whose place the system's first process is, or the user's systemd."""
-    parent = os.getppid()
-    try:
-        with open(f"/proc/{parent}/comm", encoding="utf-8", errors="replace") as file:
-            return parent == 1 or file.read() == "systemd\n"
-    except OSError:
-        return parent == 1
-
-
 class Launcher:
     """One kernel's life on this machine; see the module's text."""
 
@@ -175,7 +125,7 @@ class Launcher:
             self._reactor.on_signal(number, lambda n=int(number): self._signal(n))  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._reactor.on_signal(number, self._say_bye)
-        if _has_lost_its_front_end():
+        if has_lost_its_front_end():
             self._log.note("the front end was gone before the kernel was started")
             return 128 + signal.SIGTERM
         if os.getppid() != 1:  # else somebody has set it free on purpose
@@ -189,7 +139,7 @@ class Launcher:
             for channel, listener in self._listeners.items():
                 self._watch_port(channel, listener)
             for forward in self._options.forward:
-                self._forwarded.listen_sometime(forward, lambda: self._link, self._log.tell)
+                self._forwarded.listen_when_free(forward, lambda: self._link, self._log.tell)
             self._contact.watch_clock()
             self._reactor.call_later(ORPHANS_SECONDS, watch_orphans)
             self._reactor.run()

@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from remote_kernel.jupyter.zmtp import Follower, Piece
+from remote_kernel.jupyter.zmtp import Piece, Splitter
 from remote_kernel.link.link import Stream
 from remote_kernel.link.reactor import Reactor, SocketSink, Timer
 
@@ -107,7 +107,7 @@ class ControlSocket(SocketSink):
         """`values` are the connection file's, for the key."""
         from remote_kernel.jupyter.signing import Signer  # some ms of import, while ssh shakes hands
 
-        self._closing, self._follower = closing, Follower()
+        self._closing, self._splitter = closing, Splitter()
         try:
             self._signer: Signer | None = Signer(values)
         except ValueError:  # nothing can be understood then, and all goes through
@@ -116,7 +116,7 @@ class ControlSocket(SocketSink):
 
     def take(self, data: bytes) -> None:
         """Pass on what was read, piece by piece."""
-        for piece in self._follower.feed(data):
+        for piece in self._splitter.feed(data):
             kind, restart = self._kind(piece)
             write = partial(self.stream.write, piece.raw)
             if kind == "interrupt_request":

@@ -28,7 +28,6 @@ Python 3.8, standard library: this file is shipped to the remote host.
 
 from __future__ import annotations
 
-import array
 import json
 import os
 import signal
@@ -36,12 +35,11 @@ import socket
 import time
 
 from remote_kernel.link.link import PROTOCOL_VERSION, STDERR, STDOUT
-from remote_kernel.link.reactor import READ, Reactor
-from remote_kernel.link.sockets import serve
+from remote_kernel.link.reactor import Reactor
 from remote_kernel.link.spool import MEMORY_BYTES
+from remote_kernel.remote.agent_socket import AgentSocket
 from remote_kernel.remote.channels import KernelPorts, Output
 from remote_kernel.remote.folder import (
-    AGENT_SOCKET,
     CONNECTION_FILE,
     Guard,
     lead_to_ssh_agent,
@@ -65,7 +63,6 @@ if TYPE_CHECKING:
 LAUNCHER_GRACE_SECONDS = 10.0  # time for a launcher that lost only its ssh to come back
 TERMINATE_SECONDS = 2.0  # from SIGTERM to SIGKILL
 NEWS_SECONDS = 24 * 3600.0  # for a launcher to come back for the news of its kernel's end
-REQUEST_SECONDS = 2.0  # for who connects to the agent's socket to say why, and to take the answer
 CONFIRM_SECONDS = 0.1  # from a refused port to the traceback of it
 PORT_TRIES = 5
 
@@ -103,7 +100,7 @@ class Agent(Owner):
         self._diary = Diary(reactor)
         self._visitors: dict[str, Visitor] = {}  # by their Link's id, the longest here first
         self._folder = ""
-        self._listener: socket.socket | None = None
+        self._socket: AgentSocket | None = None
         self._guard: Guard | None = None
         self._kernel: KernelProcess | None = None
         self._ports: KernelPorts | None = None
@@ -133,7 +130,7 @@ class Agent(Owner):
         self._warning = outlive_logout(self._settings.id)
         lead_to_ssh_agent(self._folder, os.environ.get("SSH_AUTH_SOCK", ""))
         self._guard = Guard(self._folder)
-        self._listen()
+        self._socket = AgentSocket(self._reactor, self._folder, self._answer)
         self._start_kernel()
 
     # -- the kernel
@@ -280,47 +277,6 @@ class Agent(Owner):
             self._reactor.stop()
 
     # -- the socket
-
-    def _listen(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(os.path.join(self._folder, AGENT_SOCKET))
-        self._listener.listen(16)
-        self._listener.setblocking(False)
-        serve(self._reactor, self._listener, self._accepted)
-
-    def _accepted(self, connection: socket.socket) -> None:
-        """Wait for a request, and for nothing meanwhile: the kernel drops what it says when nobody reads."""
-        fd = connection.fileno()
-
-        def close() -> None:
-            self._reactor.watch(fd, 0, ready)
-            connection.close()
-
-        def ready(_: int) -> None:
-            self._reactor.watch(fd, 0, ready)
-            patience.cancel()
-            self._take_request(connection)
-
-        patience = self._reactor.call_later(REQUEST_SECONDS, close)
-        self._reactor.watch(fd, READ, ready)
-
-    def _take_request(self, connection: socket.socket) -> None:
-        """Answer one request: a JSON object in one piece, with the descriptors of an SSH session for `attach`."""
-        connection.settimeout(REQUEST_SECONDS)
-        fds = array.array("i")
-        try:
-            text, extra, _flags, _peer = connection.recvmsg(64 << 10, socket.CMSG_SPACE(3 * fds.itemsize))
-            for level, kind, data in extra:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-            request = json.loads(text)
-            if self._answer(connection, request, list(fds)):
-                return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            pass  # a request that cannot be read, or nobody who waits for the answer
-        for fd in fds:
-            os.close(fd)
-        connection.close()
 
     def _answer(self, connection: socket.socket, request: dict[str, Any], fds: list[int]) -> bool:
         """Do what a request says; true when it took over the connection and the descriptors."""
@@ -476,8 +432,8 @@ class Agent(Owner):
             if self._kernel.status() is None:
                 self._kernel.kill()
             self._kernel.close()
-        if self._listener:
-            self._listener.close()
+        if self._socket:
+            self._socket.close()
         self._diary.end()
         if self._folder:
             remove_folder(self._folder)

@@ -9,17 +9,20 @@ library: this file is shipped to the remote host.
 from __future__ import annotations
 
 import glob
+import grp
 import json
 import os
+import pwd
 import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
 
+from remote_kernel.process import read_text
 from remote_kernel.remote.kernel import Settings, hostname, kernel_folders, kernelspecs, which
-from remote_kernel.remote.ownership import Owners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
 def find(settings: Settings) -> dict[str, Any]:
     """Give everything that was found. Takes ASK_SECONDS and a little more at most."""
     paths = list(_unique(_candidates()))[:MOST]
-    owners = Owners(*_conda_roots())
+    owners = TrustedOwners(*_conda_roots())
     foreign = [path for path in paths if not (_is_chosen(path) or owners.have(path))]
     answers = _ask([path for path in paths if path not in foreign])
     return {
@@ -83,6 +86,44 @@ def _is_chosen(path: str) -> bool:
     """Whether the user would run it anyway, having put it in PATH or into the home."""
     folder = os.path.dirname(path)
     return folder in _path_folders() or path.startswith(os.path.join(os.path.expanduser("~"), ""))
+
+
+# -- whose they are
+
+
+class TrustedOwners:
+    """The users whose programs this user runs anyway: themselves, root, and the owners of some folders of theirs."""
+
+    def __init__(self, *folders: str) -> None:
+        self._uids = {0, os.getuid()}
+        for folder in filter(None, folders):
+            try:
+                self._uids.add(os.stat(folder).st_uid)
+            except OSError:
+                pass
+
+    def have(self, python: str) -> bool:
+        """Whether nobody else can say what an interpreter of an environment does: PREFIX/bin/python."""
+        folder = os.path.dirname(python)
+        return all(self._own(path) for path in (os.path.dirname(folder), folder, python))
+
+    def _own(self, path: str) -> bool:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        if found.st_uid not in self._uids or found.st_mode & stat.S_IWOTH:
+            return False
+        return not found.st_mode & stat.S_IWGRP or _is_private(found.st_gid, found.st_uid)
+
+
+def _is_private(gid: int, uid: int) -> bool:
+    """Whether a group has no member but its user, as on systems that give each user one; then umask is 002 there."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return gid == 0 or (gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name})
 
 
 # -- where they are
@@ -116,11 +157,7 @@ def _prefixes() -> Iterator[str]:
     for root in [*roots, os.path.join(home, ".local/share/mamba"), *_conda_roots()]:
         yield root
         yield from (os.path.join(root, "envs", name) for name in sorted(_listed(os.path.join(root, "envs"))))
-    try:
-        with open(os.path.join(home, ".conda/environments.txt"), encoding="utf-8", errors="replace") as file:
-            yield from (line.strip() for line in file if line.strip())
-    except OSError:
-        pass
+    yield from filter(None, map(str.strip, read_text(os.path.join(home, ".conda/environments.txt")).splitlines()))
     for folder in (".conda/envs", ".virtualenvs", ".local/share/virtualenvs", ".pyenv/versions", ".pixi/envs"):
         yield from sorted(glob.glob(os.path.join(glob.escape(os.path.join(home, folder)), "*")))
     yield from sorted(glob.glob(os.path.join(glob.escape(home), ".local/share/uv/python/*")))
@@ -280,11 +317,9 @@ def _kind(path: str, prefix: str, answer: dict[str, Any]) -> str:
         return "pixi"
     if os.path.isdir(os.path.join(prefix, "conda-meta")):
         return "conda"
-    try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
-            return "uv" if re.search(r"^uv\s*=", file.read(), re.MULTILINE) else "venv"
-    except OSError:
-        pass
+    made_by = read_text(os.path.join(prefix, "pyvenv.cfg"))
+    if made_by:
+        return "uv" if re.search(r"^uv\s*=", made_by, re.MULTILINE) else "venv"
     is_the_systems = not answer["own"] and (answer["managed"] or answer["prefix"] in ("/usr", "/usr/local"))
     return "system" if is_the_systems else "python"
 
@@ -312,11 +347,7 @@ def _gpus(root: str = "/") -> list[str]:
     """
     found = []
     for path in sorted(glob.glob(os.path.join(glob.escape(root), "proc/driver/nvidia/gpus/*/information"))):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                model = re.search(r"^Model:\s*(.+)$", file.read(), re.MULTILINE)
-        except OSError:
-            continue
+        model = re.search(r"^Model:\s*(.+)$", read_text(path), re.MULTILINE)
         found.append(model[1].strip() if model else "NVIDIA GPU")
     if not found and which("nvidia-smi"):
         found.append("NVIDIA GPU")

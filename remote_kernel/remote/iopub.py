@@ -22,7 +22,7 @@ from collections import deque
 from contextlib import suppress
 
 from remote_kernel.jupyter.signing import DELIMITER, Signer
-from remote_kernel.jupyter.zmtp import Skimmer, frames_of, is_command, message
+from remote_kernel.jupyter.zmtp import EndFinder, frames_of, is_command, message
 from remote_kernel.link.reactor import SocketSink
 
 TYPE_CHECKING = False
@@ -95,7 +95,7 @@ class IopubSocket(SocketSink):
         self._pieces = 0  # that have ended: the greeting, the handshake, messages
         self._ends: deque[int] = deque()  # where in the stream messages end, the first that are not acknowledged
         self._last_end = 0
-        self._skimmer = Skimmer()
+        self._finder = EndFinder()
         self._sorting = False  # between the spool's being full and its having room again
         self._passing = False  # a message that was begun before is written to its end
         self._message = bytearray()  # the one that is being read, KEPT_BYTES of it and a little more
@@ -108,7 +108,7 @@ class IopubSocket(SocketSink):
 
     def take(self, data: bytes) -> None:
         """Pass on what was read, or what of it there is room for."""
-        ends = self._skimmer.ends(data)
+        ends = self._finder.ends(data)
         self._pieces += len(ends)
         if self._inherited and self._pieces >= 2:
             first = self._pieces - len(ends)  # the kernel takes the handshake for a subscription only with its answer
@@ -120,7 +120,7 @@ class IopubSocket(SocketSink):
         self._take(data, ends)
 
     def _take(self, data: bytes, ends: list[int]) -> None:
-        if not self._skimmer.follows:
+        if not self._finder.follows:
             self._sorting = False
         if ends and not self._sorting:
             self._note_ends([self.stream.end + end for end in ends])
@@ -130,8 +130,8 @@ class IopubSocket(SocketSink):
             self._note_ends([self.stream.end])
             start = end
         self._take_part(data[start:] if start else data, ended=False)
-        if not self._sorting and self._skimmer.follows and self.stream.full:
-            self._sorting, self._passing = True, not self._skimmer.between
+        if not self._sorting and self._finder.follows and self.stream.full:
+            self._sorting, self._passing = True, not self._finder.between
 
     def _note_ends(self, ends: list[int]) -> None:
         while self._ends and self._ends[0] < self.stream.spool.base:
@@ -167,7 +167,7 @@ class IopubSocket(SocketSink):
 
     def enough(self) -> bool:
         """Whether to stop reading: in a message that bursts even the spare room, or for want of understanding."""
-        if not self.stream.full or (self._skimmer.follows and not (self._passing and self.stream.spool.bursting)):
+        if not self.stream.full or (self._finder.follows and not (self._passing and self.stream.spool.bursting)):
             return False
         if not self._told_blind:
             self._told_blind = True

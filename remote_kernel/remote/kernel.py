@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 
+from remote_kernel.process import processes, read_text
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -314,12 +316,8 @@ class KernelProcess:
 
 
 def oom_kills() -> int:
-    """Give how many processes this system has killed for want of memory since its start; 0 where it does not say."""
-    try:
-        with open("/proc/vmstat", encoding="ascii") as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
-    except OSError:
-        return 0
+    """Return how many processes this system has killed for want of memory since its start; 0 where it does not say."""
+    return next((int(line.split()[1]) for line in _lines("/proc/vmstat") if line.startswith("oom_kill ")), 0)
 
 
 def kill_session(sid: int, number: int = signal.SIGKILL, *, spare: bool = True) -> None:
@@ -331,7 +329,7 @@ def kill_session(sid: int, number: int = signal.SIGKILL, *, spare: bool = True) 
     """
     spare = spare and not ignores_hangup(sid)
     for _ in range(5):  # a process may fork between the look and the kill
-        members = _members(sid)
+        members = {pid: parent for pid, parent, session, *_ in processes() if session == sid}
         more = stay = {pid for pid in members if spare and pid != sid and ignores_hangup(pid)}
         while more:
             more = {pid for pid, parent in members.items() if parent in stay} - stay
@@ -348,37 +346,9 @@ def kill_session(sid: int, number: int = signal.SIGKILL, *, spare: bool = True) 
 
 def ignores_hangup(pid: int) -> bool:
     """True if a process ignores SIGHUP; false too where the system (macOS) does not say so."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            ignored = next((line.split()[1] for line in file if line.startswith("SigIgn:")), "0")
-        return bool(int(ignored, 16) & 1 << signal.SIGHUP - 1)
-    except OSError:
-        return False
+    ignored = next((line.split()[1] for line in _lines(f"/proc/{pid}/status") if line.startswith("SigIgn:")), "0")
+    return bool(int(ignored, 16) & 1 << signal.SIGHUP - 1)
 
 
-def _members(sid: int) -> dict[int, int]:
-    """Return the living processes of a session, and the parent of each."""
-    found = {}
-    if not os.path.isdir("/proc/self"):
-        listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE, timeout=10)
-        for line in listing.stdout.splitlines():
-            pid, parent = map(int, line.split())
-            if _session_of(pid) == sid:
-                found[pid] = parent
-        return found
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                state, its_parent, _, session = file.read().rpartition(b")")[2].split()[:4]
-        except (OSError, ValueError):
-            continue
-        if int(session) == sid and state != b"Z":
-            found[int(name)] = int(its_parent)
-    return found
-
-
-def _session_of(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return -1
+def _lines(path: str) -> list[str]:
+    return read_text(path).splitlines()

@@ -13,6 +13,7 @@ import pwd
 import re
 import subprocess
 
+from remote_kernel.process import read_text
 from remote_kernel.remote.kernel import hostname, which
 
 MOVE_SECONDS = 5.0
@@ -97,8 +98,4 @@ def _user() -> str:
 
 
 def _text(root: str, path: str) -> str:
-    try:
-        with open(os.path.join(root, path), encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    return read_text(os.path.join(root, path))

@@ -9,18 +9,16 @@ import os
 import select
 import socket
 
+from remote_kernel.process import PARENT, stat_fields
+
 
 def session_server() -> int:
     """Give the pid of the sshd (or the like) that serves this session, 0 where that cannot be told.
 
     sshd makes its child the leader of a session of its own.
     """
-    leader = os.getsid(0)
-    try:
-        with open(f"/proc/{leader}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError):
-        return 0
+    fields = stat_fields(os.getsid(0))
+    return int(fields[PARENT]) if fields else 0
 
 
 class Session:
@@ -48,11 +46,7 @@ class Session:
             return False
         except OSError:
             pass
-        try:
-            with open(f"/proc/{self._server}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[0] != b"Z"
-        except OSError:
-            return True
+        return stat_fields(self._server)[:1] != ["Z"]  # nothing is told of another user's where /proc hides those
 
 
 def to_null(*fds: int) -> None:

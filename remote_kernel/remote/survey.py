@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 
+from remote_kernel.process import read_text
 from remote_kernel.remote.kernel import (
     Settings,
     StartError,
@@ -205,11 +206,8 @@ def _conda(prefix: str) -> str:
 
 
 def _made_by_uv(prefix: str) -> bool:
-    try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
-            return any(line.split("=")[0].strip() == "uv" for line in file)
-    except OSError:
-        return False
+    lines = read_text(os.path.join(prefix, "pyvenv.cfg")).splitlines()
+    return any(line.split("=")[0].strip() == "uv" for line in lines)
 
 
 def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:

@@ -12,7 +12,7 @@ import socket
 import time
 from contextlib import suppress
 
-from remote_kernel.jupyter.zmtp import GREETING, Follower, command
+from remote_kernel.jupyter.zmtp import GREETING, Splitter, command
 from remote_kernel.link.reactor import READ, Reactor
 from remote_kernel.remote.channels import KernelPorts
 
@@ -46,7 +46,7 @@ class Diary:
         except OSError:
             return
         connection.setblocking(False)
-        self._socket, self._follower, self._greeted = connection, Follower(), 0
+        self._socket, self._splitter, self._greeted = connection, Splitter(), 0
         self._reactor.watch(connection.fileno(), READ, self._readable)
         self._write(time.strftime("[%d %b %H:%M:%S: no front end is attached]\n"))
         self._empty_size = self._size
@@ -83,7 +83,7 @@ class Diary:
             if self._greeted >= len(GREETING):
                 with suppress(OSError):  # it has closed already, which the next look finds
                     self._socket.send(_READY)  # some 40 bytes into an empty buffer
-        for piece in self._follower.feed(data):
+        for piece in self._splitter.feed(data):
             if piece.frames:
                 self._write(_text(piece.frames))
 

@@ -31,6 +31,8 @@ from remote_kernel.transport.ssh_messages import LOCKED_KEY, account_refused
 _PROXY_ENDED = re.compile(r"exchange_identification|banner exchange: Connection to UNKNOWN port 65535: Broken pipe")
 # A client that does not know them refuses them.
 _SINCE_8_7 = {"sessiontype": "default", "forkafterauthentication": "no", "stdinnull": "no"}
+# The latter where the ssh to the jump host was gone before this one had said hello.
+_PROXY_ENDED = re.compile(r"exchange_identification|banner exchange: Connection to UNKNOWN port 65535: Broken pipe")
 _NOT_AT_A_TERMINAL = ("-oRequestTTY=no", "-oEscapeChar=none")
 _CLOSED = re.compile(r"^Connection (?:closed|reset) by (?!UNKNOWN)(\S+) port (\d+)", re.MULTILINE)
 _USER_IS_KNOWN = re.compile(

@@ -244,7 +244,7 @@ def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, 
     assert far.rkernel.exec("i").out == "29\n"
 
 
-@pytest.mark.over_both("kept")
+@pytest.mark.over_both("not kept")
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "not kept"])
 def test_launcher_that_is_killed_is_replaced_under_its_kernel(
     alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path, keep: bool

@@ -133,7 +133,7 @@ def _interrupt(session: Session, running: Running) -> None:
     """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
     sys.stderr.write(f"rkernel: interrupting cell {running.cell}; Ctrl-C again leaves it running\n")
     try:
-        session.ask("interrupt", cell=running.cell)
+        session.interrupt(running.cell)
     except KeyboardInterrupt:
         raise LeftAlone from None
 
@@ -196,8 +196,8 @@ def renderer_for(
 
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
-    output_file = os.path.join(session.place.cells, f"{running.cell}{part}.txt")
-    cell_of = CellNumbers(session.place, running.cell).find
-    view = View(session.place.files, output_file, options.budget, options.full_traceback, cell_of)
+    output_file = os.path.join(session.paths.cells, f"{running.cell}{part}.txt")
+    cell_of = CellNumbers(session.paths, running.cell).find
+    view = View(session.paths.files, output_file, options.budget, options.full_traceback, cell_of)
     form = "json" if options.json else "jsonl" if options.jsonl else "text"
     return make_renderer(form, out or sys.stdout, sys.stderr, view)

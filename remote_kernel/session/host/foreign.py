@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from remote_kernel.session.events import Error, Event, Line
 from remote_kernel.session.host.cell import Cell
-from remote_kernel.session.host.wire import Message
+from remote_kernel.session.host.kernel_sockets import Message
 
 
-class Foreign:
+class ForeignCells:
     """The foreign cells that run. `tell` gets each when it begins, and may have its events recorded."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Foreign:
         return known[0] if known else None
 
     def take_output(self, message: Message, generation: int) -> bool:
-        """Take a message of iopub that belongs to no cell of ours; false where it belongs to none that runs."""
+        """Handle a message of iopub that belongs to no cell of ours; false where it belongs to none that runs."""
         known = self._cells.get(message.parent)
         if known:
             self._go_on(message, known[0])
@@ -68,7 +68,7 @@ class Foreign:
 
 
 def number_of(message: Message) -> str:
-    """Give what stands for the number of the foreign cell that a message belongs to."""
+    """Return what stands for the number of the foreign cell that a message belongs to."""
     return f"other-{message.parent[-16:]}"
 
 
@@ -80,5 +80,5 @@ class _Outcome:
         self.is_main = is_main  # it runs in the kernel's main thread, as far as is known
 
     def append(self, event: Event, line: Line | None = None) -> None:
-        """Take the next event."""
+        """Append the next event."""
         self.failed = self.failed or isinstance(event, Error)

@@ -902,7 +902,7 @@ def test_sync_reads_its_options_the_same_without_typer() -> None:
     "line",
     [
         ["a", "remote:b"],
-        ["gpu1", "a", "remote:b", "-n", "--no-ignore", "--rsync", "--no-rsync", "--exclude", "x", "--exclude=y"],
+        ["gpu1", "a", "remote:b", "-n", "--no-ignore", "--exclude", "x", "--exclude=y"],
         ["--ssh-config", "f", "gpu1", "-J", "g,h", "--jump=i", "--transport", "openssh", "a", "remote:", "--verbose"],
         ["a", "remote:", "--watch", "--delete", "--checksum", "--transport", "x", "--transport", "paramiko"],
     ],

@@ -135,7 +135,7 @@ def test_a_port_that_stays_taken_is_waited_for_once_at_a_time(
     monkeypatch.setattr("remote_kernel.launcher.forward.AGAIN_SECONDS", 0.01)
     ports = Ports(reactor)
     told: list[str] = []
-    ports.listen_sometime(Forward(listener.getsockname()[1], 1), Link, told.append)
+    ports.listen_when_free(Forward(listener.getsockname()[1], 1), Link, told.append)
     run(reactor, 0.2)
     assert len(told) == 1
     assert len(ports._waiting) == 1

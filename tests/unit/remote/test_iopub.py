@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jupyter_client.session import Session
 
 from remote_kernel.jupyter.signing import DELIMITER, Signer
-from remote_kernel.jupyter.zmtp import GREETING, Follower, Skimmer, command, frames_of, message
+from remote_kernel.jupyter.zmtp import GREETING, EndFinder, Splitter, command, frames_of, message
 from remote_kernel.link import spool as spool_module
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
@@ -78,7 +78,7 @@ class Socket:
     def messages(self) -> list[dict[str, Any]]:
         """Give what came; each has to be signed as the kernel signs."""
         found = []
-        for piece in Follower().feed(self.raw):
+        for piece in Splitter().feed(self.raw):
             if piece.frames:
                 assert Signer({"key": KEY}).accepts(piece.frames)
                 at = piece.frames.index(DELIMITER)
@@ -260,16 +260,16 @@ def test_every_message_comes_or_is_counted(seed: int, limit: int, step: int) -> 
 def test_ends_are_where_the_messages_end(all_frames: list[list[bytes]], chance: random.Random) -> None:
     messages = [message(frames) for frames in all_frames]
     data = GREETING + READY + b"".join(messages)
-    skimmer, ends, at = Skimmer(), [], 0
+    finder, ends, at = EndFinder(), [], 0
     while at < len(data):
         step = chance.choice([1, 2, 5, 100, 1000])
-        ends += [at + end for end in skimmer.ends(data[at : at + step])]
+        ends += [at + end for end in finder.ends(data[at : at + step])]
         at += step
     places = [len(GREETING), len(GREETING + READY)]
     for each in messages:
         places.append(places[-1] + len(each))
     assert ends == places
-    assert skimmer.follows and skimmer.between
+    assert finder.follows and finder.between
     assert [frames_of(each) for each in messages] == all_frames
 
 

@@ -10,7 +10,7 @@ import pytest
 from remote_kernel.session.events import Done
 from remote_kernel.session.host import cell as cell_module
 from remote_kernel.session.host.cell import Cell
-from remote_kernel.session.host.wire import Message
+from remote_kernel.session.host.kernel_sockets import Message
 
 SECONDS = 10
 

@@ -27,7 +27,7 @@ LOOK_SECONDS = 2.0
 _ASK_SECONDS = 0.5  # an agent answers within a millisecond; what is forwarded waits meanwhile
 
 
-class Vigil:
+class KernelWatch:
     """The kernels of one kernelspec on this host: those of a fingerprint, or first the one of an id."""
 
     def __init__(self, settings: dict[str, Any], tell: Callable[..., None]) -> None:
@@ -97,10 +97,12 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
         pipe.start(f"\n{marker}\n".encode())
         watch = parameters["settings"].get("watch")
         if watch:
-            vigil = Vigil(watch, lambda event, **more: send_message(link.streams[CONTROL], dict(more, event=event)))
+            watched = KernelWatch(
+                watch, lambda event, **more: send_message(link.streams[CONTROL], dict(more, event=event))
+            )
 
             def look() -> None:
-                vigil.look()
+                watched.look()
                 reactor.call_later(LOOK_SECONDS, look)
 
             look()
