@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, NamedTuple
+from typing import IO
 
 # A background process's stdin is /dev/null but for the detour over descriptor 4. dash has no `>&12`, hence /dev/fd.
 _ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >&3; }} &'
@@ -176,27 +176,3 @@ class PipedProcess:
             self._process.kill()
             status = self._process.wait()
         return status if status >= 0 else None, self._errors.text()
-
-
-class Printed(NamedTuple):
-    """How a process ended, and the end of what it printed."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-def run_and_read(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> Printed:
-    """Run a carrier that has nothing to send. Raises OSError, and TimeoutExpired after so many seconds."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, bufsize=0
-    ) as process:
-        assert process.stdout and process.stderr
-        stdout, stderr = PipeText(process, process.stdout), PipeText(process, process.stderr)
-        try:
-            process.wait(seconds)
-        except BaseException:
-            process.kill()
-            raise
-        return Printed(process.returncode, stdout.text(), stderr.text())

@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.carrier import run_and_read
+from remote_kernel.transport.carrier import PipedProcess
 from remote_kernel.transport.masters import config_shares, master_options
 from remote_kernel.transport.ssh_config import (
     CONNECT_SECONDS,
@@ -169,10 +169,12 @@ def _stderr_once_more(options: LaunchOptions, *words: str) -> str:
     own = ["-oBatchMode=yes", "-oControlPath=none", "-oControlPersist=no"]
     argv = [ssh_program(), *own, *words, *destination(options), "true"]
     try:
-        done = run_and_read(argv, environment(), CONNECT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
+        with PipedProcess(argv, environment()) as process:
+            process.stdout.close()  # a login shell may print there for ever
+            status, stderr = process.end(CONNECT_SECONDS)
+    except OSError:
         return ""
-    return done.stderr if done.status == 255 else ""
+    return stderr if status == 255 else ""
 
 
 def _with_refusal(options: LaunchOptions, stderr: str) -> str:
