@@ -32,7 +32,7 @@ _LINK = ("link.pace", "link.spool", "link.link")
 _KERNEL = ("remote.kernel", "remote.ssh_session", "process", "remote.claim", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
 _ATTACH = (*_LINK, *_KERNEL, "remote.usage", "remote.attach")
-_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small"))
+_FILES = tuple(f"sync.{name}" for name in ("options", "blocks", "wire", "rules", "tree", "validate", "remote_program"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
@@ -43,11 +43,8 @@ SHIPPED = {
     "survey": ("remote.kernel", "remote.survey"),
     "install": ("remote.kernel", "remote.survey"),
     "environment": ("remote.kernel", "remote.survey"),
-    "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
-    "receive": (
-        *(*_FILES, "sync.validate", "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
-        *("sync.far", "sync.far_receiver"),
-    ),
+    "send": (*_FILES, "sync.sender"),
+    "receive": (*_FILES, "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
     "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.forward_far"),
     "discover": ("remote.kernel", "remote.ownership", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),

@@ -9,11 +9,10 @@ import errno
 import os
 import stat
 
-from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.modes import set_mode
+from remote_kernel.sync import blocks, wire
+from remote_kernel.sync.folders import Folders, set_mode
 from remote_kernel.sync.partial_file import Part, lock_part, opened_part, part_path
-from remote_kernel.sync.tree import Entry
+from remote_kernel.sync.tree import PARTS, Entry
 from remote_kernel.sync.wire import SyncFailure, Violation, Wire
 
 TYPE_CHECKING = False
@@ -72,7 +71,7 @@ class Contents:
         self._wire, self._folders, self._entries, self._asked, self._moved = wire_, folders, entries, asked, moved
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
-        self._writer = small.Writer()
+        self._writer = SmallFileWriter()
         self._is_inside = False  # whether more of a file is still to come
 
     def receive(self) -> None:
@@ -270,3 +269,51 @@ def no_room(root: bytes, error: OSError) -> SyncFailure:
 
 def _open(name: bytes, folder: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+
+
+class SmallFileWriter:
+    """Writes small files into folders that are open, each in as few system calls as that takes.
+
+    A tree of sources is thousands of them, and then what is done for each decides how long it takes. A small file needs
+    no resuming, and so no name that is found again and no lock. Whatever is out of the ordinary is left to Contents.
+    """
+
+    def __init__(self) -> None:
+        self._part = PARTS[0] + os.urandom(8).hex().encode() + PARTS[1]
+        self._turn, self._kept = 0, -1  # which mode a new file gets as it is asked for, in the folder of that turn
+
+    def write(self, folder: int, turn: int, name: bytes, entry: Entry, data: bytes) -> bool:
+        """Write one beside its final name, which it then gets; false, and nothing is changed, if that fails.
+
+        Another sync may sweep the unfinished file away, as nothing locks it: this is one reason to fail. `turn` tells
+        one folder from the one before it.
+        """
+        try:
+            fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, entry.mode, dir_fd=folder)
+        except OSError:
+            return False
+        try:
+            try:
+                is_whole = os.write(fd, data) == len(data)
+                if self._kept != entry.mode or self._turn != turn:
+                    self._set_mode(fd, turn, entry.mode)
+                os.utime(fd, ns=(entry.time, entry.time))
+            finally:
+                os.close(fd)
+            if is_whole:
+                os.rename(self._part, name, src_dir_fd=folder, dst_dir_fd=folder)
+                return True
+        except OSError:
+            pass
+        try:
+            os.unlink(self._part, dir_fd=folder)
+        except OSError:
+            pass
+        return False
+
+    def _set_mode(self, fd: int, turn: int, mode: int) -> None:
+        """Give a new file its mode, which a umask or the folder's ACL may have cut; it costs as much as the writing."""
+        if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+            self._turn, self._kept = turn, mode
+        else:
+            set_mode(fd, mode)

@@ -13,8 +13,7 @@ import stat
 import time
 
 from remote_kernel.sync.blocks import new_digest
-from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.modes import set_mode
+from remote_kernel.sync.folders import Folders, set_mode
 from remote_kernel.sync.tree import PARTS, is_part
 
 _LINK_SECONDS = 60.0

@@ -11,14 +11,14 @@ import stat
 
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.contents import FULL, Contents, basis, no_room
-from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.modes import set_mode
+from remote_kernel.sync.folders import Folders, set_mode
+from remote_kernel.sync.options import SyncOptions, unpack_options
 from remote_kernel.sync.partial_file import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
+from remote_kernel.sync.remote_program import serve
 from remote_kernel.sync.tree import FILE, FOLDER, Entry, check_start
-from remote_kernel.sync.validate import Asked, Offer
-from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
-from remote_kernel.sync.wishes import Wishes
+from remote_kernel.sync.validate import Offer
+from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_bytes, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ _BATCH = 10_000
 class Receiver:
     """One run of the receiving end. `moved` is called with bytes and files that have been dealt with.
 
-    `asked` is what a fetch asks the other end for; without it the other end says what is wished.
+    `asked` is the path that a fetch asks the other end for; without it the other end pushes.
     """
 
     def __init__(
         self,
         wire_: Wire,
         target: bytes,
-        wishes: Wishes,
+        options: SyncOptions,
         moved: Callable[[int, int], None],
-        asked: Asked | None = None,
+        asked: bytes | None = None,
     ) -> None:
-        self._wire, self._target, self._wishes, self._moved = wire_, target, wishes, moved
+        self._wire, self._target, self._options, self._moved = wire_, target, options, moved
         self._asked_for = asked
         self.root = b""
         self._folders = Folders(b"")
@@ -54,17 +54,17 @@ class Receiver:
 
     def consider(self) -> dict[str, Any]:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
-        wishes = self._wishes
-        offer = self.offer = Offer(self._wire, self._asked_for, with_rules=wishes.delete)
+        options = self._options
+        offer = self.offer = Offer(self._wire, options, self._asked_for)
         check_start(self._target)
         root, name = find_target(self._target, offer.name, offer.is_folder, _is_folder_here)
         self.root = os.path.realpath(root)
         self._folders = Folders(self.root)
-        deletes = offer.is_folder and wishes.delete
+        deletes = offer.is_folder and options.delete
         if deletes:
             _check_deletable(self.root)
         disk = Disk(self.root)
-        self.plan = compare(disk, offer.arriving(name), wishes.delete, wishes.checksum)
+        self.plan = compare(disk, offer.arriving(name), options.delete, options.checksum)
         if deletes:
             self.plan.doomed = doomed(disk, offer.entries, self.plan.cleared, offer.rules)
         self._failed = list(offer.left)
@@ -80,11 +80,11 @@ class Receiver:
         self._wire.write_object(wire.PLAN, {key: value for key, value in plan.items() if key != "actions"})
         whole: list[int] = []
         with self._folders:
-            if not self._wishes.dry_run:
+            if not self._options.dry_run:
                 self._make_way()
             for number in self.plan.wanted:
                 entry = self.offer.entries[number]
-                if self._wishes.dry_run or not (digests := basis(self._folders, entry)):
+                if self._options.dry_run or not (digests := basis(self._folders, entry)):
                     self._asked[number] = 0
                     whole.append(number)
                 else:
@@ -98,7 +98,7 @@ class Receiver:
     def receive(self) -> dict[str, Any]:
         """Put everything in place and give the summary, which the other end gets too. Raises Broken, SyncFailure."""
         contents = self._contents()
-        if self._wishes.dry_run:
+        if self._options.dry_run:
             self._deleted = len(self.plan.doomed)
             self._wire.read_empty(wire.SENT)
         else:
@@ -250,12 +250,12 @@ class Receiver:
             "files": len(plan.wanted),
             "bytes": sum(entries[number].size for number in plan.wanted),
         }
-        if self._wishes.names:
+        if self._options.names_paths:
             found["actions"] = [[verb, to_text(path)] for verb, path in plan.actions(entries)]
         return found
 
     def _summary(self, contents: Contents) -> dict[str, Any]:
-        dry, plan = self._wishes.dry_run, self.plan
+        dry, plan = self._options.dry_run, self.plan
         return {
             "files": len(plan.wanted) if dry else contents.files,
             "bytes": sum(self.offer.entries[number].size for number in plan.wanted) if dry else contents.bytes,
@@ -314,3 +314,18 @@ def _check_deletable(root: bytes) -> None:
                 f"--delete would delete what the source lacks in all of {shown(root)} on {os.uname().nodename}",
                 "name a folder in it, or omit --delete",
             )
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Receive on the remote host, as often as the local end begins: it may watch a folder."""
+    settings = parameters["settings"]
+    options = unpack_options(settings["options"])
+
+    def receive(pipe: Wire, start: bytes) -> None:
+        path = os.path.join(start, os.path.expanduser(to_bytes(settings["path"])))
+        while not pipe.at_end():
+            receiver = Receiver(pipe, path, options, lambda moved, files: None)
+            receiver.ask(receiver.consider())
+            receiver.receive()
+
+    serve(marker, settings["folder"], receive, makes_folder=not options.dry_run, may_lack=True)

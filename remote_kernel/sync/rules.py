@@ -11,6 +11,7 @@ import os
 import re
 from functools import lru_cache
 
+from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.wire import Violation
 
 TYPE_CHECKING = False
@@ -87,6 +88,11 @@ class Rules:
         self._lines: set[bytes] = set()
         self._weight = 0
 
+    @classmethod
+    def of(cls, options: SyncOptions) -> Rules:
+        """Return those that the options ask for, with no .gitignore file read yet."""
+        return cls(list(options.exclude), not options.no_ignore)
+
     def read_above(self, root: bytes) -> None:
         """Read the .gitignore files of the folders over the root, if that is inside a git work tree."""
         folder, way = os.path.abspath(root), b""
@@ -136,9 +142,9 @@ class Rules:
                 return found
         return False
 
-    def with_choice(self, excludes: list[bytes], use_gitignore: bool) -> Rules:
-        """Give the same .gitignore files with that --exclude, and with or without them."""
-        found = Rules(excludes, use_gitignore)
+    def with_choice(self, options: SyncOptions) -> Rules:
+        """Return the same .gitignore files with these options' --exclude, and with or without them."""
+        found = Rules.of(options)
         found.texts, found.above = self.texts, self.above
         found._parsed, found._parsed_above = self._parsed, self._parsed_above
         return found

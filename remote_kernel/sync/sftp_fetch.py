@@ -10,6 +10,7 @@ from typing import Any
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.contents import Contents
 from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.partial_file import Part, opened_part
 from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.sender import Sender, Source
@@ -17,23 +18,24 @@ from remote_kernel.sync.sftp_client import Job, Sftp
 from remote_kernel.sync.sftp_push import LARGE_AT_ONCE, SMALL
 from remote_kernel.sync.sftp_tree import WINDOW, read_file
 from remote_kernel.sync.tree import Entry
-from remote_kernel.sync.wishes import Wishes
 
 
 class SftpFetch(Receiver):
     """One run of the receiving end, with an SFTP server at the other. All methods raise PipeBroken, too."""
 
     def __init__(
-        self, sftp: Sftp, source: Source, target: bytes, wishes: Wishes, moved: Callable[[int, int], None]
+        self, sftp: Sftp, source: Source, target: bytes, options: SyncOptions, moved: Callable[[int, int], None]
     ) -> None:
         messages = _Messages()
-        Sender(messages, source, moved).tell()  # what the server told is looked at as any other end's words are
-        super().__init__(messages, target, wishes, moved)
+        Sender(
+            messages, source, moved, options
+        ).tell()  # what the server told is looked at as any other end's words are
+        super().__init__(messages, target, options, moved)
         self._sftp, self._source = sftp, source
 
     def ask(self, plan: dict[str, Any]) -> None:
         """Make folders and links. Raises SyncFailure."""
-        if self._wishes.dry_run:
+        if self._options.dry_run:
             self._wire.write(wire.SENT)
             return
         with self._folders:

@@ -11,6 +11,7 @@ from functools import partial
 
 from remote_kernel.errors import NoRoom, SyncError
 from remote_kernel.sync import blocks
+from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.plan import Plan, below, compare, doomed, is_same_time
 from remote_kernel.sync.receiver import find_target
 from remote_kernel.sync.sender import Source
@@ -18,7 +19,6 @@ from remote_kernel.sync.sftp_client import TO_MAKE, TO_WRITE, Job, Reply, Sftp
 from remote_kernel.sync.sftp_tree import WINDOW, RemoteTree, read_about
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, PARTS, Entry
 from remote_kernel.sync.wire import shown
-from remote_kernel.sync.wishes import Wishes
 
 SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
 LARGE_AT_ONCE = 4
@@ -33,9 +33,9 @@ class SftpReceiver:
     """
 
     def __init__(
-        self, sftp: Sftp, host: str, source: Source, wishes: Wishes, moved: Callable[[int, int], None]
+        self, sftp: Sftp, host: str, source: Source, options: SyncOptions, moved: Callable[[int, int], None]
     ) -> None:
-        self._sftp, self._host, self._source, self._wishes, self._moved = sftp, host, source, wishes, moved
+        self._sftp, self._host, self._source, self._options, self._moved = sftp, host, source, options, moved
         self.entries = source.listing.entries
         self.root = b""
         self.plan = Plan()
@@ -47,12 +47,12 @@ class SftpReceiver:
 
     def consider(self, target: bytes) -> None:
         """Work out where it goes and what is to be done."""
-        source, wishes = self._source, self._wishes
+        source, options = self._source, self._options
         root, name = find_target(target, source.name, source.is_folder, self._is_folder_there)
         self.root = root
         if name:
             self.entries = [entry._replace(path=name) for entry in self.entries]
-        of_all = source.rules if wishes.delete and source.is_folder else None
+        of_all = source.rules if options.delete and source.is_folder else None
         known = {entry.path for entry in self.entries if entry.kind in (FOLDER, LINK)}
         self._there = RemoteTree(self._sftp, self.root)
         self._there.read(
@@ -62,11 +62,11 @@ class SftpReceiver:
         )
         for path, size in self._there.parts.items():
             self._left.setdefault(path[: path.rindex(PARTS[0]) + _MARK_LENGTH], []).append((path, size))
-        if wishes.checksum:
+        if options.checksum:
             self._there.read_contents(self.entries)
         if of_all:
             self._check_deletable()
-        self.plan = compare(self._there, self.entries, wishes.delete, wishes.checksum)
+        self.plan = compare(self._there, self.entries, options.delete, options.checksum)
         if of_all:
             self.plan.doomed = doomed(self._there, self.entries, self.plan.cleared, of_all)
         if not self._sftp.sets_link_times:
@@ -80,7 +80,7 @@ class SftpReceiver:
 
     def receive(self) -> None:
         """Put everything in place."""
-        if self._wishes.dry_run:
+        if self._options.dry_run:
             self.files, self.deleted = len(self.plan.wanted), len(self.plan.doomed)
             self.bytes = sum(self.entries[number].size for number in self.plan.wanted)
             return

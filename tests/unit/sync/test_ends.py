@@ -16,20 +16,20 @@ import pytest
 
 from remote_kernel.cli import progress
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
-from remote_kernel.sync import blocks, retry, sender, small
-from remote_kernel.sync.contents import Contents
+from remote_kernel.sync import blocks, sender
+from remote_kernel.sync.contents import Contents, SmallFileWriter
+from remote_kernel.sync.engine import retry
 from remote_kernel.sync.folders import Folders
+from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.partial_file import Part, part_path, sweep
 from remote_kernel.sync.plan import Disk, below, is_same_time
 from remote_kernel.sync.receiver import Receiver
-from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, find_source, pack
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
 from remote_kernel.sync.validate import Offer, Tree, unpack
 from remote_kernel.sync.wire import BEGIN, DATA, ENTRIED, ENTRIES, SMALL, Broken, SyncFailure, Wire
 from remote_kernel.sync.wire import FILE as FILE_COMES
-from remote_kernel.sync.wishes import Wishes
 
 
 def entry(path: bytes, kind: str = FILE) -> Entry:
@@ -94,7 +94,7 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
     for number in range(25):
         (tmp_path / f"{number:02}").touch()
     monkeypatch.setattr(sender, "_BATCH", 10)
-    source = find_source(bytes(tmp_path) + b"/", [], True, False)
+    source = find_source(bytes(tmp_path) + b"/", SyncOptions())
     told: list[tuple[bytes, int]] = []
 
     class Noting(Wire):
@@ -104,8 +104,8 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
 
     reader, writer = os.pipe()
     try:
-        Sender(Noting(reader, writer), source, lambda *_: None).tell()
-        offer = Offer(Wire(reader, writer), None)
+        Sender(Noting(reader, writer), source, lambda *_: None, SyncOptions()).tell()
+        offer = Offer(Wire(reader, writer), SyncOptions())
         arriving = offer.arriving()
         assert next(arriving).path == b"00"
         assert len(offer.entries) == 10
@@ -119,7 +119,7 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
 def converse(source: Path, target: Path) -> int:
     """Send a file from one folder to another; give how many bytes came over the wire as data."""
     (to_receiver, from_sender), (to_sender, from_receiver) = os.pipe(), os.pipe()
-    receiver = Receiver(Wire(to_receiver, from_receiver), bytes(target) + b"/", Wishes(), lambda *_: None)
+    receiver = Receiver(Wire(to_receiver, from_receiver), bytes(target) + b"/", SyncOptions(), lambda *_: None)
 
     def receive() -> None:
         receiver.ask(receiver.consider())
@@ -128,9 +128,9 @@ def converse(source: Path, target: Path) -> int:
     thread = threading.Thread(target=receive)
     thread.start()
     wire = CountingWire(to_sender, from_sender)
-    end = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None)
+    end = Sender(wire, find_source(bytes(source), SyncOptions()), lambda *_: None, SyncOptions())
     end.offer()
-    summary = end.deliver(False)
+    summary = end.deliver()
     thread.join(20)
     for fd in (to_receiver, from_sender, to_sender, from_receiver):
         os.close(fd)
@@ -249,7 +249,7 @@ def test_disk_or_quota_that_is_full_ends_the_transfer(
     messages = iter([(SMALL, 0, b"x" * 100)] if size == 100 else [(FILE_COMES, 0, b""), (DATA, 0, b"x" * 100)])
     monkeypatch.setattr(Wire, "read", lambda self: next(messages))
     monkeypatch.setattr(os, "pwrite", write)
-    monkeypatch.setattr("remote_kernel.sync.small.os.write", write)
+    monkeypatch.setattr("remote_kernel.sync.contents.os.write", write)
     with Folders(bytes(tmp_path)) as folders, pytest.raises(SyncFailure) as failure:
         Contents(Wire(0, 1), folders, [entry(b"a")._replace(size=size)], {0: 0}, lambda *_: None).receive()
     assert failure.value.name == "NoRoom"
@@ -261,7 +261,7 @@ def test_small_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     small_file = entry(b"a")._replace(size=3)
     folder = os.open(tmp_path, os.O_RDONLY)
-    assert not small.Writer().write(folder, 1, b"a", small_file, b"new")  # a folder is in its place
+    assert not SmallFileWriter().write(folder, 1, b"a", small_file, b"new")  # a folder is in its place
     os.close(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["a"]
 
@@ -275,7 +275,7 @@ def test_small_files_get_their_modes_whatever_the_umask_and_the_acl_of_a_folder_
     (tmp_path / "plain").mkdir()
     (tmp_path / "acl").mkdir()
     os.setxattr(tmp_path / "acl", "system.posix_acl_default", acl)
-    writer = small.Writer()
+    writer = SmallFileWriter()
     for turn, inner in enumerate(("plain", "acl", "plain"), start=1):
         folder = os.open(tmp_path / inner, os.O_RDONLY)
         for number, mode in enumerate(modes):
@@ -290,11 +290,11 @@ def test_small_file_with_a_hole_and_one_that_shrank_are_not_sent_in_one_piece(tm
     path = tmp_path / "a"
     path.write_bytes(b"x" * 100 + bytes(8192))
     about = entry(b"a")._replace(size=8292)
-    assert small.read(bytes(path), about) == path.read_bytes()
-    assert small.read(bytes(path), about._replace(is_sparse=True)) is None
-    assert small.read(bytes(path), about._replace(size=small.MOST + 1)) is None
+    assert sender.read_small(bytes(path), about) == path.read_bytes()
+    assert sender.read_small(bytes(path), about._replace(is_sparse=True)) is None
+    assert sender.read_small(bytes(path), about._replace(size=sender.SMALL + 1)) is None
     with pytest.raises(OSError, match="shorter"):
-        small.read(bytes(path), about._replace(size=9000))
+        sender.read_small(bytes(path), about._replace(size=9000))
 
 
 def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
 
 
 def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(engine, "FIRST_PAUSE_SECONDS", 0.01)
     errors: list[RemoteKernelError] = [ConnectionLost("lost"), ConnectTimeout("away"), ConnectTimeout("away")]
     told: list[RemoteKernelError] = []
 
@@ -325,14 +325,14 @@ def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkey
             raise errors.pop(0)
         return "done"
 
-    assert persistently(action, told.append) == "done"
+    assert retry(action, told.append) == "done"
     assert len(told) == 3
     errors = [ConnectTimeout("never reached")]
     with pytest.raises(ConnectTimeout):
-        persistently(action, told.append)
+        retry(action, told.append)
     errors = [ConnectionLost("lost")] * 50
     with pytest.raises(ConnectionLost):
-        persistently(action, told.append, patience_seconds=0.05)
+        retry(action, told.append, patience_seconds=0.05)
 
 
 def test_bar_shows_rate_and_time_left_on_a_terminal(

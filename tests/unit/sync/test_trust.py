@@ -18,28 +18,25 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.cli import copying
+from remote_kernel.cli import sync as sync_command
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import answers, carrying, partial_file, sftp_fetch, wire
-from remote_kernel.sync.carrying import FarEnd
-from remote_kernel.sync.outcome import Manner
+from remote_kernel.sync import partial_file, remote_end, sftp_fetch, validate, wire
+from remote_kernel.sync.contents import SmallFileWriter
+from remote_kernel.sync.engine import retry, sync
+from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.partial_file import Part, new_path, part_path, sweep
-from remote_kernel.sync.place import Place
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver
-from remote_kernel.sync.retry import persistently
+from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Source, find_source
 from remote_kernel.sync.sftp_client import Job, Sftp
 from remote_kernel.sync.sftp_fetch import SftpFetch
-from remote_kernel.sync.small import Writer
-from remote_kernel.sync.transfer import sync
+from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
-from remote_kernel.sync.validate import Asked
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
-from remote_kernel.sync.wishes import Wishes
 
 BEGIN: dict[str, Any] = {
     "name": "",
@@ -51,7 +48,7 @@ NOTES: dict[str, Any] = {
     "left_out": 0,
     "gitignore": False,
 }
-WISHES = Wishes()
+OPTIONS = SyncOptions()
 
 
 def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str = "") -> list[Any]:
@@ -73,8 +70,8 @@ def fetch(
     target: Path,
     rows: list[list[Any]],
     after: Callable[[Wire], None] = lambda far: None,
-    wishes: Wishes = WISHES,
-    asked: Asked | None = None,
+    options: SyncOptions = OPTIONS,
+    asked: bytes | None = None,
     **begin: Any,
 ) -> dict[str, Any]:
     """Receive from an end that follows this script, whatever it is asked for."""
@@ -85,26 +82,26 @@ def fetch(
         after(far)
         far.write(wire.SENT)
         far.flush()
-        receiver = Receiver(near, bytes(target), wishes, lambda *_: None, asked)
+        receiver = Receiver(near, bytes(target), options, lambda *_: None, asked)
         receiver.ask(receiver.consider())
         return receiver.receive()
 
 
 def copy(
-    source: Path, target: Path, wishes: Wishes = WISHES, between: Callable[[], object] = lambda: None
+    source: Path, target: Path, options: SyncOptions = OPTIONS, between: Callable[[], object] = lambda: None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Copy what is in a folder, from an honest end; give the plan and the summary."""
     with wires() as (near, far):
-        found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
-        sender = Sender(far, found, lambda *_: None, names=wishes.names)
+        found = find_source(bytes(source) + b"/", options)
+        sender = Sender(far, found, lambda *_: None, options)
 
         def send() -> None:
             sender.offer()
-            sender.deliver(wishes.dry_run)
+            sender.deliver()
 
         thread = threading.Thread(target=send)
         thread.start()
-        receiver = Receiver(near, bytes(target), wishes, lambda *_: None)
+        receiver = Receiver(near, bytes(target), options, lambda *_: None)
         described = receiver.consider()
         receiver.ask(described)
         between()
@@ -180,7 +177,7 @@ def test_nothing_goes_through_a_link_that_could_not_be_cleared(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Receiver, "_clear", refuse)
-    _, summary = copy(here, there, Wishes(delete=True))
+    _, summary = copy(here, there, SyncOptions(delete=True))
     assert summary["files"] == 0
     assert ["a/file", "the destination is not a folder"] in summary["failed"]
     assert (outside / "file").read_text() == "old"
@@ -203,9 +200,9 @@ def test_other_end_does_not_choose_where_a_fetch_goes(
     there: Path, asked: bytes, name: str, is_folder: bool, entries: list[list[Any]]
 ) -> None:
     (there / "thesis").write_text("x")
-    wishes = Wishes(delete=True)
+    options = SyncOptions(delete=True)
     with pytest.raises(Violation):
-        fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
+        fetch(there, entries, send_file(0, b"x"), options, asked, name=name, is_folder=is_folder)
     assert [path.name for path in there.iterdir()] == ["thesis"]
 
 
@@ -232,8 +229,8 @@ def test_sftp_brings_nothing_through_a_link(
 
     monkeypatch.setattr(sftp_fetch, "read_file", read_file)
     monkeypatch.setattr(Receiver, "_clear", lambda *_: None)
-    source = find_source(bytes(here) + b"/", [], True, False).listed()
-    receiver = SftpFetch(Server(), source, bytes(there), Wishes(delete=True), lambda *_: None)
+    source = find_source(bytes(here) + b"/", OPTIONS).listed()
+    receiver = SftpFetch(Server(), source, bytes(there), SyncOptions(delete=True), lambda *_: None)
     receiver.ask(receiver.consider())
     summary = receiver.receive()
     assert summary["files"] == 1
@@ -271,30 +268,29 @@ def test_folder_that_was_removed_under_our_feet_is_told(tmp_path: Path, monkeypa
     (tmp_path / "gone").rmdir()
     for path in (b".", b"x"):
         with pytest.raises(SyncFailure, match="is gone"):
-            find_source(path, [], True, False)
+            find_source(path, OPTIONS)
     with wires() as (near, far):
         far.write_object(wire.BEGIN, BEGIN)
         far.flush()
-        receiver = Receiver(near, b".", WISHES, lambda *_: None)
+        receiver = Receiver(near, b".", OPTIONS, lambda *_: None)
         with pytest.raises(SyncFailure, match="is gone"):
             receiver.consider()
 
 
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
     with pytest.raises(SyncFailure, match="what a remote home is called"):
-        fetch(there, [], asked=Asked(b"~", (), True), name="me")
-    assert fetch(there, [row("a")], send_file(0, b""), asked=Asked(b"~/", (), True))["files"] == 1
+        fetch(there, [], asked=b"~", name="me")
+    assert fetch(there, [row("a")], send_file(0, b""), asked=b"~/")["files"] == 1
 
 
 def test_own_exclude_holds_whatever_the_other_end_says(there: Path) -> None:
     (there / "keep.ckpt").write_text("mine")
     (there / "old").write_text("old")
-    asked = Asked(b".", (b"*.ckpt",), False)
-    wishes = Wishes(delete=True)
-    assert fetch(there, [], wishes=wishes, asked=asked)["deleted"] == 1
+    options = SyncOptions((b"*.ckpt",), no_ignore=True, delete=True)
+    assert fetch(there, [], options=options, asked=b".")["deleted"] == 1
     assert [path.name for path in there.iterdir()] == ["keep.ckpt"]
     with pytest.raises(Violation):
-        fetch(there, [row("keep.ckpt", size=1)], send_file(0, b"x"), asked=asked)
+        fetch(there, [row("keep.ckpt", size=1)], send_file(0, b"x"), options, asked=b".")
     assert (there / "keep.ckpt").read_text() == "mine"
 
 
@@ -348,11 +344,11 @@ def test_delete_is_refused_for_a_home_and_what_it_is_in(
     (home / "precious").touch()
     monkeypatch.setenv("HOME", str(home))
     for root in (home, home.parent, Path("/")):
-        for wishes in (Wishes(delete=True), Wishes(delete=True, dry_run=True)):
+        for options in (SyncOptions(delete=True), SyncOptions(delete=True, dry_run=True)):
             with pytest.raises(SyncFailure, match="--delete"):
-                fetch(root, [], wishes=wishes)
+                fetch(root, [], options=options)
     assert (home / "precious").exists()
-    assert fetch(home / "work", [row("a")], send_file(0, b""), Wishes(delete=True))["files"] == 1
+    assert fetch(home / "work", [row("a")], send_file(0, b""), SyncOptions(delete=True))["files"] == 1
 
 
 def test_content_goes_into_no_file_that_may_be_somebody_elses(
@@ -394,7 +390,7 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
             super().__init__(target, folder, version)
 
     monkeypatch.setattr(partial_file, "Part", GuardedPart)
-    monkeypatch.setattr(Writer, "write", lambda *_: False)
+    monkeypatch.setattr(SmallFileWriter, "write", lambda *_: False)
     (here / "sub").mkdir()
     for name in ("top", "sub/below"):
         (here / name).write_text("1")
@@ -431,7 +427,7 @@ def test_file_system_without_modes_takes_what_is_copied_all_the_same(
     _, summary = copy(here, new)
     assert [summary[key] for key in ("files", "touched", "unchanged", "failed")] == [0, 0, 2, []]
     os.utime(new / "large", (2, 2))
-    assert copy(here, new, WISHES._replace(checksum=True))[1]["touched"] == 1
+    assert copy(here, new, OPTIONS._replace(checksum=True))[1]["touched"] == 1
     assert (new / "large").stat().st_mtime == 1
 
 
@@ -457,9 +453,9 @@ def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, th
     (outside / "b").mkdir()
     (outside / "b/precious").write_text("1")
     (there / "a").symlink_to(outside)
-    described, _ = copy(here, there, Wishes(delete=True, dry_run=True, names=True))
+    described, _ = copy(here, there, SyncOptions(delete=True, dry_run=True))
     assert not [path for verb, path in described["actions"] if verb == "delete"]
-    _, summary = copy(here, there, Wishes(delete=True))
+    _, summary = copy(here, there, SyncOptions(delete=True))
     assert summary["failed"] == []
     assert (there / "a/b/f").read_text() == "1"
     assert not (there / "a").is_symlink()
@@ -480,12 +476,12 @@ def test_delete_spares_what_is_an_entry_under_another_spelling(
         names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(there)}
         return look(disk, names.get(path.lower(), path))
 
-    wishes = Wishes(delete=True, dry_run=True, names=True)
+    options = SyncOptions(delete=True, dry_run=True)
     with monkeypatch.context() as patch:
         patch.setattr(Disk, "look", find)
-        described, _ = copy(here, there, wishes)
+        described, _ = copy(here, there, options)
     assert [path for verb, path in described["actions"] if verb == "delete"] == ["other"]
-    described, _ = copy(here, there, wishes)  # where they are two names, the old ones go
+    described, _ = copy(here, there, options)  # where they are two names, the old ones go
     assert [path for verb, path in described["actions"] if verb == "delete"] == ["README", "data", "other"]
 
 
@@ -609,7 +605,7 @@ def test_offer_that_makes_no_sense_is_refused_as_such(there: Path, messages: lis
         for kind, value in [*messages, (wire.ENTRIED, NOTES)]:
             far.write_object(kind, value)
         far.flush()
-        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
+        receiver = Receiver(near, bytes(there), OPTIONS, lambda *_: None)
         with pytest.raises(Violation):
             receiver.consider()
 
@@ -626,27 +622,27 @@ def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes
 
 def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
     described = {"root": "/x", "name": "", "files": 1, "bytes": 2}
-    counts: dict[str, Any] = dict.fromkeys(answers.COUNTS, 0)
+    counts: dict[str, Any] = dict.fromkeys(validate.COUNTS, 0)
     failed = [["a", "why"]]
-    assert answers.plan(described) == described
-    assert answers.actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
-    assert answers.summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
+    assert validate.check_plan(described) == described
+    assert validate.check_actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
+    assert validate.check_summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
     for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b")):
         with pytest.raises(Violation):
-            answers.plan({**described, key: value})
+            validate.check_plan({**described, key: value})
     for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5)):
         with pytest.raises(Violation):
-            answers.summary({**counts, key: value}, [])
+            validate.check_summary({**counts, key: value}, [])
     for rows in ([["copy"]], [["copy", 1]], [1]):
         with pytest.raises(Violation):
-            answers.summary(counts, rows)
+            validate.check_summary(counts, rows)
         with pytest.raises(Violation):
-            answers.actions(rows)
+            validate.check_actions(rows)
     for whatever in (None, [], 1, "x", {}):
         with pytest.raises(Violation):
-            answers.plan(whatever)
+            validate.check_plan(whatever)
         with pytest.raises(Violation):
-            answers.summary(whatever, [])
+            validate.check_summary(whatever, [])
 
 
 @pytest.mark.parametrize(
@@ -670,8 +666,8 @@ def test_list_that_fills_the_memory_here_is_refused(
         far.flush()
         said.seek(0)
         near = Wire(said.fileno(), nothing.fileno())
-        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
-        sender = Sender(near, find_source(bytes(there), [], False, False), lambda *_: None, names=True)
+        receiver = Receiver(near, bytes(there), OPTIONS, lambda *_: None)
+        sender = Sender(near, find_source(bytes(there), OPTIONS), lambda *_: None, SyncOptions(verbose=True))
         read = sender.hear if kind == wire.ACTIONS else receiver.consider
         tracemalloc.start()
         try:
@@ -700,12 +696,12 @@ def test_long_list_travels_in_parts(rows: list[list[Any]], tmp_path: Path) -> No
 def test_every_path_of_many_is_told(here: Path, there: Path) -> None:
     for number in range(1100):
         (here / f"{number:04}").touch()
-    described, _ = copy(here, there, WISHES._replace(dry_run=True, names=True))
+    described, _ = copy(here, there, OPTIONS._replace(dry_run=True))
     assert described["actions"] == [["copy", f"{number:04}"] for number in range(1100)]
 
 
 def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    copying._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
+    sync_command._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
     said = capfd.readouterr().err
     assert "\x1b" not in said
     assert "\x07" not in said
@@ -737,9 +733,9 @@ class Silent:
 
 def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
-    monkeypatch.setattr(carrying.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
-    monkeypatch.setattr(FarEnd, "greet", lambda self: None)
-    monkeypatch.setattr(carrying.choice, "name", lambda *_: "paramiko")
+    monkeypatch.setattr(remote_end.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
+    monkeypatch.setattr(RemoteEnd, "greet", lambda self: None)
+    monkeypatch.setattr(remote_end.choice, "name", lambda *_: "paramiko")
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
@@ -764,37 +760,39 @@ def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not
     def argv(_: LaunchOptions, command: str, **__: object) -> list[str]:
         return [sys.executable, "-c", STALLS, command, str(tmp_path / "greeted")]
 
-    greet = FarEnd.greet
-    options = play(monkeypatch, "")
-    monkeypatch.setattr(carrying.choice, "carrier_argv", argv)
-    monkeypatch.setattr(FarEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
-    monkeypatch.setattr(carrying, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(carrying, "_PIPE_BYTES", 1 << 16)
+    greet = RemoteEnd.greet
+    launch = play(monkeypatch, "")
+    monkeypatch.setattr(remote_end.choice, "carrier_argv", argv)
+    monkeypatch.setattr(RemoteEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
+    monkeypatch.setattr(remote_end, "GREETING_SECONDS", 20.0)
+    monkeypatch.setattr(remote_end, "_PIPE_BYTES", 1 << 16)
     monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
     listing = Listing()
     listing.entries = [
         Entry(os.urandom(8).hex().encode(), "f", 0o644, 1, 1, os.urandom(16), False) for _ in range(15_000)
     ]
     source = Source(bytes(tmp_path), b"", True, listing, Rules([], False))
-    monkeypatch.setattr("remote_kernel.sync.push.find_source", lambda *_: source)
-    manner = Manner(Wishes(dry_run=True, checksum=True))
-    outcome = sync(options, Place(b"x/", False), Place(bytes(there), True), manner, Silent())
+    monkeypatch.setattr("remote_kernel.sync.local_ends.find_source", lambda *_: source)
+    asked = SyncOptions(dry_run=True, checksum=True)
+    transfer = Transfer(launch, SyncPath(b"x/", False), SyncPath(bytes(there), True), asked, Silent())
+    outcome = sync(transfer)
     assert outcome.files == 15_000
 
 
 def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = play(monkeypatch, SPEAKS)
+    launch = play(monkeypatch, SPEAKS)
+    transfer = Transfer(launch, SyncPath(b"x", True), SyncPath(bytes(there), False), OPTIONS, Silent())
     begun = time.monotonic()
     with pytest.raises(ProtocolMismatch, match="was refused"):
-        persistently(lambda: sync(options, Place(b"x", True), Place(bytes(there), False), Manner(), Silent()), print)
+        retry(lambda: sync(transfer), print)
     assert time.monotonic() - begun < 30
 
 
 def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carrying, "_END_SECONDS", 0.3)
-    with FarEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
+    monkeypatch.setattr(remote_end, "_END_SECONDS", 0.3)
+    with RemoteEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
 
 
@@ -809,13 +807,13 @@ time.sleep(60)
 def test_other_end_that_stops_reading_before_it_answers_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    greet = FarEnd.greet
-    options = play(monkeypatch, "")
+    greet = RemoteEnd.greet
+    launch = play(monkeypatch, "")
     monkeypatch.setattr(
-        carrying.choice, "carrier_argv", lambda _, command, **__: [sys.executable, "-c", STOPS, command]
+        remote_end.choice, "carrier_argv", lambda _, command, **__: [sys.executable, "-c", STOPS, command]
     )
-    monkeypatch.setattr(carrying, "GREETING_SECONDS", 1.0)
-    with FarEnd(options, "receive", {}) as far:
+    monkeypatch.setattr(remote_end, "GREETING_SECONDS", 1.0)
+    with RemoteEnd(launch, "receive", {}) as far:
 
         def begin() -> None:
             far.wire.write(wire.ENTRIES, 0, bytes(8 << 20))

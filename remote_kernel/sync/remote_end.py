@@ -29,11 +29,11 @@ _END_SECONDS = 5.0
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
 _PIPE_BYTES = 1 << 20
 
-Process = TypeVar("Process", bound="FarProcess")
+Process = TypeVar("Process", bound="RemoteProcess")
 Told = TypeVar("Told")
 
 
-class FarProcess:
+class RemoteProcess:
     """The process that carries the bytes of a remote end, for one `with` block. Leaving that ends it, in any state."""
 
     def __init__(self, options: LaunchOptions) -> None:
@@ -130,7 +130,7 @@ class FarProcess:
         return status if status is None or status >= 0 else None, self._errors.text().strip()
 
 
-class FarEnd(FarProcess):
+class RemoteEnd(RemoteProcess):
     """The remote end, run by the Python there; `wire` leads to it. Starting does not wait for it: `greet` does."""
 
     def __init__(self, options: LaunchOptions, mode: str, settings: Mapping[str, object]) -> None:
