@@ -316,7 +316,7 @@ def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
 
 
 def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("remote_kernel.sync.engine.FIRST_PAUSE_SECONDS", 0.01)
     errors: list[RemoteKernelError] = [ConnectionLost("lost"), ConnectTimeout("away"), ConnectTimeout("away")]
     told: list[RemoteKernelError] = []
 
