@@ -32,14 +32,14 @@ is '.': 'sync data remote:work' makes work/data, and 'sync data/ remote:work' fi
 
 
 def _complete(incomplete: str) -> list[str]:
-    """Complete slugs, `remote:` and local paths in the shell."""
+    """Return the slugs, `remote:` and local paths that begin so, for the shell."""
     words = [spec.slug for spec in list_kernelspecs()] + ["remote:"]
     paths = [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(glob.escape(incomplete) + "*"))]
     return [word for word in words if word.startswith(incomplete)] + paths
 
 
 def _declared(command: Callable[..., None]) -> Callable[..., None]:
-    """Give the command the options of `DECLARED`, in place of its parameter `said`, which is what was given of them.
+    """Add to the command the options of `DECLARED`, in place of its parameter `said`, which is what was given of them.
 
     typer reads the signature, so that is what changes.
     """

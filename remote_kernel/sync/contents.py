@@ -11,9 +11,9 @@ import stat
 
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.folders import Folders, set_mode
-from remote_kernel.sync.partial_file import Part, lock_part, opened_part, part_path
-from remote_kernel.sync.tree import PARTS, Entry
-from remote_kernel.sync.wire import SyncFailure, Violation, Wire
+from remote_kernel.sync.partial_file import PartialFile, lock_partial, open_partial, partial_path
+from remote_kernel.sync.tree import PARTIAL_MARKS, Entry
+from remote_kernel.sync.wire import MessageWire, SyncFailure, Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _LONGEST_REASON = 200
 
 
 def basis(folders: Folders, entry: Entry) -> bytes:
-    """Give the digests of the blocks that need not come again: of the unfinished file, then of the one to replace."""
+    """Return the digests of the blocks that need not come again: of the partial file, then of the one to replace."""
     if entry.size < blocks.LEAST:
         return b""
     block = blocks.block_size(entry.size)
@@ -32,7 +32,7 @@ def basis(folders: Folders, entry: Entry) -> bytes:
     for whole_blocks in (True, False):
         try:
             folder, name = folders.locate(entry.path)
-            fd = lock_part(part_path(name), folder)[0] if whole_blocks else _open(name, folder)
+            fd = lock_partial(partial_path(name), folder)[0] if whole_blocks else _open(name, folder)
         except OSError:
             continue
         if fd < 0:
@@ -62,7 +62,7 @@ class Contents:
 
     def __init__(
         self,
-        wire_: Wire,
+        wire_: MessageWire,
         folders: Folders,
         entries: list[Entry],
         asked: dict[int, int],
@@ -75,7 +75,7 @@ class Contents:
         self._is_inside = False  # whether more of a file is still to come
 
     def receive(self) -> None:
-        """Take in files until the other end has sent all. Raises Broken, SyncFailure when nothing more fits."""
+        """Receive files until the other end has sent all. Raises Broken, SyncFailure when nothing more fits."""
         while True:
             kind, number, body = self._wire.read()
             if kind == wire.SENT:
@@ -109,7 +109,7 @@ class Contents:
         self._moved(entry.size, 1)
 
     def _write_with_care(self, folder: int, name: bytes, entry: Entry, data: bytes) -> None:
-        part = opened_part(self._folders, entry.path)
+        part = open_partial(self._folders, entry.path)
         try:
             incoming = _Incoming(part, folder, name, entry, 0)
             incoming.data(0, data)
@@ -119,7 +119,7 @@ class Contents:
 
     def _file(self, entry: Entry, told: int) -> None:
         folder, name = self._folders.locate(entry.path)
-        part = opened_part(self._folders, entry.path)
+        part = open_partial(self._folders, entry.path)
         try:
             incoming = _Incoming(part, folder, name, entry, told)
             while True:
@@ -167,8 +167,8 @@ class Contents:
 class _Incoming:
     """One file on its way in. Blocks that are there already are left where they are, or copied from the old file."""
 
-    def __init__(self, part: Part, folder: int, name: bytes, entry: Entry, told: int) -> None:
-        """`told` is how many bytes the other end knows of; what else an unfinished file holds is not there for it."""
+    def __init__(self, part: PartialFile, folder: int, name: bytes, entry: Entry, told: int) -> None:
+        """Cut off what the other end does not know of: it was `told` of so many bytes of the partial file."""
         self._part, self._folder, self._name, self._entry = part, folder, name, entry
         self._block = block = blocks.block_size(entry.size)
         held = part.size if part.size >= blocks.LEAST else 0
@@ -197,7 +197,7 @@ class _Incoming:
             self._same.append((offset, length))
 
     def finish(self, covered: int, digest: bytes) -> bool:
-        """Give the file its final name; false where what was there before is not what it was said to be."""
+        """Rename the file to its final name; false where what was there before is not what it was said to be."""
         entry = self._entry
         is_all_there = not self._is_other and not self._in_place and self._same == [(0, entry.size)]
         if is_all_there and self._keep_old(digest):
@@ -214,7 +214,7 @@ class _Incoming:
         return True
 
     def _keep_old(self, digest: bytes) -> bool:
-        """Leave the old file as it is but for its time and mode; false where it is not what it was said to be."""
+        """Set the time and mode of the old file, which stays; false where it is not what it was said to be."""
         entry = self._entry
         old = _open(self._name, self._folder)
         try:
@@ -258,7 +258,7 @@ class _Incoming:
 
 
 def no_room(root: bytes, error: OSError) -> SyncFailure:
-    """Give the failure for a disk that is full, or a quota that is reached."""
+    """Return the failure for a disk that is full, or a quota that is reached."""
     where = root.decode("utf-8", "replace")
     return SyncFailure(
         "NoRoom",
@@ -279,13 +279,13 @@ class SmallFileWriter:
     """
 
     def __init__(self) -> None:
-        self._part = PARTS[0] + os.urandom(8).hex().encode() + PARTS[1]
+        self._part = PARTIAL_MARKS[0] + os.urandom(8).hex().encode() + PARTIAL_MARKS[1]
         self._turn, self._kept = 0, -1  # which mode a new file gets as it is asked for, in the folder of that turn
 
     def write(self, folder: int, turn: int, name: bytes, entry: Entry, data: bytes) -> bool:
         """Write one beside its final name, which it then gets; false, and nothing is changed, if that fails.
 
-        Another sync may sweep the unfinished file away, as nothing locks it: this is one reason to fail. `turn` tells
+        Another sync may sweep the partial file away, as nothing locks it: this is one reason to fail. `turn` tells
         one folder from the one before it.
         """
         try:
@@ -312,7 +312,7 @@ class SmallFileWriter:
         return False
 
     def _set_mode(self, fd: int, turn: int, mode: int) -> None:
-        """Give a new file its mode, which a umask or the folder's ACL may have cut; it costs as much as the writing."""
+        """Set a new file's mode, which a umask or the folder's ACL may have cut; it costs as much as the writing."""
         if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
             self._turn, self._kept = turn, mode
         else:

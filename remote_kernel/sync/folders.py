@@ -32,7 +32,7 @@ class Folders:
             os.close(self._open.pop()[1])
 
     def locate(self, path: bytes) -> tuple[int, bytes]:
-        """Give the descriptor of the folder that a path is in, and its last part.
+        """Return the descriptor of the folder that a path is in, and its last part.
 
         The descriptor is good until the next call. Raises OSError, also where a link stands in a folder's place.
         """
@@ -42,7 +42,7 @@ class Folders:
         return self._open[-1][1], name
 
     def has(self, path: bytes) -> bool:
-        """Whether there is a folder that a path is in."""
+        """True if there is a folder that a path is in."""
         try:
             self.locate(path)
         except OSError:

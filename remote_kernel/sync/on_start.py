@@ -26,7 +26,7 @@ _TELL_SECONDS = 1.0
 
 
 def main() -> int:
-    """Push, and tell. Gives 0 also for a push that failed, which has been told; the launcher waits for the end."""
+    """Push, and report. Return 0 also for a push that failed, which was reported; the launcher waits for the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the kernel; VS Code sends it to every descendant
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
@@ -63,11 +63,11 @@ class PushReport:
         self._told = time.monotonic()
 
     def planned(self, size: int, files: int) -> None:
-        """Tell what there is to do."""
+        """Report what there is to do."""
         tell("planned", files=files, bytes=size)
 
     def moved(self, size: int, files: int) -> None:
-        """Count, and tell if it is time."""
+        """Count, and report if it is time."""
         self._size += size
         self._files += files
         if time.monotonic() - self._told > _TELL_SECONDS:
@@ -75,12 +75,12 @@ class PushReport:
             tell("moved", files=self._files, bytes=self._size)
 
     def fell_back(self, error: RemoteKernelError) -> None:
-        """Give up: where no program of ours can run, no kernel can."""
+        """Raise the error: where no program of ours can run, no kernel can."""
         raise error
 
 
 def tell(event: str, **fields: object) -> None:
-    """Tell the launcher."""
+    """Write an event to the launcher."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 

@@ -10,7 +10,7 @@ import json
 import os
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire, shown, to_bytes
+from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation, shown, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MOST_GARBAGE = 100_000  # Python's collector takes long to go through ten thous
 
 
 def serve(
-    marker: str, folder: str, converse: Callable[[Wire, bytes], None], *, makes_folder: bool, may_lack: bool
+    marker: str, folder: str, converse: Callable[[MessageWire, bytes], None], *, makes_folder: bool, may_lack: bool
 ) -> None:
     """Run in the SSH session, until the local end closes it. `converse` is called with what relative paths begin with.
 
@@ -28,7 +28,7 @@ def serve(
     """
     gc.set_threshold(_MOST_GARBAGE)
     os.write(1, f"\n{marker} {json.dumps({})}\n".encode())
-    pipe = Wire(0, 1)
+    pipe = MessageWire(0, 1)
     try:
         try:
             converse(pipe, _enter(to_bytes(folder), makes_folder, may_lack=may_lack))
@@ -43,13 +43,13 @@ def serve(
     os._exit(0)  # the other end waits for this, and taking ten thousand entries apart takes a while
 
 
-def _give_up(pipe: Wire, error: SyncFailure) -> None:
+def _give_up(pipe: MessageWire, error: SyncFailure) -> None:
     pipe.write_object(wire.ABORT, [error.name, error.message, error.hint])
     pipe.flush()
 
 
 def _enter(folder: bytes, makes_folder: bool, *, may_lack: bool) -> bytes:
-    """Go where relative paths start from: the home, or a folder, made if need be and asked for.
+    """Change to where relative paths start from: the home, or a folder, made if need be and asked for.
 
     Return what relative paths then begin with: nothing, or the folder itself, where that `may_lack` and does.
     """

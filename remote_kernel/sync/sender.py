@@ -16,7 +16,7 @@ from remote_kernel.sync.remote_program import serve
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tree import FILE, Entry, Listing, check_start, list_file, walk
 from remote_kernel.sync.validate import check_actions, check_plan, check_summary
-from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_bytes, to_text
+from remote_kernel.sync.wire import LENGTH, MessageWire, SyncFailure, shown, to_bytes, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Source(NamedTuple):
     steps: Iterator[None] = iter(())
 
     def listed(self) -> Source:
-        """Go through all steps."""
+        """Run all steps, and return the source."""
         for _ in self.steps:
             pass
         return self
@@ -90,17 +90,19 @@ def find_source(path: bytes, options: SyncOptions) -> Source:
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], options: SyncOptions) -> None:
+    def __init__(
+        self, wire_: MessageWire, source: Source, moved: Callable[[int, int], None], options: SyncOptions
+    ) -> None:
         self._wire, self._source, self._moved, self._options = wire_, source, moved, options
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
-        """Tell what there is, and give the other end's plan. Raises Broken, SyncFailure."""
+        """Send what there is, and return the other end's plan. Raises Broken, SyncFailure."""
         self.tell()
         return self.hear()
 
     def tell(self) -> None:
-        """Tell what there is, as far as it is listed, and list on. Raises Broken."""
+        """Send what there is, as far as it is listed, and list on. Raises Broken."""
         for _ in self.telling():
             pass
 
@@ -134,7 +136,7 @@ class Sender:
             yield entries[first : first + _BATCH]
 
     def hear(self) -> Any:
-        """Give the other end's plan. Raises Broken, SyncFailure."""
+        """Return the other end's plan. Raises Broken, SyncFailure."""
         told, said = self._rows_before(wire.ACTIONS, wire.PLAN, sys.maxsize if self._options.names_paths else 0)
         found = {**check_plan(said), "actions": check_actions(told)}
         self.wanted = list(self._read_wanted())
@@ -160,16 +162,16 @@ class Sender:
         return self.read_summary()
 
     def read_summary(self) -> dict[str, Any]:
-        """Give what the other end has done, and what was passed over here. Raises Broken."""
+        """Return what the other end has done, and what was passed over here. Raises Broken."""
         failed, said = self._rows_before(wire.UNDONE, wire.SUMMARY, wire.MOST_UNDONE)
         return {**check_summary(said, failed), "passed_over": list(map(to_text, self._source.listing.passed_over))}
 
     def entry(self, number: int) -> Entry:
-        """Give the entry with that number."""
+        """Return the entry with that number."""
         return self._source.listing.entries[number]
 
     def _read_wanted(self) -> Iterator[Want]:
-        """Give what the other end wants: each file once, with digests of no more than there is of it."""
+        """Yield what the other end wants: each file once, with digests of no more than there is of it."""
         known: set[int] = set()
         while True:
             kind, number, body = self._wire.read()
@@ -260,13 +262,13 @@ def read_small(path: bytes, entry: Entry) -> bytes | None:
 
 
 def pack(entry: Entry) -> list[Any]:
-    """Give the entry for JSON."""
+    """Return the entry for JSON."""
     extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
     return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
 
 
 def _read(fd: int, start: int, count: int) -> bytes:
-    """Give exactly these bytes. A file that has grown since it was listed is sent as long as it was then."""
+    """Return exactly these bytes. A file that has grown since it was listed is sent as long as it was then."""
     data = os.pread(fd, count, start)
     while len(data) < count:
         more = os.pread(fd, count - len(data), start + len(data))
@@ -277,7 +279,7 @@ def _read(fd: int, start: int, count: int) -> bytes:
 
 
 def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Give the ranges that hold data; all of it where the system cannot tell holes."""
+    """Yield the ranges that hold data; all of it where the system cannot tell holes."""
     while start < end:
         try:
             begin = os.lseek(fd, start, os.SEEK_DATA)
@@ -297,7 +299,7 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
     settings = parameters["settings"]
     options = unpack_options(settings["options"])
 
-    def send(pipe: Wire, _: bytes) -> None:
+    def send(pipe: MessageWire, _: bytes) -> None:
         source = find_source(os.path.expanduser(to_bytes(settings["path"])) or b".", options)
         sender = Sender(pipe, source, lambda moved, files: None, options)
         sender.offer()

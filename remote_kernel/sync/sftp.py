@@ -164,7 +164,7 @@ def _told_by_name(transfer: Transfer, end: SftpEnd) -> Iterator[None]:
 
 
 def _wait_for_the_second(listing: Listing, clocks_differ: int) -> bool:
-    """Let the second end in which a file was changed: a later change within it could not be told from this one.
+    """Wait for the end of the second in which a file was changed: a later change in it would look the same.
 
     The files' clock may differ from the one here by so many seconds.
     """

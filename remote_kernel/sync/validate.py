@@ -19,8 +19,8 @@ import os
 from remote_kernel.sync import wire
 from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, is_part
-from remote_kernel.sync.wire import SyncFailure, Violation, Wire, to_bytes
+from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, is_partial
+from remote_kernel.sync.wire import MessageWire, SyncFailure, Violation, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ A_HOME = (
 )
 
 
-class Offer:
+class SourceOffer:
     """What the other end has, read as it comes. Where no path was `asked` for, it pushes, and its rules count.
 
     `name`, `is_folder`, `root` and the `mode` of the folder itself are known at once, the rest once `arriving` has been
@@ -46,7 +46,7 @@ class Offer:
     how many its rules leave out; `passed_over`, sockets, pipes and devices.
     """
 
-    def __init__(self, wire_: Wire, options: SyncOptions, asked: bytes | None = None) -> None:
+    def __init__(self, wire_: MessageWire, options: SyncOptions, asked: bytes | None = None) -> None:
         """Read how it begins; `asked` is the path that a fetch asked for. Raises Violation, Broken, SyncFailure."""
         self._wire, self._options, self._is_asked = wire_, options, asked is not None
         wire_.listed = 0
@@ -54,7 +54,12 @@ class Offer:
         try:
             self.name, self.root = to_bytes(begin["name"]), to_bytes(begin["root"])
             self.is_folder, self.mode = bool(begin["is_folder"]), count(begin["mode"])
-            if b"/" in self.name or self.name in (b".", b"..") or b"\0" in self.name + self.root or is_part(self.name):
+            if (
+                b"/" in self.name
+                or self.name in (b".", b"..")
+                or b"\0" in self.name + self.root
+                or is_partial(self.name)
+            ):
                 raise ValueError
             if self.mode > 0o777:
                 raise ValueError
@@ -62,7 +67,7 @@ class Offer:
             raise Violation("an offer that cannot be read") from error
         if asked is not None:
             self._check_name(asked)
-        self._tree = Tree(None if self.is_folder else self.name)
+        self._tree = OfferedPaths(None if self.is_folder else self.name)
         excludes = list(options.exclude) if self._is_asked and self.is_folder else []
         self._excludes = Rules(excludes, False) if excludes else None
         self.rules = Rules([], False)
@@ -72,7 +77,7 @@ class Offer:
         self.passed_over: list[str] = []
 
     def arriving(self, as_: bytes = b"") -> Iterator[Entry]:
-        """Give each entry as it comes; a single file gets the name `as_`. Raises Violation, Broken, SyncFailure."""
+        """Yield each entry as it comes; a single file gets the name `as_`. Raises Violation, Broken, SyncFailure."""
         while True:
             kind, number, body = self._wire.read()
             if kind == wire.ENTRIED:
@@ -92,7 +97,7 @@ class Offer:
             raise Violation("an offer that cannot be read") from error
 
     def _take_note(self, kind: bytes, number: int, body: bytes) -> None:
-        """Take in what is no entry: a message about what was left, passed over, or a part of the rules."""
+        """Read what is no entry: a message about what was left, passed over, or a part of the rules."""
         try:
             if kind == wire.LEFT:
                 self.left += [(to_bytes(path), text(reason)) for path, reason in self._wire.rows(body)]
@@ -113,7 +118,7 @@ class Offer:
             self.rules = self.rules.with_choice(self._options)
 
     def _check_name(self, asked: bytes) -> None:
-        """The name of what is fetched says where it goes, and so what it may overwrite or delete: the one asked for."""
+        """Refuse another name than the one asked for: it says where it goes, and so what it may overwrite or delete."""
         name = os.path.basename(asked)
         if name in (b"", b".", b".."):
             name = b""
@@ -131,7 +136,7 @@ class Offer:
 
 
 def unpack(row: list[Any]) -> Entry:
-    """Give the entry that `pack` was called with. Raises Violation."""
+    """Return the entry that `pack` was called with. Raises Violation."""
     try:
         path, kind, mode, size, time, extra, is_sparse = row
         raw = bytes.fromhex(extra) if kind == FILE else to_bytes(extra)
@@ -140,7 +145,7 @@ def unpack(row: list[Any]) -> Entry:
         raise Violation("an entry that cannot be read") from error
 
 
-class Tree:
+class OfferedPaths:
     """The paths that have come. Every one stays below the root, in folders that came before, and comes once.
 
     The other end is believed in nothing that could lead a file elsewhere: `..`, an absolute path, a link that is then
@@ -153,12 +158,12 @@ class Tree:
         self._seen: set[bytes] = set()
 
     def take(self, entries: list[Entry]) -> None:
-        """Take in some more. Raises Violation."""
+        """Check and add some more. Raises Violation."""
         folders, seen = self._folders, self._seen
         for entry in entries:
             path, kind, mode, size, time, extra, _ = entry
             parent, _, name = path.rpartition(b"/")
-            if name in (b"", b".", b"..") or b"\0" in name or parent not in folders or path in seen or is_part(name):
+            if name in (b"", b".", b"..") or b"\0" in name or parent not in folders or path in seen or is_partial(name):
                 raise Violation("a path that leads elsewhere, or comes twice")
             if (
                 kind not in (FILE, FOLDER, LINK)
@@ -177,7 +182,7 @@ class Tree:
 
 
 def check_plan(said: Any) -> dict[str, Any]:
-    """Give the receiving end's plan, every part of it of the type that it has to have. Raises Violation."""
+    """Return the receiving end's plan, every part of it of the type that it has to have. Raises Violation."""
     try:
         found: dict[str, Any] = {key: text(said[key]) for key in ("root", "name")}
         if b"\0" in to_bytes(found["root"]) or b"/" in to_bytes(found["name"]):
@@ -188,7 +193,7 @@ def check_plan(said: Any) -> dict[str, Any]:
 
 
 def check_actions(rows: list[Any]) -> list[list[str]]:
-    """Give the verbs and paths of the receiving end's plan. Raises Violation."""
+    """Return the verbs and paths of the receiving end's plan. Raises Violation."""
     try:
         return [[verb, text(path)] for verb, path in rows if verb in _VERBS]
     except MALFORMED as error:
@@ -196,7 +201,7 @@ def check_actions(rows: list[Any]) -> list[list[str]]:
 
 
 def check_summary(said: Any, failed: list[Any]) -> dict[str, Any]:
-    """Give the receiving end's summary, every part of it of the type that it has to have. Raises Violation."""
+    """Return the receiving end's summary, every part of it of the type that it has to have. Raises Violation."""
     try:
         found: dict[str, Any] = {key: count(said[key]) for key in COUNTS}
         return {**found, "failed": [[text(path), text(reason)] for path, reason in failed]}
@@ -205,7 +210,7 @@ def check_summary(said: Any, failed: list[Any]) -> dict[str, Any]:
 
 
 def text(said: Any) -> str:
-    """Give a text that can be put into bytes. Raises TypeError, ValueError."""
+    """Return a text that can be put into bytes. Raises TypeError, ValueError."""
     if not isinstance(said, str):
         raise TypeError
     to_bytes(said)
@@ -213,7 +218,7 @@ def text(said: Any) -> str:
 
 
 def count(said: Any) -> int:
-    """Give a number of things. Raises ValueError."""
+    """Return a number of things. Raises ValueError."""
     if type(said) is not int or not 0 <= said < MOST:
         raise ValueError
     return said

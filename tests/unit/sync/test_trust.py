@@ -26,7 +26,7 @@ from remote_kernel.sync import partial_file, remote_end, sftp_fetch, validate, w
 from remote_kernel.sync.contents import SmallFileWriter
 from remote_kernel.sync.engine import retry, sync
 from remote_kernel.sync.options import SyncOptions
-from remote_kernel.sync.partial_file import Part, new_path, part_path, sweep
+from remote_kernel.sync.partial_file import PartialFile, new_partial_path, partial_path, sweep
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.remote_end import RemoteEnd
@@ -36,7 +36,7 @@ from remote_kernel.sync.sftp_client import Job, Sftp
 from remote_kernel.sync.sftp_fetch import SftpFetch
 from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
-from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
+from remote_kernel.sync.wire import LENGTH, Broken, MessageWire, SyncFailure, Violation
 
 BEGIN: dict[str, Any] = {
     "name": "",
@@ -56,11 +56,11 @@ def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str
 
 
 @contextmanager
-def wires() -> Iterator[tuple[Wire, Wire]]:
+def wires() -> Iterator[tuple[MessageWire, MessageWire]]:
     """Give the two ends of a conversation."""
     (near_in, far_out), (far_in, near_out) = os.pipe(), os.pipe()
     try:
-        yield Wire(near_in, near_out), Wire(far_in, far_out)
+        yield MessageWire(near_in, near_out), MessageWire(far_in, far_out)
     finally:
         for fd in (near_in, far_out, far_in, near_out):
             os.close(fd)
@@ -69,7 +69,7 @@ def wires() -> Iterator[tuple[Wire, Wire]]:
 def fetch(
     target: Path,
     rows: list[list[Any]],
-    after: Callable[[Wire], None] = lambda far: None,
+    after: Callable[[MessageWire], None] = lambda far: None,
     options: SyncOptions = OPTIONS,
     asked: bytes | None = None,
     **begin: Any,
@@ -110,8 +110,8 @@ def copy(
         return described, summary
 
 
-def send_file(number: int, data: bytes) -> Callable[[Wire], None]:
-    def after(far: Wire) -> None:
+def send_file(number: int, data: bytes) -> Callable[[MessageWire], None]:
+    def after(far: MessageWire) -> None:
         far.write(wire.FILE, number)
         far.write(wire.DATA, 0, data)
         far.write(wire.DONE)
@@ -150,7 +150,7 @@ def test_link_of_one_round_leads_no_file_of_the_next_elsewhere(there: Path, outs
 
 
 def test_file_comes_once_and_only_as_it_was_asked_for(there: Path) -> None:
-    def twice(far: Wire) -> None:
+    def twice(far: MessageWire) -> None:
         send_file(0, b"1")(far)
         send_file(0, b"2")(far)
 
@@ -299,7 +299,7 @@ def test_mode_is_changed_of_no_file_that_a_link_leads_to(there: Path, outside: P
     secret.write_text("secret")
     secret.chmod(0o600)
 
-    def same(far: Wire) -> None:
+    def same(far: MessageWire) -> None:
         far.write(wire.FILE, 0)
         far.write(wire.SAME, 0, LENGTH.pack(6))
         far.write(wire.DONE)
@@ -331,7 +331,7 @@ def test_hole_of_a_small_file_is_not_filled_by_what_an_unfinished_one_held(here:
         file.write(b"H" * 4096)
         file.seek((600 << 10) - 4096)
         file.write(b"T" * 4096)
-    Path(os.fsdecode(part_path(bytes(there / "ck")))).write_bytes(b"\xff" * (3 << 19))
+    Path(os.fsdecode(partial_path(bytes(there / "ck")))).write_bytes(b"\xff" * (3 << 19))
     copy(here, there)
     assert (there / "ck").read_bytes() == (here / "ck").read_bytes()
 
@@ -355,7 +355,7 @@ def test_content_goes_into_no_file_that_may_be_somebody_elses(
     tmp_path: Path, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / ".env").write_text("TOKEN=secret")
-    known = Path(os.fsdecode(part_path(bytes(there / ".env"))))
+    known = Path(os.fsdecode(partial_path(bytes(there / ".env"))))
     trap = tmp_path / "trap"
     trap.touch()
     known.hardlink_to(trap)
@@ -367,7 +367,7 @@ def test_content_goes_into_no_file_that_may_be_somebody_elses(
     mine = os.geteuid()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: mine + 1)
-        first = Part(bytes(there / ".env"))
+        first = PartialFile(bytes(there / ".env"))
     assert first.path != bytes(known)
     first.remove()
     known.unlink()
@@ -380,7 +380,7 @@ def test_content_goes_into_no_file_that_may_be_somebody_elses(
 def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_not(
     here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class GuardedPart(Part):
+    class GuardedPart(PartialFile):
         """Heeds the folder's mode, also where the tests are run by root."""
 
         def __init__(self, target: bytes, folder: int | None = None, version: bytes = b"") -> None:
@@ -389,7 +389,7 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
                 raise PermissionError(errno.EACCES, "Permission denied")
             super().__init__(target, folder, version)
 
-    monkeypatch.setattr(partial_file, "Part", GuardedPart)
+    monkeypatch.setattr(partial_file, "PartialFile", GuardedPart)
     monkeypatch.setattr(SmallFileWriter, "write", lambda *_: False)
     (here / "sub").mkdir()
     for name in ("top", "sub/below"):
@@ -492,7 +492,7 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    first, second = Part(bytes(there / "a")), Part(bytes(there / "a"))
+    first, second = PartialFile(bytes(there / "a")), PartialFile(bytes(there / "a"))
     assert first.path != second.path
     sweep(bytes(there))
     assert len(list(there.iterdir())) == 2
@@ -503,7 +503,7 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
     assert [path.name for path in there.iterdir()] == ["a"]
     data = os.urandom(3 << 20)
     (here / "big").write_bytes(data)
-    Path(os.fsdecode(part_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
+    Path(os.fsdecode(partial_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
     assert copy(here, there)[1]["files"] == 1
     assert (there / "big").read_bytes() == data
 
@@ -511,7 +511,7 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
 def test_link_that_never_got_its_name_is_swept_away_once_nobody_can_be_at_it(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = Path(os.fsdecode(new_path(bytes(there / "link"))))
+    left = Path(os.fsdecode(new_partial_path(bytes(there / "link"))))
     left.symlink_to("anywhere")
     sweep(bytes(there))
     assert left.is_symlink()
@@ -612,7 +612,7 @@ def test_offer_that_makes_no_sense_is_refused_as_such(there: Path, messages: lis
 
 @pytest.mark.parametrize(("kind", "body"), [(wire.SAME, b"1"), (wire.SAME, LENGTH.pack(1 << 62)), (wire.WANT, b"")])
 def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes, body: bytes) -> None:
-    def after(far: Wire) -> None:
+    def after(far: MessageWire) -> None:
         far.write(wire.FILE, 0)
         far.write(kind, 0, body)
 
@@ -659,13 +659,13 @@ def test_list_that_fills_the_memory_here_is_refused(
 ) -> None:
     monkeypatch.setattr(wire, "MOST_LISTED", 4 << 20)
     with (tmp_path / "said").open("w+b", buffering=0) as said, open(os.devnull, "r+b", buffering=0) as nothing:
-        far = Wire(nothing.fileno(), said.fileno())
+        far = MessageWire(nothing.fileno(), said.fileno())
         if kind != wire.ACTIONS:
             far.write_object(wire.BEGIN, BEGIN)
         far.write_rows(kind, list(map(row_of, range(8_000))))
         far.flush()
         said.seek(0)
-        near = Wire(said.fileno(), nothing.fileno())
+        near = MessageWire(said.fileno(), nothing.fileno())
         receiver = Receiver(near, bytes(there), OPTIONS, lambda *_: None)
         sender = Sender(near, find_source(bytes(there), OPTIONS), lambda *_: None, SyncOptions(verbose=True))
         read = sender.hear if kind == wire.ACTIONS else receiver.consider
@@ -681,7 +681,7 @@ def test_list_that_fills_the_memory_here_is_refused(
 @pytest.mark.parametrize("rows", [[], [["a", 1]] * 2500, [["x" * 50_000]] * 60, [["x" * 500_000]] * 3])
 def test_long_list_travels_in_parts(rows: list[list[Any]], tmp_path: Path) -> None:
     with (tmp_path / "said").open("w+b", buffering=0) as said:
-        far = Wire(said.fileno(), said.fileno())
+        far = MessageWire(said.fileno(), said.fileno())
         far.write_rows(wire.ENTRIES, rows)
         far.write(wire.SENT)
         far.flush()
@@ -711,7 +711,7 @@ def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> N
 SPEAKS = """
 import os, sys
 from remote_kernel.sync import wire
-far = wire.Wire(0, 1)
+far = wire.MessageWire(0, 1)
 far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
 far.write_object(wire.ENTRIED, {"left_out": 0, "gitignore": False})
