@@ -13,7 +13,7 @@ from remote_kernel.kernelspec.trial import START_SECONDS, try_out
 from remote_kernel.options import LaunchOptions
 
 if TYPE_CHECKING:
-    from remote_kernel.probe import Probe
+    from remote_kernel.kernelspec.discovery import Probe
 
 _LINES_SHOWN = 5
 
@@ -32,13 +32,13 @@ def ask_host(options: LaunchOptions, *, install: bool) -> tuple[LaunchOptions, P
     Installs ipykernel if it is missing and `install` is set, or the person at the terminal chooses to. Raises
     KernelNotInstalled with what mends it, and whatever the probe raises.
     """
-    from remote_kernel.probe import probe
+    from remote_kernel.kernelspec.discovery import probe
 
     note(f"asking {options.endpoint} ...")
     try:
         found = probe(options)
     except PythonNotFound as error:
-        raise PythonNotFound(error.message, advice.advice(options, error.message) or error.hint) from error
+        raise PythonNotFound(error.message, advice.unquoted_home(options, error.message) or error.hint) from error
     if not options.kernel and not found.ipykernel_version:
         options = with_ipykernel(options, found, install=install)
         found = probe(options)
@@ -74,7 +74,7 @@ def start_once(draft: Draft, timeout_seconds: float = START_SECONDS, *, undone: 
     try:
         done = try_out(draft, timeout_seconds)
     except KernelDied as error:
-        hints = filter(None, (advice.advice(draft.options, error.message), undone))
+        hints = filter(None, (advice.unquoted_home(draft.options, error.message), undone))
         raise KernelDied(error.message, "; ".join(hints)) from error
     note(f"it answered after {done.start_seconds:.1f} s")
     for line in done.printed[:_LINES_SHOWN]:  # a module that --init could not load, for example

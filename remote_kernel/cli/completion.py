@@ -9,7 +9,7 @@ import typer
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
-from remote_kernel.transport.aliases import aliases
+from remote_kernel.transport.ssh_config import aliases
 
 FLAGS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish")

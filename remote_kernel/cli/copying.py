@@ -15,7 +15,7 @@ from remote_kernel.sync.outcome import Manner, Outcome
 from remote_kernel.sync.place import parse_places
 from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.transfer import sync as copy
-from remote_kernel.sync.wishes import ALL, NEVER, Wishes
+from remote_kernel.sync.wishes import Wishes
 
 _MOST_SHOWN = 10
 
@@ -30,7 +30,6 @@ class Request(NamedTuple):
     dry_run: bool = False
     checksum: bool = False
     watch: bool = False
-    rsync: bool | None = None
     verbose: bool = False
     sftp: bool = False
 
@@ -50,8 +49,6 @@ def run(asked: Request, change: Callable[[LaunchOptions], LaunchOptions] | None)
     options = _options(asked.name, change)
     names = asked.dry_run or asked.verbose
     wishes = Wishes(delete=asked.delete, dry_run=asked.dry_run, checksum=asked.checksum, names=names)
-    if asked.rsync is not None:
-        wishes = wishes._replace(rsync=ALL if asked.rsync else NEVER)
     manner = Manner(wishes, tuple(asked.exclude or ()), not asked.no_ignore, asked.sftp)
     with perhaps_a_slug(asked.name or ""), reporter(f"{source} to {target}") as report:
         if asked.watch:

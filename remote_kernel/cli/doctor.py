@@ -14,8 +14,8 @@ import typer
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.settings import GivenSettings, takes
-from remote_kernel.doctor.examination import examine
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
+from remote_kernel.doctor.steps import examine
 from remote_kernel.errors import TransportError, UnknownHost, UsageError
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.kernelspec.target import find_target, hint_for, way_of
@@ -107,7 +107,7 @@ def _findings(
 ) -> Iterator[Finding]:
     """Return the findings; a way that is `blocked` is not gone again: servers ban who is refused often."""
     if options is not None:
-        notes.clear(options)  # a person asks: what was refused a moment ago is tried again
+        notes.clear_refusals(options)  # a person asks: what was refused a moment ago is tried again
         way = way_of(options)
         for finding in examine(options, spec, start=start, known=blocked.get(way)):
             if finding.error and issubclass(finding.error, TransportError) and way not in blocked:

@@ -18,7 +18,7 @@ Examples:
   remote_kernel sync remote_cuda remote:results ./
   remote_kernel sync gpu1 data/ remote:/scratch/data --delete --dry-run
   remote_kernel sync . remote:work --exclude '*.ckpt' --exclude /runs/ --watch
-  remote_kernel sync . remote:work --no-ignore --checksum --verbose --rsync
+  remote_kernel sync . remote:work --no-ignore --checksum --verbose
   remote_kernel sync me@gpu1:2222 model.py remote:work/ -J me@gate
   remote_kernel sync storage data/ remote:upload --sftp
 
@@ -74,13 +74,6 @@ def sync(
         bool,
         typer.Option("--watch", help="Keep running, and copy changes made here: looks once a second, until Ctrl-C."),
     ] = False,
-    rsync: Annotated[
-        bool | None,
-        typer.Option(
-            "--rsync/--no-rsync",
-            help="Copy all files with rsync, or none; by default large files that changed, if both ends have rsync.",
-        ),
-    ] = None,
     sftp: Annotated[
         bool,
         typer.Option(
@@ -98,5 +91,5 @@ def sync(
     the parts that differ. Ignored files (.gitignore) are skipped. A file appears under its name only when it is
     complete. A connection that breaks is tried again for two minutes; the same command, given later, continues.
     """
-    asked = Request(words, exclude, no_ignore, delete, dry_run, checksum, watch, rsync, verbose, sftp)
+    asked = Request(words, exclude, no_ignore, delete, dry_run, checksum, watch, verbose, sftp)
     run(asked, given.applied_to if given.any() else None)

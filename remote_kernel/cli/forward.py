@@ -15,13 +15,12 @@ from remote_kernel.cli.login import person_here
 from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
-from remote_kernel.launcher.forward import Forwarder
-from remote_kernel.launcher.forward_by_ssh import forward_by_ssh
+from remote_kernel.launcher.forward import Forwarder, forward_by_ssh
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import parse_forwards
-from remote_kernel.transport import login as entry
-from remote_kernel.transport.openssh import MASTER_SECONDS
+from remote_kernel.transport import login as transport_login
+from remote_kernel.transport.masters import MASTER_SECONDS
 
 PATIENCE_SECONDS = 20.0  # without a kernel, until its end is no restart
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,7 +64,7 @@ def forward(
     options = given.applied_to(target.options)
     patience = 0.0 if target.is_host else PATIENCE_SECONDS
     with perhaps_a_slug(name), person_here() as person:
-        entry.log_in(options, person, MASTER_SECONDS)
+        transport_login.log_in(options, person, MASTER_SECONDS)
 
     def tell() -> None:
         for one in forwards:

@@ -21,8 +21,6 @@ FLAGS = {
     "--dry-run": ("dry_run", True),
     "--checksum": ("checksum", True),
     "--watch": ("watch", True),
-    "--rsync": ("rsync", True),
-    "--no-rsync": ("rsync", False),
     "--verbose": ("verbose", True),
     "--sftp": ("sftp", True),
 }

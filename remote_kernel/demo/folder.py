@@ -20,7 +20,8 @@ from types import FrameType
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
-from remote_kernel.transport.openssh import MASTERS, environment, ssh_program
+from remote_kernel.transport.masters import MASTERS_FOLDER
+from remote_kernel.transport.ssh_config import environment, ssh_program, uses_openssh
 
 HOST = "demo"
 MARK = "REMOTE_KERNEL_DEMO"
@@ -105,7 +106,7 @@ Host {HOST}
 
     def kill_connections(self) -> int:
         """Kill the processes that hold the connections, without a word to the server. Gives their number."""
-        if choice.name(self.options()) == "openssh":
+        if uses_openssh(self.options()):
             found = [re.search(r"pid=(\d+)", self._ask_shared(path, "check")) for path in self._shared_connections()]
             pids = [int(match[1]) for match in found if match]
         else:
@@ -117,7 +118,7 @@ Host {HOST}
         return len(pids)
 
     def _shared_connections(self) -> list[Path]:
-        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS}/*") if path.is_socket()]
+        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS_FOLDER}/*") if path.is_socket()]
 
     def _ask_shared(self, path: Path, what: str) -> str:
         command = [ssh_program(), "-F", str(self.ssh_config), f"-oControlPath={path}", "-O", what, HOST]

@@ -24,7 +24,7 @@ from remote_kernel.demo.notebook import Notebook, check_path
 from remote_kernel.demo.ssh_server import SshServer, running_server
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.kernelspec import Draft
-from remote_kernel.transport import choice
+from remote_kernel.transport.ssh_config import uses_openssh
 
 GONE_SECONDS = 10.0
 OUTAGE_SECONDS = 2.0
@@ -137,7 +137,7 @@ class _Tour:
 
     def _client(self) -> str:
         """Name what speaks SSH on this side."""
-        return "ssh" if choice.name(self._folder.options()) == "openssh" else "the SSH client in Python (paramiko)"
+        return "ssh" if uses_openssh(self._folder.options()) else "the SSH client in Python (paramiko)"
 
     def _run_cells(self, kernel: KernelRun) -> float:
         """Run every cell; return the seconds from the interrupt to the cell's end."""

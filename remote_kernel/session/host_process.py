@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.jupyter.connection_file import read_connection_file
-from remote_kernel.launcher.state_file import read_presence
+from remote_kernel.launcher.state_file import read_state
 from remote_kernel.options import check_folder
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostConnection, HostHangs, NoSuchSession, check_host
@@ -280,7 +280,7 @@ def close_session(paths: Paths) -> list[str]:
             raise RemoteKernelError(
                 f"the kernel of session '{paths.name}' cannot be ended", f"its process group is {pid}; see to that"
             )
-        there = read_presence(paths.kernel_state)
+        there = read_state(paths.kernel_state)
         if closed and closed.log_trouble:
             raise LogIncomplete(
                 f"the kernel has ended, but not all is in the notebook: {closed.log_trouble}",

@@ -4,7 +4,7 @@
       BEGIN   what the source is called, whether a folder  ──▶
       ENTRIES every file, folder and link of it, with size, mode, time, while more are listed  ──▶
       LEFT PASSED RULES  what could not be read, what is not copied, what is left out  ──▶
-      ENTRIED how many were left out, whether there is an rsync  ──▶
+      ENTRIED how many were left out  ──▶
                                      ◀── ACTIONS  every path that something is to be done with, if asked for
                                      ◀── PLAN  where it goes, how much is to be done
                                      ◀── WANT  a file, and the digests of the blocks of it that are there already

@@ -13,7 +13,6 @@ from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.partial_file import Part, lock_part, opened_part, part_path
-from remote_kernel.sync.plan import is_same_time
 from remote_kernel.sync.tree import Entry
 from remote_kernel.sync.wire import SyncFailure, Violation, Wire
 
@@ -54,29 +53,10 @@ def basis(folders: Folders, entry: Entry) -> bytes:
     return found
 
 
-def has_old_version(folders: Folders, entry: Entry) -> bool:
-    """Whether a large file is to replace a large one, and nothing of it has come yet."""
-    if entry.size < blocks.LEAST:
-        return False
-    try:
-        folder, name = folders.locate(entry.path)
-        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return False
-    if not stat.S_ISREG(there.st_mode) or there.st_size < blocks.LEAST:
-        return False
-    try:
-        os.stat(part_path(name), dir_fd=folder, follow_symlinks=False)
-    except OSError:
-        return True
-    return False
-
-
 class Contents:
     """Receives files below a root. `moved` is called with bytes and files that have been dealt with.
 
-    `asked` says which entries may come, once each: how many bytes of each its `basis` told of, or None for what rsync
-    brings; `before` says what was in the places of that, if anything.
+    `asked` says which entries may come, once each: how many bytes of each its `basis` told of.
 
     `files` and `bytes` count what got its final name; `failed` are paths that did not, each with the reason.
     """
@@ -86,12 +66,10 @@ class Contents:
         wire_: Wire,
         folders: Folders,
         entries: list[Entry],
-        asked: dict[int, int | None],
+        asked: dict[int, int],
         moved: Callable[[int, int], None],
-        before: dict[bytes, os.stat_result | None] | None = None,
     ) -> None:
         self._wire, self._folders, self._entries, self._asked, self._moved = wire_, folders, entries, asked, moved
-        self._before = before or {}
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
         self._writer = small.Writer()
@@ -103,14 +81,9 @@ class Contents:
             kind, number, body = self._wire.read()
             if kind == wire.SENT:
                 return
-            if kind not in (wire.SMALL, wire.FILE, wire.MOVED) or number not in self._asked:
+            if kind not in (wire.SMALL, wire.FILE) or number not in self._asked:
                 raise Violation("a file that was not asked for")
             entry, told = self._entries[number], self._asked.pop(number)
-            if kind == wire.MOVED:
-                self._take_over(entry)
-                continue
-            if told is None:
-                raise Violation("a file that rsync was to bring")
             if kind == wire.SMALL:
                 self._small(entry, body)
                 continue
@@ -180,32 +153,6 @@ class Contents:
             self._moved(0, 1)
         else:
             self.failed.append((entry.path, "it changed here while it was compared; try again"))
-
-    def _take_over(self, entry: Entry) -> None:
-        """Count a file that rsync has brought: as it was listed, or as it had become when rsync read it."""
-        try:
-            folder, name = self._folders.locate(entry.path)
-            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if not stat.S_ISREG(there.st_mode) or not (_is_as_listed(entry, there) or self._is_other(entry, there)):
-                raise OSError(0, "rsync left it as it was")
-            if stat.S_IMODE(there.st_mode) != entry.mode:
-                set_mode(name, entry.mode, folder)
-        except OSError as error:
-            self._fail(entry, error)
-            return
-        self.files += 1
-        self.bytes += entry.size
-        self._moved(0, 1)
-
-    def _is_other(self, entry: Entry, there: os.stat_result) -> bool:
-        """Whether it was put in the place of what was there before, which is done with whole files."""
-        if entry.path not in self._before:
-            return False
-        before = self._before[entry.path]
-        return before is None or not (
-            os.path.samestat(before, there)
-            or (before.st_size, before.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
-        )
 
     def _fail(self, entry: Entry, error: OSError) -> None:
         if error.errno in FULL:
@@ -319,10 +266,6 @@ def no_room(root: bytes, error: OSError) -> SyncFailure:
         f"there is no room on {os.uname().nodename} in '{where}': {error.strerror}",
         "make room there; the same command then continues from here",
     )
-
-
-def _is_as_listed(entry: Entry, there: os.stat_result) -> bool:
-    return there.st_size == entry.size and is_same_time(entry.time, there.st_mtime_ns)
 
 
 def _open(name: bytes, folder: int) -> int:

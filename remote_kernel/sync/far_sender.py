@@ -25,7 +25,7 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
         path = os.path.expanduser(to_bytes(settings["path"])) or b"."
         excludes = [to_bytes(line) for line in settings["excludes"]]
         source = find_source(path, excludes, settings["gitignore"], wishes["checksum"])
-        sender = Sender(pipe, source, lambda moved, files: None, wishes["rsync"], names=wishes["names"])
+        sender = Sender(pipe, source, lambda moved, files: None, names=wishes["names"])
         sender.offer()
         sender.deliver(wishes["dry_run"])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.by_rsync import carry, errand
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
@@ -25,11 +24,6 @@ def fetch(
         plan = receiver.consider()
         progress.planned(plan["bytes"], plan["files"])
         receiver.ask(plan)
-        if receiver.for_rsync:
-            offer, names = receiver.offer, tuple(receiver.for_rsync)
-            single = b"" if offer.is_folder else names[0]
-            source_names = names if offer.is_folder else (offer.name,)
-            carry(options, errand(offer.root, receiver.root, source_names, single, is_push=False), progress.moved)
         return outcome(plan, receiver.receive())
 
     return far.converse(receive)

@@ -15,7 +15,6 @@ import time
 from remote_kernel.sync.blocks import new_digest
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.modes import set_mode
-from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.sync.tree import PARTS, is_part
 
 _LINK_SECONDS = 60.0
@@ -125,9 +124,6 @@ def sweep(folder: bytes) -> None:
     except OSError:
         return
     for path, is_link in found:
-        if os.path.basename(path) == PARTIAL_FOLDER:
-            _remove_folder(path)
-            continue
         if is_link and _is_of_a_while_ago(path):
             _remove(path)
             continue
@@ -145,14 +141,6 @@ def new_path(target: bytes) -> bytes:
 def _remove(path: bytes) -> None:
     try:
         os.unlink(path)
-    except OSError:
-        pass
-
-
-def _remove_folder(path: bytes) -> None:
-    """Remove the folder that rsync left, if nothing is in it: whoever shares the folder may have put it there."""
-    try:
-        os.rmdir(path)
     except OSError:
         pass
 

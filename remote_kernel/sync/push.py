@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 from remote_kernel.errors import by_name
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.by_rsync import carry, errand
 from remote_kernel.sync.carrying import FarEnd
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
-from remote_kernel.sync.sender import Sender, Source, find_source
-from remote_kernel.sync.wire import SyncFailure, to_bytes
+from remote_kernel.sync.sender import Sender, find_source
+from remote_kernel.sync.wire import SyncFailure
 
 
 class Push:
@@ -31,25 +30,20 @@ class Push:
             found = find_source(self._source.path, excludes, self._manner.gitignore, wishes.checksum).listed()
         except SyncFailure as error:
             raise by_name(error.name, error.message, error.hint) from error
-        sender = Sender(self._far.wire, found, self._progress.moved, wishes.rsync, names=wishes.names)
+        sender = Sender(self._far.wire, found, self._progress.moved, names=wishes.names)
         telling = sender.telling()
         if not self._is_greeted:
             self._far.greet(lambda: next(telling, None))
             self._is_greeted = True
-        return self._far.converse(lambda: self._deliver(sender, found, telling))
+        return self._far.converse(lambda: self._deliver(sender, telling))
 
     def check(self) -> None:
         """Raise ConnectionLost if the connection has ended."""
         self._far.check()
 
-    def _deliver(self, sender: Sender, found: Source, telling: Iterator[None]) -> Outcome:
+    def _deliver(self, sender: Sender, telling: Iterator[None]) -> Outcome:
         for _ in telling:
             pass
         plan = sender.hear()
         self._progress.planned(plan["bytes"], plan["files"])
-        numbers = [want.number for want in sender.wanted if want.by_rsync]
-        if numbers and not self._manner.wishes.dry_run:
-            names = tuple(sender.entry(number).path for number in numbers)
-            task = errand(found.root, to_bytes(plan["root"]), names, to_bytes(plan["name"]), is_push=True)
-            carry(self._options, task, self._progress.moved)
         return outcome(plan, sender.deliver(self._manner.wishes.dry_run))

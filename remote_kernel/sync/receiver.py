@@ -10,16 +10,15 @@ import pwd
 import stat
 
 from remote_kernel.sync import blocks, wire
-from remote_kernel.sync.contents import FULL, Contents, basis, has_old_version, no_room
+from remote_kernel.sync.contents import FULL, Contents, basis, no_room
 from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.modes import set_mode
 from remote_kernel.sync.partial_file import new_path, sweep
 from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
-from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.tree import FILE, FOLDER, Entry, check_start
 from remote_kernel.sync.validate import Asked, Offer
 from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
-from remote_kernel.sync.wishes import ALL, CHANGED, NEVER, Wishes
+from remote_kernel.sync.wishes import Wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 _BATCH = 10_000
-_DEEPEST_FOR_RSYNC = 1000  # folders, one in the other: rsync 3.5 gives up on the 1,024th
 
 
 class Receiver:
@@ -48,10 +46,8 @@ class Receiver:
         self._asked_for = asked
         self.root = b""
         self._folders = Folders(b"")
-        self._asked: dict[int, int | None] = {}
+        self._asked: dict[int, int] = {}
         self.plan = Plan()
-        self.for_rsync: dict[bytes, os.stat_result | None] = {}  # by path, what is there before
-        self._rsync_is_here: bool | None = None
         self._failed: list[tuple[bytes, str]] = []
         self._deleted = 0
         self._left_as_they_are = 0  # whose mode cannot be kept there
@@ -60,7 +56,9 @@ class Receiver:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
         wishes = self._wishes
         offer = self.offer = Offer(self._wire, self._asked_for, with_rules=wishes.delete)
-        self.root, name = find_target(self._target, offer)
+        check_start(self._target)
+        root, name = find_target(self._target, offer.name, offer.is_folder, _is_folder_here)
+        self.root = os.path.realpath(root)
         self._folders = Folders(self.root)
         deletes = offer.is_folder and wishes.delete
         if deletes:
@@ -86,11 +84,7 @@ class Receiver:
                 self._make_way()
             for number in self.plan.wanted:
                 entry = self.offer.entries[number]
-                if self._is_for_rsync(entry):
-                    self.for_rsync[entry.path] = self._about(entry.path)
-                    self._asked[number] = None
-                    self._wire.write(wire.BY_RSYNC, number)
-                elif self._wishes.dry_run or not (digests := basis(self._folders, entry)):
+                if self._wishes.dry_run or not (digests := basis(self._folders, entry)):
                     self._asked[number] = 0
                     whole.append(number)
                 else:
@@ -103,7 +97,7 @@ class Receiver:
 
     def receive(self) -> dict[str, Any]:
         """Put everything in place and give the summary, which the other end gets too. Raises Broken, SyncFailure."""
-        contents = Contents(self._wire, self._folders, self.offer.entries, self._asked, self._moved, self.for_rsync)
+        contents = self._contents()
         if self._wishes.dry_run:
             self._deleted = len(self.plan.doomed)
             self._wire.read_empty(wire.SENT)
@@ -120,27 +114,8 @@ class Receiver:
         self._wire.flush()
         return {**summary, "failed": failed, "passed_over": self.offer.passed_over}
 
-    def _is_for_rsync(self, entry: Entry) -> bool:
-        mode = self._wishes.rsync
-        if mode == NEVER or self._wishes.dry_run or (mode == CHANGED and not has_old_version(self._folders, entry)):
-            return False
-        if entry.path.count(b"/") > _DEEPEST_FOR_RSYNC:
-            return False
-        if mode == ALL and not self._folders.has(entry.path):
-            return False  # what keeps it from being written is told when its content comes
-        if self._rsync_is_here is None:
-            self._rsync_is_here = self.offer.has_rsync and has_rsync()
-        if mode == ALL and not self._rsync_is_here:
-            where = os.uname().nodename if self.offer.has_rsync else "the sending side"
-            raise SyncFailure("SyncError", f"there is no rsync 3.1 or later on {where}", "leave out --rsync")
-        return self._rsync_is_here
-
-    def _about(self, path: bytes) -> os.stat_result | None:
-        try:
-            folder, name = self._folders.locate(path)
-            return os.stat(name, dir_fd=folder, follow_symlinks=False)
-        except OSError:
-            return None
+    def _contents(self) -> Contents:
+        return Contents(self._wire, self._folders, self.offer.entries, self._asked, self._moved)
 
     def _make_way(self) -> None:
         """Remove what is in the way, make folders and links, and mend modes and times."""
@@ -294,28 +269,35 @@ class Receiver:
         }
 
 
-def find_target(target: bytes, offer: Offer) -> tuple[bytes, bytes]:
-    """Give the folder that the entries' paths start from here, and the name of a single file if that is another.
+def find_target(
+    target: bytes, name: bytes, is_folder: bool, is_folder_there: Callable[[bytes], bool | None]
+) -> tuple[bytes, bytes]:
+    """Return the folder that the entries' paths start from, and the name of a single file if that is another.
 
     As rsync does: a folder that is named goes into the target, what is inside a folder too; a file goes into a folder
-    that there is, or that ends with a slash, and else gets the target's name. Raises SyncFailure.
+    that there is, or that ends with a slash, and else gets the target's name. `name` is empty where only what is inside
+    a folder is meant; `is_folder_there` returns None where there is nothing. Raises SyncFailure.
     """
-    check_start(target)
-    if offer.is_folder:
-        root = os.path.join(target, offer.name) if offer.name else target
+    if is_folder:
+        root = os.path.join(target, name) if name else target
         for path in (target, root):
-            if os.path.lexists(path or b".") and not os.path.isdir(path or b"."):
+            if is_folder_there(path) is False:
                 raise SyncFailure(
                     "SyncError", f"{shown(path)} is not a folder, and the source is one", "give another name"
                 )
-        return os.path.realpath(root or b"."), b""
-    if not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b"..") or os.path.isdir(target):
+        return root or b".", b""
+    if not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b"..") or is_folder_there(target):
         whole = target.rstrip(b"/")
-        if whole and os.path.lexists(whole) and not os.path.isdir(whole):
+        if whole and is_folder_there(whole) is False:
             raise SyncFailure("SyncError", f"{shown(target)} is not a folder", "leave out the slash to replace it")
-        return os.path.realpath(target or b"."), b""
+        return target or b".", b""
     folder, name = os.path.split(target)
-    return os.path.realpath(folder or b"."), name
+    return folder or b".", name
+
+
+def _is_folder_here(path: bytes) -> bool | None:
+    path = path or b"."
+    return os.path.isdir(path) if os.path.lexists(path) else None
 
 
 def _check_deletable(root: bytes) -> None:

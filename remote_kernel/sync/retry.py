@@ -6,21 +6,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from remote_kernel.errors import (
-    ConnectionLost,
-    ConnectionRefused,
-    ConnectTimeout,
-    JumpHostFailed,
-    RemoteKernelError,
-    TransportError,
-    UnknownHost,
-)
+from remote_kernel.errors import ConnectionLost, RemoteKernelError, is_temporary
 
 PATIENCE_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE = 10.0
 _LONG_SECONDS = 30.0
-_MAY_PASS = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed, ConnectionLost, TransportError}
 
 Result = TypeVar("Result")
 
@@ -45,7 +36,7 @@ def persistently(
             now = time.monotonic()
             if isinstance(error, ConnectionLost) and (not deadline or now - begun > _LONG_SECONDS):
                 deadline, pause = now + patience_seconds, FIRST_PAUSE_SECONDS
-            if type(error) not in _MAY_PASS or now >= deadline:
+            if not is_temporary(error) or now >= deadline:
                 raise
             tell(error)
         time.sleep(pause)  # there is no event for a network that is back

@@ -13,10 +13,8 @@ from typing import NamedTuple
 from remote_kernel.sync import blocks, small, wire
 from remote_kernel.sync.answers import actions, plan, summary
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tool import has_rsync
 from remote_kernel.sync.tree import FILE, Entry, Listing, check_start, list_file, walk
 from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
-from remote_kernel.sync.wishes import ALL, NEVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +48,10 @@ class Source(NamedTuple):
 
 
 class Want(NamedTuple):
-    """A file that the other end lacks: its number, the digests of the blocks that are there, and who is to carry it."""
+    """A file that the other end lacks: its number, and the digests of the blocks that are there."""
 
     number: int
     digests: bytes
-    by_rsync: bool
 
 
 def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
@@ -89,13 +86,9 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(
-        self, wire_: Wire, source: Source, moved: Callable[[int, int], None], rsync: str, *, names: bool = False
-    ) -> None:
-        """`rsync` is the wish that `tool` names, `names` whether every path is asked for that is dealt with."""
-        self._wire, self._source, self._moved, self._rsync = wire_, source, moved, rsync
-        self._names = names
-        self._has_rsync = False
+    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], *, names: bool = False) -> None:
+        """`names` is whether every path is asked for that is dealt with."""
+        self._wire, self._source, self._moved, self._names = wire_, source, moved, names
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
@@ -120,13 +113,11 @@ class Sender:
             if self._wire.written > told + _AHEAD:
                 yield
                 told = self._wire.written
-        self._has_rsync = _has_work_for_rsync(source, self._rsync) and has_rsync()
         self._wire.write_rows(wire.LEFT, [[to_text(path), reason] for path, reason in listing.left])
         self._wire.write_rows(wire.PASSED, list(map(to_text, listing.passed_over)))
         for kind, text in source.rules.parts():
             self._wire.write(wire.RULES, kind, text)
-        gitignore = source.rules.use_gitignore
-        notes = {"left_out": listing.left_out, "rsync": self._has_rsync, "gitignore": gitignore}
+        notes = {"left_out": listing.left_out, "gitignore": source.rules.use_gitignore}
         self._wire.write_object(wire.ENTRIED, notes)
         self._wire.flush()
 
@@ -158,12 +149,9 @@ class Sender:
             rows += self._wire.rows(body)
 
     def deliver(self, dry_run: bool) -> Any:
-        """Send what is wanted, and give the summary. What rsync is to carry has been brought there already."""
+        """Send what is wanted, and give the summary."""
         for want in () if dry_run else self.wanted:
-            if want.by_rsync:
-                self._wire.write(wire.MOVED, want.number)
-            else:
-                self._send(want)
+            self._send(want)
         self._wire.write(wire.SENT)
         self._wire.flush()
         return self.read_summary()
@@ -184,10 +172,8 @@ class Sender:
             kind, number, body = self._wire.read()
             if kind == wire.WANTED:
                 return
-            if kind not in (wire.WANT, wire.WHOLE, wire.BY_RSYNC):
+            if kind not in (wire.WANT, wire.WHOLE):
                 raise wire.Violation(f"message {kind!r} among what is wanted")
-            if kind == wire.BY_RSYNC and not self._has_rsync:
-                raise wire.Violation("a file for rsync, which was not offered")
             numbers = wire.numbers(body) if kind == wire.WHOLE else (number,)
             digests = b"" if kind == wire.WHOLE else body
             for number in numbers:
@@ -197,7 +183,7 @@ class Sender:
                 if number in known or len(digests) > (size // blocks.block_size(size) + 1) * blocks.DIGEST:
                     raise wire.Violation("a file wanted twice, or with more digests than it has blocks")
                 known.add(number)
-                yield Want(number, digests, kind == wire.BY_RSYNC)
+                yield Want(number, digests)
 
     def _send(self, want: Want) -> None:
         entry = self.entry(want.number)
@@ -257,13 +243,6 @@ def pack(entry: Entry) -> list[Any]:
     """Give the entry for JSON."""
     extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
     return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
-
-
-def _has_work_for_rsync(source: Source, rsync: str) -> bool:
-    """Whether rsync may have to carry something; where it has not, nobody need ask which version there is."""
-    if rsync in (ALL, NEVER):
-        return rsync == ALL
-    return any(entry.size >= blocks.LEAST for entry in source.listing.entries)
 
 
 def _read(fd: int, start: int, count: int) -> bytes:

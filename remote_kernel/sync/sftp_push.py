@@ -1,4 +1,4 @@
-"""Put files on a host that has SFTP and nothing else: all that the receiving end does elsewhere is done from here."""
+"""Put files on a host that has SFTP and nothing else: what the receiver does elsewhere is done from here."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 
 from remote_kernel.errors import NoRoom, SyncError
-from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import CREATE, EXCLUSIVE, TO_WRITE, Job, Reply
 from remote_kernel.sync import blocks
 from remote_kernel.sync.plan import Plan, below, compare, doomed, is_same_time
-from remote_kernel.sync.rules import Rules
+from remote_kernel.sync.receiver import find_target
 from remote_kernel.sync.sender import Source
-from remote_kernel.sync.sftp_modes import Marks, make_folders, settle
-from remote_kernel.sync.sftp_tree import WINDOW, FarFolder, kind_of
-from remote_kernel.sync.tree import FILE, FOLDER, PARTS, Entry
+from remote_kernel.sync.sftp_client import TO_MAKE, TO_WRITE, Job, Reply, Sftp
+from remote_kernel.sync.sftp_tree import WINDOW, RemoteTree, read_about
+from remote_kernel.sync.tree import FILE, FOLDER, LINK, PARTS, Entry
 from remote_kernel.sync.wire import shown
 from remote_kernel.sync.wishes import Wishes
 
@@ -49,16 +47,23 @@ class SftpReceiver:
 
     def consider(self, target: bytes) -> None:
         """Work out where it goes and what is to be done."""
-        self.root, name = self._find(target)
+        source, wishes = self._source, self._wishes
+        root, name = find_target(target, source.name, source.is_folder, self._is_folder_there)
+        self.root = root
         if name:
             self.entries = [entry._replace(path=name) for entry in self.entries]
-        wishes = self._wishes
-        of_all = self._rules if wishes.delete and self._source.is_folder else None
-        self._there = FarFolder(self._sftp, self.root, self.entries, of_all)
+        of_all = source.rules if wishes.delete and source.is_folder else None
+        known = {entry.path for entry in self.entries if entry.kind in (FOLDER, LINK)}
+        self._there = RemoteTree(self._sftp, self.root)
+        self._there.read(
+            lambda path, is_folder: (
+                path in known or (is_folder and of_all is not None and not of_all.leave_out(path, is_folder=True))
+            )
+        )
         for path, size in self._there.parts.items():
             self._left.setdefault(path[: path.rindex(PARTS[0]) + _MARK_LENGTH], []).append((path, size))
         if wishes.checksum:
-            self._there.compare_contents(self.entries)
+            self._there.read_contents(self.entries)
         if of_all:
             self._check_deletable()
         self.plan = compare(self._there, self.entries, wishes.delete, wishes.checksum)
@@ -88,32 +93,9 @@ class SftpReceiver:
         self._delete()
         self._finish_folders()
 
-    @property
-    def _rules(self) -> Rules:
-        return self._source.rules
-
-    def _find(self, target: bytes) -> tuple[bytes, bytes]:
-        """Give the folder that the entries' paths start from there, and the name of a single file if that is another.
-
-        By the rules of `receiver.find_target`.
-        """
-        about = kind_of(self._sftp, target)
-        is_folder = about is not None and stat.S_ISDIR(about.st_mode)
-        if self._source.is_folder:
-            root = os.path.join(target, self._source.name) if self._source.name else target
-            for path in (target, root):
-                found = kind_of(self._sftp, path.rstrip(b"/") or path)
-                if found and not stat.S_ISDIR(found.st_mode):
-                    raise SyncError(f"{shown(path)} is not a folder, and the source is one", "give another name")
-            return root or b".", b""
-        if is_folder or not target or target.endswith((b"/", b"/.", b"/..")) or target in (b".", b".."):
-            whole = target.rstrip(b"/")
-            found = kind_of(self._sftp, whole) if whole else None
-            if found and not stat.S_ISDIR(found.st_mode):
-                raise SyncError(f"{shown(target)} is not a folder", "leave out the slash to replace it")
-            return target or b".", b""
-        folder, name = os.path.split(target)
-        return folder or b".", name
+    def _is_folder_there(self, path: bytes) -> bool | None:
+        about = read_about(self._sftp, path.rstrip(b"/") or path)
+        return stat.S_ISDIR(about.st_mode) if about else None
 
     def _check_deletable(self) -> None:
         """Refuse --delete for the home, what that is in, and /, as `receiver` does."""
@@ -141,7 +123,7 @@ class SftpReceiver:
         steps: list[tuple[bytes, list[Reply]]] = []
         for path in self.plan.cleared:
             about = self._there.look(path)
-            inside = below(self._there, path, self._rules)[0] if about and stat.S_ISDIR(about.st_mode) else []
+            inside = below(self._there, path, self._source.rules)[0] if about and stat.S_ISDIR(about.st_mode) else []
             steps.append((path, [self._remove(item) for item in (*inside, path)]))
         folders = [self.entries[number] for number in self.plan.folders]
         made = [(entry, self._sftp.make_folder(self._at(entry.path), entry.mode | 0o700)) for entry in folders]
@@ -164,13 +146,29 @@ class SftpReceiver:
     def _mend_files(self) -> None:
         """Give files that need no more than that their modes and times."""
         files = [entry for number in self.plan.touched if (entry := self.entries[number]).kind == FILE]
-        marks = Marks(self._sftp, self.root)
-        marks.give((entry, entry.mode) for entry in files)
-        for entry, error in marks.failed:
-            self._fail(entry.path, error, _LEAST_ROOM)
-        for entry in marks.modeless:
-            about = self._there.look(entry.path)
-            self.left_as_they_are += about is not None and is_same_time(entry.time, about.st_mtime_ns)
+        for entry, has_mode, error in self._set_marks((entry, entry.mode) for entry in files):
+            if error:
+                self._fail(entry.path, error, _LEAST_ROOM)
+            elif not has_mode:
+                about = self._there.look(entry.path)
+                self.left_as_they_are += about is not None and is_same_time(entry.time, about.st_mtime_ns)
+
+    def _set_marks(self, wanted: Iterable[tuple[Entry, int]]) -> list[tuple[Entry, bool, OSError | None]]:
+        """Set modes and times, many at once; return of each whether it has its mode, and why not where it is an error.
+
+        Both are the owner's right: where the time may be set and the mode not, the file system has no such mode.
+        """
+        done: list[tuple[Entry, bool, OSError | None]] = []
+
+        def job(entry: Entry, mode: int) -> Job:
+            try:
+                has_mode = yield from _change(self._sftp, self._at(entry.path), mode, entry.time)
+                done.append((entry, has_mode, None))
+            except OSError as error:
+                done.append((entry, False, error))
+
+        self._sftp.run((job(entry, mode) for entry, mode in wanted), self._sftp.handles)
+        return done
 
     def _is_folder(self, path: bytes) -> bool:
         try:
@@ -209,7 +207,7 @@ class SftpReceiver:
         path = os.path.join(self._source.root, entry.path) if self._source.is_folder else os.path.realpath(path)
         try:
             start = yield from self._take_over(entry, version, part)
-            flags = TO_WRITE | (0 if start else CREATE | EXCLUSIVE)
+            flags = TO_WRITE if start else TO_MAKE
             opened = self._sftp.open(part, flags)
             yield opened
             try:
@@ -268,7 +266,7 @@ class SftpReceiver:
 
         In a shared folder anybody can put something of that name: a link, or a file that they read and change later.
         """
-        opened = self._sftp.open(part, TO_WRITE | CREATE | EXCLUSIVE)
+        opened = self._sftp.open(part, TO_MAKE)
         yield opened
         closed, made = self._sftp.close(opened.handle()), self._sftp.look(part)
         renamed, taken = self._sftp.rename(left, part), self._sftp.look(part)
@@ -300,7 +298,13 @@ class SftpReceiver:
             yield reply
             reply.check()
             self._moved(count, 0)
-        yield from settle(self._sftp, part, entry, changed)
+        yield changed
+        try:
+            changed.check()
+        except PermissionError:  # as in `_change`
+            changed = self._sftp.change(part, size=entry.size, time_ns=entry.time)
+            yield changed
+            changed.check()
         yield closed
         closed.check()
 
@@ -354,15 +358,45 @@ class SftpReceiver:
                 continue
             if stat.S_IMODE(about.st_mode) != mode or not is_same_time(entry.time, about.st_mtime_ns):
                 wanted.append((entry, mode))
-        marks = Marks(self._sftp, self.root)
-        marks.give(wanted)
-        for entry, error in marks.failed:
+        for entry, _, error in self._set_marks(wanted):
             # A folder of somebody else's that is shared with us takes files, but no mode or time from us.
-            if self._there.look(entry.path) is None or not isinstance(error, PermissionError):
+            if error and (self._there.look(entry.path) is None or not isinstance(error, PermissionError)):
                 self.failed.append((entry.path, str(error.strerror)))
 
     def _at(self, path: bytes) -> bytes:
         return os.path.join(self.root, path)
+
+
+def make_folders(sftp: Sftp, path: bytes, mode: int | None = None) -> None:
+    """Make a folder there, of that mode, and those that it is in, where there are none. Raises OSError."""
+    about = read_about(sftp, path)
+    if about and stat.S_ISDIR(about.st_mode):
+        return
+    parent = os.path.dirname(path.rstrip(b"/"))
+    if parent and parent != path:
+        make_folders(sftp, parent)
+    sftp.wait(sftp.make_folder(path.rstrip(b"/"), 0o777 if mode is None else mode)).check()
+    about = read_about(sftp, path) if mode is not None else None
+    if mode is not None and about:
+        mode |= stat.S_IMODE(about.st_mode) & 0o7000
+        try:
+            sftp.wait(sftp.change(path, mode=mode)).check()  # a umask may have cut it
+        except PermissionError:
+            pass  # it is ours, so that the file system has no such mode
+
+
+def _change(sftp: Sftp, path: bytes, mode: int, time: int) -> Generator[Reply, None, bool]:
+    """Set a mode and time, or the time alone where there is no such mode: False then. Raises OSError."""
+    both = sftp.change(path, mode=mode, time_ns=time)
+    yield both
+    try:
+        both.check()
+    except PermissionError:
+        time_alone = sftp.change(path, time_ns=time)
+        yield time_alone
+        time_alone.check()
+        return False
+    return True
 
 
 def version_path(target: bytes, version: bytes) -> bytes:

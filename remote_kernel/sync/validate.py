@@ -47,7 +47,7 @@ class Offer:
     """What the other end has, read as it comes. Where nothing was `asked`, it is the one whose wishes count: it pushes.
 
     `name`, `is_folder`, `root` and the `mode` of the folder itself are known at once, the rest once `arriving` has been
-    gone through: `rules`, `has_rsync`, `entries`; `left`, which it could not read, each with the reason; `left_out`,
+    gone through: `rules`, `entries`; `left`, which it could not read, each with the reason; `left_out`,
     how many its rules leave out; `passed_over`, sockets, pipes and devices.
     """
 
@@ -71,7 +71,6 @@ class Offer:
         excludes = list(asked.excludes) if asked and self.is_folder else []
         self._excludes = Rules(excludes, False) if excludes else None
         self.rules = Rules([], False)
-        self.has_rsync = False
         self.entries: list[Entry] = []
         self.left: list[tuple[bytes, str]] = []
         self.left_out = 0
@@ -114,7 +113,6 @@ class Offer:
 
     def _finish(self, notes: Any) -> None:
         self.left_out = count(notes["left_out"])
-        self.has_rsync = bool(notes["rsync"])
         self.rules.use_gitignore = bool(notes["gitignore"])
         if self._asked:
             self.rules = self.rules.with_choice(list(self._asked.excludes), self._asked.use_gitignore)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 BEGIN, ENTRIES, LEFT, PASSED, RULES, ENTRIED = b"B", b"E", b"L", b"p", b"r", b"e"
-ACTIONS, PLAN, WANT, WHOLE, BY_RSYNC, WANTED = b"a", b"P", b"W", b"w", b"R", b"."
+ACTIONS, PLAN, WANT, WHOLE, WANTED = b"a", b"P", b"W", b"w", b"."
 FILE, DATA, SAME, DONE, SMALL = b"F", b"D", b"=", b"Z", b"f"
-FAILED, MOVED, SENT, UNDONE, SUMMARY, ABORT = b"X", b"M", b"s", b"x", b"S", b"A"
+FAILED, SENT, UNDONE, SUMMARY, ABORT = b"X", b"s", b"x", b"S", b"A"
 CHUNK = 256 << 10
 LENGTH = struct.Struct(">Q")
 _HEAD = struct.Struct(">cQI")

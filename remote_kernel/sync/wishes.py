@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-NEVER, CHANGED, ALL = "never", "changed", "all"
-
 
 class Wishes(NamedTuple):
     """`delete` what the source lacks, `dry_run` changes nothing, `checksum` compares contents where sizes are equal,
-    `names` tells every path that is dealt with, `rsync` is who carries files: NEVER it, where both ends have it those
-    CHANGED that are large, or ALL.
+    `names` tells every path that is dealt with.
     """
 
     delete: bool = False
     dry_run: bool = False
     checksum: bool = False
     names: bool = False
-    rsync: str = CHANGED

@@ -21,6 +21,7 @@ from remote_kernel import errors
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.options import LaunchOptions, find_program
 from remote_kernel.terminal_safe import terminal_safe
+from tests.support.ends import ask_agents
 from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server, Servers, free_port, make_key
 
@@ -393,6 +394,7 @@ def test_garbage_behind_the_marker_ends_the_launcher(
     path.chmod(0o755)
     options = options_for("target", ssh_config, path)
     fails_with(errors.RemoteShellNoise, options, connection_file, "something else than the kernel's agent")
+    ask_agents(options._replace(python=str(remote_python)), "stop")  # it waits for its launcher to come back
 
 
 # -- this side

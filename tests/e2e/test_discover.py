@@ -21,9 +21,8 @@ from remote_kernel.cli.manager import main
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelNotInstalled, UsageError
 from remote_kernel.kernelspec import Draft, list_kernelspecs
-from remote_kernel.kernelspec.discovery import Discovery, Environment
+from remote_kernel.kernelspec.discovery import Discovery, Environment, install_ipykernel, make_environment, probe
 from remote_kernel.options import LaunchOptions, find_program
-from remote_kernel.probe import install_ipykernel, make_environment, probe
 from tests.support.interpreters import UV, base_python, environment
 from tests.support.kernels import options_for
 from tests.support.servers import Server

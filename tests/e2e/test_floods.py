@@ -68,7 +68,7 @@ def rules():
         yield said(b"r", b"%d\\0" % n + b"".join(b"%d-%d\\n" % (n, m) for m in range(1000)), 1)
 begin = told(b"B", {{"name": "x", "is_folder": True, "mode": 493, "root": "/x"}})
 file = [begin, told(b"E", [["file", "f", 420, 1 << 40, 1, "", 0]])]
-file += [told(b"e", {{"left_out": 0, "rsync": False, "gitignore": False}}), said(b"F")]
+file += [told(b"e", {{"left_out": 0, "gitignore": False}}), said(b"F")]
 plan = told(b"P", {{"root": "/x", "name": "", "files": 1, "bytes": 1}})
 block = struct.pack(">Q", 1)
 packer = zlib.compressobj()

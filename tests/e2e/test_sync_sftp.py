@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli.manager import main
-from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import Reply
+from remote_kernel.sync.sftp_client import Reply, Sftp
 from remote_kernel.sync.sftp_push import version_path
 from tests.e2e.test_sync import make_tree, mounted, own, tree, wait_for
 from tests.support.relay import Relay
@@ -86,8 +85,6 @@ def test_host_without_sftp_too_is_told_of_what_it_lacked_first(
         assert "This account is closed" in capfd.readouterr().err
         assert main([*words, "--sftp"]) == 64
         assert "target does not allow copying files over SFTP; its sshd needs" in capfd.readouterr().err
-    assert main([*words, "--sftp", "--rsync"]) == 2
-    assert "rsync does not go over SFTP" in capfd.readouterr().err
 
 
 @TRANSPORTS

@@ -75,7 +75,7 @@ def test_pull_that_is_cut_in_the_middle_goes_on_where_it_was(
         relay.cut()
 
     cutting = when_half_is_there(here, 12 * MIB, cut)
-    assert main(words(config, f"remote:{remote_folder}/data", here, "--no-rsync")) == 0
+    assert main(words(config, f"remote:{remote_folder}/data", here)) == 0
     cutting.join()
     assert "the connection to target broke; trying again" in capfd.readouterr().err
     assert (here / "data").read_bytes() == data
@@ -104,7 +104,7 @@ def test_remote_end_that_is_killed_is_started_again(
         relay.bytes_per_second = 0  # the second try is to be quick
 
     killing = when_half_is_there(end, 4 * MIB, kill)
-    assert main(words(config, first, last, "--no-rsync")) == 0
+    assert main(words(config, first, last)) == 0
     killing.join()
     assert "trying again" in capfd.readouterr().err
     assert tree(end) == tree(source)
@@ -121,7 +121,7 @@ def test_several_syncs_at_a_time_do_not_fail_because_of_each_other(
         (source / f"folder{number}").mkdir()
         (end / f"gone{number}").mkdir()
     own(target, remote_folder)
-    running = [started(words(ssh_config, first, last, "--no-rsync", "--delete")) for _ in range(3)]
+    running = [started(words(ssh_config, first, last, "--delete")) for _ in range(3)]
     for process in running:
         said = process.communicate(timeout=60)
         assert process.returncode == 0, said
@@ -138,7 +138,7 @@ def test_pull_killed_at_any_moment_leaves_whole_files(
         (here / name).write_bytes(old[name])
         (remote_folder / name).write_bytes(new[name])
     own(target, remote_folder)
-    line = words(ssh_config, f"remote:{remote_folder}/", f"{here}/", "--no-rsync")
+    line = words(ssh_config, f"remote:{remote_folder}/", f"{here}/")
     for moment in (0, 100, 300):
         run = started(line)
         wait_until_some_are_there(run, here, moment)
@@ -208,7 +208,7 @@ def test_read_only_disk_and_unreadable_file_are_told(
     (here / "file").write_text("new")
     (remote_folder / "disk").mkdir()
     with mounted(remote_folder / "disk", "size=1m,ro"):
-        assert main(words(ssh_config, f"{here}/", f"remote:{remote_folder}/disk/", "--no-rsync")) == 63
+        assert main(words(ssh_config, f"{here}/", f"remote:{remote_folder}/disk/")) == 63
         assert "1 path could not be copied: file: Read-only file system" in capfd.readouterr().err
         assert main(words(ssh_config, f"{here}/", f"remote:{remote_folder}/disk/new/")) == 60
         said = capfd.readouterr().err
@@ -219,28 +219,3 @@ def test_read_only_disk_and_unreadable_file_are_told(
     assert main(words(ssh_config, f"remote:{remote_folder}/", f"{here}/back")) == 63
     assert "1 path could not be copied: mine: Permission denied" in capfd.readouterr().err
     assert files_in(here / "back") == {"open"}
-
-
-def test_rsync_to_a_name_with_a_slash_is_refused_and_not_needed(
-    ssh_config: Path, tmp_path: Path, here: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    # rsync would take it for a path, and copy to a folder of that name here.
-    config = tmp_path / "config"
-    config.write_text(ssh_config.read_text().replace("Host target", "Host lab/gpu target"))
-    (here / "file").write_text("new")
-    line = ["sync", "--ssh-config", str(config), "lab/gpu", f"{here}/", f"remote:{remote_folder}/"]
-    assert main([*line, "--rsync"]) == 2
-    assert "rsync takes a host name with a slash for a path; leave out --rsync" in capfd.readouterr().err
-    assert main(line) == 0
-    assert (remote_folder / "file").read_text() == "new"
-
-
-def test_rsync_over_paramiko_is_refused_with_what_to_do(
-    ssh_config: Path, here: Path, remote_folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    line = words(ssh_config, f"remote:{remote_folder}/", f"{here}/", "--rsync", "--transport", "paramiko")
-    assert main(line) == 2
-    said = capfd.readouterr().err.splitlines()
-    assert said == [
-        "remote_kernel: rsync goes over the ssh program, not over paramiko; leave out --rsync or --transport"
-    ]

@@ -17,7 +17,7 @@ from remote_kernel.session.events import Queued, read_done, read_journal
 from remote_kernel.session.notebook.source import check_text, decode_source
 
 if TYPE_CHECKING:
-    from remote_kernel.session.notebook.run import Wanted
+    from remote_kernel.session.notebook.run import WantedKernel
 
 _LONGEST_RANGE = 100_000  # cells
 
@@ -183,7 +183,7 @@ def exec_(options: argparse.Namespace) -> int:
     return show(session, running, options)
 
 
-def session_for(options: argparse.Namespace, wanted: Wanted | None = None) -> Session:
+def session_for(options: argparse.Namespace, wanted: WantedKernel | None = None) -> Session:
     """Give the session that the options of `exec` mean, made if need be; `wanted` is a notebook's kernel."""
     return find_or_make(
         options.session, New(options.kernel, "" if options.no_log else options.log, options.cwd), wanted

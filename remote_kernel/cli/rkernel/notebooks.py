@@ -28,7 +28,7 @@ from remote_kernel.cli.rkernel.following import (
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import NotebookCell, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, VERSION, Answered, Away, Back, Done, Event, Queued, read_done
-from remote_kernel.session.notebook.run import Recipe, copy_path
+from remote_kernel.session.notebook.run import NotebookRun, copy_path
 
 if TYPE_CHECKING:
     from remote_kernel.session.render.view import Renderer
@@ -39,17 +39,17 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
 
     Without a range the copy goes beside the notebook; with one, only where --output says. Progress goes to stderr.
     """
-    recipe = Recipe.read(path)
+    run = NotebookRun.read(path)
     whole = options.from_cell is None and options.to_cell is None
-    steps = recipe.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
+    steps = run.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
     output = options.output or (copy_path(path) if whole else "")
-    session = session_for(options, recipe.wanted())
+    session = session_for(options, run.wanted())
     request = request_for("", options)
     cells = [NotebookCell(step.id, step.source, step.may_fail) for step in steps]
     numbers = session.run_notebook(cells, request, only_known=True) if options.key else []
     if not numbers:
         if output:
-            recipe.write_copy(output, steps, goes_on=not whole)
+            run.write_copy(output, steps, continues=not whole)
         numbers = session.run_notebook(cells, request, os.path.abspath(output) if output else "")
     names = [f"cell {step.number} of {path}, {place} of {len(steps)}" for place, step in enumerate(steps, 1)]
     cells_shown = _Cells(session, numbers, names, options)

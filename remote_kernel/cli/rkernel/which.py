@@ -13,7 +13,7 @@ from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.paths import Paths, session_names
 
 if TYPE_CHECKING:
-    from remote_kernel.session.notebook.run import Wanted
+    from remote_kernel.session.notebook.run import WantedKernel
     from remote_kernel.session.program import Program
 
 VARIABLE = "RKERNEL_SESSION"
@@ -59,7 +59,7 @@ class New(NamedTuple):
     cwd: str = ""
 
 
-def find_or_make(name: str, new: New, wanted: Wanted | None = None) -> Session:
+def find_or_make(name: str, new: New, wanted: WantedKernel | None = None) -> Session:
     """Give the session that `exec` means, made if need be: by its name, by the kernelspec's, or the only one.
 
     `wanted` is what a notebook says of its kernel. Raises UsageError for a kernel of another language.
@@ -83,7 +83,7 @@ def find_or_make(name: str, new: New, wanted: Wanted | None = None) -> Session:
     return session
 
 
-def _choose(kernelspec: str, wanted: Wanted | None) -> Program:
+def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
     """Give the kernelspec for a new session: the one that is named, else a notebook's own, else the only remote one."""
     from remote_kernel.session.program import default_kernelspec, find_program
 
@@ -96,7 +96,7 @@ def _choose(kernelspec: str, wanted: Wanted | None) -> Program:
     return program
 
 
-def _other_language(what: str, language: str, wanted: Wanted) -> UsageError:
+def _other_language(what: str, language: str, wanted: WantedKernel) -> UsageError:
     from remote_kernel.session.program import list_programs
 
     fitting = [one.kernelspec for one in list_programs() if one.language and wanted.fits(one.language)]
@@ -122,7 +122,7 @@ def _announce(session: Session) -> None:
     sys.stderr.write(f"rkernel: made session '{session.name}' with {what}{log}\n")
 
 
-def _existing(name: str, new: New, wanted: Wanted | None) -> Session:
+def _existing(name: str, new: New, wanted: WantedKernel | None) -> Session:
     """Give a session that there is, and see that it is what the options ask for, where they say. Raises UsageError."""
     session = Session(name)
     if wanted and wanted.languages:

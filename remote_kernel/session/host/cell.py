@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from remote_kernel.launcher.state_file import Presence
+from remote_kernel.launcher.state_file import LauncherState
 from remote_kernel.session.events import (
     Answered,
     Away,
@@ -108,7 +108,7 @@ class Cell:
             self.wants_input, self._prompt = isinstance(event, InputWanted), event.prompt
         self.emit(event)
 
-    def update_presence(self, now: Presence) -> None:
+    def update_presence(self, now: LauncherState) -> None:
         """Record that the kernel's host is connected, or away; a cell that starts while it is away says so too.
 
         Also when there is another reason for it: somebody has to log in first, say.

@@ -94,7 +94,7 @@ class ExecutedCopy:
         except NotANotebook as error:
             raise NotebookError(f"cannot write into {self.path}: {error}") from error
         finally:
-            file.close()
+            file.release()
 
     def _fill(self, document: dict[str, Any]) -> None:
         cells = {cell["id"]: cell for cell in document["cells"]}

@@ -16,7 +16,7 @@ from remote_kernel.errors import (
     UsageError,
 )
 from remote_kernel.jupyter.connection_file import read_connection_file
-from remote_kernel.launcher.state_file import Presence, read_presence
+from remote_kernel.launcher.state_file import LauncherState, read_state
 from remote_kernel.session.events import VERDICTS
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.kernel_client import KernelClient, Listener, NoAnswer
@@ -75,7 +75,7 @@ class KernelLifecycle:
         self.client: KernelClient | None = None
         self.process: KernelProcessGroup | None = None  # none where the kernel is somebody else's
         self.tasks = host_log.Tasks()  # that end with the client
-        self.last_presence: Presence | None = None  # that was seen
+        self.last_presence: LauncherState | None = None  # that was seen
         self.handle_gap: GapListener = lambda *, is_over, is_whole=False: None
         self._succeeded_at = float("-inf")
         self._paths = paths
@@ -293,9 +293,9 @@ class KernelLifecycle:
 
     # -- what is watched
 
-    def presence(self) -> Presence | None:
+    def presence(self) -> LauncherState | None:
         """Return whether the kernel's host is connected; None where nobody says."""
-        found = read_presence(self._paths.kernel_state)
+        found = read_state(self._paths.kernel_state)
         self.last_presence = found or self.last_presence
         return found
 
@@ -330,7 +330,7 @@ class KernelLifecycle:
         if self.process is process:
             self._died(how)
 
-    async def _wait_until_back(self, before: Presence | None) -> None:
+    async def _wait_until_back(self, before: LauncherState | None) -> None:
         """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
         while (now := self.presence()) is None or not now.connected or now == before:
             await asyncio.sleep(_BACK_SECONDS)

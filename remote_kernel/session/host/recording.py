@@ -45,7 +45,7 @@ class Recording:
         """
         if not self._log:
             return
-        found, written_at = self._log.found()
+        found, written_at = self._log.found, self._log.found_at
         numbers = {identity.removeprefix(f"{self._stamp}-") for identity, has_end in found.items() if not has_end}
         for number in history.newest_first():
             queued = next(history.events(number), None)

@@ -1,7 +1,7 @@
 """The `remote_kernel` command line: help, wrong input, and each command's effect on the disk.
 
-The remote host is a fake here: a module in the place of `remote_kernel.probe`, and a local ipykernel in the place of
-the remote one. tests/e2e runs the same commands against real servers.
+The remote host is a fake here, in the place of `kernelspec.discovery`, and a local ipykernel that of the
+remote one. tests/e2e runs the same commands against real servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,7 +27,7 @@ from remote_kernel.cli.settings import GivenSettings
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
-from remote_kernel.kernelspec import Draft, list_kernelspecs, trial
+from remote_kernel.kernelspec import Draft, discovery, list_kernelspecs, trial
 from remote_kernel.kernelspec.discovery import Discovery, Environment
 from remote_kernel.options import LaunchOptions, find_program
 
@@ -87,11 +87,10 @@ class FakeProbe(NamedTuple):
     noise: str = ""
 
 
-class FakeHost(ModuleType):
+class FakeHost:
     """What add and edit ask instead of a remote host; `found` is its answer, or the error that it raises."""
 
     def __init__(self) -> None:
-        super().__init__("remote_kernel.probe")
         self.found: FakeProbe | Exception = FakeProbe()
         self.asked: list[LaunchOptions] = []
         self.installed: list[LaunchOptions] = []
@@ -152,8 +151,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """Put a fake host in the place of the probe, with a kernel that starts at once."""
     fake = FakeHost()
-    monkeypatch.setitem(sys.modules, "remote_kernel.probe", fake)
-    monkeypatch.setattr(remote_kernel, "probe", fake, raising=False)
+    for name in ("probe", "install_ipykernel", "make_environment"):
+        monkeypatch.setattr(discovery, name, getattr(fake, name))
     for module in ("add", "edit"):
         monkeypatch.setattr(f"remote_kernel.cli.{module}.start_once", lambda draft, **_: 0.1)
     return fake
@@ -749,7 +748,9 @@ def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) 
 @pytest.mark.parametrize("name", ["remote_cuda", "Remote_CUDA", "remote  cuda", "me@gpu1", "gpu1"])
 def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
-    monkeypatch.setattr(login.entry, "status", lambda way: login.entry.Status(True, f"through {way.jumps[0]}"))
+    monkeypatch.setattr(
+        login.transport_login, "status", lambda way: login.transport_login.Status(True, f"through {way.jumps[0]}")
+    )
     assert run("login", name, "--status").out == "me@gpu1: through gate\n"
 
 
@@ -782,7 +783,7 @@ def test_option_for_the_way_there_changes_that_of_a_kernelspec_for_ports_and_fil
         seen.append(options)
         raise UsageError("far enough")
 
-    monkeypatch.setattr("remote_kernel.cli.forward.entry.log_in", stop)
+    monkeypatch.setattr("remote_kernel.cli.forward.transport_login.log_in", stop)
     monkeypatch.setattr("remote_kernel.cli.copying.copy", stop)
     run("add", "me@gpu1", "--name", "Remote CUDA", "--no-check")
     for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):
@@ -901,7 +902,7 @@ def test_sync_reads_its_options_the_same_without_typer() -> None:
     "line",
     [
         ["a", "remote:b"],
-        ["gpu1", "a", "remote:b", "-n", "--no-ignore", "--rsync", "--no-rsync", "--exclude", "x", "--exclude=y"],
+        ["gpu1", "a", "remote:b", "-n", "--no-ignore", "--exclude", "x", "--exclude=y"],
         ["--ssh-config", "f", "gpu1", "-J", "g,h", "--jump=i", "--transport", "openssh", "a", "remote:", "--verbose"],
         ["a", "remote:", "--watch", "--delete", "--checksum", "--transport", "x", "--transport", "paramiko"],
     ],

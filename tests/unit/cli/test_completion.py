@@ -98,8 +98,17 @@ TYPED = {
 }
 
 
-@pytest.mark.parametrize("name", TYPED)
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("shell", "name"),
+    [
+        ("bash", "remote_kernel"),
+        ("bash", "rkernel"),
+        ("zsh", "remote_kernel"),
+        ("fish", "rkernel"),
+        pytest.param("zsh", "rkernel", marks=pytest.mark.nightly),
+        pytest.param("fish", "remote_kernel", marks=pytest.mark.nightly),
+    ],
+)
 def test_tab_completes_in_a_real_shell_after_the_installation(
     environment: dict[str, str], shell: str, name: str
 ) -> None:

@@ -29,7 +29,7 @@ from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
 from remote_kernel.sync.validate import Offer, Tree, unpack
 from remote_kernel.sync.wire import BEGIN, DATA, ENTRIED, ENTRIES, SMALL, Broken, SyncFailure, Wire
 from remote_kernel.sync.wire import FILE as FILE_COMES
-from remote_kernel.sync.wishes import NEVER, Wishes
+from remote_kernel.sync.wishes import Wishes
 
 
 def entry(path: bytes, kind: str = FILE) -> Entry:
@@ -104,7 +104,7 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
 
     reader, writer = os.pipe()
     try:
-        Sender(Noting(reader, writer), source, lambda *_: None, NEVER).tell()
+        Sender(Noting(reader, writer), source, lambda *_: None).tell()
         offer = Offer(Wire(reader, writer), None)
         arriving = offer.arriving()
         assert next(arriving).path == b"00"
@@ -119,7 +119,7 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
 def converse(source: Path, target: Path) -> int:
     """Send a file from one folder to another; give how many bytes came over the wire as data."""
     (to_receiver, from_sender), (to_sender, from_receiver) = os.pipe(), os.pipe()
-    receiver = Receiver(Wire(to_receiver, from_receiver), bytes(target) + b"/", Wishes(rsync=NEVER), lambda *_: None)
+    receiver = Receiver(Wire(to_receiver, from_receiver), bytes(target) + b"/", Wishes(), lambda *_: None)
 
     def receive() -> None:
         receiver.ask(receiver.consider())
@@ -128,7 +128,7 @@ def converse(source: Path, target: Path) -> int:
     thread = threading.Thread(target=receive)
     thread.start()
     wire = CountingWire(to_sender, from_sender)
-    end = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None, NEVER)
+    end = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None)
     end.offer()
     summary = end.deliver(False)
     thread.join(20)

@@ -6,13 +6,12 @@ import errno
 import fcntl
 import os
 import stat
-import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,8 @@ from remote_kernel.cli import copying
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import Job
 from remote_kernel.sync import answers, carrying, partial_file, sftp_fetch, wire
 from remote_kernel.sync.carrying import FarEnd
-from remote_kernel.sync.folders import Folders
 from remote_kernel.sync.outcome import Manner
 from remote_kernel.sync.partial_file import Part, new_path, part_path, sweep
 from remote_kernel.sync.place import Place
@@ -35,15 +31,15 @@ from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.sender import Sender, Source, Want, find_source
-from remote_kernel.sync.sftp_fetch import SftpSender
+from remote_kernel.sync.sender import Sender, Source, find_source
+from remote_kernel.sync.sftp_client import Job, Sftp
+from remote_kernel.sync.sftp_fetch import SftpFetch
 from remote_kernel.sync.small import Writer
-from remote_kernel.sync.tool import PARTIAL_FOLDER
 from remote_kernel.sync.transfer import sync
 from remote_kernel.sync.tree import Entry, Listing, list_folder
 from remote_kernel.sync.validate import Asked
 from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
-from remote_kernel.sync.wishes import ALL, NEVER, Wishes
+from remote_kernel.sync.wishes import Wishes
 
 BEGIN: dict[str, Any] = {
     "name": "",
@@ -53,10 +49,9 @@ BEGIN: dict[str, Any] = {
 }
 NOTES: dict[str, Any] = {
     "left_out": 0,
-    "rsync": False,
     "gitignore": False,
 }
-WISHES = Wishes(rsync=NEVER)
+WISHES = Wishes()
 
 
 def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str = "") -> list[Any]:
@@ -101,7 +96,7 @@ def copy(
     """Copy what is in a folder, from an honest end; give the plan and the summary."""
     with wires() as (near, far):
         found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
-        sender = Sender(far, found, lambda *_: None, NEVER, names=wishes.names)
+        sender = Sender(far, found, lambda *_: None, names=wishes.names)
 
         def send() -> None:
             sender.offer()
@@ -165,8 +160,6 @@ def test_file_comes_once_and_only_as_it_was_asked_for(there: Path) -> None:
     with pytest.raises(Violation):
         fetch(there, [row("a", size=1)], twice)
     assert (there / "a").read_bytes() == b"1"
-    summary = fetch(there, [row("b", size=1)], lambda far: far.write(wire.MOVED, 0))
-    assert (summary["files"], summary["failures"]) == (0, 1)
     with pytest.raises(Violation):
         fetch(there, [row("b", size=1)], lambda far: far.write(wire.SMALL, 0, b"more"))
     with pytest.raises(Violation):
@@ -187,7 +180,7 @@ def test_nothing_goes_through_a_link_that_could_not_be_cleared(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Receiver, "_clear", refuse)
-    _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
+    _, summary = copy(here, there, Wishes(delete=True))
     assert summary["files"] == 0
     assert ["a/file", "the destination is not a folder"] in summary["failed"]
     assert (outside / "file").read_text() == "old"
@@ -210,7 +203,7 @@ def test_other_end_does_not_choose_where_a_fetch_goes(
     there: Path, asked: bytes, name: str, is_folder: bool, entries: list[list[Any]]
 ) -> None:
     (there / "thesis").write_text("x")
-    wishes = Wishes(delete=True, rsync=NEVER)
+    wishes = Wishes(delete=True)
     with pytest.raises(Violation):
         fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
     assert [path.name for path in there.iterdir()] == ["thesis"]
@@ -225,24 +218,26 @@ def test_sftp_brings_nothing_through_a_link(
         (here / name).write_bytes(bytes(size))
     (there / "a").symlink_to(outside)
 
-    def contents(_: Sftp, path: bytes, start: int, end: int, take: Callable[[int, bytes], None]) -> Job:
+    def read_file(_: Sftp, path: bytes, start: int, end: int, take: Callable[[int, bytes], None]) -> Job:
         take(start, b"x" * (end - start))
         yield from ()
 
-    monkeypatch.setattr(sftp_fetch, "contents", contents)
-    with wires() as (near, far), open(os.devnull) as nothing:
-        source = find_source(bytes(here) + b"/", [], True, False).listed()
-        sender = SftpSender(far, source, Sftp(nothing.fileno(), nothing.fileno()), lambda *_: None)
-        sender._folders = Folders(bytes(there))
-        with sender._folders:
-            for number, entry in enumerate(source.listing.entries):
-                if entry.kind == "f":
-                    assert list(sender._bring(Want(number, b"", False))) == []
-        far.flush()
-        kinds = {
-            source.listing.entries[number].path: kind for kind, number, _ in (near.read(), near.read(), near.read())
-        }
-    assert kinds == {b"a/file": wire.FAILED, b"top": wire.MOVED}
+    class Server(Sftp):
+        def __init__(self) -> None:
+            self.handles = 4
+
+        def run(self, jobs: Iterable[Job], at_once: int) -> None:
+            for job in jobs:
+                assert list(job) == []
+
+    monkeypatch.setattr(sftp_fetch, "read_file", read_file)
+    monkeypatch.setattr(Receiver, "_clear", lambda *_: None)
+    source = find_source(bytes(here) + b"/", [], True, False).listed()
+    receiver = SftpFetch(Server(), source, bytes(there), Wishes(delete=True), lambda *_: None)
+    receiver.ask(receiver.consider())
+    summary = receiver.receive()
+    assert summary["files"] == 1
+    assert ["a/file", "the destination is not a folder"] in summary["failed"]
     assert (there / "top").read_bytes() == b"x" * size
     assert not list(outside.iterdir())
 
@@ -250,36 +245,6 @@ def test_sftp_brings_nothing_through_a_link(
 def test_time_of_another_age_is_no_reason_to_refuse(there: Path) -> None:
     summary = fetch(there, [["a", "f", 0o644, 0, 10**27, "", 0]], send_file(0, b""))
     assert summary["files"] + summary["failures"] == 1  # as the file system likes
-
-
-def test_rsync_is_sent_through_no_link(here: Path, there: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (here / "a").mkdir()
-    (here / "a/file").write_text("new")
-    (there / "a").symlink_to(outside)
-    monkeypatch.setattr(Receiver, "_clear", lambda self, path: None)
-    with wires() as (near, far):
-        thread = threading.Thread(
-            target=Sender(far, find_source(bytes(here) + b"/", [], True, False), print, ALL).offer
-        )
-        thread.start()
-        receiver = Receiver(near, bytes(there), Wishes(delete=True, rsync=ALL), print)
-        receiver.ask(receiver.consider())
-        thread.join(20)
-    assert not receiver.for_rsync
-
-
-def test_file_that_is_too_deep_for_rsync_comes_without_it(here: Path, there: Path) -> None:
-    folders = [os.open(here, os.O_RDONLY)]
-    try:
-        for _ in range(1030):
-            os.mkdir("d", dir_fd=folders[-1])
-            folders.append(os.open("d", os.O_RDONLY, dir_fd=folders[-1]))
-            os.close(folders.pop(0))
-        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=folders[-1]))
-        assert copy(here, there, WISHES._replace(rsync=ALL))[1]["files"] == 1
-    finally:
-        os.close(folders[-1])
-        subprocess.run(["rm", "-rf", str(here), str(there)], check=True)
 
 
 def test_link_that_goes_while_it_is_compared_is_made_anew(
@@ -325,7 +290,7 @@ def test_own_exclude_holds_whatever_the_other_end_says(there: Path) -> None:
     (there / "keep.ckpt").write_text("mine")
     (there / "old").write_text("old")
     asked = Asked(b".", (b"*.ckpt",), False)
-    wishes = Wishes(delete=True, rsync=NEVER)
+    wishes = Wishes(delete=True)
     assert fetch(there, [], wishes=wishes, asked=asked)["deleted"] == 1
     assert [path.name for path in there.iterdir()] == ["keep.ckpt"]
     with pytest.raises(Violation):
@@ -383,11 +348,11 @@ def test_delete_is_refused_for_a_home_and_what_it_is_in(
     (home / "precious").touch()
     monkeypatch.setenv("HOME", str(home))
     for root in (home, home.parent, Path("/")):
-        for wishes in (Wishes(delete=True, rsync=NEVER), Wishes(delete=True, dry_run=True, rsync=NEVER)):
+        for wishes in (Wishes(delete=True), Wishes(delete=True, dry_run=True)):
             with pytest.raises(SyncFailure, match="--delete"):
                 fetch(root, [], wishes=wishes)
     assert (home / "precious").exists()
-    assert fetch(home / "work", [row("a")], send_file(0, b""), Wishes(delete=True, rsync=NEVER))["files"] == 1
+    assert fetch(home / "work", [row("a")], send_file(0, b""), Wishes(delete=True))["files"] == 1
 
 
 def test_content_goes_into_no_file_that_may_be_somebody_elses(
@@ -492,9 +457,9 @@ def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, th
     (outside / "b").mkdir()
     (outside / "b/precious").write_text("1")
     (there / "a").symlink_to(outside)
-    described, _ = copy(here, there, Wishes(delete=True, dry_run=True, names=True, rsync=NEVER))
+    described, _ = copy(here, there, Wishes(delete=True, dry_run=True, names=True))
     assert not [path for verb, path in described["actions"] if verb == "delete"]
-    _, summary = copy(here, there, Wishes(delete=True, rsync=NEVER))
+    _, summary = copy(here, there, Wishes(delete=True))
     assert summary["failed"] == []
     assert (there / "a/b/f").read_text() == "1"
     assert not (there / "a").is_symlink()
@@ -515,7 +480,7 @@ def test_delete_spares_what_is_an_entry_under_another_spelling(
         names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(there)}
         return look(disk, names.get(path.lower(), path))
 
-    wishes = Wishes(delete=True, dry_run=True, names=True, rsync=NEVER)
+    wishes = Wishes(delete=True, dry_run=True, names=True)
     with monkeypatch.context() as patch:
         patch.setattr(Disk, "look", find)
         described, _ = copy(here, there, wishes)
@@ -558,17 +523,6 @@ def test_link_that_never_got_its_name_is_swept_away_once_nobody_can_be_at_it(
     monkeypatch.setattr(time, "time", lambda: now + 100)
     sweep(bytes(there))
     assert not left.is_symlink()
-
-
-def test_folder_that_rsync_left_is_swept_away_once_it_is_empty(there: Path) -> None:
-    left = there / os.fsdecode(PARTIAL_FOLDER)
-    left.mkdir()
-    (left / "mine").touch()
-    sweep(bytes(there))
-    assert (left / "mine").exists()
-    (left / "mine").unlink()
-    sweep(bytes(there))
-    assert not left.exists()
 
 
 def test_folder_that_becomes_a_link_while_it_is_listed_is_listed_as_a_link(
@@ -618,20 +572,6 @@ def test_what_a_file_system_says_nothing_about_is_told_and_the_rest_is_listed(
     found = list_folder(bytes(here), Rules([], False), with_digests=False)
     assert [entry.path for entry in found.entries] == [b"b"]
     assert found.left == [(b"a", "Permission denied")]
-
-
-def test_rsync_is_not_run_because_the_other_end_says_so(here: Path) -> None:
-    (here / "a").touch()
-    with wires() as (near, far):
-        sender = Sender(near, find_source(bytes(here) + b"/", [], True, False), lambda *_: None, NEVER)
-        sender.tell()
-        plan = {"root": "/", "name": "", "files": 1, "bytes": 0}
-        far.write_object(wire.PLAN, plan)
-        far.write(wire.BY_RSYNC, 0)
-        far.write(wire.WANTED)
-        far.flush()
-        with pytest.raises(Violation, match="not offered"):
-            sender.hear()
 
 
 @pytest.mark.parametrize(
@@ -731,7 +671,7 @@ def test_list_that_fills_the_memory_here_is_refused(
         said.seek(0)
         near = Wire(said.fileno(), nothing.fileno())
         receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
-        sender = Sender(near, find_source(bytes(there), [], False, False), lambda *_: None, NEVER, names=True)
+        sender = Sender(near, find_source(bytes(there), [], False, False), lambda *_: None, names=True)
         read = sender.hear if kind == wire.ACTIONS else receiver.consider
         tracemalloc.start()
         try:
@@ -778,7 +718,7 @@ from remote_kernel.sync import wire
 far = wire.Wire(0, 1)
 far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
-far.write_object(wire.ENTRIED, {"left_out": 0, "rsync": False, "gitignore": False})
+far.write_object(wire.ENTRIED, {"left_out": 0, "gitignore": False})
 far.flush()
 sys.stdin.buffer.read()
 """
@@ -837,7 +777,7 @@ def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not
     ]
     source = Source(bytes(tmp_path), b"", True, listing, Rules([], False))
     monkeypatch.setattr("remote_kernel.sync.push.find_source", lambda *_: source)
-    manner = Manner(Wishes(dry_run=True, checksum=True, rsync=NEVER))
+    manner = Manner(Wishes(dry_run=True, checksum=True))
     outcome = sync(options, Place(b"x/", False), Place(bytes(there), True), manner, Silent())
     assert outcome.files == 15_000
 

@@ -1,4 +1,4 @@
-"""Examine one remote kernel, step after step."""
+"""Go through the steps of a remote kernel's start, one after the other, and report a finding for each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from threading import Thread
 
-import remote_kernel.doctor.entry as entry
-import remote_kernel.doctor.host as host
-import remote_kernel.doctor.way as way
 from remote_kernel import bootstrap
+from remote_kernel.doctor import hop_login, host, route
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed, ok, unknown, warning
 from remote_kernel.errors import (
     AuthenticationFailed,
@@ -23,12 +21,13 @@ from remote_kernel.errors import (
     SshConfigError,
     SshNotFound,
 )
-from remote_kernel.handshake import raise_told, reading
+from remote_kernel.handshake import ask, reading
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
 from remote_kernel.launcher.forward import listening
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import hear
-from remote_kernel.transport import choice, openssh
+from remote_kernel.transport import masters
+from remote_kernel.transport.ssh_config import ssh_program, uses_openssh
+from remote_kernel.transport.ssh_messages import NOT_HONOURED
 
 ASK_SECONDS = 60.0
 CODE, RESULT = "6 * 7", "42"
@@ -37,7 +36,7 @@ CODE, RESULT = "6 * 7", "42"
 def examine(
     options: LaunchOptions, kernelspec: Kernelspec | None = None, *, start: bool = True, known: Finding | None = None
 ) -> Iterator[Finding]:
-    """Give a finding for every step, each as it is made; those that a failed step leaves out come last, unknown.
+    """Yield a finding for every step, each as it is made; those that a failed step leaves out come last, unknown.
 
     `start` starts a kernel and runs a cell. `known` says what is wrong with the way there where that was seen already:
     then nobody goes there. Raises nothing but bugs: what goes wrong is a finding.
@@ -59,7 +58,7 @@ def _steps(
 ) -> Iterator[Finding]:
     is_good = True
     with _loading_ahead() if start and not known else nullcontext():
-        for finding in [known] if known else _there(options):
+        for finding in [known] if known else _findings_there(options):
             is_good = is_good and finding.state is not State.FAILED
             yield finding
     if is_good and start:
@@ -83,91 +82,90 @@ def _loading_ahead() -> Iterator[None]:
         loading.join()
 
 
-def _there(options: LaunchOptions) -> Iterator[Finding]:
-    """Go to the host and look around there."""
+def _findings_there(options: LaunchOptions) -> Iterator[Finding]:
+    """Yield the findings of the way to the host and of what is there."""
     try:
         yield _program(options)
-        hops = way.hops(options)
+        hops = route.find_hops(options)
     except RemoteKernelError as error:
         yield failed("config" if isinstance(error, SshConfigError) else "ssh", error)
         return
     shown = " -> ".join(f"{hop.host}:{hop.port}" for hop in hops)
     yield ok("config", f"{shown}{f' ({options.ssh_config})' if options.ssh_config else ''}")
-    yield from way.config_warnings(options)
-    found = way.addresses(hops)
+    yield from route.config_findings(options)
+    found = route.name_finding(hops)
     yield found
     if found.state is State.FAILED:
         return
-    chatter: list[str] = []
+    debug_lines: list[str] = []
     try:
-        said = way.reach(options, hops, chatter)
+        said = route.greet_servers(options, hops, debug_lines)
     except RemoteKernelError as error:
-        yield from _not_there(options, error, chatter, hops[0].name)
+        yield from _failure_findings(options, error, debug_lines, hops[0].name)
         return
     yield ok("reach", "; ".join(said))
     asked, began = time.time(), time.monotonic()
     try:
         settings = bootstrap.start_settings(options, "", "", {})
-        answer = hear(options, "checkup", settings, ASK_SECONDS, chatter=chatter)
-        raise_told(answer.found)
+        answer, noise = ask(options, "checkup", settings, ASK_SECONDS, debug_lines=debug_lines)
         answered, took = time.time(), time.monotonic() - began
         with reading(options):
-            seconds = took - float(answer.found["seconds"]["all"])
-            findings = list(host.look(options, answer.found, answer.noise, asked, answered))
+            seconds = took - float(answer["seconds"]["all"])
+            findings = list(host.look(options, answer, noise, asked, answered))
     except RemoteKernelError as error:
-        yield from _not_there(options, error, chatter)
+        yield from _failure_findings(options, error, debug_lines)
         return
-    yield from _entered(options, chatter, seconds)
+    yield from _login_findings(options, debug_lines, seconds)
     yield from findings
-    yield way.sessions(options)
+    yield route.sessions_finding(options)
     yield _forwards(options)
 
 
-def _entered(options: LaunchOptions, chatter: list[str], seconds: float) -> Iterator[Finding]:
-    doors = entry.doors(chatter)
-    if doors and all(door.method for door in doors):
-        yield entry.host_keys(doors)
-        yield entry.logins(doors, seconds)
+def _login_findings(options: LaunchOptions, debug_lines: list[str], seconds: float) -> Iterator[Finding]:
+    logins = hop_login.read_logins(debug_lines)
+    if logins and all(login.method for login in logins):
+        yield hop_login.host_key_finding(logins)
+        yield hop_login.login_finding(logins, seconds)
     elif pid := _shared_connection(options):
-        yield from entry.shared(options, pid)
+        yield from hop_login.shared_findings(options, pid)
     else:
-        yield from entry.unsaid("ssh does not say")
+        yield from hop_login.unknown_findings("ssh does not say")
 
 
 def _shared_connection(options: LaunchOptions) -> int:
-    """Give the process that holds the connection that kernels share; 0 where there is none, or no telling any more."""
+    """Return the process that holds the connection that kernels share; 0 where there is none, or none can be told."""
     try:
-        return openssh.master_pid(options) if choice.name(options) == "openssh" else 0
+        return masters.master_pid(options) if uses_openssh(options) else 0
     except RemoteKernelError:
         return 0
 
 
-def _not_there(
-    options: LaunchOptions, error: RemoteKernelError, chatter: list[str], reached: str = ""
+def _failure_findings(
+    options: LaunchOptions, error: RemoteKernelError, debug_lines: list[str], reached: str = ""
 ) -> Iterator[Finding]:
-    """Give the step that failed, and those before it; `reached` names the first server where that was not told yet."""
-    step, doors = way.step_of(error), entry.doors(chatter)
+    """Yield the step that failed, and those before it; `reached` names the first server where that was not told yet."""
+    step, logins = route.step_of(error), hop_login.read_logins(debug_lines)
     behind = STEPS.index(step)
     if reached and behind > STEPS.index("reach"):
         yield ok("reach", f"{reached} answers")
     if behind > STEPS.index("login"):
-        yield from _entered(options, chatter, 0.0)
-    elif step == "login" and doors and doors[-1].key:
-        yield entry.host_keys(doors)
+        yield from _login_findings(options, debug_lines, 0.0)
+    elif step == "login" and logins and logins[-1].key:
+        yield hop_login.host_key_finding(logins)
     if isinstance(error, AuthenticationFailed):
-        error = AuthenticationFailed(error.message + entry.refused(doors), error.hint)
+        error = AuthenticationFailed(error.message + hop_login.what_was_tried(logins), error.hint)
     if step == "shell" and isinstance(error, RemoteShellNoise):
         yield unknown("python", "our program did not run")
     yield failed(step, error)
 
 
 def _program(options: LaunchOptions) -> Finding:
-    """Say which program speaks SSH, and its version. Raises SshNotFound, UsageError."""
-    if choice.name(options) != "openssh":
+    """Return which program speaks SSH, and its version. Raises SshNotFound, UsageError."""
+    if not uses_openssh(options):
         from importlib.metadata import version
 
         return ok("ssh", f"in Python: paramiko {version('paramiko')}, sshtunnel {version('sshtunnel')}")
-    program = openssh.ssh_program()
+    program = ssh_program()
     found = shutil.which(program)
     try:
         done = subprocess.run([found or program, "-V"], capture_output=True, text=True, timeout=10, check=False)
@@ -181,7 +179,7 @@ def _program(options: LaunchOptions) -> Finding:
 
 
 def _forwards(options: LaunchOptions) -> Finding:
-    """See whether the ports here that are to lead there are free."""
+    """Check whether the ports here that are to lead there are free."""
     for forward in options.forward:
         try:
             listening(forward.local).close()
@@ -207,7 +205,7 @@ def _trial(options: LaunchOptions, kernelspec: Kernelspec | None) -> Iterator[Fi
         yield failed("cell" if cell else "kernel", error)
         return
     yield ok("kernel", "started, and ended again", done.start_seconds)
-    printed = [line for line in done.printed if choice.NOT_HONOURED not in line]  # which is told as the config's
+    printed = [line for line in done.printed if NOT_HONOURED not in line]  # which is told as the config's
     for line in printed[:1]:
         yield warning("kernel", f"it printed: {line}", "see that --init and the kernel's startup files are right")
     if done.cell_seconds is None:

@@ -11,29 +11,70 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from remote_kernel.errors import NoSftp, RemoteKernelError, RemoteShellNoise, by_name
+from remote_kernel.errors import ConnectionLost, NoSftp, RemoteError, RemoteKernelError, RemoteShellNoise, by_name
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sftp.client import Sftp
-from remote_kernel.sftp.packets import PipeBroken
-from remote_kernel.sync.carrying import refused
+from remote_kernel.sync.carrying import FarProcess, refused
 from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
 from remote_kernel.sync.place import Place
-from remote_kernel.sync.receiver import Receiver
+from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Source, find_source
-from remote_kernel.sync.sftp_end import SftpEnd
-from remote_kernel.sync.sftp_fetch import SendingThread
-from remote_kernel.sync.sftp_modes import make_folders
-from remote_kernel.sync.sftp_push import SftpReceiver
-from remote_kernel.sync.sftp_tree import FarSource
+from remote_kernel.sync.sftp_client import NotSftp, PipeBroken, Sftp
+from remote_kernel.sync.sftp_fetch import SftpFetch
+from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
+from remote_kernel.sync.sftp_tree import find_remote_source
 from remote_kernel.sync.tree import FILE, Listing
 from remote_kernel.sync.validate import A_HOME
-from remote_kernel.sync.wire import Broken, SyncFailure, Violation, shown, to_text
+from remote_kernel.sync.wire import SyncFailure, Violation, shown, to_text
+from remote_kernel.transport import choice, notes
 
 _MOST_NAMED = 100
 _SECOND = 10**9
 _CLOCKS_DIFFER = 1  # seconds, between hosts that keep time
+
+
+class SftpEnd(FarProcess):
+    """An SFTP server as the remote end; `sftp` speaks with it, once `greet` has been called."""
+
+    sftp: Sftp
+
+    def _argv(self) -> list[str]:
+        return choice.subsystem_argv(self._options, "sftp")
+
+    def _start(self, fd_in: int, fd_out: int) -> None:
+        self._fds = fd_in, fd_out
+
+    def greet(self) -> None:
+        """Wait until the server answers. Raises TransportError's kinds, NoSftp, RemoteShellNoise."""
+        try:
+            with self._patience():
+                self.sftp = Sftp(*self._fds)
+        except PipeBroken as error:
+            noise = error.args[0]
+            found = self._no_greeting(noise)
+            if isinstance(error, NotSftp) and isinstance(found, ConnectionLost):  # it would have gone on
+                words = noise.decode("utf-8", "replace")[:100]
+                raise RemoteShellNoise(
+                    f"{self._options.endpoint} answered something else than SFTP: {words!r}",
+                    "let its rc files print nothing in shells that are not interactive",
+                ) from error
+            if not isinstance(found, RemoteError) and "subsystem request failed" not in found.message:
+                raise found from error
+            raise NoSftp(
+                f"{self._options.endpoint} does not allow copying files over SFTP",
+                "its sshd needs a line 'Subsystem sftp internal-sftp'",
+            ) from error
+        notes.clear_refusals(self._options)
+
+    def check(self) -> None:
+        """Raise ConnectionLost if the carrier has ended."""
+        if self._process.poll() is not None:
+            raise self.why()
+
+    def why(self) -> RemoteKernelError:
+        """Return the error for a conversation that broke off."""
+        self._ended()
+        return self._lost()
 
 
 class SftpPush:
@@ -48,30 +89,25 @@ class SftpPush:
     def run(self) -> Outcome:
         """Send what differs. Raises as `sync` does."""
         wishes = self._manner.wishes
-        found = self._find()
-        if not wishes.dry_run and _wait_for_the_second(found.listing, 0):
+        with _told_by_name(self._options, self._end):
             found = self._find()
-        receiver = SftpReceiver(self._end.sftp, str(self._options.endpoint), found, wishes, self._progress.moved)
-        try:
+            if not wishes.dry_run and _wait_for_the_second(found.listing, 0):
+                found = self._find()
+            receiver = SftpReceiver(self._end.sftp, str(self._options.endpoint), found, wishes, self._progress.moved)
             path = _path(self._end.sftp, self._options, self._target.path, makes_workdir=not wishes.dry_run)
             receiver.consider(path)
             wanted = [receiver.entries[number].size for number in receiver.plan.wanted]
             self._progress.planned(sum(wanted), len(wanted))
             receiver.receive()
-        except PipeBroken as error:
-            raise self._end.why() from error
         return _outcome(receiver, found.listing, wishes.names)
-
-    def _find(self) -> Source:
-        manner = self._manner
-        try:
-            return find_source(self._source.path, _excludes(manner), manner.gitignore, manner.wishes.checksum).listed()
-        except SyncFailure as error:
-            raise by_name(error.name, error.message, error.hint) from error
 
     def check(self) -> None:
         """Raise ConnectionLost if the connection has ended."""
         self._end.check()
+
+    def _find(self) -> Source:
+        manner = self._manner
+        return find_source(self._source.path, _excludes(manner), manner.gitignore, manner.wishes.checksum).listed()
 
 
 def copy(
@@ -84,10 +120,11 @@ def copy(
     instead_of: RemoteKernelError | None = None,
 ) -> Outcome:
     """Copy files either way, once. Raises as `sync` does, and NoSftp, or what it is done `instead_of`."""
-    with _greeted(options, progress, instead_of) as end:
-        if source.is_remote:
+    if source.is_remote:
+        with _greeted(options, progress, instead_of) as end:
             return _fetch(options, end, source, target, manner, progress)
-        return SftpPush(options, end, source, target, manner, progress).run()
+    with pusher(options, source, target, manner, progress, instead_of=instead_of) as push:
+        return push.run()
 
 
 @contextmanager
@@ -100,7 +137,7 @@ def pusher(
     *,
     instead_of: RemoteKernelError | None = None,
 ) -> Iterator[SftpPush]:
-    """Give what sends to an SFTP server, as long as the block. Raises as `copy` does."""
+    """Yield what sends to an SFTP server, as long as the block. Raises as `copy` does."""
     with _greeted(options, progress, instead_of) as end:
         yield SftpPush(options, end, source, target, manner, progress)
 
@@ -119,34 +156,40 @@ def _greeted(options: LaunchOptions, progress: Progress, instead_of: RemoteKerne
         yield end
 
 
+@contextmanager
+def _told_by_name(options: LaunchOptions, end: SftpEnd) -> Iterator[None]:
+    """Raise the errors of the block's parts as those that a user is told."""
+    try:
+        yield
+    except SyncFailure as error:
+        raise by_name(error.name, error.message, error.hint) from error
+    except Violation as error:
+        raise refused(options, error) from error
+    except PipeBroken as error:
+        raise end.why() from error
+
+
 def _fetch(
     options: LaunchOptions, end: SftpEnd, source: Place, target: Place, manner: Manner, progress: Progress
 ) -> Outcome:
     wishes = manner.wishes
-    try:
+    with _told_by_name(options, end):
         if b"/" not in source.path and _expanded(end.sftp, source.path) != source.path:
             raise SyncFailure(*A_HOME)
         path = _path(end.sftp, options, source.path, makes_workdir=False)
 
         def find() -> Source:
-            far = FarSource(end.sftp, _excludes(manner), manner.gitignore)
-            return far.find(path, str(options.endpoint), with_digests=wishes.checksum)
+            rules = Rules(_excludes(manner), manner.gitignore)
+            return find_remote_source(end.sftp, path, rules, str(options.endpoint), with_digests=wishes.checksum)
 
         found = find()
         if not wishes.dry_run and _wait_for_the_second(found.listing, _CLOCKS_DIFFER):
             found = find()
-        with SendingThread(found, end, wishes.dry_run, progress.moved) as thread:
-            receiver = Receiver(thread.wire, target.path, wishes, progress.moved)
-            plan = receiver.consider()
-            progress.planned(plan["bytes"], plan["files"])
-            receiver.ask(plan)
-            return outcome(plan, receiver.receive())
-    except SyncFailure as error:
-        raise by_name(error.name, error.message, error.hint) from error
-    except Violation as error:
-        raise refused(options, error) from error
-    except (PipeBroken, Broken) as error:
-        raise end.why() from error
+        receiver = SftpFetch(end.sftp, found, target.path, wishes, progress.moved)
+        plan = receiver.consider()
+        progress.planned(plan["bytes"], plan["files"])
+        receiver.ask(plan)
+        return outcome(plan, receiver.receive())
 
 
 def _wait_for_the_second(listing: Listing, clocks_differ: int) -> bool:
@@ -168,7 +211,7 @@ def _excludes(manner: Manner) -> list[bytes]:
 
 
 def _path(sftp: Sftp, options: LaunchOptions, path: bytes, *, makes_workdir: bool) -> bytes:
-    """Give a path as SFTP wants it, which starts in the home: from the workdir, made if need be and asked for."""
+    """Return a path as SFTP wants it, which starts in the home: from the workdir, made if need be and asked for."""
     path = _expanded(sftp, path)
     folder = _expanded(sftp, os.fsencode(options.workdir))
     if not folder:
@@ -177,7 +220,7 @@ def _path(sftp: Sftp, options: LaunchOptions, path: bytes, *, makes_workdir: boo
         if makes_workdir:
             make_folders(sftp, folder)
     except OSError as error:
-        raise by_name(
+        raise SyncFailure(
             "SyncError", f"cannot use the workdir {shown(folder)} on {options.endpoint}: {error.strerror}"
         ) from error
     return os.path.join(folder, path)
@@ -196,21 +239,20 @@ def _expanded(sftp: Sftp, path: bytes) -> bytes:
 
 
 def _outcome(receiver: SftpReceiver, listing: Listing, names: bool) -> Outcome:
-    plan, entries = receiver.plan, receiver.entries
-    summary: dict[str, Any] = {
-        "files": receiver.files,
-        "bytes": receiver.bytes,
-        "folders": len(plan.folders),
-        "links": len(plan.links),
-        "touched": len(plan.touched) - receiver.left_as_they_are,
-        "deleted": receiver.deleted,
-        "unchanged": plan.unchanged + receiver.left_as_they_are,
-        "left_out": listing.left_out,
-        "passed_over": [to_text(path) for path in listing.passed_over],
-        "failures": sum(bool(path) for path, _ in receiver.failed),
-        "failed": [[to_text(path), reason] for path, reason in receiver.failed[:_MOST_NAMED]],
-    }
-    described: dict[str, Any] = {"root": to_text(receiver.root)}
-    if names:
-        described["actions"] = [(verb, to_text(path)) for verb, path in plan.actions(entries)]
-    return outcome(described, summary)
+    plan = receiver.plan
+    actions = plan.actions(receiver.entries) if names else []
+    return Outcome(
+        root=to_text(receiver.root),
+        files=receiver.files,
+        bytes=receiver.bytes,
+        folders=len(plan.folders),
+        links=len(plan.links),
+        touched=len(plan.touched) - receiver.left_as_they_are,
+        deleted=receiver.deleted,
+        unchanged=plan.unchanged + receiver.left_as_they_are,
+        left_out=listing.left_out,
+        passed_over=tuple(map(to_text, listing.passed_over)),
+        failures=sum(bool(path) for path, _ in receiver.failed),
+        failed=tuple((to_text(path), reason) for path, reason in receiver.failed[:_MOST_NAMED]),
+        actions=tuple((verb, to_text(path)) for verb, path in actions),
+    )

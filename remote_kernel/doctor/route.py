@@ -1,4 +1,4 @@
-"""Look at the way to the remote host: names, ports, host keys, the login, and the connection that kernels share."""
+"""Look at the way to the remote host: names, ports, what answers there, and the connection that kernels share."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from remote_kernel import errors
-from remote_kernel.doctor.entry import look_behind
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
+from remote_kernel.doctor.hop_login import version_behind
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice, openssh
+from remote_kernel.transport import choice, masters
 from remote_kernel.transport.carrier import PipeText
-from remote_kernel.transport.paramiko.failure import Failure
-from remote_kernel.transport.ssh_errors import explain
+from remote_kernel.transport.ssh_config import HopAddress, uses_openssh
+from remote_kernel.transport.ssh_errors import explained
+from remote_kernel.transport.ssh_messages import NOT_HONOURED
 
 BANNER_SECONDS = 10.0
 SESSIONS = 4  # that are tried beside the one that the doctor has had
@@ -39,101 +39,71 @@ _STEP_OF = {
 }
 
 
-class Hop(NamedTuple):
-    """One server on the way; `command` is the ProxyCommand that leads to it, empty for none, and `way` leads there."""
-
-    name: str
-    host: str
-    port: int
-    command: str
-    connect_seconds: float
-    way: LaunchOptions
-
-
 def step_of(error: errors.RemoteKernelError) -> str:
-    """Name the step that an error of the transport belongs to."""
+    """Return the step that an error of the transport belongs to."""
     for kind in type(error).__mro__:
         if kind in _STEP_OF:
             return _STEP_OF[kind]
     return "reach" if isinstance(error, errors.TransportError) else "login"
 
 
-def hops(options: LaunchOptions) -> list[Hop]:
-    """Give the servers on the way, the nearest first. Raises SshNotFound, SshConfigError."""
-    if choice.name(options) == "openssh":
-        return [_hop(*each) for each in openssh.hops(options)]
-    from remote_kernel.transport.paramiko.way import hops_of
-
-    try:
-        found = hops_of(options)
-    except Failure as failure:
-        raise explain(options, str(failure), 255, b"") from None
-    return [Hop(hop.name, hop.host, hop.port, hop.proxy_command, hop.connect_seconds, options) for hop in found]
+def find_hops(options: LaunchOptions) -> list[HopAddress]:
+    """Return the servers on the way, the nearest first. Raises TransportError's kinds."""
+    with explained(options):
+        return choice.hops(options)
 
 
-def config_warnings(options: LaunchOptions) -> Iterator[Finding]:
-    """Name what the ssh config asks for and the transport in force cannot do; called after `hops`."""
-    if choice.name(options) == "openssh":
-        return
-    from remote_kernel.transport.paramiko.way import not_honoured
-
-    for line in not_honoured(options):
-        yield warning("config", f"{choice.NOT_HONOURED}{line}", "install the OpenSSH client if it matters")
+def config_findings(options: LaunchOptions) -> Iterator[Finding]:
+    """Yield a warning for what the ssh config asks for and the transport cannot do; called after `find_hops`."""
+    for line in choice.not_honoured(options):
+        yield warning("config", f"{NOT_HONOURED}{line}", "install the OpenSSH client if it matters")
 
 
-def _hop(options: LaunchOptions, config: Mapping[str, str]) -> Hop:
-    command, seconds = config.get("proxycommand", "none"), config.get("connecttimeout", "none")
-    return Hop(
-        name=str(options.endpoint),
-        host=config.get("hostname", options.endpoint.host),
-        port=int(config.get("port", "22")),
-        command="" if command == "none" else command,
-        connect_seconds=float(seconds) if seconds not in ("none", "0") else openssh.CONNECT_SECONDS,
-        way=options,
-    )
-
-
-def addresses(way: Sequence[Hop]) -> Finding:
+def name_finding(hops: Sequence[HopAddress]) -> Finding:
     """Look up the first server's name; the others' are looked up by the one before."""
-    hop = way[0]
-    if hop.command:
-        return unknown("name", f"{hop.name} is reached by the ProxyCommand '{hop.command}'")
+    hop = hops[0]
+    if hop.proxy_command:
+        return unknown("name", f"{hop.name} is reached by the ProxyCommand '{hop.proxy_command}'")
     try:
         found = socket.getaddrinfo(hop.host, hop.port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError):
         error = errors.UnknownHost(f"the name {hop.host} has no address", "check the spelling, the network and the VPN")
-        return failed("name", _at_a_jump_host(error, way))
+        return failed("name", _at_a_jump_host(error, hops))
     return ok("name", f"{hop.host} is {', '.join(dict.fromkeys(str(entry[4][0]) for entry in found))}")
 
 
-def reach(options: LaunchOptions, way: Sequence[Hop], chatter: list[str]) -> list[str]:
-    """See that an SSH server answers at every hop, and give what each says; `chatter` is for what ssh says meanwhile.
+def greet_servers(options: LaunchOptions, hops: Sequence[HopAddress], debug_lines: list[str]) -> list[str]:
+    """Check that an SSH server answers at every hop, and return what each says.
+
+    `debug_lines` is for what ssh says meanwhile.
 
     Those behind a jump host are asked through it where nothing else will tell of them. Raises TransportError's kinds.
     """
-    hop = way[0]
+    hop = hops[0]
     try:
-        said = [f"{hop.name} by its ProxyCommand" if hop.command else f"{hop.host} port {hop.port}: {_banner(hop)}"]
+        said = [
+            f"{hop.name} by its ProxyCommand" if hop.proxy_command else f"{hop.host} port {hop.port}: {_banner(hop)}"
+        ]
     except errors.TransportError as error:
-        raise _at_a_jump_host(error, way) from error
-    for before, after in itertools.pairwise(way):
+        raise _at_a_jump_host(error, hops) from error
+    for before, after in itertools.pairwise(hops):
         where = f"{after.host} port {after.port}"
-        if choice.name(options) == "openssh" and not openssh.master_pid(options):
-            version = look_behind(options, before.way, after.host, after.port, chatter)
+        if uses_openssh(options) and not masters.master_pid(options):
+            version = version_behind(options, before.options, after.host, after.port, debug_lines)
             said.append(f"{where}, through {before.name}: {version}")
         else:
             said.append(f"{where}, through {before.name}")
     return said
 
 
-def _at_a_jump_host(error: errors.TransportError, way: Sequence[Hop]) -> errors.TransportError:
-    if len(way) == 1:
+def _at_a_jump_host(error: errors.TransportError, hops: Sequence[HopAddress]) -> errors.TransportError:
+    if len(hops) == 1:
         return error
-    return errors.JumpHostFailed(f"jump host {way[0].name} cannot be reached: {error.message}", error.hint)
+    return errors.JumpHostFailed(f"jump host {hops[0].name} cannot be reached: {error.message}", error.hint)
 
 
-def _banner(hop: Hop) -> str:
-    """Give the server's name for itself. Raises TransportError's kinds."""
+def _banner(hop: HopAddress) -> str:
+    """Return the server's name for itself. Raises TransportError's kinds."""
     where = f"{hop.name} (port {hop.port})"
     try:
         with socket.create_connection((hop.host, hop.port), hop.connect_seconds) as opened:
@@ -166,8 +136,8 @@ def _no_ssh(where: str) -> errors.TransportError:
     return errors.TransportError(f"{where} closed the connection before the login", hint)
 
 
-def sessions(options: LaunchOptions) -> Finding:
-    """See whether the connection that kernels share takes several of them at a time (sshd's MaxSessions)."""
+def sessions_finding(options: LaunchOptions) -> Finding:
+    """Check whether the connection that kernels share takes several of them at a time (sshd's MaxSessions)."""
     try:
         return _sessions(options)
     except errors.RemoteKernelError as error:  # ssh, or its configuration, has changed since the steps before
@@ -175,14 +145,14 @@ def sessions(options: LaunchOptions) -> Finding:
 
 
 def _sessions(options: LaunchOptions) -> Finding:
-    if choice.name(options) != "openssh":
+    if not uses_openssh(options):
         return ok("sessions", "each kernel has a connection of its own")
-    if not openssh.master_pid(options):
+    if not masters.master_pid(options):
         return unknown(
             "sessions", "ssh keeps no connection that kernels could share", "see ControlMaster in its config"
         )
     began = time.monotonic()
-    argv = choice.talkative(options, choice.carrier_argv(options, "cat"))
+    argv = choice.verbose(options, choice.carrier_argv(options, "cat"))
     held: list[tuple[subprocess.Popen[bytes], PipeText]] = []
     refused = 0
     try:
