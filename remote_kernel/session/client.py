@@ -34,10 +34,8 @@ from remote_kernel.session.protocol import (
     Follow,
     Following,
     NotebookCell,
-    NotebookRun,
     Request,
     RequestTooLong,
-    RunTaken,
     decode,
     request_line,
     to_line,
@@ -223,6 +221,8 @@ class Session:
         too, an absolute path: it is there already. With `only_known` nothing runs, and only a run that was sent with
         the key before has numbers.
         """
+        from remote_kernel.session.questions import NotebookRun, RunTaken
+
         key = request.key or os.urandom(8).hex()
         _, author, _, side, answers, asks, generation, _ = request
         run = NotebookRun(cells, copy, only_known, author, key, side, answers, asks, generation)

@@ -24,7 +24,8 @@ from remote_kernel.session.host.kernel_client import NoAnswer, NotInstalled
 from remote_kernel.session.host.kernel_requests import UNLIMITED_SECONDS
 from remote_kernel.session.host.recording import AUTHOR, Recording
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.protocol import NotebookRun, Request
+from remote_kernel.session.protocol import Request
+from remote_kernel.session.questions import NotebookRun
 
 _MUCH_BYTES = 16 << 20
 _MISSED = "its launcher was killed while it ran: a part of its output may be missing"

@@ -16,7 +16,7 @@ from remote_kernel.session.host.engine import Engine
 from remote_kernel.session.host.queue import CellQueue
 from remote_kernel.session.host.recording import Recording
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.protocol import NotebookRun, RunningCell, RunTaken, decode
+from remote_kernel.session.protocol import RunningCell, decode
 from remote_kernel.session.questions import (
     AskCopy,
     AskStatus,
@@ -31,8 +31,10 @@ from remote_kernel.session.questions import (
     Interrupted,
     Leave,
     ListVariables,
+    NotebookRun,
     Restart,
     Restarted,
+    RunTaken,
     Status,
     Variable,
 )
