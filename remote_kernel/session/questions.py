@@ -14,7 +14,7 @@ class AskStatus(NamedTuple):
     memory: bool = False
 
 
-class Status(NamedTuple):
+class SessionStatus(NamedTuple):
     """A session and its kernel.
 
     `state` is `idle`, `busy`, `dead`, or `unknown` where the kernel may be alive and cannot be reached. `connected` is
@@ -150,7 +150,7 @@ class Completions(NamedTuple):
     status: str = "ok"
 
 
-class NotebookRun(NamedTuple):
+class RunNotebook(NamedTuple):
     """How the cells of a notebook are to be run: `run`, answered by RunTaken.
 
     The fields of Request mean the same, for all the cells. What they give goes into the notebook at `copy` too, empty
