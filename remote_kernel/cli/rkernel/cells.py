@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remote_kernel.cli.rkernel.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel.main import Command
 from remote_kernel.cli.rkernel.which import New, add_session, find_or_make, find_session
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Request, Session
+from remote_kernel.session.events import Queued, read_done, read_journal
 from remote_kernel.session.notebook.source import check_text, decode_source
 
 if TYPE_CHECKING:
@@ -299,8 +299,6 @@ def _cells(text: str) -> list[str]:
 
 def _going_on(session: Session, numbers: list[str]) -> list[str]:
     """Leave out the cells of a notebook that have ended; where all have, give the last that ran."""
-    from remote_kernel.session.events import read_done
-
     ended = [read_done(session.paths.journal(number)) for number in numbers]
     left = [number for number, done in zip(numbers, ended, strict=True) if done is None]
     ran = [number for number, done in zip(numbers, ended, strict=True) if done and done.verdict != "aborted"]
@@ -317,16 +315,16 @@ def _newest(session: Session) -> list[str]:
     if not numbers:
         raise UsageError(f"no cell has run in session '{session.name}'", "run one with 'rkernel exec'")
     queued = ((number, _queued(session, number)) for number in numbers)
-    newest, fields = next((one for one in queued if not one[1].get("side")), (numbers[0], {}))
-    return [str(number) for number in range(int(fields.get("run") or newest), newest + 1)]
+    newest, how = next((one for one in queued if not (one[1] and one[1].side)), (numbers[0], None))
+    return [str(number) for number in range(int(how.run or newest) if how else newest, newest + 1)]
 
 
-def _queued(session: Session, number: int) -> dict[str, Any]:
-    """Read the first line of a cell's journal, which says how it was sent; empty where that cannot be read."""
-    with contextlib.suppress(OSError, ValueError), open(session.paths.journal(str(number)), "rb") as file:
-        fields: dict[str, Any] = json.loads(file.readline())
-        return fields
-    return {}
+def _queued(session: Session, number: int) -> Queued | None:
+    """Return how a cell was sent; None where its journal cannot be read."""
+    with contextlib.suppress(OSError):
+        first = next(read_journal(session.paths.journal(str(number))), None)
+        return first if isinstance(first, Queued) else None
+    return None
 
 
 COMMANDS = {

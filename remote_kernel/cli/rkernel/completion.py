@@ -75,7 +75,7 @@ def _values(action: argparse.Action) -> list[Word]:
 
         return list(map(Word, session_names()))
     if action.dest == "kernel":
-        from remote_kernel.session.program import list_programs
+        from remote_kernel.session.kernel_program import list_programs
 
         return [Word(program.kernelspec, terminal_safe(program.display_name)) for program in list_programs()]
     return []

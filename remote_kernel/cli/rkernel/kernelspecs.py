@@ -19,7 +19,7 @@ def add_kernelspecs(parser: argparse.ArgumentParser) -> None:
 
 def kernelspecs(options: argparse.Namespace) -> int:
     """Run the command."""
-    from remote_kernel.session.program import list_programs, what_there_is
+    from remote_kernel.session.kernel_program import list_programs, what_there_is
 
     programs = sorted(list_programs(), key=lambda one: (not one.host, one.kernelspec))
     if options.json:

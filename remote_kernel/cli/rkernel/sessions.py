@@ -19,7 +19,7 @@ from remote_kernel.session.protocol import encode
 from remote_kernel.terminal_safe import terminal_safe
 
 if TYPE_CHECKING:
-    from remote_kernel.session.questions import Interrupted, Status
+    from remote_kernel.session.questions import Interrupted, SessionStatus
 
 _LIST_SECONDS = 5.0  # for a host to answer
 _MOST_NUMBERS = 20  # of cells that are shown
@@ -61,25 +61,25 @@ def ls(options: argparse.Namespace) -> int:
     return 0
 
 
-def _status_of(name: str) -> Status:
+def _status_of(name: str) -> SessionStatus:
     """Return a session's status; without a `version` where its host does not tell."""
-    from remote_kernel.session.questions import Status
+    from remote_kernel.session.questions import SessionStatus
 
     session = Session(name)
     try:
         session.check(_LIST_SECONDS)
         return session.status()
     except RemoteKernelError as error:
-        return Status(name, trouble=str(error))
+        return SessionStatus(name, trouble=str(error))
 
 
-def _document(status: Status) -> object:
+def _document(status: SessionStatus) -> object:
     if status.version:
         return encode(status)
     return {"session": status.session, "state": status.state, "trouble": status.trouble}
 
 
-def _state(status: Status) -> str:
+def _state(status: SessionStatus) -> str:
     return f"{status.state}, away" if status.connected is False else status.state
 
 

@@ -13,8 +13,8 @@ from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.paths import Paths, session_names
 
 if TYPE_CHECKING:
+    from remote_kernel.session.kernel_program import Program
     from remote_kernel.session.notebook.run import WantedKernel
-    from remote_kernel.session.program import Program
 
 VARIABLE = "RKERNEL_SESSION"
 
@@ -85,7 +85,7 @@ def find_or_make(name: str, new: New, wanted: WantedKernel | None = None) -> Ses
 
 def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
     """Give the kernelspec for a new session: the one that is named, else a notebook's own, else the only remote one."""
-    from remote_kernel.session.program import default_kernelspec, find_program
+    from remote_kernel.session.kernel_program import default_kernelspec, find_program
 
     if not kernelspec and wanted and wanted.kernelspec:
         with contextlib.suppress(NoSuchKernelspec):
@@ -97,7 +97,7 @@ def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
 
 
 def _other_language(what: str, language: str, wanted: WantedKernel) -> UsageError:
-    from remote_kernel.session.program import list_programs
+    from remote_kernel.session.kernel_program import list_programs
 
     fitting = [one.kernelspec for one in list_programs() if one.language and wanted.fits(one.language)]
     hint = (

@@ -43,7 +43,7 @@ def test_skill_explains_every_exit_status() -> None:
 
 
 def commands() -> list[list[str]]:
-    """Give every `rkernel` command of the skill's code blocks and inline code, as its words."""
+    """Return every `rkernel` command of the skill's code blocks and inline code, as its words."""
     text = skill.skill_text() + skill.stanza_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [

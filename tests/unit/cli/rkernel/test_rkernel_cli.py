@@ -63,7 +63,7 @@ print(status, *sorted(sys.modules))
 
 
 def parsers() -> list[argparse.ArgumentParser]:
-    """Give the parsers of all commands."""
+    """Return the parsers of all commands."""
     found = []
     for name in COMMANDS:
         command = find_command(name)
