@@ -14,6 +14,8 @@ import os
 import re
 from typing import Any, NamedTuple
 
+from remote_kernel.files import write_private
+
 _EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -141,20 +143,8 @@ def save(folder: str, mime: str, data: Any) -> Artifact:
     path = os.path.join(folder, f"{_digest(content)}.{_extension(mime)}")
     if not _is_there(path, len(content)):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        _write(path, content)
+        write_private(path, content)
     return Artifact(mime, path, len(content), *pixels(content))
-
-
-def _write(path: str, content: bytes) -> None:
-    partial = f"{path}.{os.getpid()}.partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 def is_text(mime: str) -> bool:
