@@ -52,6 +52,7 @@ SHIPPED = {
     "discover": ("process", "remote.kernel", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
+_read_ahead: dict[str, str] = {}
 FIRST_LINE = f"exit {SHELL_REPLACED_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
 _READY = "reads"
 _HEAD = b"#\n"  # before the program: what is left of the first line ends here
@@ -140,7 +141,7 @@ def with_head(compressed: bytes) -> bytes:
 def start_settings(
     options: LaunchOptions, identity: str, link: str, connection: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return what `kernel.Settings` reads there: of the kernel `identity` and the launcher's Link `link`."""
+    """Return what `kernel.KernelSettings` reads there: of the kernel `identity` and the launcher's Link `link`."""
     return {
         "id": identity,
         "link": link,
@@ -181,8 +182,15 @@ def remote_folder() -> str:
     return os.environ.get("REMOTE_CONN_DIR", "")
 
 
+def read_ahead(mode: str) -> None:
+    """Read now what a mode ships. Called while this process runs: an upgrade may remove it before it is sent."""
+    _read_ahead.update({name: _source(name) for name in ("remote.stage", *SHIPPED[mode])})
+
+
 def _source(name: str) -> str:
     """Return a module's code without docstrings and comments; its lines keep their numbers."""
+    if name in _read_ahead:
+        return _read_ahead[name]
     spec = find_spec(f"remote_kernel.{name}")
     assert spec and spec.origin
     with open(spec.origin, encoding="utf-8") as file:

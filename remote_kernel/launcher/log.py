@@ -8,7 +8,7 @@ import select
 import time
 
 from remote_kernel.jupyter.connection_file import runtime_folder
-from remote_kernel.link.link import Sink, Stream
+from remote_kernel.link.link import LinkStream, Sink
 from remote_kernel.terminal_safe import ByteStream, terminal_safe
 
 LOG_LIMIT = 32 << 20
@@ -80,7 +80,7 @@ class Log:
 class OutputSink(Sink):
     """Pass the kernel's own stdout or stderr to the log."""
 
-    def __init__(self, stream: Stream, log: Log) -> None:
+    def __init__(self, stream: LinkStream, log: Log) -> None:
         self._stream, self._log = stream, log
         self._text = ByteStream()
         stream.sink = self

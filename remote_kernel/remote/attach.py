@@ -1,6 +1,8 @@
-"""Reach an agent that runs already: hand it a new SSH session, or ask it something.
+"""Connect to an agent that runs already: hand it a new SSH session, or ask it something.
 
-Runs on the remote host in place of a new agent. Python 3.8, standard library: this file is shipped there.
+Also measures what kernels use, for `ps`: the memory of all their processes, and whether they use the CPU right now.
+
+Runs on the remote host in place of a new agent.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 SAMPLE_SECONDS = 0.25
 BUSY_SHARE = 0.05  # of one core; an idle ipykernel needs far less
 _ASK_SECONDS = 5.0
-_LONGEST = 4 << 20  # bytes of an answer; that with a diary is the longest
+_LONGEST = 4 << 20  # bytes of an answer; that with a text log is the longest
 _LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 

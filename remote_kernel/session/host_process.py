@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.jupyter.connection_file import read_connection_file
-from remote_kernel.launcher.state_file import read_presence
+from remote_kernel.launcher.state_file import read_state
 from remote_kernel.options import check_folder
 from remote_kernel.process import is_alive
 from remote_kernel.session.connection import HostConnection, HostHangs, NoSuchSession, check_host
@@ -107,18 +107,14 @@ def _making(paths: Paths) -> Iterator[None]:
 
 def _lock(path: str) -> int:
     """Return a descriptor that holds the lock; -1 where somebody else has it, or has just removed the file."""
-    try:
+    lock = -1
+    with contextlib.suppress(FileNotFoundError):  # the last session has just been closed
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:  # the last session has just been closed
-        return -1
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_ino == os.stat(path).st_ino:
+        lock = take_lock(path)
+        if lock < 0 or os.path.samestat(os.fstat(lock), os.stat(path)):
             return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
+    if lock >= 0:
+        os.close(lock)
     return -1
 
 
@@ -284,7 +280,7 @@ def close_session(paths: Paths) -> list[str]:
             raise RemoteKernelError(
                 f"the kernel of session '{paths.name}' cannot be ended", f"its process group is {pid}; see to that"
             )
-        there = read_presence(paths.kernel_state)
+        there = read_state(paths.kernel_state)
         if closed and closed.log_trouble:
             raise LogIncomplete(
                 f"the kernel has ended, but not all is in the notebook: {closed.log_trouble}",

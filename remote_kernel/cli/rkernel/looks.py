@@ -11,7 +11,7 @@ from remote_kernel.cli.rkernel.cells import characters
 from remote_kernel.cli.rkernel.main import Command
 from remote_kernel.cli.rkernel.which import add_session, find_session
 from remote_kernel.session.protocol import encode
-from remote_kernel.session.render.budget import DEFAULT, Budget
+from remote_kernel.session.render.budget import DEFAULT, bounded
 from remote_kernel.terminal_safe import terminal_safe
 
 VARS_EXAMPLES = """\
@@ -109,11 +109,7 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 def _show(lines: Iterable[str], options: argparse.Namespace, hint: str) -> None:
     """Print lines within the budget; `hint` says how to see the others."""
     limit = (0 if sys.stdout.isatty() else DEFAULT) if options.budget is None else options.budget
-    parts: list[str] = []
-    budget = Budget(lambda _, text: parts.append(text), limit, hint=hint)
-    budget.write("", "".join(f"{terminal_safe(line)}\n" for line in lines))
-    budget.settle()
-    sys.stdout.write("".join(parts))
+    sys.stdout.write(bounded("".join(f"{terminal_safe(line)}\n" for line in lines), limit, hint))
 
 
 def _print_json(value: object) -> None:

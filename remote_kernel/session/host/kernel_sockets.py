@@ -18,7 +18,7 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
-from remote_kernel.jupyter.connection_file import Connection
+from remote_kernel.jupyter.connection_file import ConnectionFile
 from remote_kernel.jupyter.signing import DELIMITER, Signer, delimiter_at, header_and_content
 from remote_kernel.session.host.long_text import LONG_BYTES, is_long, pieces
 
@@ -51,7 +51,7 @@ class KernelSockets:
     shell, comes here.
     """
 
-    def __init__(self, connection: Connection, identity: str) -> None:
+    def __init__(self, connection: ConnectionFile, identity: str) -> None:
         """Connect, which does not wait for the kernel. Raises ValueError for an unknown signature scheme."""
         self._signer = Signer(connection.values)
         self._session = identity
@@ -76,7 +76,7 @@ class KernelSockets:
             socket.connect(connection.address(channel))
 
     @staticmethod
-    def _encrypt(socket: zmq.asyncio.Socket, connection: Connection) -> None:
+    def _encrypt(socket: zmq.asyncio.Socket, connection: ConnectionFile) -> None:
         if connection.is_encrypted:
             public, secret = (str(connection.values[f"curve_{kind}key"]).encode() for kind in ("public", "secret"))
             socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, public

@@ -16,7 +16,7 @@ from remote_kernel.errors import (
     UsageError,
 )
 from remote_kernel.jupyter.connection_file import read_connection_file
-from remote_kernel.launcher.state_file import Presence, read_presence
+from remote_kernel.launcher.state_file import LauncherState, read_state
 from remote_kernel.session.events import VERDICTS
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.kernel_client import KernelClient, Listener, NoAnswer
@@ -47,14 +47,14 @@ class Dependent(Listener, Protocol):
     def connected(self, *, is_new: bool) -> None:
         """Called when there is a client of a kernel, started just now or found; what is spawned ends with it."""
 
-    def lose(self, message: str) -> None:
+    def kernel_lost(self, message: str) -> None:
         """Called when the kernel is gone, and all that ran in it."""
 
     @property
     def is_exiting(self) -> bool:
         """True if the kernel has said that it ends."""
 
-    def see_exit(self) -> bool:
+    def kernel_exited(self) -> bool:
         """Called when the kernel's connection is gone: end all cells if it has said that it ends.
 
         Returns True if no other kernel is to be expected at its ports.
@@ -85,13 +85,13 @@ class KernelLifecycle:
         self.client: KernelClient | None = None
         self.process: KernelProcessGroup | None = None  # none where the kernel is somebody else's
         self.tasks = host_log.Tasks()  # that end with the client
-        self.last_presence: Presence | None = None  # that was seen
-        self.see_gap: GapListener = lambda *, is_over, is_whole=False: None
+        self.last_presence: LauncherState | None = None  # that was seen
+        self.handle_gap: GapListener = lambda *, is_over, is_whole=False: None
         self._succeeded_at = float("-inf")
         self._paths = paths
         self._dependent: Dependent
 
-    def support(self, dependent: Dependent) -> None:
+    def set_dependent(self, dependent: Dependent) -> None:
         """Register who runs cells in the kernel. Called once, before anything else."""
         self._dependent = dependent
 
@@ -182,7 +182,7 @@ class KernelLifecycle:
         connection = read_connection_file(self.record.connection_file)
         self.connection_values = connection.values
         sockets = KernelSockets(connection, self.record.identity)
-        self.client = client = KernelClient(sockets, self._dependent, self.is_away, self._see_another_kernel)
+        self.client = client = KernelClient(sockets, self._dependent, self.is_away, self._another_kernel)
         self.trouble, self.is_lost = "", False
         client.listen(self.tasks)
         self.tasks.spawn(self._watch_connection(client))
@@ -229,16 +229,16 @@ class KernelLifecycle:
             raise UsageError("the kernel is being restarted", "try again in a moment")
         self.is_dead, self.trouble = True, ""
         try:
-            self._lose("the kernel was restarted")
+            self._kernel_lost("the kernel was restarted")
             killed = await self.end()
             self._save(generation=self.record.generation + 1)
             await self.start()
             return killed
         finally:
             if self.is_dead and not self.trouble:
-                self.lack()
+                self.mark_missing()
 
-    def lack(self) -> None:
+    def mark_missing(self) -> None:
         """Record that there is no kernel since one did not start again."""
         again = f"'rkernel restart {self._paths.name}' tries once more"
         self.trouble = f"there is no kernel: it did not start again when it was restarted; {again}"
@@ -273,7 +273,7 @@ class KernelLifecycle:
         self._disconnect()
 
     @property
-    def has_let_go(self) -> bool:
+    def has_released(self) -> bool:
         """True if the kernel lives on without this host, which leaves: the next one sees to its cells."""
         return self.client is None and not self.is_dead
 
@@ -290,7 +290,7 @@ class KernelLifecycle:
         except OSError as error:
             host_log.write(f"cannot write {self._paths.record}: {error.strerror}; a next host may not find the kernel")
 
-    def reach(self) -> KernelClient:
+    def require_client(self) -> KernelClient:
         """Return the client of the kernel. Raises KernelLost where there is none."""
         if self.client is None:
             raise self._no_kernel()
@@ -303,9 +303,9 @@ class KernelLifecycle:
 
     # -- what is watched
 
-    def presence(self) -> Presence | None:
+    def presence(self) -> LauncherState | None:
         """Return whether the kernel's host is connected; None where nobody says."""
-        found = read_presence(self._paths.kernel_state)
+        found = read_state(self._paths.kernel_state)
         self.last_presence = found or self.last_presence
         return found
 
@@ -314,9 +314,9 @@ class KernelLifecycle:
         now = self.presence()
         return now is not None and not now.connected
 
-    def _see_another_kernel(self) -> None:
+    def _another_kernel(self) -> None:
         self._save(generation=self.record.generation + 1)
-        self._lose("the kernel was restarted by another front end, and what it held is gone")
+        self._kernel_lost("the kernel was restarted by another front end, and what it held is gone")
         if self.client:  # what was asked was lost with it
             self.client.end_waits(KernelLost("the kernel was restarted by another front end", "ask again"))
         self.trouble = (
@@ -332,15 +332,15 @@ class KernelLifecycle:
             process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
             if self._succeed() and self.process:
                 self.tasks.spawn(self._watch_process(self.process, client))
-                self.see_gap(is_over=False)
-                self.tasks.spawn(self._see_back(before))
+                self.handle_gap(is_over=False)
+                self.tasks.spawn(self._wait_until_back(before))
                 return
         how = process.describe_end(await process.clear_away(), self.memory_bytes)
-        await client.iopub.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self.process is process:
             self._died(how)
 
-    async def _see_back(self, before: Presence | None) -> None:
+    async def _wait_until_back(self, before: LauncherState | None) -> None:
         """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
         while (now := self.presence()) is None or not now.connected or now == before:
             await asyncio.sleep(_BACK_SECONDS)
@@ -348,26 +348,26 @@ class KernelLifecycle:
             await asyncio.sleep(_BACK_SECONDS)
             if (now := self.presence()) and now.is_whole:
                 break
-        self.see_gap(is_over=True, is_whole=now is not None and now.is_whole)
+        self.handle_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, client: KernelClient) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one."""
         async for is_there in client.sockets.connections():
             if not is_there and self.record.is_attached:
-                self.tasks.spawn(self._look_for_it(client))
+                self.tasks.spawn(self._check_listening(client))
             elif is_there and client.is_up:  # its answer shows whether it is the same
                 await client.sockets.send("control", "kernel_info_request", {})
 
-    async def _look_for_it(self, client: KernelClient) -> None:
-        await client.iopub.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
-        if self._dependent.see_exit():
+    async def _check_listening(self, client: KernelClient) -> None:
+        await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        if self._dependent.kernel_exited():
             self._died("was shut down")
             return
         if await comes_back(self.record.connection_file, self.connection_values["shell_port"]):
             try:
                 await client.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
                 if self._dependent.is_exiting:  # not every kernel names a session of its own, which would have told
-                    self._see_another_kernel()
+                    self._another_kernel()
                 return
             except NoAnswer:  # somebody else has got its port
                 pass
@@ -388,13 +388,13 @@ class KernelLifecycle:
             self.trouble = f"the kernel {how}; {what}"
         self.is_dead = True
         host_log.write(self.trouble)
-        self._lose(f"the kernel {how}; {what}")
+        self._kernel_lost(f"the kernel {how}; {what}")
         self.process = None
         asyncio.get_running_loop().call_soon(self._disconnect)
 
-    def _lose(self, message: str) -> None:
+    def _kernel_lost(self, message: str) -> None:
         self.memory_bytes = 0
-        self._dependent.lose(message)
+        self._dependent.kernel_lost(message)
 
 
 class KernelLost(KernelDied):

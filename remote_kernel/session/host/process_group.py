@@ -22,7 +22,7 @@ from contextlib import ExitStack, suppress
 from remote_kernel.errors import ConnectionFileError
 from remote_kernel.files import write_private
 from remote_kernel.jupyter.connection_file import CHANNELS, read_connection_file
-from remote_kernel.launcher.state_file import SUCCEEDS, read_presence
+from remote_kernel.launcher.state_file import SUCCEEDS, read_state
 from remote_kernel.launcher.state_file import VARIABLE as STATE_FILE
 from remote_kernel.process import birth, is_alive
 from remote_kernel.remote.kernel import oom_kills
@@ -73,7 +73,7 @@ class KernelProcessGroup:
     ) -> KernelProcessGroup:
         """Start `argv` with its output in the kernel's log. Raises OSError where folder, log or program cannot be used.
 
-        A launcher goes on with the kernel of one that was killed where `succeeds` is that one's Presence.kernel.
+        A launcher goes on with the kernel of one that was killed where `succeeds` is that one's LauncherState.kernel.
         Nothing runs before `go`: a host that is killed before it has written down which process it is leaves none.
         """
         for path in (paths.kernel_exit, "" if succeeds else paths.kernel_state):
@@ -141,7 +141,7 @@ class KernelProcessGroup:
     def describe_end(self, status: int, last_look_bytes: int) -> str:
         """Return how it ended, for people; `last_look_bytes` is the memory it held at the last look, 0 if unknown."""
         self._reap()
-        there = read_presence(self._paths.kernel_state)  # of a remote one, whose launcher knows
+        there = read_state(self._paths.kernel_state)  # of a remote one, whose launcher knows
         peak = there.peak_bytes if there else self.peak_bytes
         is_oom = there.out_of_memory if there else oom_kills() > self._oom_kills
         used = f"{last_look_bytes / 1e6:,.0f} MB of memory at the last look" if last_look_bytes else ""

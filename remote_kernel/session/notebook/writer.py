@@ -76,7 +76,7 @@ class NotebookWriter(ABC):
         self._thread.start()
 
     def _touch(self, *, urgent: bool = False) -> None:
-        """Have changes written, with the lock held; what is urgent is written within a second."""
+        """Request a write, with the lock held; what is urgent is written within a second."""
         self._count += 1
         if self._sleeping or (urgent and not self._urgent):
             self._changed.notify_all()

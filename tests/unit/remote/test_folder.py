@@ -278,4 +278,4 @@ def test_an_agent_whose_guard_was_killed_goes_on(chosen: Path) -> None:
     os.kill(guard.pid, signal.SIGKILL)
     os.waitpid(guard.pid, 0)
     guard.watch(12345)
-    guard.dismiss()
+    guard.stop()
