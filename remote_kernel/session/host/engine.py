@@ -90,6 +90,7 @@ class Engine(KernelRequests):
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
             )
+        cell.is_reply_due = True
         cell.resend = lambda: kernel.tasks.spawn(self._send(cell))
         if now := kernel.presence():
             cell.update_presence(now)
@@ -373,6 +374,8 @@ class Engine(KernelRequests):
 
     def kernel_exited(self) -> bool:
         """End all cells of a kernel that has said that it ends, and whose connection is gone."""
+        for cell in self._cells.values():
+            cell.is_reply_due = False
         if self.is_exiting and not self._has_exited:
             self._has_exited = True
             self._lose_cells(_EXITED)
