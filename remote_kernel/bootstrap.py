@@ -25,31 +25,32 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 
 from remote_kernel.options import FOREVER, LaunchOptions
-from remote_kernel.transport.openssh import TAKEN_STATUS
+from remote_kernel.transport.ssh_messages import SHELL_REPLACED_STATUS
 
 # What each mode ships, in the order of the imports; the last module's `main` is run.
 _LINK = ("link.pace", "link.spool", "link.link")
-_KERNEL = ("remote.kernel", "remote.ssh_session", "process", "remote.claim", "remote.folder")
+_KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
-_ATTACH = (*_LINK, *_KERNEL, "remote.usage", "remote.attach")
+_ATTACH = (*_LINK, *_KERNEL, "remote.attach")
 _FILES = tuple(f"sync.{name}" for name in ("options", "blocks", "wire", "rules", "tree", "validate", "remote_program"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
-        *("remote.iopub", "remote.text_log", "remote.peer", "remote.logout", "remote.agent"),
+        *("remote.iopub", "remote.text_log", "remote.peer", "remote.logout", "remote.agent_socket", "remote.agent"),
     ),
     "attach": _ATTACH,
     "ask": _ATTACH,
-    "survey": ("remote.kernel", "remote.survey"),
-    "install": ("remote.kernel", "remote.survey"),
-    "environment": ("remote.kernel", "remote.survey"),
+    "survey": ("process", "remote.kernel", "remote.survey"),
+    "install": ("process", "remote.kernel", "remote.survey"),
+    "environment": ("process", "remote.kernel", "remote.survey"),
     "send": (*_FILES, "sync.sender"),
     "receive": (*_FILES, "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
-    "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.forward_far"),
-    "discover": ("remote.kernel", "remote.ownership", "remote.environments"),
+    "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.port_forward"),
+    "discover": ("process", "remote.kernel", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
-FIRST_LINE = f"exit {TAKEN_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
+_read_ahead: dict[str, str] = {}
+FIRST_LINE = f"exit {SHELL_REPLACED_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
 _READY = "reads"
 _HEAD = b"#\n"  # before the program: what is left of the first line ends here
 _PLAIN = re.compile(r"[^A-Za-z0-9_./~-]")
@@ -94,8 +95,19 @@ def ready(marker: str) -> bytes:
 
 
 def in_plain_shell(script: str) -> str:
-    """Give the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
+    """Return the command line that runs a script of any signs under /bin/sh there, whatever the login shell is."""
     return f'exec /bin/sh -c \'eval "$(printf %b "{_octal(script)}")"\''
+
+
+def quoted_path(text: str) -> str:
+    """Return a path quoted for a shell but for the `~` or `~user` that it may begin with."""
+    from shlex import quote  # only here: the launcher imports this module before it starts ssh
+
+    home = re.match(r"~[A-Za-z0-9._-]*(?=/|\Z)", text)
+    if not home:
+        return quote(text)
+    rest = text[home.end() + 1 :]
+    return f"{home[0]}/{quote(rest)}" if rest else home[0]
 
 
 def _octal(text: str) -> str:
@@ -103,7 +115,7 @@ def _octal(text: str) -> str:
 
 
 def program(marker: str, mode: str, settings: Mapping[str, object]) -> bytes:
-    """Give the compressed program: the stage, the modules of a mode, and its settings.
+    """Return the compressed program: the stage, the modules of a mode, and its settings.
 
     `marker` is a word that the remote side prints on a line of its own before anything else of ours, so that what
     rc files print is told apart. The connection's key travels in here, on stdin, never in an argv.
@@ -126,7 +138,7 @@ def with_head(compressed: bytes) -> bytes:
 def start_settings(
     options: LaunchOptions, identity: str, link: str, connection: Mapping[str, object]
 ) -> dict[str, object]:
-    """Give what `kernel.Settings` reads there: of the kernel `identity` and the launcher's Link `link`."""
+    """Return what `kernel.KernelSettings` reads there: of the kernel `identity` and the launcher's Link `link`."""
     return {
         "id": identity,
         "link": link,
@@ -148,7 +160,7 @@ def start_settings(
 
 
 def fingerprint(options: LaunchOptions) -> str:
-    """Give what tells by which kernelspec a running kernel was started; it shows none of the settings."""
+    """Return what tells by which kernelspec a running kernel was started; it shows none of the settings."""
     what = options._replace(
         forward=(),
         on_start="",
@@ -163,12 +175,19 @@ def fingerprint(options: LaunchOptions) -> str:
 
 
 def remote_folder() -> str:
-    """Give the folder that the user wants the agents' folders in on the remote host, empty for the default."""
+    """Return the folder that the user wants the agents' folders in on the remote host, empty for the default."""
     return os.environ.get("REMOTE_CONN_DIR", "")
+
+
+def read_ahead(mode: str) -> None:
+    """Read now what a mode ships. Called while this process runs: an upgrade may remove it before it is sent."""
+    _read_ahead.update({name: _source(name) for name in ("remote.stage", *SHIPPED[mode])})
 
 
 def _source(name: str) -> str:
     """Return a module's code without docstrings and comments; its lines keep their numbers."""
+    if name in _read_ahead:
+        return _read_ahead[name]
     spec = find_spec(f"remote_kernel.{name}")
     assert spec and spec.origin
     with open(spec.origin, encoding="utf-8") as file:

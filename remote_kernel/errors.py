@@ -94,7 +94,7 @@ class LocalFilesError(RemoteKernelError):
 
     @classmethod
     def of(cls, error: OSError) -> LocalFilesError:
-        """Return what tells of an OSError of this machine's files."""
+        """Return the error for an OSError of this machine's files."""
         if error.errno == errno.ENOENT and not error.filename:  # only of the working folder there is no name
             return cls("the folder that this was started in is gone", "change to one that is there")
         hint = "see to that, and try again"
@@ -277,6 +277,14 @@ class PushFailed(SyncError):
     """The folder that is to be pushed before a kernel starts could not be, so that the kernel was not started."""
 
     exit_status = 65
+
+
+_TEMPORARY = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed, ConnectionLost, TransportError}
+
+
+def is_temporary(error: RemoteKernelError) -> bool:
+    """True if the error may pass by itself, with the outage that it came of, so that it is worth another try."""
+    return type(error) in _TEMPORARY
 
 
 def by_name(name: str, message: str, hint: str = "") -> RemoteKernelError:

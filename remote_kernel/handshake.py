@@ -1,6 +1,7 @@
-"""Wait for our program at the other end of an SSH session, behind whatever the login shell there prints.
+"""Run our program at the other end of an SSH session, and find its answer behind whatever the login shell prints.
 
-`bootstrap` has the order of the lines. Nothing of what comes is believed or kept without a bound: an rc file may print
+`bootstrap` has the order of the lines. `ask` runs a short program to its end; the launcher and a sync, which go on
+talking, use a Handshake of their own. Nothing of what comes is believed or kept without a bound: an rc file may print
 for ever, or put another program in the place of the login shell.
 """
 
@@ -10,30 +11,40 @@ import json
 import os
 import re
 import selectors
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from remote_kernel import bootstrap
-from remote_kernel.errors import ConnectTimeout, ProtocolMismatch, RemoteKernelError, RemoteShellNoise, by_name
+from remote_kernel.errors import (
+    AuthenticationFailed,
+    ConnectTimeout,
+    ProtocolMismatch,
+    RemoteKernelError,
+    RemoteShellNoise,
+    by_name,
+)
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice, openssh
-from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier
-from remote_kernel.transport.openssh import to_paste
+from remote_kernel.transport import choice, masters, notes
+from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier, PipeText
+from remote_kernel.transport.ssh_config import to_paste, uses_openssh
 from remote_kernel.typed_json import MALFORMED
 
-ANSWER_LIMIT = 8 << 20  # a diary of a kernel is the longest there is: 1 MB, of which JSON can make 6
+ANSWER_LIMIT = 8 << 20  # the text log of a kernel is the longest there is: 1 MB, of which JSON can make 6
 _PARTS_LIMIT = 256 << 10  # characters of an answer that are in no text: each value takes two, and 100 bytes once read
 QUIET_SECONDS = 5.0  # most login shells are long past their rc files by then
+_END_SECONDS = 2.0
 _WORD = b"remote_kernel is here"
+_DEBUG_LINES = ("debug1: ", "Authenticated ", "Transferred: ", "Bytes per second: ")
 
 
 class Handshake:
     """What a session's stdout brings until our program has answered.
 
-    `noise` is the end of what others printed, `is_ready` whether the program may be sent, `told` what stood behind the
-    marker in the end.
+    `noise` is the end of what others printed, `is_ready` whether the program may be sent, `answer` what stood behind
+    the marker in the end.
     """
 
     def __init__(self, options: LaunchOptions, marker: str) -> None:
@@ -44,17 +55,17 @@ class Handshake:
         self._printed = 0
         self.noise = b""
         self.is_ready = False
-        self.told: str | None = None
+        self.answer: str | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
+        """Process what was read; return what came behind the marker's line. Raises RemoteShellNoise at a flood."""
         self._waiting += data
         if self._is_answering:
             return self._take_answer()
         if not self.is_ready:
-            self.is_ready = self._pass(self._ready)
+            self.is_ready = self._skip_past(self._ready)
         # Not before: this marker begins that line too, of which the end may be under way.
-        if self.is_ready and self._pass(self._marker):
+        if self.is_ready and self._skip_past(self._marker):
             self._is_answering = True
             return self._take_answer()
         if len(self._waiting) > KEPT_BYTES:  # the marker may have come in part
@@ -62,8 +73,8 @@ class Handshake:
             del self._waiting[:-KEPT_BYTES]
         return b""
 
-    def _pass(self, words: bytes) -> bool:
-        """Take the words off, and what was printed before them as noise; False while they have not come."""
+    def _skip_past(self, words: bytes) -> bool:
+        """Remove the words, and what was printed before them as noise; False while they have not come."""
         noise, found, rest = self._waiting.partition(words)
         if found:
             self._note(noise)
@@ -71,12 +82,12 @@ class Handshake:
         return bool(found)
 
     def _take_answer(self) -> bytes:
-        """Take the rest of the marker's line, once it is there; return what came behind it."""
+        """Remove the rest of the marker's line, once it is there; return what came behind it."""
         end = self._waiting.find(b"\n", self._searched)
         self._searched = len(self._waiting)
         if end >= 0:
             rest = bytes(self._waiting[end + 1 :])
-            self.told = self._waiting[:end].decode("utf-8", "replace").strip()
+            self.answer = self._waiting[:end].decode("utf-8", "replace").strip()
             self._waiting.clear()
             return rest
         if len(self._waiting) > ANSWER_LIMIT:
@@ -123,7 +134,7 @@ class SecondSession:
         self._said = (self._said + data)[-KEPT_BYTES:]
         return not data or _WORD in self._said
 
-    def verdict(self) -> tuple[RemoteShellNoise | None, float]:
+    def diagnosis(self) -> tuple[RemoteShellNoise | None, float]:
         """Return what is wrong with the login shell there, and how long to wait before that is believed.
 
         Called once all was read. Nothing is wrong as far as this session could tell where the first is None.
@@ -133,9 +144,9 @@ class SecondSession:
                 f"something in the rc files of {self._options.endpoint} waits for input",
                 "let ~/.bashrc, or what the login shell there reads, ask nothing when it is not interactive",
             ), QUIET_SECONDS
-        from remote_kernel.transport.ssh_errors import taken  # only here: most sessions need no second one
+        from remote_kernel.transport.ssh_errors import shell_replaced  # only here: most sessions need no second one
 
-        return (taken(self._options) if self._carrier.status(1.0) not in (255, None) else None), 0.0
+        return (shell_replaced(self._options) if self._carrier.status(1.0) not in (255, None) else None), 0.0
 
     def close(self) -> None:
         """End it. Idempotent."""
@@ -153,7 +164,7 @@ def start_second_session(options: LaunchOptions) -> SecondSession | None:
     """
     with suppress(RemoteKernelError, OSError):
         argv = choice.carrier_argv(options, f"exec /bin/sh -c 'echo {_WORD.decode()}'")
-        if choice.name(options) != "openssh" or openssh.has_login(options, argv):
+        if not uses_openssh(options) or masters.is_logged_in(options, argv):
             return SecondSession(options, argv)
     return None
 
@@ -163,12 +174,12 @@ def wait_for_answer(
 ) -> bytes:
     """Read a session's stdout until our program has answered, and return what came behind its marker's line.
 
-    `send` is called when the program may be sent. Where the session ended before, `handshake.told` is still None.
+    `send` is called when the program may be sent. Where the session ended before, `handshake.answer` is still None.
     Raises RemoteShellNoise, ConnectTimeout.
     """
     deadline, look_at = time.monotonic() + seconds, time.monotonic() + QUIET_SECONDS
     second: SecondSession | None = None
-    verdict: RemoteShellNoise | None = None
+    problem: RemoteShellNoise | None = None
     with ExitStack() as undo:
         selector = undo.enter_context(selectors.DefaultSelector())
         selector.register(fd, selectors.EVENT_READ)
@@ -179,8 +190,8 @@ def wait_for_answer(
             if now >= deadline:
                 raise no_answer(options, seconds)
             if now >= until:
-                if verdict:
-                    raise verdict
+                if problem:
+                    raise problem
                 look_at = now + QUIET_SECONDS
                 second = start_second_session(options)
                 if second:
@@ -189,24 +200,119 @@ def wait_for_answer(
                     selector.register(second.fd, selectors.EVENT_READ)
             if second and second.fd in ready and second.read():
                 selector.unregister(second.fd)
-                verdict, seconds_more = second.verdict()
-                look_at = now + seconds_more if verdict else deadline
+                problem, seconds_more = second.diagnosis()
+                look_at = now + seconds_more if problem else deadline
             if fd in ready:
                 data = os.read(fd, KEPT_BYTES)
                 was_ready = handshake.is_ready
                 rest = handshake.feed(data)
                 if handshake.is_ready and not was_ready:
                     send()
-                if handshake.told is not None or not data:
+                if handshake.answer is not None or not data:
                     return rest
 
 
-def answer_of(options: LaunchOptions, told: str) -> dict[str, Any]:
-    """Return what our program told, in JSON. Raises ProtocolMismatch."""
-    if len(re.sub('"[^"]*"', "", told.replace("\\\\", "").replace('\\"', ""))) > _PARTS_LIMIT:
+def ask(
+    options: LaunchOptions,
+    mode: str,
+    settings: Mapping[str, object],
+    timeout_seconds: float,
+    *,
+    debug_lines: list[str] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Run a short program on the host; return its answer and what the login shell printed before it.
+
+    `debug_lines` is for what the transport says of its work, also when it fails. Raises TransportError's kinds, and
+    the error that the program reports.
+    """
+    marker = bootstrap.new_marker()
+    handshake = Handshake(options, marker)
+    program = bootstrap.program(marker, mode, settings)
+    stderr, status = _run(options, handshake, program, marker, timeout_seconds, debug_lines)
+    if handshake.answer is None:
+        from remote_kernel.transport.ssh_errors import explain
+
+        failed = explain(options, choice.complete_stderr(options, stderr), status, handshake.end())
+        if isinstance(failed, AuthenticationFailed):
+            notes.write_refused_login(options, failed)
+        raise failed
+    notes.clear_refusals(options)
+    answer = parse_answer(options, handshake.answer)
+    raise_reported(answer)
+    return answer, handshake.noise.decode("utf-8", "replace").strip()
+
+
+def _run(
+    options: LaunchOptions,
+    handshake: Handshake,
+    program: bytes,
+    marker: str,
+    timeout_seconds: float,
+    debug_lines: list[str] | None,
+) -> tuple[str, int | None]:
+    """Run the program there; return what ssh printed for a person, and its status, None where it was killed."""
+    command = bootstrap.remote_command(options.remote_python(), len(program), marker)
+    argv = choice.carrier_argv(options, command)
+    stderr = ""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        argv if debug_lines is None else choice.verbose(options, argv),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env=choice.environment(options),
+        bufsize=0,
+    ) as process:
+        assert process.stdin and process.stdout and process.stderr
+        stdin = process.stdin
+        errors = PipeText(process, process.stderr)
+
+        def send(data: bytes = program) -> None:
+            with suppress(OSError):  # why, the end of stdout tells
+                stdin.write(data)
+
+        try:
+            send(bootstrap.FIRST_LINE)
+            wait_for_answer(options, process.stdout.fileno(), handshake, send, timeout_seconds)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            stdin.close()
+            status = _status(process)
+            stderr, said = _split_stderr(errors.text())
+            if debug_lines is not None:
+                debug_lines += said
+    if errors.is_flood:
+        from remote_kernel.transport.ssh_errors import flooded  # only here: few sessions fail
+
+        raise flooded(options, stderr.encode())
+    return stderr, status
+
+
+def _status(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for ssh, which has nothing more to carry, and return its exit status."""
+    try:
+        status = process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:  # a program that an rc file has started holds the session open
+        process.kill()
+        status = process.wait()
+    return status if status >= 0 else None
+
+
+def _split_stderr(stderr: str) -> tuple[str, list[str]]:
+    """Return what ssh says for a person, and the lines on its work."""
+    lines = stderr.splitlines(keepends=True)
+    debug_lines = [line.strip() for line in lines if line.startswith(_DEBUG_LINES)]
+    return "".join(line for line in lines if line.strip() not in debug_lines), debug_lines
+
+
+def parse_answer(options: LaunchOptions, text: str) -> dict[str, Any]:
+    """Return what our program answered, in JSON. Raises ProtocolMismatch."""
+    if len(re.sub('"[^"]*"', "", text.replace("\\\\", "").replace('\\"', ""))) > _PARTS_LIMIT:
         raise malformed(options)
     try:
-        answer = json.loads(told)
+        answer = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise malformed(options) from error
     if not isinstance(answer, dict):
@@ -214,8 +320,8 @@ def answer_of(options: LaunchOptions, told: str) -> dict[str, Any]:
     return answer
 
 
-def raise_told(answer: Mapping[str, Any]) -> None:
-    """Raise the error that an answer tells of, if it does."""
+def raise_reported(answer: Mapping[str, Any]) -> None:
+    """Raise the error that an answer reports, if it does."""
     if "error" in answer:
         raise by_name(*(str(answer.get(part, "")) for part in ("error", "message", "hint")))
 

@@ -69,11 +69,11 @@ class LaunchOptions(NamedTuple):
     spec_env: tuple[tuple[str, str], ...] = ()
 
     def remote_python(self) -> str:
-        """Give the interpreter to ask for on the remote host."""
+        """Return the interpreter to ask for on the remote host."""
         return self.python or os.environ.get("REMOTE_KERNEL_PYTHON", "") or "python3"
 
     def transport_name(self) -> str:
-        """Give the transport that is asked for, here or in the environment.
+        """Return the transport that is asked for, here or in the environment.
 
         Sources in order: `--transport`, REMOTE_KERNEL_TRANSPORT; empty where neither says, and then transport.choice
         takes ssh if there is one.
@@ -81,11 +81,11 @@ class LaunchOptions(NamedTuple):
         return self.transport or os.environ.get("REMOTE_KERNEL_TRANSPORT", "")
 
     def login_command(self) -> str:
-        """Give the command that logs in on the same way, for a person to paste: errors show it."""
+        """Return the command that logs in on the same way, for a person to paste: errors show it."""
         return self.command_line("login")
 
     def command_line(self, command: str, *words_behind: str) -> str:
-        """Give the line that has one of our commands go the same way."""
+        """Return the line that runs one of our commands on the same way."""
         from shlex import join  # only here: the launcher imports this module before it starts ssh
 
         words = ["remote_kernel", command, str(self.endpoint)]
@@ -98,7 +98,7 @@ class LaunchOptions(NamedTuple):
         return join([*words, *words_behind])
 
     def to_arguments(self) -> list[str]:
-        """Give the command-line arguments, without the program, that `parse_launch` reads back the same."""
+        """Return the command-line arguments, without the program, that `parse_launch` reads back the same."""
         words: list[str] = []
         for flag, value in (
             ("--endpoint", str(self.endpoint)),
@@ -193,14 +193,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[s
 
 
 def check_transport(name: str) -> str:
-    """Give the name back if there is such a transport (or it is empty, for the default); else raise UsageError."""
+    """Return the name if there is such a transport (or it is empty, for the default); else raise UsageError."""
     if name not in ("", "openssh", "paramiko"):
         raise UsageError(f"there is no transport '{name}'", "use 'openssh' or 'paramiko'")
     return name
 
 
 def check_config_file(text: str) -> str:
-    """Give the absolute path of an ssh config file: the kernel starts in whatever folder a notebook is in.
+    """Return the absolute path of an ssh config file: the kernel starts in whatever folder a notebook is in.
 
     Raises UsageError where there is none; empty, for the default, stays so.
     """
@@ -211,7 +211,7 @@ def check_config_file(text: str) -> str:
 
 
 def check_folder(text: str) -> str:
-    """Give the absolute path of a folder here, for the same reason. Raises UsageError where there is none."""
+    """Return the absolute path of a folder here, for the same reason. Raises UsageError where there is none."""
     path = os.path.abspath(os.path.expanduser(text)) if text else ""
     if path and not os.path.isdir(path):
         raise UsageError(f"there is no folder {path} here", "give the path of one that exists")
@@ -219,14 +219,14 @@ def check_folder(text: str) -> str:
 
 
 def check_kernel_name(name: str) -> str:
-    """Give the name back if a kernelspec can have it (or it is empty); else raise UsageError."""
+    """Return the name if a kernelspec can have it (or it is empty); else raise UsageError."""
     if name and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise UsageError(f"'{name}' cannot be a kernelspec's name", "use letters, digits, dots, dashes and underscores")
     return name
 
 
 def check_kernel_id(text: str) -> str:
-    """Give the id of a running kernel back if it can be one (or it is empty); else raise UsageError."""
+    """Return the id of a running kernel if it can be one (or it is empty); else raise UsageError."""
     if text and not re.fullmatch(r"[0-9a-f]{12}", text):
         raise UsageError(f"'{text}' is not a kernel's id", "see the ids with 'remote_kernel ps'")
     return text
@@ -241,7 +241,7 @@ def parse_size(text: str) -> int:
 
 
 def print_size(count: int) -> str:
-    """Give the shortest text that parse_size reads back as the same number of bytes."""
+    """Return the shortest text that parse_size reads back as the same number of bytes."""
     for unit in ("T", "G", "M", "K"):
         if count and count % _SIZES[unit] == 0:
             return f"{count // _SIZES[unit]}{unit}"
@@ -285,7 +285,7 @@ def parse_duration(text: str) -> float:
 
 
 def print_duration(seconds: float) -> str:
-    """Give the shortest text that parse_duration reads back as the same number of seconds."""
+    """Return the shortest text that parse_duration reads back as the same number of seconds."""
     if seconds == FOREVER:
         return "forever"
     for unit in ("d", "h", "m"):
@@ -300,7 +300,7 @@ def print_duration(seconds: float) -> str:
 
 
 def find_program() -> str | None:
-    """Give the absolute path of the `remote_kernel` command of this installation, for kernel.json's argv[0].
+    """Return the absolute path of the `remote_kernel` command of this installation, for kernel.json's argv[0].
 
     None where it is not installed beside this interpreter or on PATH; then `python -m remote_kernel` does.
     """

@@ -1,9 +1,9 @@
-r"""Make text that somebody else has written harmless to show: a remote host's answers, above all.
+r"""Make foreign text safe for a terminal: the answers of a remote host, above all.
 
-A terminal obeys what stands between the letters: it would fill the clipboard (OSC 52), change its title, type an answer
-into the shell (`\x1b[6n`), or show a line other than it is. Names, paths, versions and error messages get a question
-mark in its place (`harmless`); what a kernel or ssh writes to the launcher's stderr keeps its colours besides
-(`ByteStream`). `session.plain_text` and `session.terminal_text` do the same for a cell's output.
+A terminal obeys control sequences: it would fill the clipboard (OSC 52), change its title, type an answer into the
+shell (`\x1b[6n`), or show a line other than it is. In names, paths, versions and error messages a question mark takes
+the place of each control character (`terminal_safe`); what a kernel or ssh writes to the launcher's stderr keeps its
+colours (`ByteStream`). For a cell's output see `session.render.ansi`.
 """
 
 from __future__ import annotations
@@ -11,39 +11,31 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from functools import cache
 
-# Controls that a cell's output may not hold: those of ASCII but tab and line end, the same again in one character each
-# (U+0080 to U+009F, which some terminals obey), and what turns the direction of writing.
+# Controls that a cell's output may not hold: those of ASCII but tab and line end, those of C1 (U+0080 to U+009F, which
+# some terminals obey), and those of bidirectional text.
 CONTROLS = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 COLOUR = r"\x1b\[[0-9;:]*m"
 
 
-@cache
-def _unsafe() -> re.Pattern[str]:
-    # Besides: line ends by other names; halves of characters, which no stream takes.
-    return re.compile(rf"[{CONTROLS}\u2028\u2029\ufeff\ud800-\udfff]")
+# Besides: line ends by other names; halves of characters, which no stream takes.
+_UNSAFE = rf"[{CONTROLS}\u2028\u2029\ufeff\ud800-\udfff]"
 
 
-@cache
-def _unsafe_but_colours() -> re.Pattern[str]:
-    return re.compile(rf"({COLOUR})|{_unsafe().pattern}")
+def terminal_safe(text: str) -> str:
+    """Return the text with a question mark for each character that a terminal might obey; line ends and tabs stay."""
+    return re.sub(_UNSAFE, "?", text)
 
 
-def harmless(text: str) -> str:
-    """Give a text with a question mark for each sign that a terminal might obey. Line ends and tabs stay."""
-    return _unsafe().sub("?", text)
-
-
-def harmless_json(text: str) -> str:
-    """Give a JSON text with such signs written out: they are in its strings, and mean the same."""
-    return _unsafe().sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+def terminal_safe_json(text: str) -> str:
+    """Return the JSON text with such characters escaped: they are in its strings, and mean the same."""
+    return re.sub(_UNSAFE, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class ByteStream:
-    """Decode a stream of bytes, and make it harmless: colours stay, and end where its piece does.
+    """Decode a stream of bytes to text that is safe for a terminal: colours stay, and end where their piece does.
 
-    A carriage return becomes a line end. What is not UTF-8 is written out.
+    A carriage return becomes a line end. What is not UTF-8 is escaped.
     """
 
     def __init__(self) -> None:
@@ -53,5 +45,5 @@ class ByteStream:
     def feed(self, data: bytes) -> str:
         """Return the text of the next piece."""
         text = self._decoder.decode(data)
-        text = _unsafe_but_colours().sub(lambda found: found[1] or "?", text)
+        text = re.sub(f"({COLOUR})|{_UNSAFE}", lambda found: found[1] or "?", text)
         return f"{text}\x1b[0m" if "\x1b" in text else text

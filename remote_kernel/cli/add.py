@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion, found_there
+from remote_kernel.cli import add_discovered, completion
 from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import (
     EVERY_SETTING,
     NAME_GROUP,
+    GivenSettings,
     InstallOption,
     NameOption,
     NoCheckOption,
-    Settings,
     takes,
 )
 from remote_kernel.endpoint import Endpoint
@@ -60,7 +60,7 @@ def add(
     ] = None,
     name: NameOption = None,
     *,
-    given: Settings,
+    given: GivenSettings,
     user: Annotated[
         bool,
         typer.Option(
@@ -135,7 +135,7 @@ def add(
             raise UsageError("--discover looks for interpreters and kernels itself", "leave --python, --kernel, --name")
         if replace:
             raise UsageError("--discover replaces no kernelspec", "delete it first, or add it again by --python")
-        return found_there.add_found(
+        return add_discovered.add_found(
             options, kernels, everything=everything, as_json=as_json, install=install, check=not no_check
         )
     if everything or as_json:
@@ -144,7 +144,7 @@ def add(
     return 0
 
 
-def _options(host: str | None, given: Settings) -> LaunchOptions:
+def _options(host: str | None, given: GivenSettings) -> LaunchOptions:
     if bool(host) == bool(given.endpoint):
         problem = "HOST and --endpoint are two forms of the same" if host else "no host is given"
         raise UsageError(problem, "write for example 'remote_kernel add gpu1'")

@@ -13,7 +13,7 @@ from remote_kernel.kernelspec.trial import START_SECONDS, try_out
 from remote_kernel.options import LaunchOptions
 
 if TYPE_CHECKING:
-    from remote_kernel.probe import Probe
+    from remote_kernel.kernelspec.discovery import Probe
 
 _LINES_SHOWN = 5
 
@@ -32,13 +32,13 @@ def ask_host(options: LaunchOptions, *, install: bool) -> tuple[LaunchOptions, P
     Installs ipykernel if it is missing and `install` is set, or the person at the terminal chooses to. Raises
     KernelNotInstalled with what mends it, and whatever the probe raises.
     """
-    from remote_kernel.probe import probe
+    from remote_kernel.kernelspec.discovery import probe
 
     note(f"asking {options.endpoint} ...")
     try:
         found = probe(options)
     except PythonNotFound as error:
-        raise PythonNotFound(error.message, advice.advice(options, error.message) or error.hint) from error
+        raise PythonNotFound(error.message, advice.unquoted_home(options, error.message) or error.hint) from error
     if not options.kernel and not found.ipykernel_version:
         options = with_ipykernel(options, found, install=install)
         found = probe(options)
@@ -49,7 +49,7 @@ def ask_host(options: LaunchOptions, *, install: bool) -> tuple[LaunchOptions, P
 
 
 def describe(found: Probe) -> str:
-    """Give one line on what was found: the host, the interpreter, ipykernel or the kernelspec."""
+    """Return one line on what was found: the host, the interpreter, ipykernel or the kernelspec."""
     if found.kernelspec:
         what = f"kernelspec {found.kernelspec.name} ({found.kernelspec.display_name})"
     else:
@@ -58,7 +58,7 @@ def describe(found: Probe) -> str:
 
 
 def fitted(draft: Draft, found: Probe) -> Draft:
-    """Give the draft with the language and interrupt mode of the kernel that the host has."""
+    """Return the draft with the language and interrupt mode of the kernel that the host has."""
     if not found.kernelspec:
         return draft._replace(language="python", interrupt_mode="signal")
     by_message = found.kernelspec.interrupt_mode == "message"
@@ -66,7 +66,7 @@ def fitted(draft: Draft, found: Probe) -> Draft:
 
 
 def start_once(draft: Draft, timeout_seconds: float = START_SECONDS, *, undone: str = "nothing was installed") -> float:
-    """Start a kernel from this draft, end it, and give the seconds until it answered.
+    """Start a kernel from this draft, end it, and return the seconds until it answered.
 
     Raises KernelDied, which says that the command has `undone` nothing else.
     """
@@ -74,7 +74,7 @@ def start_once(draft: Draft, timeout_seconds: float = START_SECONDS, *, undone: 
     try:
         done = try_out(draft, timeout_seconds)
     except KernelDied as error:
-        hints = filter(None, (advice.advice(draft.options, error.message), undone))
+        hints = filter(None, (advice.unquoted_home(draft.options, error.message), undone))
         raise KernelDied(error.message, "; ".join(hints)) from error
     note(f"it answered after {done.start_seconds:.1f} s")
     for line in done.printed[:_LINES_SHOWN]:  # a module that --init could not load, for example

@@ -9,7 +9,7 @@ import typer
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import list_kernelspecs
-from remote_kernel.transport.aliases import aliases
+from remote_kernel.transport.ssh_config import aliases
 
 FLAGS = ("--install-completion", "--show-completion")
 SHELLS = ("bash", "zsh", "fish")
@@ -59,12 +59,12 @@ def _own_shell() -> str:
 
 
 def slugs(incomplete: str) -> list[str]:
-    """Give the slugs that begin so."""
+    """Return the slugs that begin so."""
     return [spec.slug for spec in list_kernelspecs() if spec.slug.startswith(incomplete.lower())]
 
 
 def hosts(incomplete: str) -> list[str]:
-    """Give the hosts that begin so: of kernelspecs, and the aliases of the ssh config; behind `user@` as well."""
+    """Return the hosts that begin so: of kernelspecs, and the aliases of the ssh config; behind `user@` as well."""
     user, at, _ = incomplete.rpartition("@")
     known = [str(spec.options.endpoint) for spec in list_kernelspecs() if spec.options]
     known += [f"{user}{at}{host}" for host in aliases()]
@@ -72,5 +72,5 @@ def hosts(incomplete: str) -> list[str]:
 
 
 def targets(incomplete: str) -> list[str]:
-    """Give the slugs and the hosts that begin so."""
+    """Return the slugs and the hosts that begin so."""
     return list(dict.fromkeys([*slugs(incomplete), *hosts(incomplete)]))

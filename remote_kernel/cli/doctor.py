@@ -13,14 +13,14 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say_json
-from remote_kernel.cli.settings import Settings, takes
-from remote_kernel.doctor.examination import examine
+from remote_kernel.cli.settings import GivenSettings, takes
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
+from remote_kernel.doctor.steps import examine
 from remote_kernel.errors import TransportError, UnknownHost, UsageError
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.kernelspec.target import find_target, hint_for, way_of
 from remote_kernel.options import LaunchOptions
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 from remote_kernel.transport import notes
 
 EXAMPLES = """\b
@@ -61,7 +61,7 @@ def doctor(
         ),
     ] = None,
     *,
-    given: Settings,
+    given: GivenSettings,
     no_start: Annotated[bool, typer.Option("--no-start", help="Only look; do not start a kernel.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
@@ -105,9 +105,9 @@ def _findings(
     *,
     start: bool,
 ) -> Iterator[Finding]:
-    """Give the findings; a way that is `blocked` is not gone again: servers ban who is refused often."""
+    """Return the findings; a way that is `blocked` is not gone again: servers ban who is refused often."""
     if options is not None:
-        notes.clear(options)  # a person asks: what was refused a moment ago is tried again
+        notes.clear_refusals(options)  # a person asks: what was refused a moment ago is tried again
         way = way_of(options)
         for finding in examine(options, spec, start=start, known=blocked.get(way)):
             if finding.error and issubclass(finding.error, TransportError) and way not in blocked:
@@ -118,8 +118,8 @@ def _findings(
         yield failed("config", UsageError(f"its settings cannot be read: {spec.problem}", hint))
 
 
-def _patients(name: str | None, given: Settings) -> Iterable[tuple[str, LaunchOptions | None, Kernelspec | None]]:
-    """Give what is to be examined: a title, the settings, and the kernelspec that they are of."""
+def _patients(name: str | None, given: GivenSettings) -> Iterable[tuple[str, LaunchOptions | None, Kernelspec | None]]:
+    """Return what is to be examined: a title, the settings, and the kernelspec that they are of."""
     if name is None:
         if given.any():
             raise UsageError("options need a host", "write for example 'remote_kernel doctor gpu1'")
@@ -140,15 +140,15 @@ def _patients(name: str | None, given: Settings) -> Iterable[tuple[str, LaunchOp
 def _show(finding: Finding) -> None:
     """Print a finding as soon as there is one."""
     sign, colour = _SIGNS[finding.state]
-    first, *more = _lines(f"{harmless(finding.text)} ({finding.seconds or 0.0:.2f} s)")
+    first, *more = _lines(f"{terminal_safe(finding.text)} ({finding.seconds or 0.0:.2f} s)")
     mark = typer.style(sign, fg=colour) if colour and not os.environ.get("NO_COLOR") else sign
     typer.echo(f"{mark} {finding.step:<{_WIDTH}}  {first}")
-    for line in [*more, *(_lines(harmless(finding.hint)) if finding.hint else ())]:
+    for line in [*more, *(_lines(terminal_safe(finding.hint)) if finding.hint else ())]:
         typer.echo(f"  {'':<{_WIDTH}}  {line}")
 
 
 def _lines(text: str) -> list[str]:
-    """Give the text in lines that fit behind a step's name, on a terminal; one line elsewhere."""
+    """Return the text in lines that fit behind a step's name, on a terminal; one line elsewhere."""
     width = shutil.get_terminal_size().columns - _WIDTH - 4
     if not sys.stdout.isatty() or width < _NARROWEST:
         return [text]

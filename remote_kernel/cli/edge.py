@@ -16,7 +16,7 @@ _TyperError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def run(app: typer.Typer, program: str, arguments: list[str]) -> int:
-    """Run `app` with these arguments and give the exit status; called once, by the program's entry point.
+    """Run `app` with these arguments and return the exit status; called once, by the program's entry point.
 
     2 for a wrong command line, else as `ended` says.
     """

@@ -15,7 +15,7 @@ import typer
 from remote_kernel.cli import completion
 from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
 from remote_kernel.cli.edge import complain, note, say
-from remote_kernel.cli.settings import EVERY_SETTING, InstallOption, NameOption, NoCheckOption, Settings, takes
+from remote_kernel.cli.settings import EVERY_SETTING, GivenSettings, InstallOption, NameOption, NoCheckOption, takes
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.kernelspec import (
     Draft,
@@ -52,7 +52,7 @@ def edit(
     ],
     name: NameOption = None,
     *,
-    given: Settings,
+    given: GivenSettings,
     unset_env: Annotated[
         list[str] | None,
         typer.Option("--unset-env", metavar="K", help="Remove a variable, e.g. LOG; may be repeated."),
@@ -104,7 +104,7 @@ def _without(options: LaunchOptions, names: list[str]) -> LaunchOptions:
 
 
 def _edit_by_hand(spec: Kernelspec) -> None:
-    """Let the person edit a copy; only one that still describes a remote kernel takes the place of kernel.json."""
+    """Open a copy in the editor; replace kernel.json only by one that still describes a remote kernel."""
     before = (spec.folder / "kernel.json").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="remote_kernel-edit-") as folder:
         copy = Path(folder, "kernel.json")

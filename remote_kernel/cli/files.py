@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from remote_kernel.cli.settings import WAY_THERE, Settings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.cli.sync import DECLARED, run, sync_options
 from remote_kernel.kernelspec import list_kernelspecs
 
@@ -81,7 +81,7 @@ def sync(
     ],
     *,
     said: dict[str, Any],
-    given: Settings,
+    given: GivenSettings,
 ) -> None:
     """Copy files to the remote host, or back.
 

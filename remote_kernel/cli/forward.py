@@ -12,16 +12,15 @@ import typer
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.login import person_here
-from remote_kernel.cli.settings import WAY_THERE, Settings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
-from remote_kernel.launcher.forward import Forwarder
-from remote_kernel.launcher.forward_by_ssh import forward_by_ssh
+from remote_kernel.launcher.forward import Forwarder, forward_by_ssh
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import parse_forwards
-from remote_kernel.transport import login as entry
-from remote_kernel.transport.openssh import MASTER_SECONDS
+from remote_kernel.transport import login as transport_login
+from remote_kernel.transport.masters import MASTER_SECONDS
 
 PATIENCE_SECONDS = 20.0  # without a kernel, until its end is no restart
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,7 +49,7 @@ def forward(
             help="A port of the remote host, and the port here that is forwarded to it, e.g. 6006 or 16006:6006.",
         ),
     ],
-    given: Settings,
+    given: GivenSettings,
 ) -> int:
     """Make ports of the remote host reachable here.
 
@@ -65,7 +64,7 @@ def forward(
     options = given.applied_to(target.options)
     patience = 0.0 if target.is_host else PATIENCE_SECONDS
     with perhaps_a_slug(name), person_here() as person:
-        entry.log_in(options, person, MASTER_SECONDS)
+        transport_login.log_in(options, person, MASTER_SECONDS)
 
     def tell() -> None:
         for one in forwards:
@@ -92,7 +91,7 @@ class _Ended(Exception):
 
 @contextmanager
 def _raising_ended() -> Iterator[None]:
-    """Have the signals that end the command raise _Ended inside the block."""
+    """Raise _Ended inside the block for the signals that end the command."""
 
     def end(*_: object) -> None:
         raise _Ended

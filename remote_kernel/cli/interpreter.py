@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from remote_kernel import remedy
+from remote_kernel import advice
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.table import print_rows
 from remote_kernel.errors import KernelNotInstalled
 from remote_kernel.options import LaunchOptions
 
 if TYPE_CHECKING:
-    from remote_kernel.kernelspec.discovery import Environment
-    from remote_kernel.probe import Probe
+    from remote_kernel.kernelspec.discovery import Environment, Probe
 
 _NAMED = 4  # interpreters in an error
 
@@ -64,7 +63,7 @@ def _hint(options: LaunchOptions, found: Probe, others: list[Environment]) -> st
     there = f"give --python one that has it: {named}; or " if others else ""
     if found.is_the_systems:
         return f"{there}give --install, which makes a new environment, {found.new_environment}"
-    return f"{there}give --install, or run: {remedy.to_install(options, found.python)}"
+    return f"{there}give --install, or run: {advice.install_command(options, found.python)}"
 
 
 def _choices(options: LaunchOptions, found: Probe, others: list[Environment]) -> list[_Choice]:
@@ -92,7 +91,7 @@ def _chosen(choices: list[_Choice], error: KernelNotInstalled) -> str:
 
 
 def _install(options: LaunchOptions, found: Probe) -> str:
-    from remote_kernel.probe import install_ipykernel
+    from remote_kernel.kernelspec.discovery import install_ipykernel
 
     note(f"installing ipykernel for {found.python} on {options.endpoint} ...")
     note(f"installed with: {install_ipykernel(options)}")
@@ -100,7 +99,7 @@ def _install(options: LaunchOptions, found: Probe) -> str:
 
 
 def _make(options: LaunchOptions, found: Probe) -> str:
-    from remote_kernel.probe import make_environment
+    from remote_kernel.kernelspec.discovery import make_environment
 
     note(f"making an environment with ipykernel from {found.python} on {options.endpoint} ...")
     python = make_environment(options)

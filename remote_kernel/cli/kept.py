@@ -15,7 +15,7 @@ from remote_kernel.cli.table import print_rows
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.handshake import reading
 from remote_kernel.jupyter.connection_file import runtime_folder
-from remote_kernel.kept.running import Roster, RunningKernel, call, stop, tell_one, ways
+from remote_kernel.kept.running import RunningKernel, RunningKernels, ask_agent, find_running, hosts_to_ask, stop_kernel
 from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
 from remote_kernel.link.link import PROTOCOL_VERSION
 from remote_kernel.options import print_size
@@ -83,14 +83,14 @@ def ps(
     Asks the hosts of all kernelspecs at once. A host that does not answer within 10 seconds is named on stderr; the
     exit status is 0 if at least one host answered.
     """
-    roster = _roster(hosts or [])
+    running = _running(hosts or [])
     if as_json:
-        say_json([_as_object(kernel) for kernel in roster.kernels])
-    elif roster.kernels:
-        print_rows(COLUMNS, [_as_row(kernel) for kernel in roster.kernels])
-    elif not roster.silent:
-        note("no kernel runs there" if roster.asked else "there are no remote kernelspecs, so no host to ask")
-    for kernel in roster.kernels:
+        say_json([_as_object(kernel) for kernel in running.kernels])
+    elif running.kernels:
+        print_rows(COLUMNS, [_as_row(kernel) for kernel in running.kernels])
+    elif not running.silent:
+        note("no kernel runs there" if running.asked else "there are no remote kernelspecs, so no host to ask")
+    for kernel in running.kernels:
         if kernel.version != PROTOCOL_VERSION:
             note(
                 f"note: {kernel.id} was started by another version of remote_kernel (protocol {kernel.version}); "
@@ -115,13 +115,13 @@ def stop_(
     """
     if bool(names) == everything and not everything:
         raise UsageError("no kernel is given", "give ids that 'remote_kernel ps' shows, or --all")
-    roster = _roster((names or []) if everything else [], complete=not everything)
+    running = _running((names or []) if everything else [], complete=not everything)
     if everything:
-        chosen = roster.kernels
+        chosen = running.kernels
         if not chosen:
             note("no kernel runs there")
     else:
-        chosen = list({kernel.id: kernel for kernel in map(roster.find, names or [])}.values())
+        chosen = list({kernel.id: kernel for kernel in map(running.find, names or [])}.values())
     if everything and chosen and not yes and sys.stdin.isatty():
         print_rows(COLUMNS, [_as_row(kernel) for kernel in chosen])
         if not typer.confirm(f"end {'it' if len(chosen) == 1 else f'these {len(chosen)}'}?", err=True):
@@ -130,7 +130,7 @@ def stop_(
     status = 0
     for kernel in chosen:
         try:
-            stop(kernel)
+            stop_kernel(kernel)
         except NoSuchKernel:
             say(f"{kernel.id} on {kernel.host} had ended already")
         except RemoteKernelError as error:  # the others are still to be ended
@@ -138,7 +138,7 @@ def stop_(
             status = error.exit_status
         else:
             say(f"ended {kernel.id} on {kernel.host}")
-    return status or (roster.silent[0][1].exit_status if everything and roster.silent else 0)
+    return status or (running.silent[0][1].exit_status if everything and running.silent else 0)
 
 
 def keep(identity: IdArgument) -> None:
@@ -146,8 +146,8 @@ def keep(identity: IdArgument) -> None:
 
     From now on it keeps running when its notebook is closed, until 'stop' ends it or it ends by itself.
     """
-    kernel = _roster([]).find(identity)
-    tell_one(kernel, "keep")
+    kernel = _running([]).find(identity)
+    ask_agent(kernel, "keep")
     say(f"{kernel.id} on {kernel.host} is kept; 'remote_kernel resume {kernel.id}' attaches to it")
 
 
@@ -164,8 +164,8 @@ def logs(
     when the loss is noticed: at once when a front end closes, up to 15 seconds late when a network goes silent. Names
     the launcher's log as well where this machine has it.
     """
-    kernel = _roster([]).find(identity)
-    state = tell_one(kernel, "logs")
+    kernel = _running([]).find(identity)
+    state = ask_agent(kernel, "logs")
     with reading(kernel.way):
         stdout, stderr = list_of(text, state["logs"])
     for name, printed in (("stdout", stdout), ("stderr", stderr)):
@@ -181,8 +181,7 @@ def logs(
 
 def _show_end(text: str, lines: int) -> None:
     """Show the last lines of what a kernel printed: with its colours on a terminal, as plain text elsewhere."""
-    from remote_kernel.session.render.ansi import PlainText
-    from remote_kernel.session.render.terminal_text import TerminalText
+    from remote_kernel.session.render.ansi import PlainText, TerminalText
 
     fit = TerminalText(moves=False) if sys.stdout.isatty() else PlainText()
     shown = (fit.feed(text) + fit.finish()).rstrip("\n")
@@ -203,7 +202,7 @@ def resume(
     kernel is kept from then on. The entry is removed when the kernel ends; 'delete' removes it earlier, without ending
     the kernel.
     """
-    kernel = _roster([]).find(identity)
+    kernel = _running([]).find(identity)
     if kernel.state in ("ended", "unreadable"):
         raise NoSuchKernel(f"the kernel {kernel.id} on {kernel.host} cannot be resumed: {kernel.state}", "see 'ps'")
     for spec in list_kernelspecs():
@@ -221,27 +220,27 @@ def resume(
     folder = kernels_folder()
     check_free(draft.display_name, folder, replace=False)
     if not kernel.keep:
-        tell_one(kernel, "keep")
+        ask_agent(kernel, "keep")
     spec = write_kernelspec(draft, folder)
-    if tell_one(kernel, "logs").get("diary"):
+    if ask_agent(kernel, "logs").get("diary"):
         note(f"its cells printed something while no front end was attached: remote_kernel logs {kernel.id}")
     say(f"added '{spec.display_name}' as {spec.slug}: pick it for a notebook to go on in kernel {kernel.id}")
 
 
 def _pushed_folder(kernel: RunningKernel) -> str:
-    """Give the folder here that is pushed before such kernels start: one that takes its place at a restart is such."""
+    """Return the folder here that is copied before a kernel of this kernelspec starts, as at a restart."""
     found = [spec.options.on_start for spec in list_kernelspecs() if spec.slug == kernel.slug and spec.options]
     return found[0] if found else ""
 
 
-def _roster(hosts: list[str], *, complete: bool = False) -> Roster:
+def _running(hosts: list[str], *, complete: bool = False) -> RunningKernels:
     """Ask the hosts, and name those that do not answer. Raises the first error if none does."""
-    roster = call(ways(hosts))
+    running = find_running(hosts_to_ask(hosts))
     if not complete:
-        roster.check()
-    for _, error in roster.silent:
+        running.check()
+    for _, error in running.silent:
         complain("remote_kernel", str(error))
-    return roster
+    return running
 
 
 def _as_row(kernel: RunningKernel) -> tuple[str, ...]:

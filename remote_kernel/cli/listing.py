@@ -12,7 +12,7 @@ from remote_kernel.cli.table import print_rows
 from remote_kernel.endpoint import print_jumps
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
 from remote_kernel.options import print_duration, print_size
-from remote_kernel.transport import choice
+from remote_kernel.transport.ssh_config import transport_name
 
 COLUMNS = ("SLUG", "NAME", "ENDPOINT", "JUMP HOSTS", "RUNS", "LOCATION")
 EXAMPLES = """\b
@@ -60,7 +60,7 @@ def _as_row(spec: Kernelspec) -> tuple[str, ...]:
 
 
 def _short(folder: Path) -> str:
-    """Give the path with the home folder as `~`; the slug completes it to the kernelspec's folder."""
+    """Return the path with the home folder as `~`; the slug completes it to the kernelspec's folder."""
     home = Path.home()
     return f"~/{folder.relative_to(home)}" if folder.is_relative_to(home) else str(folder)
 
@@ -77,7 +77,7 @@ def _as_object(spec: Kernelspec) -> dict[str, Any]:
         "env": dict(options.env) if options else None,
         "workdir": options.workdir if options else None,
         "init": options.init if options else None,
-        "transport": choice.name(options) if options else None,
+        "transport": transport_name(options) if options else None,
         "ssh_config": options.ssh_config if options else None,
         "linger": print_duration(options.linger_seconds) if options else None,
         "keep": options.keep if options else None,

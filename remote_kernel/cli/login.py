@@ -14,14 +14,14 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
-from remote_kernel.cli.settings import WAY_THERE, Settings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
 from remote_kernel.errors import UsageError
-from remote_kernel.kept.running import ways
+from remote_kernel.kept.running import hosts_to_ask
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug, way_of
 from remote_kernel.options import LaunchOptions, parse_duration
-from remote_kernel.terminal_safe import harmless
-from remote_kernel.transport import login as entry
-from remote_kernel.transport.person import Person
+from remote_kernel.terminal_safe import terminal_safe
+from remote_kernel.transport import login as transport_login
+from remote_kernel.transport.ssh_messages import Person
 
 LOGIN_EXAMPLES = """\b
 Examples:
@@ -47,7 +47,7 @@ HostArgument = Annotated[
 @takes(*WAY_THERE)
 def login(
     host: HostArgument,
-    given: Settings,
+    given: GivenSettings,
     persist: Annotated[
         str,
         typer.Option(
@@ -75,12 +75,12 @@ def login(
     found = 0
     for way in _ways(host, given):
         if show:
-            status = entry.status(way)
+            status = transport_login.status(way)
             say(f"{way.endpoint}: {status.text}")
             found += status.is_there
             continue
         with perhaps_a_slug(host), person_here() as person:
-            said = entry.log_in(way, person, persist_seconds)
+            said = transport_login.log_in(way, person, persist_seconds)
         say(f"logged in to {way.endpoint}: {said}")
     return 1 if show and not found else 0
 
@@ -88,7 +88,7 @@ def login(
 @takes(*WAY_THERE)
 def logout(
     host: HostArgument,
-    given: Settings,
+    given: GivenSettings,
 ) -> None:
     """Undo what 'login' has left for kernels.
 
@@ -96,44 +96,44 @@ def logout(
     connection and keep running; they reconnect at the next login, or by themselves if the server asks nothing.
     """
     for way in _ways(host, given):
-        said = entry.log_out(way)
+        said = transport_login.log_out(way)
         say(f"{way.endpoint}: {said or 'there was nothing to undo'}")
 
 
-def _ways(host: str, given: Settings) -> list[LaunchOptions]:
-    """Give the ways to log in on: those of the kernelspecs of that name, or the one that the options say."""
+def _ways(host: str, given: GivenSettings) -> list[LaunchOptions]:
+    """Return the ways to log in on: those of the kernelspecs of that name, or the one that the options say."""
     if given.any():
         return [given.applied_to(way_of(find_target(host, other_way=True).options))]
-    unique = {way._replace(python=""): None for way in ways([host])}
+    unique = {way._replace(python=""): None for way in hosts_to_ask([host])}
     return list(unique)
 
 
-class Terminal:
+class TerminalPerson:
     """A person at this terminal. Questions and what there is to know go to stderr."""
 
-    def answers(self, prompt: str, *, echo: bool) -> str:
-        """Show a prompt and give the answer."""
+    def ask(self, prompt: str, *, echo: bool) -> str:
+        """Show a prompt and return the answer."""
         if not echo:
-            return getpass.getpass(harmless(prompt))
-        typer.echo(harmless(prompt), nl=False, err=True)
+            return getpass.getpass(terminal_safe(prompt))
+        typer.echo(terminal_safe(prompt), nl=False, err=True)
         return self._line()
 
-    def confirms(self, facts: str, question: str) -> bool:
+    def confirm(self, facts: str, question: str) -> bool:
         """Show facts and a question; true only for a whole `yes`."""
         if facts:
-            self.hears(facts)
+            self.show(facts)
         while True:
-            typer.echo(harmless(question), nl=False, err=True)
+            typer.echo(terminal_safe(question), nl=False, err=True)
             answer = self._line().strip().lower()
             if answer in ("yes", "no", ""):
                 return answer == "yes"
-            self.hears("Please write yes or no.")
+            self.show("Please write yes or no.")
 
-    def is_asked(self) -> bool:
+    def is_being_asked(self) -> bool:
         """True if somebody is asking for a secret at the terminal now: its echo is off."""
         return not termios.tcgetattr(sys.stdin.fileno())[3] & termios.ECHO
 
-    def hears(self, text: str, *, end: str = "\n") -> None:
+    def show(self, text: str, *, end: str = "\n") -> None:
         """Show something, without what could steer the terminal: it may come from a server that nobody trusts yet."""
         note(text, end=end)
 
@@ -146,7 +146,7 @@ class Terminal:
 
 @contextmanager
 def person_here() -> Iterator[Person | None]:
-    """Give the person at the terminal, None where there is none; put the terminal back as it was.
+    """Return the person at the terminal, None where there is none; put the terminal back as it was.
 
     A password is asked for in another thread than the one that Ctrl-C ends, with the echo off.
     """
@@ -155,7 +155,7 @@ def person_here() -> Iterator[Person | None]:
         return
     before = termios.tcgetattr(sys.stdin.fileno())
     try:
-        yield Terminal()
+        yield TerminalPerson()
     except EOFError:
         raise UsageError("the terminal is gone", "log in again") from None
     finally:

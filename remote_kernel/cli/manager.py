@@ -13,7 +13,7 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import ended, run
-from remote_kernel.cli.helping import Command
+from remote_kernel.cli.help_format import GroupedHelpCommand
 from remote_kernel.errors import UsageError
 
 EXAMPLES = """\b
@@ -63,7 +63,7 @@ _OTHER_NAMES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the manager with these arguments, the program's name left out, and give the exit status."""
+    """Run the manager with these arguments, the program's name left out, and return the exit status."""
     if len(arguments) in (1, 2) and arguments[0] in completion.FLAGS:
         return ended("remote_kernel", lambda: completion.set_up(*arguments))
     if arguments and arguments[0] in _OTHER_NAMES:
@@ -85,7 +85,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """Give the app with these commands."""
+    """Return the app with these commands."""
     app = typer.Typer(
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -95,7 +95,7 @@ def build(names: Iterable[str] = COMMANDS) -> typer.Typer:
     for name in names:
         module, function, examples = COMMANDS[name]
         found = importlib.import_module(f"remote_kernel.cli.{module}")
-        app.command(name, cls=Command, epilog=getattr(found, examples))(getattr(found, function))
+        app.command(name, cls=GroupedHelpCommand, epilog=getattr(found, examples))(getattr(found, function))
     return app
 
 

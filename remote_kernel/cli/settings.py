@@ -60,7 +60,7 @@ InstallOption = Annotated[
 
 
 @dataclass(frozen=True)
-class Settings:
+class GivenSettings:
     """What was given on the command line; None is not given, an empty text is the default asked for by name."""
 
     endpoint: Annotated[
@@ -195,16 +195,16 @@ class Settings:
     ] = None
 
     def any(self) -> bool:
-        """Tell whether anything was given."""
+        """True if anything was given."""
         return any(getattr(self, field.name) not in (None, []) for field in fields(self))
 
     @property
     def has_a_way(self) -> bool:
-        """Tell whether another way to a host was given than any kernelspec's."""
+        """True if another way to a host was given than any kernelspec's."""
         return bool(self.jump or self.transport or self.ssh_config)
 
     def applied_to(self, options: LaunchOptions) -> LaunchOptions:
-        """Give `options` with what was given put in. Raises UsageError; looks at nothing but the ssh config file."""
+        """Return `options` with what was given put in. Raises UsageError; looks at nothing but the ssh config file."""
         changes: dict[str, Any] = {}
         for name, (option, read) in _READ.items():
             given = getattr(self, name)
@@ -237,11 +237,11 @@ WAY_THERE = ("jump", "transport", "ssh_config")
 
 
 def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Give a command the options of these settings, in place of its parameter `given`, which gets what was given.
+    """Return a command the options of these settings, in place of its parameter `given`, which gets what was given.
 
     typer reads the signature, so that is what changes: an option is declared once, for every command that has it.
     """
-    hints = inspect.get_annotations(Settings, eval_str=True)
+    hints = inspect.get_annotations(GivenSettings, eval_str=True)
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         # Not get_type_hints: before Python 3.11 it wraps what has None as its default, and typer sees no Annotated.
@@ -255,7 +255,7 @@ def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result
 
         @functools.wraps(command)
         def run(**values: Any) -> Result:
-            given = Settings(**{name: values.pop(name) for name in names})
+            given = GivenSettings(**{name: values.pop(name) for name in names})
             return command(given=given, **values)
 
         run.__annotations__ = {name: hint for name, hint, _ in kinds}

@@ -15,14 +15,14 @@ import typer
 from rich.cells import cell_len
 
 from remote_kernel.cli.edge import say
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 _GAP = 2
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table with these column titles; the first column is never wrapped. A text makes no row but its own."""
-    rows = [[harmless(text).replace("\n", "?").replace("\t", " ") for text in row] for row in rows]
+    rows = [[terminal_safe(text).replace("\n", "?").replace("\t", " ") for text in row] for row in rows]
     widths = [max(cell_len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
     if not sys.stdout.isatty():
         _print_plain(columns, rows, widths)
@@ -45,7 +45,7 @@ def _print_blocks(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     for number, row in enumerate(rows):
         if number:
             typer.echo()
-        typer.echo(typer.style(f"{columns[0]:<{indent}}{harmless(row[0])}", bold=True))
+        typer.echo(typer.style(f"{columns[0]:<{indent}}{terminal_safe(row[0])}", bold=True))
         for title, text in zip(columns[1:], row[1:], strict=True):
             say(f"{title:<{indent}}{text}")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TypeGuard
 
 from remote_kernel.errors import LocalFilesError, RemoteKernelError
-from remote_kernel.terminal_safe import harmless, harmless_json
+from remote_kernel.terminal_safe import terminal_safe, terminal_safe_json
 
 INTERRUPTED = 130
 
@@ -103,20 +103,20 @@ def _drop_output() -> None:
 def complain(program: str, text: str) -> None:
     """Print one line on stderr, whatever line ends and control characters the text holds."""
     line = " ".join(filter(None, map(str.strip, text.splitlines())))
-    print(f"{program}: {harmless(line)}", file=sys.stderr, flush=True)
+    print(f"{program}: {terminal_safe(line)}", file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
     """Print a result on stdout. Whoever wrote what is in it cannot steer the terminal."""
-    print(harmless(text))
+    print(terminal_safe(text))
 
 
 def say_json(value: object) -> None:
     """Print a result on stdout as JSON: in UTF-8, or in ASCII where stdout is in another encoding."""
     in_unicode = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
-    print(harmless_json(json.dumps(value, indent=2, ensure_ascii=not in_unicode)))
+    print(terminal_safe_json(json.dumps(value, indent=2, ensure_ascii=not in_unicode)))
 
 
 def note(text: str, *, end: str = "\n") -> None:
-    """Print progress or an aside on stderr, where it does not mix with a result. As harmless as `say`."""
-    print(harmless(text), end=end, file=sys.stderr, flush=True)
+    """Print progress or an aside on stderr, where it does not mix with a result. As safe as `say`."""
+    print(terminal_safe(text), end=end, file=sys.stderr, flush=True)

@@ -11,8 +11,7 @@ from remote_kernel import __version__
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.kernelspec import kernels_folder
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice
-from remote_kernel.transport.openssh import ssh_program
+from remote_kernel.transport.ssh_config import ssh_program, transport_name
 
 # Those of docs/kernelspecs.md.
 _VARIABLES = (
@@ -25,7 +24,7 @@ _VARIABLES = (
 
 
 def version_lines() -> list[str]:
-    """Give the lines to print; asks the ssh program for its version, connects to nothing."""
+    """Return the lines to print; asks the ssh program for its version, connects to nothing."""
     from jupyter_core.paths import jupyter_runtime_dir
 
     options = LaunchOptions(Endpoint("any"))
@@ -33,7 +32,7 @@ def version_lines() -> list[str]:
     ssh = shutil.which(program)
     settings = {
         "python here": f"{sys.executable} ({sys.version.split()[0]})",
-        "transport": choice.name(options),
+        "transport": transport_name(options),
         "ssh": f"{ssh} ({_ssh_version(ssh)})" if ssh else f"{program}: not found",
         "kernels folder": str(kernels_folder()),
         "runtime folder": jupyter_runtime_dir(),

@@ -28,7 +28,7 @@ _CLOSED_SECONDS = 0.5  # how often a silent command is looked at for a client th
 _ENDING_SECONDS = 0.5  # a client that has the end of the output may close before it has the exit status
 
 
-class Session(threading.Thread):
+class CommandSession(threading.Thread):
     """One command of one channel. The client's disappearance closes its output before its input.
 
     In that order, as sshd does: a program that finds its input at the end can then tell whether anyone still reads.
@@ -124,7 +124,7 @@ class Session(threading.Thread):
                     send(data)
 
 
-class Door(paramiko.ServerInterface):  # type: ignore[misc]
+class SingleKeyServer(paramiko.ServerInterface):  # type: ignore[misc]
     """Let in one user with one key, to run commands."""
 
     def __init__(self, user: str, key: paramiko.PKey, variables: dict[str, str]) -> None:
@@ -146,26 +146,26 @@ class Door(paramiko.ServerInterface):  # type: ignore[misc]
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         """Run a command."""
-        Session(channel, command, {**self._variables, **connection_variables(channel)}).start()
+        CommandSession(channel, command, {**self._variables, **connection_variables(channel)}).start()
         return True
 
 
 def connection_variables(channel: paramiko.Channel) -> dict[str, str]:
-    """Give SSH_CONNECTION as sshd does: the client's address and port, then the server's."""
+    """Return SSH_CONNECTION as sshd does: the client's address and port, then the server's."""
     transport = channel.get_transport()
     client, server = transport.getpeername(), transport.sock.getsockname()
     return {"SSH_CONNECTION": f"{client[0]} {client[1]} {server[0]} {server[1]}"}
 
 
 def login_shell(user: pwd.struct_passwd) -> str:
-    """Give the user's shell; /bin/sh for an account that is not meant for logins."""
+    """Return the user's shell; /bin/sh for an account that is not meant for logins."""
     shell = user.pw_shell or "/bin/sh"
     usable = os.access(shell, os.X_OK) and os.path.basename(shell) not in ("nologin", "false", "true")
     return shell if usable else "/bin/sh"
 
 
 def login_environment(user: pwd.struct_passwd) -> dict[str, str]:
-    """Give what sshd would: nothing of this process's own but the language."""
+    """Return what sshd would: nothing of this process's own but the language."""
     language = {name: value for name, value in os.environ.items() if name == "LANG" or name.startswith("LC_")}
     return {
         **language,
@@ -177,12 +177,12 @@ def login_environment(user: pwd.struct_passwd) -> dict[str, str]:
     }
 
 
-class Connection(threading.Thread):
+class ClientConnection(threading.Thread):
     """One client: log in, then serve its channels until it goes."""
 
-    def __init__(self, client: socket.socket, door: Door, host_key: paramiko.PKey) -> None:
+    def __init__(self, client: socket.socket, interface: SingleKeyServer, host_key: paramiko.PKey) -> None:
         super().__init__(daemon=True)
-        self._client, self._door, self._host_key = client, door, host_key
+        self._client, self._interface, self._host_key = client, interface, host_key
 
     def run(self) -> None:
         """Serve; a client that does not speak SSH is dropped."""
@@ -191,7 +191,7 @@ class Connection(threading.Thread):
         try:
             transport.add_server_key(self._host_key)
             transport.auth_timeout = LOGIN_SECONDS
-            transport.start_server(server=self._door)
+            transport.start_server(server=self._interface)
             channels: list[paramiko.Channel] = []  # one that nobody holds is closed, also before its command comes
             while transport.is_active():
                 accepted = transport.accept(LOGIN_SECONDS)
@@ -207,7 +207,7 @@ def serve(folder: Path, variables: dict[str, str]) -> None:
     host_key = paramiko.Ed25519Key.from_private_key_file(str(folder / "host_key"))
     kind, text = (folder / "authorized_key").read_text().split()[:2]
     user = pwd.getpwuid(os.getuid()).pw_name
-    door = Door(user, paramiko.PKey.from_type_string(kind, _from_base64(text)), variables)
+    interface = SingleKeyServer(user, paramiko.PKey.from_type_string(kind, _from_base64(text)), variables)
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
@@ -215,7 +215,7 @@ def serve(folder: Path, variables: dict[str, str]) -> None:
             if sys.stdin in readable and not os.read(sys.stdin.fileno(), CHUNK_BYTES):
                 return
             if listener in readable:
-                Connection(listener.accept()[0], door, host_key).start()
+                ClientConnection(listener.accept()[0], interface, host_key).start()
 
 
 def _from_base64(text: str) -> bytes:

@@ -20,7 +20,8 @@ from types import FrameType
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice
-from remote_kernel.transport.openssh import MASTERS, environment, ssh_program
+from remote_kernel.transport.masters import MASTERS_FOLDER
+from remote_kernel.transport.ssh_config import environment, ssh_program, uses_openssh
 
 HOST = "demo"
 MARK = "REMOTE_KERNEL_DEMO"
@@ -56,7 +57,7 @@ class DemoFolder:
         return self.path / "run"
 
     def options(self) -> LaunchOptions:
-        """Give what the kernel is started with."""
+        """Return what the kernel is started with."""
         return LaunchOptions(
             Endpoint(HOST),
             python=sys.executable,
@@ -65,7 +66,7 @@ class DemoFolder:
         )
 
     def launcher_environment(self) -> dict[str, str]:
-        """Give an environment that keeps the launcher's files in the folder and the user's settings out."""
+        """Return an environment that keeps the launcher's files in the folder and the user's settings out."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -99,13 +100,13 @@ Host {HOST}
         )
 
     def end_shared_connections(self) -> None:
-        """Tell the SSH connection that outlives its kernel to end now."""
+        """End the SSH connection that outlives its kernel."""
         for path in self._shared_connections():
             self._ask_shared(path, "exit")
 
     def kill_connections(self) -> int:
         """Kill the processes that hold the connections, without a word to the server. Gives their number."""
-        if choice.name(self.options()) == "openssh":
+        if uses_openssh(self.options()):
             found = [re.search(r"pid=(\d+)", self._ask_shared(path, "check")) for path in self._shared_connections()]
             pids = [int(match[1]) for match in found if match]
         else:
@@ -117,7 +118,7 @@ Host {HOST}
         return len(pids)
 
     def _shared_connections(self) -> list[Path]:
-        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS}/*") if path.is_socket()]
+        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS_FOLDER}/*") if path.is_socket()]
 
     def _ask_shared(self, path: Path, what: str) -> str:
         command = [ssh_program(), "-F", str(self.ssh_config), f"-oControlPath={path}", "-O", what, HOST]
@@ -150,7 +151,7 @@ def temporary_folder() -> Iterator[DemoFolder]:
 
 
 def make_key(path: Path) -> str:
-    """Write a new ed25519 private key to `path`, mode 0600, and give the public one as `type base64`."""
+    """Write a new ed25519 private key to `path`, mode 0600, and return the public one as `type base64`."""
     # cryptography comes with paramiko; so there is a key where there is no ssh-keygen.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
@@ -182,7 +183,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def marked_processes(folder: Path) -> dict[int, str]:
-    """Give the living processes that an SSH server of this folder has started: pid and command line.
+    """Return the living processes that an SSH server of this folder has started: pid and command line.
 
     Only Linux shows other processes' environments in a way that can be read here; elsewhere the answer is empty.
     """
@@ -200,7 +201,7 @@ def marked_processes(folder: Path) -> dict[int, str]:
 
 
 def _commands() -> list[tuple[int, str]]:
-    """Give every process's pid and command line, from /proc where there is one, else from ps."""
+    """Return every process's pid and command line, from /proc where there is one, else from ps."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -216,7 +217,7 @@ def _commands() -> list[tuple[int, str]]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether there is a process of this pid; one that has ended and was not yet waited for counts too."""
+    """True if there is a process of this pid; one that has ended and was not yet waited for counts too."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

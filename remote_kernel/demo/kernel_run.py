@@ -29,7 +29,7 @@ Hook = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Ended:
+class CellEnd:
     """How a cell ended: `ok` or `error`, the error's name and its text."""
 
     status: str
@@ -83,8 +83,8 @@ class KernelRun:
         if self._manager.has_kernel:
             self._manager.shutdown_kernel(now=not self._manager.is_alive())
 
-    def run(self, code: str, hook: Hook) -> Ended:
-        """Run one cell and give how it ended. Raises RemoteKernelError when there is no answer in time."""
+    def run(self, code: str, hook: Hook) -> CellEnd:
+        """Run one cell and return how it ended. Raises RemoteKernelError when there is no answer in time."""
 
         def take(message: dict[str, Any]) -> None:
             hook(message["msg_type"], message["content"])
@@ -96,21 +96,21 @@ class KernelRun:
                 raise self._died() from error
             raise RemoteKernelError(f"a cell did not end within {CELL_SECONDS:.0f} s", "report this") from error
         content = reply["content"]
-        return Ended(content["status"], content.get("ename", ""), content.get("evalue", ""))
+        return CellEnd(content["status"], content.get("ename", ""), content.get("evalue", ""))
 
     def interrupt(self) -> None:
         """Interrupt the running cell, as the stop button does."""
         self._manager.interrupt_kernel()
 
     def ask(self, expression: str) -> Any:
-        """Give the value of an expression in the kernel, a Python literal, without a trace in its history."""
+        """Return the value of an expression in the kernel, a Python literal, without a trace in its history."""
         reply = self._client.execute(
             "", silent=True, user_expressions={"value": expression}, reply=True, timeout=CELL_SECONDS
         )
         return ast.literal_eval(reply["content"]["user_expressions"]["value"]["data"]["text/plain"])
 
     def round_trip_seconds(self) -> float:
-        """Give the median time from a kernel_info_request to its reply, jupyter_client's own share included."""
+        """Return the median time from a kernel_info_request to its reply, jupyter_client's own share included."""
         times = []
         for _ in range(ROUND_TRIPS):
             begun = time.monotonic()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from remote_kernel.demo.folder import HOST, MARK, DemoFolder, make_key, uninterrupted
 from remote_kernel.errors import RemoteKernelError, SshNotFound
 from remote_kernel.transport import choice
-from remote_kernel.transport.openssh import ssh_program
+from remote_kernel.transport.ssh_config import ssh_program, uses_openssh
 
 START_SECONDS = 15.0
 LOGIN_SECONDS = 15.0
@@ -52,7 +52,7 @@ class SshServer:
 
 def check_ssh(folder: DemoFolder) -> None:
     """Raise SshNotFound when the ssh client that is asked for is not there; without any, paramiko does."""
-    if choice.name(folder.options()) == "openssh" and not shutil.which(ssh_program()):
+    if uses_openssh(folder.options()) and not shutil.which(ssh_program()):
         raise SshNotFound(
             f"there is no ssh program '{ssh_program()}' here",
             "install the OpenSSH client (Debian and Ubuntu: openssh-client; Fedora: openssh-clients)",
@@ -77,7 +77,7 @@ def running_server(folder: DemoFolder) -> Iterator[SshServer]:
 def _log_in(folder: DemoFolder, host_key: str, port: int) -> float:
     """Write the client's files and run `true` there; return the seconds that it took."""
     folder.write_client_files(pwd.getpwuid(os.getuid()).pw_name, port, host_key)
-    if choice.name(folder.options()) == "openssh":
+    if uses_openssh(folder.options()):
         command = [ssh_program(), "-F", str(folder.ssh_config), "-oBatchMode=yes", HOST, "true"]  # not a shared one
     else:
         command = choice.carrier_argv(folder.options(), "true")

@@ -19,12 +19,12 @@ from remote_kernel.demo.folder import (
     uninterrupted,
     wait_for,
 )
-from remote_kernel.demo.kernel_run import Ended, Hook, KernelRun
+from remote_kernel.demo.kernel_run import CellEnd, Hook, KernelRun
 from remote_kernel.demo.notebook import Notebook, check_path
 from remote_kernel.demo.ssh_server import SshServer, running_server
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.kernelspec import Draft
-from remote_kernel.transport import choice
+from remote_kernel.transport.ssh_config import uses_openssh
 
 GONE_SECONDS = 10.0
 OUTAGE_SECONDS = 2.0
@@ -95,7 +95,7 @@ class _Tour:
         self._begun = 0.0
 
     def run(self, undo: ExitStack) -> None:
-        """Go through the parts; what is opened is registered with `undo`."""
+        """Run the parts in order; what is opened is registered with `undo`."""
         server = self._start_server(undo)
         kernel = self._start_kernel(undo)
         try:
@@ -137,10 +137,10 @@ class _Tour:
 
     def _client(self) -> str:
         """Name what speaks SSH on this side."""
-        return "ssh" if choice.name(self._folder.options()) == "openssh" else "the SSH client in Python (paramiko)"
+        return "ssh" if uses_openssh(self._folder.options()) else "the SSH client in Python (paramiko)"
 
     def _run_cells(self, kernel: KernelRun) -> float:
-        """Run every cell; give the seconds from the interrupt to the cell's end."""
+        """Run every cell; return the seconds from the interrupt to the cell's end."""
         self._step("Code runs there")
         self._ok(kernel, cells.WHO)
         self._step("Variables stay from cell to cell")
@@ -168,7 +168,7 @@ class _Tour:
         return took
 
     def _cut(self, kernel: KernelRun, server: SshServer) -> float:
-        """Cut the connection under a running cell; give the seconds until there was output again."""
+        """Cut the connection under a running cell; return the seconds until there was output again."""
         self._step("A lost connection")
         lines: list[str] = []
         arrivals: list[float] = []
@@ -208,7 +208,7 @@ class _Tour:
             raise RemoteKernelError(f"a cell that should have raised {error} raised {what}", "report this")
         self._narrator.error(ended.name, ended.text)
 
-    def _cell(self, kernel: KernelRun, code: str, hook: Hook | None = None) -> Ended:
+    def _cell(self, kernel: KernelRun, code: str, hook: Hook | None = None) -> CellEnd:
         self._narrator.cell(code)
         self._notebook.add_code(code)
         begun = time.monotonic()

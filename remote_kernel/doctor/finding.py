@@ -9,21 +9,8 @@ from remote_kernel.errors import RemoteKernelError
 
 # Every step, in the order in which a kernel's start comes to it.
 STEPS = (
-    *(
-        "ssh",
-        "config",
-        "name",
-        "reach",
-        "host key",
-        "login",
-        "shell",
-        "init",
-        "python",
-        "ipykernel",
-        "folder",
-        "sockets",
-    ),
-    *("disk", "logout", "clock", "sessions", "forward", "kernel", "cell", "vs code"),
+    *("ssh", "config", "name", "reach", "host key", "login", "shell", "init", "python", "ipykernel", "folder"),
+    *("sockets", "disk", "logout", "clock", "sessions", "forward", "kernel", "cell", "vs code"),
 )
 
 
@@ -54,20 +41,20 @@ class Finding(NamedTuple):
 
 
 def failed(step: str, error: RemoteKernelError, seconds: float | None = None) -> Finding:
-    """Give the finding for a step that raised this."""
+    """Return the finding for a step that raised this."""
     return Finding(step, State.FAILED, error.message, error.hint, seconds, type(error))
 
 
 def ok(step: str, text: str, seconds: float | None = None) -> Finding:
-    """Give the finding for a step that is as it should be."""
+    """Return the finding for a step that is as it should be."""
     return Finding(step, State.OK, text, "", seconds)
 
 
 def warning(step: str, text: str, hint: str) -> Finding:
-    """Give the finding for something that will not keep a kernel from starting."""
+    """Return the finding for something that will not keep a kernel from starting."""
     return Finding(step, State.WARNING, text, hint)
 
 
 def unknown(step: str, text: str, hint: str = "") -> Finding:
-    """Give the finding for a step that cannot be told."""
+    """Return the finding for a step that cannot be told."""
     return Finding(step, State.UNKNOWN, text, hint)

@@ -1,4 +1,4 @@
-"""Tell from what the program on the remote host has seen whether a kernel can start and stay there."""
+"""Judge from what the program on the remote host has seen whether a kernel can start and stay there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from remote_kernel import advice, remedy
+from remote_kernel import advice
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.errors import KernelNotInstalled, by_name
 from remote_kernel.launcher.on_start import missing
@@ -19,7 +19,7 @@ _OLDEST_IPYKERNEL = (6, 20)
 
 
 def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
-    """Give the findings of everything that `checkup` tells; `asked` and `answered` are the wall clock's here."""
+    """Yield the findings of everything that `checkup` tells; `asked` and `answered` are the wall clock's here."""
     took: dict[str, float] = {**found["seconds"], "ipykernel": found["seconds"].get("python", 0.0)}
     for finding in _all(options, found, noise, asked, answered):
         yield finding._replace(seconds=took.get(finding.step, 0.0))
@@ -27,7 +27,7 @@ def look(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float
 
 def _all(options: LaunchOptions, found: dict[str, Any], noise: str, asked: float, answered: float) -> Iterator[Finding]:
     errors = {
-        step: by_name(name, message, advice.advice(options, message) or hint)
+        step: by_name(name, message, advice.unquoted_home(options, message) or hint)
         for step, (name, message, hint) in found["errors"].items()
     }
     shown = noise.strip().splitlines()[:1]
@@ -88,11 +88,11 @@ def _kernel(options: LaunchOptions, found: dict[str, Any], errors: dict[str, Any
 
 
 def _to_install(options: LaunchOptions, survey: dict[str, Any]) -> str:
-    """Say how the interpreter gets an ipykernel, or a newer one."""
+    """Return how the interpreter gets an ipykernel, or a newer one."""
     if survey["is_the_systems"]:
-        make = remedy.beside(options, survey["python"], survey["new_environment"])
-        return f"it is the system's own; see which interpreters have one: {remedy.to_look(options)}; or {make}"
-    return f"run: {remedy.to_install(options, survey['python'], upgrade=bool(survey['ipykernel_version']))}"
+        make = advice.new_environment(options, survey["python"], survey["new_environment"])
+        return f"it is the system's own; see which interpreters have one: {advice.discover_command(options)}; or {make}"
+    return f"run: {advice.install_command(options, survey['python'], upgrade=bool(survey['ipykernel_version']))}"
 
 
 def _disk(disks: list[tuple[str, int]], refused: dict[str, str]) -> Finding:

@@ -13,7 +13,7 @@ from remote_kernel.errors import UsageError
 
 
 def kernels_folder(*, user: bool = False, sys_prefix: bool = False, prefix: str = "") -> Path:
-    """Give the folder that new kernelspecs go to; it need not exist.
+    """Return the folder that new kernelspecs go to; it need not exist.
 
     Without an option LOCAL_KERNELS_DIR decides, else it is the user's: `jupyter --data-dir` plus `kernels`.
     """
@@ -29,14 +29,14 @@ def kernels_folder(*, user: bool = False, sys_prefix: bool = False, prefix: str 
 
 
 def jupyter_folders() -> list[Path]:
-    """Give the folders in which Jupyter looks for kernelspecs, the strongest first."""
+    """Return the folders in which Jupyter looks for kernelspecs, the strongest first."""
     from jupyter_core.paths import jupyter_path
 
     return list(dict.fromkeys(Path(os.path.abspath(folder)) for folder in jupyter_path("kernels")))
 
 
 def every_folder(extra: Path | None = None) -> Iterator[Path]:
-    """Give the folders of all kernelspecs installed here and in `extra`, ours or not, the strongest first."""
+    """Return the folders of all kernelspecs installed here and in `extra`, ours or not, the strongest first."""
     chosen = [folder for folder in (_local_kernels_folder(), extra) if folder]
     places = [*chosen, *jupyter_folders(), kernels_folder(sys_prefix=True)]
     seen: set[Path] = set()
@@ -52,7 +52,7 @@ def every_folder(extra: Path | None = None) -> Iterator[Path]:
 
 
 def read_document(folder: Path) -> dict[str, Any]:
-    """Give kernel.json's object; empty where it is missing or garbage, which is not ours to report."""
+    """Return kernel.json's object; empty where it is missing or garbage, which is not ours to report."""
     try:
         document = json.loads((folder / "kernel.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

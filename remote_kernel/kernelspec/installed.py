@@ -35,18 +35,18 @@ class Kernelspec(NamedTuple):
 
     @property
     def was_added(self) -> bool:
-        """Tell whether `add` made it, so that `edit` and `delete` may touch it."""
+        """True if `add` made it, so that `edit` and `delete` may touch it."""
         return bool(self.version) and not self.is_link
 
 
 def list_kernelspecs() -> list[Kernelspec]:
-    """Give every installed kernelspec that runs remote_kernel, sorted by slug; unreadable ones are left out."""
+    """Return every installed kernelspec that runs remote_kernel, sorted by slug; unreadable ones are left out."""
     found = [spec for folder in every_folder() if (spec := read_kernelspec(folder))]
     return sorted(found, key=lambda spec: spec.slug)
 
 
 def find_kernelspec(name: str) -> Kernelspec:
-    """Give the kernelspec with this slug, else the one with this display name; upper and lower case are the same.
+    """Return the kernelspec with this slug, else the one with this display name; upper and lower case are the same.
 
     Raises NoSuchKernelspec with the nearest names as the hint, and UsageError where two have that display name or
     where the kernelspec of that name has nothing to do with remote_kernel.
@@ -110,12 +110,12 @@ def read_kernelspec(folder: Path) -> Kernelspec | None:
 
 
 def shown_name(folder: Path) -> str:
-    """Give the display name of any kernelspec's folder; empty where it has none."""
+    """Return the display name of any kernelspec's folder; empty where it has none."""
     return str(read_document(folder).get("display_name") or "")
 
 
 def same_name(one: str, other: str) -> bool:
-    """Tell whether a menu would show two kernelspecs of one name."""
+    """True if a menu would show two kernelspecs of one name."""
     return " ".join(one.split()).casefold() == " ".join(other.split()).casefold()
 
 

@@ -21,7 +21,7 @@ _HIDDEN_NAME = re.compile(r"python\s*[\d.]*(\s*\((ipykernel|local)\))?", re.IGNO
 
 
 def make_slug(display_name: str) -> str:
-    """Give the folder's name: lower case, spaces and dashes to underscores, letters without accents, nothing else.
+    """Return the folder's name: lower case, spaces and dashes to underscores, letters without accents, nothing else.
 
     The result matches Jupyter's `[a-z0-9._-]+`, holds no `..`, and is not one that VS Code hides. A name without any
     Latin letter or digit gives a checksum.
@@ -38,7 +38,7 @@ def make_slug(display_name: str) -> str:
 
 
 def check_display_name(display_name: str, kernels: Path | None = None, *, besides: Sequence[str] = ()) -> str:
-    """Give the name back, spaces tidied, if a new kernelspec can have it; needs no connection.
+    """Return the name back, spaces tidied, if a new kernelspec can have it; needs no connection.
 
     `kernels` is a folder to look into as well as Jupyter's. `besides` are the slugs of kernelspecs that are about to go
     or change. Raises UsageError for a name that is empty, too long or not printable, that VS Code would hide, or that
@@ -60,7 +60,7 @@ def check_display_name(display_name: str, kernels: Path | None = None, *, beside
 
 
 def check_free(display_name: str, kernels: Path, *, replace: bool) -> str:
-    """Give the slug under which `display_name` can be written into the folder `kernels`; needs no connection.
+    """Return the slug under which `display_name` can be written into the folder `kernels`; needs no connection.
 
     Called before the remote host is asked anything and again by write_kernelspec. Raises UsageError where the slug or
     the name is taken; with `replace`, one in the same folder that `add` made does not count.
@@ -85,7 +85,7 @@ def check_free(display_name: str, kernels: Path, *, replace: bool) -> str:
 
 
 def unseen_by_vs_code(spec: Kernelspec) -> tuple[str, str]:
-    """Say why VS Code's kernel menu leaves this kernelspec out, and what to do; two empty texts where it shows it.
+    """Return why VS Code's kernel menu leaves this kernelspec out, and what to do; two empty texts where it shows it.
 
     It shows one kernel per display name and program, and none that looks like a local interpreter's own.
     """

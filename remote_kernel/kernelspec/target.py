@@ -21,7 +21,7 @@ class Target(NamedTuple):
 
 
 def find_target(name: str, *, other_way: bool = False) -> Target:
-    """Give what a name stands for: a kernelspec's slug or display name, else a host, as `add` takes it.
+    """Return what a name stands for: a kernelspec's slug or display name, else a host, as `add` takes it.
 
     A host with one kernelspec stands for that; one with several only for the way there; and for none where the command
     line has an `other_way` there. Raises UsageError.
@@ -41,7 +41,7 @@ def find_target(name: str, *, other_way: bool = False) -> Target:
 
 @contextmanager
 def perhaps_a_slug(name: str) -> Iterator[None]:
-    """Have an error inside the block say which kernelspec may be meant by a `name` that no server has."""
+    """Add to an error of the block which kernelspec may be meant by a `name` that no server has."""
     try:
         yield
     except UnknownHost as error:
@@ -49,7 +49,7 @@ def perhaps_a_slug(name: str) -> Iterator[None]:
 
 
 def hint_for(name: str, hint: str) -> str:
-    """Give the hint for a host that has no address: a name that no kernelspec here leads to may be a mistyped slug."""
+    """Return the hint for a host that has no address; it may be a mistyped slug."""
     meant = "" if _hosts(name) else did_you_mean(name)
     return f"{meant} Else {hint}" if meant else hint
 
@@ -64,12 +64,12 @@ def _host(name: str) -> Target:
 
 
 def way_of(options: LaunchOptions) -> LaunchOptions:
-    """Give only how to get there, which kernelspecs of one host share."""
+    """Return only how to get there, which kernelspecs of one host share."""
     return LaunchOptions(options.endpoint, options.jumps, transport=options.transport, ssh_config=options.ssh_config)
 
 
 def _hosts(name: str) -> tuple[Kernelspec, ...]:
-    """Give the kernelspecs of a host; those for a single running kernel are not meant."""
+    """Return the kernelspecs of a host; those for a single running kernel are not meant."""
     return tuple(
         spec
         for spec in list_kernelspecs()

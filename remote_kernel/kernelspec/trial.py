@@ -72,7 +72,7 @@ def try_out(draft: Draft, timeout_seconds: float = START_SECONDS, *, code: str =
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Let a terminal that is closed, or SIGTERM, end this as Ctrl-C does: the kernel and the folder go."""
+    """Treat a closed terminal and SIGTERM as Ctrl-C: the kernel is ended and the folder removed."""
 
     def leave(_number: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -90,7 +90,7 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def _run(client: Any, code: str, result: str) -> float:
-    """Run a cell and give its seconds. Raises KernelDied unless its result is this text."""
+    """Run a cell and return its seconds. Raises KernelDied unless its result is this text."""
     found: list[str] = []
 
     def take(message: dict[str, Any]) -> None:
@@ -113,7 +113,7 @@ def _run(client: Any, code: str, result: str) -> float:
 
 
 def _no_kernel(said: str, waited_seconds: float | None) -> KernelDied:
-    """Give the error for a kernel that never answered; `waited_seconds` is None where its process had ended."""
+    """Return the error for a kernel that never answered; `waited_seconds` is None where its process had ended."""
     last = (_lines_of(said) or ["it said nothing"])[-1]
     if waited_seconds is not None:
         return KernelDied(f"the kernel did not answer within {waited_seconds:.0f} s: {last}")
@@ -121,5 +121,5 @@ def _no_kernel(said: str, waited_seconds: float | None) -> KernelDied:
 
 
 def _lines_of(said: str) -> list[str]:
-    """Give the lines that say something, without our own name in front."""
+    """Return the lines that say something, without our own name in front."""
     return [line.strip().removeprefix("remote_kernel: ") for line in said.splitlines() if line.strip()]

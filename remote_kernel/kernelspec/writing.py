@@ -48,7 +48,7 @@ class Draft(NamedTuple):
     host: str = ""
 
     def argv(self) -> list[str]:
-        """Give kernel.json's argv. Raises UsageError if Jupyter would replace a part of a setting."""
+        """Return kernel.json's argv. Raises UsageError if Jupyter would replace a part of a setting."""
         words = self.options._replace(connection_file="").to_arguments()
         settings = self.options._replace(connection_file="-").to_arguments()
         for placeholder in _PLACEHOLDERS:
@@ -59,13 +59,13 @@ class Draft(NamedTuple):
 
 
 def program_arguments() -> tuple[str, ...]:
-    """Give the start of argv that runs this installation: the command's absolute path, else `python -m`."""
+    """Return the start of argv that runs this installation: the command's absolute path, else `python -m`."""
     found = find_program()
     return (os.path.abspath(found),) if found else (sys.executable, "-m", "remote_kernel")
 
 
 def write_kernelspec(draft: Draft, kernels: Path, *, replace: bool = False) -> Kernelspec:
-    """Install a kernelspec in the folder `kernels` as a whole or not at all, and give it as it is read back.
+    """Install a kernelspec in the folder `kernels` as a whole or not at all, and return it as it is read back.
 
     Raises UsageError where check_free does, RemoteKernelError where the folder cannot be written.
     """
@@ -145,7 +145,7 @@ def remove_kernelspec(spec: Kernelspec) -> None:
 
 
 def forget_kernel(identity: str, where: str = "") -> list[str]:
-    """Remove the kernelspecs that 'resume' made for a kernel, which has ended; give their slugs. Idempotent.
+    """Remove the kernelspecs that 'resume' made for a kernel, which has ended; return their slugs. Idempotent.
 
     `where` is a text that names the host where the kernel was looked for: another host's kernels stay.
     """
@@ -169,7 +169,7 @@ def require_added(spec: Kernelspec) -> None:
 
 
 def kernel_document(draft: Draft) -> dict[str, Any]:
-    """Give kernel.json's object, from the template of the draft's language."""
+    """Return kernel.json's object, from the template of the draft's language."""
     document: dict[str, Any] = json.loads((_template(draft.language) / "kernel.json").read_text(encoding="utf-8"))
     document["argv"] = draft.argv()
     document["display_name"] = draft.display_name
@@ -182,7 +182,7 @@ def kernel_document(draft: Draft) -> dict[str, Any]:
 
 
 def _template(language: str) -> Path:
-    """Give the template folder: inside the package when installed, beside it in a checkout."""
+    """Return the template folder: inside the package when installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     shipped = package / "kernelspecs"
     return (shipped if shipped.is_dir() else package.parent / "kernelspecs") / (

@@ -1,6 +1,6 @@
-"""Make one SSH session to the agent: start it or attach to it, and say how the session ended.
+"""Make one SSH session to the agent: start it or attach to it, and report how the session ended.
 
-A Trip is one attempt. The launcher makes another when the connection was lost.
+The launcher makes another attempt when the connection was lost.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from remote_kernel.handshake import (
     QUIET_SECONDS,
     Handshake,
     SecondSession,
-    answer_of,
     malformed,
     no_answer,
-    raise_told,
+    parse_answer,
+    raise_reported,
     start_second_session,
 )
 from remote_kernel.launcher.log import Log
@@ -36,7 +36,7 @@ from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import READ, Pipe, Reactor
 from remote_kernel.options import LaunchOptions
 from remote_kernel.terminal_safe import ByteStream
-from remote_kernel.transport import choice, openssh
+from remote_kernel.transport import choice, masters
 from remote_kernel.transport.carrier import NOISE_LIMIT, Carrier
 from remote_kernel.transport.ssh_errors import explain, flooded
 
@@ -47,17 +47,17 @@ _NOISE_BYTES = 64 << 10
 _SHOWN_BYTES = 32 << 10
 
 
-class Traveller(Protocol):
-    """Who makes the trip."""
+class AttemptEvents(Protocol):
+    """What its owner does when an attempt connects or ends."""
 
-    def arrived(self) -> None:
-        """Take note that the agent answers: a new one with its marker, one that is attached to with its greeting."""
+    def connected(self) -> None:
+        """Handle the agent's answer: a new one's marker, or the greeting of one that is attached to."""
 
-    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
-        """Take note that the session is over, once; `silent` when the other end merely stopped answering."""
+    def disconnected(self, error: RemoteKernelError, *, was_connected: bool, silent: bool) -> None:
+        """Handle the end of the session, once; `silent` when the other end merely stopped answering."""
 
 
-class Trip:
+class Attempt:
     """One SSH session, from the start of ssh to its end."""
 
     def __init__(
@@ -66,9 +66,9 @@ class Trip:
         link: Link,
         log: Log,
         options: LaunchOptions,
-        traveller: Traveller,
+        events: AttemptEvents,
     ) -> None:
-        self._reactor, self._link, self._log, self._options, self._traveller = reactor, link, log, options, traveller
+        self._reactor, self._link, self._log, self._options, self._events = reactor, link, log, options, events
         self._carrier: Carrier | None = None
         self._pipe: _RemotePipe | None = None
         self._second: SecondSession | None = None
@@ -76,7 +76,7 @@ class Trip:
         self._said = ByteStream()
         self._mode = ""
         self._argv: list[str] = []
-        self._over = self._arrived = False
+        self._over = self._is_connected = False
 
     def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
         """Start ssh, send the program and the Link's frames behind it. Raises TransportError's kinds.
@@ -107,16 +107,16 @@ class Trip:
         ]
         self._pipe.begin()
 
-    def master(self) -> openssh.Master | None:
+    def master(self) -> masters.Master | None:
         """Return the shared connection that ssh goes over; None while there is none, and where it is not ours."""
-        return openssh.master_of(self._argv)
+        return masters.master_of(self._argv)
 
     def close(self) -> None:
         """End the session. The remote side sees the end of its input. Idempotent."""
         self._over = True
         if self._pipe and self._carrier:
             self._cancel_timers()
-            has_answered = self._handshake.told is not None
+            has_answered = self._handshake.answer is not None
             if has_answered:
                 self._pipe.flush()
             self._pipe.close()
@@ -140,25 +140,25 @@ class Trip:
             self._carrier.kill()
 
     def answered(self, told: str) -> None:
-        """Take note of the marker and what stands behind it. Called by the pipe."""
+        """Handle the marker and what stands behind it. Called by the pipe."""
         if told:
             try:
-                raise_told(answer_of(self._options, told))
+                raise_reported(parse_answer(self._options, told))
                 raise malformed(self._options)
             except RemoteKernelError as error:
                 self.refuse(error)
         elif self._mode == "start":  # there is an agent now, whatever comes of this session
-            self._arrive()
+            self._set_connected()
 
     def greeted(self) -> None:
-        """Take note that the agent itself speaks. Called by the pipe."""
-        if not self._arrived:
-            self._arrive()
+        """Record that the agent itself speaks. Called by the pipe."""
+        if not self._is_connected:
+            self._set_connected()
 
-    def _arrive(self) -> None:
-        self._arrived = True
+    def _set_connected(self) -> None:
+        self._is_connected = True
         self._cancel_timers()
-        self._traveller.arrived()
+        self._events.connected()
 
     def _ask_again(self) -> None:
         """Start a second session if this one is silent, to see why."""
@@ -173,7 +173,7 @@ class Trip:
             if not second.read():
                 return
             self._reactor.watch(second.fd, 0, read)
-            error, seconds = second.verdict()
+            error, seconds = second.diagnosis()
             if error:
                 self._timers.append(self._reactor.call_later(seconds, lambda: self._give_up(error)))
 
@@ -185,40 +185,40 @@ class Trip:
 
     def refuse(self, error: RemoteKernelError) -> None:
         """End with this error: whatever answers there is not our program, or not in time. Called by the pipe too."""
-        self._return(error, arrived=False)
+        self._end(error, was_connected=False)
 
     def ended(self, reason: str) -> None:
-        """Take note that the session is over. Called by the pipe."""
+        """Handle the end of the session. Called by the pipe."""
         assert self._pipe
         endpoint = self._options.endpoint
-        if self._handshake.told is None:
+        if self._handshake.answer is None:
             stderr, status = self._last_words()
             if self._mode == "start":
-                stderr = choice.in_full(self._options, stderr)
+                stderr = choice.complete_stderr(self._options, stderr)
             error = explain(self._options, stderr, status, self._handshake.end())
-            self._return(error, arrived=False)
+            self._end(error, was_connected=False)
         elif "speaks protocol" in reason:
             hint = "use the same version of remote_kernel as the one that started the kernel"
-            self._return(ProtocolMismatch(reason, hint), arrived=False)
+            self._end(ProtocolMismatch(reason, hint), was_connected=False)
         elif _NONE_OF_OURS.search(reason):
             # Not a lost connection: whatever writes there would write again, and each new session would break at once.
             noise = f"something else than the kernel's agent wrote to the SSH session of {endpoint} ({reason})"
             hint = "let its rc files start nothing that prints later on, in the background"
-            self._return(RemoteShellNoise(noise, hint), arrived=False)
+            self._end(RemoteShellNoise(noise, hint), was_connected=False)
         else:
             lost = ConnectionLost(
                 f"the connection to {endpoint} was lost{': ' + reason if reason else ''}",
                 "restart the kernel when the network is back",
             )
-            self._return(lost, arrived=self._arrived, silent=reason.startswith("no sign"))
+            self._end(lost, was_connected=self._is_connected, silent=reason.startswith("no sign"))
 
-    def _return(self, error: RemoteKernelError, *, arrived: bool, silent: bool = False) -> None:
+    def _end(self, error: RemoteKernelError, *, was_connected: bool, silent: bool = False) -> None:
         if not self._over:
             if silent:
                 self.kill()
             else:
                 self.close()
-            self._traveller.returned(error, arrived=arrived, silent=silent)
+            self._events.disconnected(error, was_connected=was_connected, silent=silent)
 
     def _read_stderr(self, _: int) -> None:
         assert self._carrier
@@ -227,11 +227,11 @@ class Trip:
             self._stderr = (self._stderr + data)[-_NOISE_BYTES:]
             self._stderr_bytes += len(data)
             if self._stderr_bytes > NOISE_LIMIT:
-                if self._handshake.told is None:
+                if self._handshake.answer is None:
                     self.refuse(flooded(self._options, self._stderr))
                 return
-            is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.told is not None
-            if is_shown and (self._mode != "attach" or self._arrived):  # the launcher says once what keeps failing
+            is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.answer is not None
+            if is_shown and (self._mode != "attach" or self._is_connected):  # the launcher says once what keeps failing
                 self._log.say(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
@@ -253,11 +253,11 @@ class _RemotePipe(Pipe):
     """The Link's pipe through ssh. Nothing but the first line is sent until the interpreter there reads it."""
 
     def __init__(
-        self, reactor: Reactor, link: Link, carrier: Carrier, program: bytes, handshake: Handshake, trip: Trip
+        self, reactor: Reactor, link: Link, carrier: Carrier, program: bytes, handshake: Handshake, attempt: Attempt
     ) -> None:
-        super().__init__(reactor, link, carrier.stdout, carrier.stdin, trip.ended)
+        super().__init__(reactor, link, carrier.stdout, carrier.stdin, attempt.ended)
         carrier.stdin = carrier.stdout = -1
-        self._program, self._handshake, self._trip = program, handshake, trip
+        self._program, self._handshake, self._attempt = program, handshake, attempt
         self._is_sent = False
 
     def begin(self) -> None:
@@ -268,19 +268,19 @@ class _RemotePipe(Pipe):
 
     def receive(self, data: bytes) -> None:
         """Send the program once it is read, and pass on what follows the marker."""
-        if self._handshake.told is None:
+        if self._handshake.answer is None:
             try:
                 data = self._handshake.feed(data)
             except RemoteShellNoise as error:
-                self._trip.refuse(error)
+                self._attempt.refuse(error)
                 return
             if self._handshake.is_ready and not self._is_sent:
                 self._is_sent = True
                 self.start(self._program)
-            if self._handshake.told is None:
+            if self._handshake.answer is None:
                 return
-            self._trip.answered(self._handshake.told)
+            self._attempt.answered(self._handshake.answer)
         if data and self.fd_in >= 0:
             super().receive(data)
             if self._link.greeted:
-                self._trip.greeted()
+                self._attempt.greeted()

@@ -1,19 +1,31 @@
-"""Let ports of this machine lead to ports of the remote host, through a kernel's Link or one of its own.
+"""Forward ports of this machine to ports of the remote host, through a kernel's Link or one of its own.
 
 Each connection is a stream of the Link, so it waits while the SSH connection is lost and goes on as if the network were
 slow, as a kernel's own connections do. Listens on loopback only.
+
+On a host without the Python that the other end of a Link needs, SSH's own means do it: `ssh -L`, or sshtunnel's
+forwarder. A server may forbid that (AllowTcpForwarding no), which is why a Link is preferred.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from remote_kernel import bootstrap
-from remote_kernel.errors import PortInUse, ProtocolMismatch, RemoteKernelError, SshConfigError, TransportError
-from remote_kernel.launcher.attempt import Trip
+from remote_kernel.errors import (
+    ConnectionLost,
+    PortInUse,
+    ProtocolMismatch,
+    RemoteKernelError,
+    SshConfigError,
+    TransportError,
+)
+from remote_kernel.launcher.attempt import Attempt
 from remote_kernel.launcher.log import Log
 from remote_kernel.launcher.reconnect import ANSWER_SECONDS, backoff, scattered
 from remote_kernel.link.link import CONTROL, Link, MessageSink
@@ -21,6 +33,9 @@ from remote_kernel.link.reactor import Reactor, SocketSink, Timer
 from remote_kernel.link.sockets import serve
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.remote.tunnel import CHANNEL
+from remote_kernel.transport import choice, openssh
+from remote_kernel.transport.ssh_config import uses_openssh
+from remote_kernel.transport.ssh_errors import explain, explained
 
 AGAIN_SECONDS = 2.0  # until a port is tried again that another program has, such as the launcher before this one
 
@@ -40,7 +55,7 @@ class Ports:
         self._listeners.append(listener)
         serve(self._reactor, listener, lambda connection: self._accepted(connection, forward, link))
 
-    def listen_sometime(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
+    def listen_when_free(self, forward: Forward, link: Callable[[], Link], tell: Callable[[str], None]) -> None:
         """Do so when the port is free, and tell about it if that is not now: a kernel need not wait for that."""
         try:
             self.listen(forward, link)
@@ -80,7 +95,7 @@ class Ports:
 
 
 def listening(port: int) -> socket.socket:
-    """Give a socket that listens on a port of this machine's loopback. Raises PortInUse."""
+    """Return a socket that listens on a port of this machine's loopback. Raises PortInUse."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -105,24 +120,24 @@ class Forwarder:
         reactor: Reactor,
         options: LaunchOptions,
         log: Log,
-        arrived: Callable[[], None],
+        on_connected: Callable[[], None],
         patience_seconds: float = 0.0,
     ) -> None:
-        """Make one that calls `arrived` each time it has a connection.
+        """Make one that calls `on_connected` each time it has a connection.
 
         With `patience_seconds` it ends by itself once a kernel of these very options was seen to run there, and then
         none for so long.
         """
-        self._reactor, self._options, self._log, self._tell_arrived = reactor, options, log, arrived
+        self._reactor, self._options, self._log, self._on_connected = reactor, options, log, on_connected
         self._patience = patience_seconds
         self._fingerprint = bootstrap.fingerprint(options)
         self._has_seen = False
         self.outlived = False  # whether it has ended for want of a kernel
         self._ports = Ports(reactor)
         self._link = Link()
-        self._trip: Trip | None = None
-        self._attempts = 0
-        self._has_arrived = False
+        self._attempt: Attempt | None = None
+        self._tries = 0
+        self._was_connected = False
         self._error: RemoteKernelError | None = None
 
     def run(self, forwards: Sequence[Forward]) -> None:
@@ -134,8 +149,8 @@ class Forwarder:
             self._reactor.run()
         finally:
             self._ports.close()
-            if self._trip:
-                self._trip.close()
+            if self._attempt:
+                self._attempt.close()
         if self._error:
             raise self._error
 
@@ -143,14 +158,14 @@ class Forwarder:
         self._link = Link()
         control = self._link.streams[CONTROL]
         control.sink = MessageSink(control, self._hear)
-        self._trip = Trip(self._reactor, self._link, self._log, self._options, self)
+        self._attempt = Attempt(self._reactor, self._link, self._log, self._options, self)
         try:
-            self._trip.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._attempts > 0)
+            self._attempt.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._tries > 0)
         except TransportError as error:
-            self.returned(error, arrived=False, silent=False)
+            self.disconnected(error, was_connected=False, silent=False)
 
     def _watch(self) -> dict[str, object] | None:
-        """Give what the other end is to look for, as `forward_far.Vigil` takes it."""
+        """Return what the other end is to look for, as `port_forward.KernelWatch` takes it."""
         if not self._patience:
             return None
         return {
@@ -168,19 +183,93 @@ class Forwarder:
             self.outlived = True
             self._reactor.stop()
 
-    def arrived(self) -> None:
-        """Take note that the other end answers. Called by the Trip."""
-        self._attempts, self._has_arrived = 0, True
-        self._tell_arrived()
+    def connected(self) -> None:
+        """Record that the other end answers. Called by the Attempt."""
+        self._tries, self._was_connected = 0, True
+        self._on_connected()
 
-    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
-        """Take note that the connection is lost, or was not made. Called by the Trip."""
+    def disconnected(self, error: RemoteKernelError, *, was_connected: bool, silent: bool) -> None:
+        """Try again, or end with the error. Called by the Attempt."""
         self._ports.drop()
-        if not self._has_arrived or isinstance(error, (ProtocolMismatch, SshConfigError)):
+        if not self._was_connected or isinstance(error, (ProtocolMismatch, SshConfigError)):
             self._error = error
             self._reactor.stop()
             return
-        if arrived:
+        if was_connected:
             self._log.tell(f"{error.message}; trying to reconnect")
-        self._attempts += 1
-        self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)
+        self._tries += 1
+        self._reactor.call_later(scattered(backoff(self._tries - 1)), self._go)
+
+
+# -- without a Link
+
+
+def forward_by_ssh(
+    options: LaunchOptions,
+    forwards: Sequence[Forward],
+    on_connected: Callable[[], None],
+    lost: Callable[[RemoteKernelError], None],
+) -> None:
+    """Forward until an exception, such as one that a signal raises, ends it.
+
+    `on_connected` is called each time all ports are open, and `lost` when the connection has broken, which is then made
+    again. Raises PortInUse, and TransportError's kinds if there was no way from the start.
+    """
+    attempts, was_connected = 0, False
+
+    def tell() -> None:
+        nonlocal attempts, was_connected
+        attempts, was_connected = 0, True
+        on_connected()
+
+    once = _over_openssh if uses_openssh(options) else _over_paramiko
+    while True:
+        try:
+            once(options, forwards, tell)
+        except TransportError as error:
+            if not was_connected:
+                raise
+            if not attempts:
+                lost(error)
+        attempts += 1
+        time.sleep(backoff(attempts))
+
+
+def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], on_connected: Callable[[], None]) -> None:
+    with explained(options):
+        choice.forward_without_openssh(options, forwards, on_connected)
+
+
+def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], on_connected: Callable[[], None]) -> None:
+    pairs = [(forward.local, forward.remote) for forward in forwards]
+    process = subprocess.Popen(
+        openssh.forward_argv(options, pairs),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=choice.environment(options),
+        encoding="utf-8",
+        errors="replace",
+    )
+    assert process.stderr
+    waiting, said = len(forwards), ""
+    try:
+        with process.stderr as lines:
+            for line in lines:
+                if "[port listener]" in line:  # "Local forwarding listening on" comes ahead of bind and listen
+                    waiting -= 1
+                    if not waiting:
+                        on_connected()
+                elif not line.startswith("debug1: "):
+                    said += line
+        status = process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    for forward in forwards:
+        if f":{forward.local}: Address already in use" in said:
+            message = f"port {forward.local} of this machine is in use"
+            raise PortInUse(message, "choose another, for example 16006:6006")
+    if waiting:
+        raise explain(options, said, status, b"")
+    raise ConnectionLost(f"the connection to {options.endpoint} broke", "try again")

@@ -8,8 +8,8 @@ import select
 import time
 
 from remote_kernel.jupyter.connection_file import runtime_folder
-from remote_kernel.link.link import Sink, Stream
-from remote_kernel.terminal_safe import ByteStream, harmless
+from remote_kernel.link.link import LinkStream, Sink
+from remote_kernel.terminal_safe import ByteStream, terminal_safe
 
 LOG_LIMIT = 32 << 20
 LOGS_KEPT = 20
@@ -36,14 +36,14 @@ class Log:
 
     def note(self, text: str) -> None:
         """Write a line of ours to the file only."""
-        self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} remote_kernel: {harmless(text)}\n".encode())
+        self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} remote_kernel: {terminal_safe(text)}\n".encode())
 
     def tell(self, text: str) -> None:
         """Write a line of ours to stderr and the file."""
-        self.say(f"remote_kernel: {harmless(text)}\n")
+        self.say(f"remote_kernel: {terminal_safe(text)}\n")
 
     def say(self, text: str) -> None:
-        """Write harmless text to stderr and the file: stderr may be the terminal that Jupyter runs in.
+        """Write terminal-safe text to stderr and the file: stderr may be the terminal that Jupyter runs in.
 
         A front end that does not read its kernel's stderr does not stop us.
         """
@@ -80,7 +80,7 @@ class Log:
 class OutputSink(Sink):
     """Pass the kernel's own stdout or stderr to the log."""
 
-    def __init__(self, stream: Stream, log: Log) -> None:
+    def __init__(self, stream: LinkStream, log: Log) -> None:
         self._stream, self._log = stream, log
         self._text = ByteStream()
         stream.sink = self

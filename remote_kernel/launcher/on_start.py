@@ -1,4 +1,4 @@
-"""Have a folder pushed to where the kernel works before it starts, for `--on-start`.
+"""Push a folder to where the kernel works before it starts, for `--on-start`.
 
 The kernel does not start when that fails: it would run what was there before, and nobody would see that from its
 results. So the front end shows what is wrong at once, with the command that leaves the push out.
@@ -19,7 +19,7 @@ from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import READ, Reactor, Timer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.terminal_safe import ByteStream
-from remote_kernel.transport.openssh import to_paste
+from remote_kernel.transport.ssh_config import to_paste
 
 LONG_SECONDS = 5.0  # after which a person is told what it is that takes so long
 _END_SECONDS = 2.0
@@ -28,12 +28,12 @@ _WITHOUT = "start without it: remote_kernel edit KERNELSPEC --on-start ''"
 
 
 def missing(folder: str) -> PushFailed:
-    """Give the error for a folder that is not here, or no longer."""
+    """Return the error for a folder that is not here, or no longer."""
     message = f"there is no folder '{folder}' here, which is to be pushed before the kernel starts"
     return PushFailed(message, f"make it, or {_WITHOUT}")
 
 
-class Push:
+class OnStartPush:
     """The push of one start. `done` is called once for each `start`, with the error if there is one."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Push:
 
     @property
     def runs(self) -> bool:
-        """Tell whether the push is under way."""
+        """True if the push is under way."""
         return self._process is not None
 
     def start(self, seconds: float) -> None:
@@ -134,7 +134,7 @@ class Push:
         self._done(error)
 
     def _failure(self, name: str, message: str, hint: str) -> RemoteKernelError:
-        """Give the error to end with: of files it is one kind, of the way there the one that a start ends with."""
+        """Return the error to end with: of files it is one kind, of the way there the one that a start ends with."""
         found = by_name(name, message, hint)
         if not isinstance(found, SyncError):
             return found

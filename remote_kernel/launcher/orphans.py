@@ -23,12 +23,13 @@ import time
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
-from remote_kernel import process
+from remote_kernel import bootstrap, process
 from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteError, RemoteKernelError, TransportError
 from remote_kernel.files import private_folder, write_private
+from remote_kernel.handshake import ask, reading
 from remote_kernel.launcher.state_file import VARIABLE as STATE_FILE
 from remote_kernel.options import LaunchOptions, parse_launch
-from remote_kernel.transport import notes as breaker
+from remote_kernel.transport import notes
 from remote_kernel.typed_json import MALFORMED, list_of, row
 
 _SUCCESSOR_SECONDS = 5.0  # for whoever started a launcher that was killed to start another; see SucceedingLauncher
@@ -145,6 +146,9 @@ def start_watcher() -> None:
 
 def main() -> int:
     """Run the watcher, unless another one runs, until there is nothing to watch for."""
+    from remote_kernel.transport import ssh_errors  # noqa: F401
+
+    bootstrap.read_ahead("ask")  # as the import: this process may outlive an upgrade of the package
     while True:
         with _lock() as is_mine:
             if is_mine:
@@ -190,11 +194,8 @@ def _tell_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Trie
     way = (options.endpoint, options.jumps, options.ssh_config, options.transport)
     if not tries.is_due(way) or not tries.is_due(identity):
         return False
-    from remote_kernel.handshake import reading
-    from remote_kernel.probe import ask
-
     try:
-        breaker.check(options)
+        notes.raise_recent_refusal(options)
         found, _ = ask(options, "ask", {"id": identity, "do": note.do, "folder": note.folder}, 30.0)
         with reading(options):
             kernels = list_of(dict, found["kernels"])
@@ -264,7 +265,7 @@ def _lock() -> Iterator[bool]:
 
 
 def _pid_namespace() -> str:
-    """Name what the numbers of processes here are good in: containers may share this folder and have their own."""
+    """Return what the numbers of processes here are good in: containers may share this folder and have their own."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:

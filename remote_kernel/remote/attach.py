@@ -1,6 +1,8 @@
-"""Reach an agent that runs already: hand it a new SSH session, or ask it something.
+"""Connect to an agent that runs already: hand it a new SSH session, or ask it something.
 
-Runs on the remote host in place of a new agent. Python 3.8, standard library: this file is shipped there.
+Also measures what kernels use, for `ps`: the memory of all their processes, and whether they use the CPU right now.
+
+Runs on the remote host in place of a new agent.
 """
 
 from __future__ import annotations
@@ -12,18 +14,27 @@ import socket
 import time
 
 from remote_kernel.link.link import PROTOCOL_VERSION
-from remote_kernel.remote.claim import Claim, claimant, look_at_claim
-from remote_kernel.remote.folder import AGENT_SOCKET, find_folders, remove_folder
+from remote_kernel.process import processes
+from remote_kernel.remote.folder import (
+    AGENT_SOCKET,
+    OwnerState,
+    find_folders,
+    owner_host,
+    owner_state,
+    remove_folder,
+)
 from remote_kernel.remote.kernel import hostname
 from remote_kernel.remote.ssh_session import session_server
-from remote_kernel.remote.usage import measure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
+SAMPLE_SECONDS = 0.25
+BUSY_SHARE = 0.05  # of one core; an idle ipykernel needs far less
 _ASK_SECONDS = 5.0
-_LONGEST = 4 << 20  # bytes of an answer; that with a diary is the longest
+_LONGEST = 4 << 20  # bytes of an answer; that with a text log is the longest
 _LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 
@@ -78,12 +89,12 @@ def _missing(identity: str, folders: list[str], host: str) -> dict[str, object]:
     """Return why no agent of that id, which was started on `host`, answers. Only KernelGone is final."""
     here = hostname()
     for folder in folders:
-        claim = look_at_claim(folder)
-        if claim is Claim.HELD:
+        owner = owner_state(folder)
+        if owner is OwnerState.HELD:
             message = f"the agent of kernel {identity} on {here} does not answer"
             return {"error": "RemoteError", "message": message, "hint": "try again"}
-        if claim is Claim.ELSEWHERE:
-            there = claimant(folder)
+        if owner is OwnerState.ELSEWHERE:
+            there = owner_host(folder)
             return {
                 "error": "RemoteError",
                 "message": f"the kernel {identity} is on {there}, and this is {here}, which shares its folder",
@@ -108,11 +119,13 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
     for folder in find_folders(settings["folder"], settings["id"]):
         connection = _connect(folder, _LISTEN_SECONDS if settings["id"] else 0.0)
         if connection is None:
-            claim = look_at_claim(folder)
-            if claim is Claim.ABANDONED:
+            owner = owner_state(folder)
+            if owner is OwnerState.ABANDONED:
                 remove_folder(folder)  # its agent and its guard were killed together, or the host was restarted
             elif settings["id"]:  # who means this one is not to take it for gone
-                where = f"it is on {claimant(folder)}" if claim is Claim.ELSEWHERE else "its agent does not answer"
+                where = (
+                    f"it is on {owner_host(folder)}" if owner is OwnerState.ELSEWHERE else "its agent does not answer"
+                )
                 answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": where})
             continue
         try:
@@ -151,6 +164,25 @@ def _connect(folder: str, seconds: float) -> socket.socket | None:
             return connection
         except OSError:
             connection.close()
-        if time.monotonic() >= deadline or look_at_claim(folder) is not Claim.HELD:
+        if time.monotonic() >= deadline or owner_state(folder) is not OwnerState.HELD:
             return None
         time.sleep(0.05)
+
+
+def measure(sessions: Iterable[int]) -> dict[int, tuple[int, bool]]:
+    """Return for each session's id the bytes that its processes hold in memory, and whether they use the CPU.
+
+    Pages that processes share count for each of them. Takes SAMPLE_SECONDS.
+    """
+    wanted = set(sessions)
+    if not wanted:
+        return {}
+    before, begun = {pid: cpu for pid, _, _, _, cpu in processes()}, time.monotonic()
+    time.sleep(SAMPLE_SECONDS)
+    after, took = list(processes()), time.monotonic() - begun
+    found = {}
+    for sid in wanted:
+        its = [(pid, memory, cpu) for pid, _, session, memory, cpu in after if session == sid]
+        used = sum(cpu - before[pid] for pid, _, cpu in its if pid in before)
+        found[sid] = (sum(memory for _, memory, _ in its), used > BUSY_SHARE * took)
+    return found

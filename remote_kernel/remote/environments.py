@@ -2,24 +2,26 @@
 
 Runs there in place of the agent for `remote_kernel add --discover`. Looks into the places where conda, venv, uv, pixi
 and pyenv put things, and asks each interpreter what it has installed; imports none of that. An interpreter that is
-neither in PATH nor in the home may be anybody's: it is run only if nobody else can change it. Python 3.8, standard
-library: this file is shipped to the remote host.
+neither in PATH nor in the home may be anybody's: it is run only if nobody else can change it.
 """
 
 from __future__ import annotations
 
 import glob
+import grp
 import json
 import os
+import pwd
 import re
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
 
-from remote_kernel.remote.kernel import Settings, hostname, kernel_folders, kernelspecs, which
-from remote_kernel.remote.ownership import Owners
+from remote_kernel.process import read_text
+from remote_kernel.remote.kernel import KernelSettings, hostname, kernel_folders, kernelspecs, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,14 +55,14 @@ print("remote_kernel", json.dumps(found))
 
 def main(marker: str, parameters: dict[str, Any]) -> None:
     """Run in the SSH session: print one line of JSON behind the marker and end."""
-    os.write(1, f"\n{marker} {json.dumps(find(Settings(parameters['settings'])))}\n".encode())
+    os.write(1, f"\n{marker} {json.dumps(find(KernelSettings(parameters['settings'])))}\n".encode())
     sys.exit(0)
 
 
-def find(settings: Settings) -> dict[str, Any]:
-    """Give everything that was found. Takes ASK_SECONDS and a little more at most."""
+def find(settings: KernelSettings) -> dict[str, Any]:
+    """Return everything that was found. Takes ASK_SECONDS and a little more at most."""
     paths = list(_unique(_candidates()))[:MOST]
-    owners = Owners(*_conda_roots())
+    owners = TrustedOwners(*_conda_roots())
     foreign = [path for path in paths if not (_is_chosen(path) or owners.have(path))]
     answers = _ask([path for path in paths if path not in foreign])
     return {
@@ -80,16 +82,54 @@ def find(settings: Settings) -> dict[str, Any]:
 
 
 def _is_chosen(path: str) -> bool:
-    """Whether the user would run it anyway, having put it in PATH or into the home."""
+    """True if the user would run it anyway, having put it in PATH or into the home."""
     folder = os.path.dirname(path)
     return folder in _path_folders() or path.startswith(os.path.join(os.path.expanduser("~"), ""))
+
+
+# -- whose they are
+
+
+class TrustedOwners:
+    """The users whose programs this user runs anyway: themselves, root, and the owners of some folders of theirs."""
+
+    def __init__(self, *folders: str) -> None:
+        self._uids = {0, os.getuid()}
+        for folder in filter(None, folders):
+            try:
+                self._uids.add(os.stat(folder).st_uid)
+            except OSError:
+                pass
+
+    def have(self, python: str) -> bool:
+        """True if nobody else can say what an interpreter of an environment does: PREFIX/bin/python."""
+        folder = os.path.dirname(python)
+        return all(self._own(path) for path in (os.path.dirname(folder), folder, python))
+
+    def _own(self, path: str) -> bool:
+        try:
+            found = os.stat(path)
+        except OSError:
+            return False
+        if found.st_uid not in self._uids or found.st_mode & stat.S_IWOTH:
+            return False
+        return not found.st_mode & stat.S_IWGRP or _is_private(found.st_gid, found.st_uid)
+
+
+def _is_private(gid: int, uid: int) -> bool:
+    """True if a group has no member but its user, as on systems that give each user one; then umask is 002 there."""
+    try:
+        group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return gid == 0 or (gid == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name})
 
 
 # -- where they are
 
 
 def _candidates() -> Iterator[str]:
-    """Name paths that may be interpreters, each environment's own before the system's."""
+    """Return paths that may be interpreters, each environment's own before the system's."""
     for prefix in _prefixes():
         yield os.path.join(prefix, "bin", "python")
     for folder in [*_path_folders(), "/usr/local/bin", "/usr/bin"]:
@@ -104,7 +144,7 @@ def _path_folders() -> list[str]:
 
 
 def _conda_roots() -> list[str]:
-    """Name the conda and mamba that the user has set up; one that a site offers may be its administrator's."""
+    """Return the conda and mamba that the user has set up; one that a site offers may be its administrator's."""
     conda = os.environ.get("CONDA_EXE", "") or which("conda") or ""
     root = os.path.dirname(os.path.dirname(os.path.realpath(conda))) if conda else ""
     return [path for path in (os.environ.get("MAMBA_ROOT_PREFIX", ""), root) if path]
@@ -116,11 +156,7 @@ def _prefixes() -> Iterator[str]:
     for root in [*roots, os.path.join(home, ".local/share/mamba"), *_conda_roots()]:
         yield root
         yield from (os.path.join(root, "envs", name) for name in sorted(_listed(os.path.join(root, "envs"))))
-    try:
-        with open(os.path.join(home, ".conda/environments.txt"), encoding="utf-8", errors="replace") as file:
-            yield from (line.strip() for line in file if line.strip())
-    except OSError:
-        pass
+    yield from filter(None, map(str.strip, read_text(os.path.join(home, ".conda/environments.txt")).splitlines()))
     for folder in (".conda/envs", ".virtualenvs", ".local/share/virtualenvs", ".pyenv/versions", ".pixi/envs"):
         yield from sorted(glob.glob(os.path.join(glob.escape(os.path.join(home, folder)), "*")))
     yield from sorted(glob.glob(os.path.join(glob.escape(home), ".local/share/uv/python/*")))
@@ -129,7 +165,7 @@ def _prefixes() -> Iterator[str]:
 
 
 def _projects(home: str) -> Iterator[str]:
-    """Name the folders in which projects may be: those of the home, two deep, and of a cluster's work folders."""
+    """Return the folders in which projects may be: those of the home, two deep, and of a cluster's work folders."""
     tops = [home, *filter(None, (os.environ.get(name) for name in ("WORK", "SCRATCH", "PROJECT", "WORKSPACE")))]
     left = MOST
     for top in tops:
@@ -146,7 +182,7 @@ def _projects(home: str) -> Iterator[str]:
 
 
 def _of_project(folder: str) -> Iterator[str]:
-    """Name the environments that a project's folder is, or holds."""
+    """Return the environments that a project's folder is, or holds."""
     if os.path.isfile(os.path.join(folder, "pyvenv.cfg")) or os.path.isdir(os.path.join(folder, "conda-meta")):
         yield folder
     for name in (".venv", "venv", "env", ".env"):
@@ -181,7 +217,7 @@ def _identity(path: str) -> str:
 
 
 def _named_as(python: str | None, paths: list[str]) -> str:
-    """Give the one of these paths that is the same interpreter; empty where none is."""
+    """Return the one of these paths that is the same interpreter; empty where none is."""
     wanted = _identity(python) if python else ""
     return next((path for path in paths if _identity(path) == wanted), "")
 
@@ -280,17 +316,15 @@ def _kind(path: str, prefix: str, answer: dict[str, Any]) -> str:
         return "pixi"
     if os.path.isdir(os.path.join(prefix, "conda-meta")):
         return "conda"
-    try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
-            return "uv" if re.search(r"^uv\s*=", file.read(), re.MULTILINE) else "venv"
-    except OSError:
-        pass
+    made_by = read_text(os.path.join(prefix, "pyvenv.cfg"))
+    if made_by:
+        return "uv" if re.search(r"^uv\s*=", made_by, re.MULTILINE) else "venv"
     is_the_systems = not answer["own"] and (answer["managed"] or answer["prefix"] in ("/usr", "/usr/local"))
     return "system" if is_the_systems else "python"
 
 
 def _name(path: str, prefix: str, kind: str) -> str:
-    """Give what people call it: the environment's name, or the project's that it belongs to."""
+    """Return what people call it: the environment's name, or the project's that it belongs to."""
     name = os.path.basename(prefix)
     if kind == "pixi":
         project = os.path.basename(prefix[: prefix.rindex("/.pixi/envs/")])
@@ -306,17 +340,13 @@ def _name(path: str, prefix: str, kind: str) -> str:
 
 
 def _gpus(root: str = "/") -> list[str]:
-    """Name the host's GPUs, without running anything; a driver that names none counts as one.
+    """Return the host's GPUs, without running anything; a driver that names none counts as one.
 
     Not with nvidia-smi: where the driver is unwell it hangs. `root` is where the host's files are.
     """
     found = []
     for path in sorted(glob.glob(os.path.join(glob.escape(root), "proc/driver/nvidia/gpus/*/information"))):
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                model = re.search(r"^Model:\s*(.+)$", file.read(), re.MULTILINE)
-        except OSError:
-            continue
+        model = re.search(r"^Model:\s*(.+)$", read_text(path), re.MULTILINE)
         found.append(model[1].strip() if model else "NVIDIA GPU")
     if not found and which("nvidia-smi"):
         found.append("NVIDIA GPU")

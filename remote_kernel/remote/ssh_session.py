@@ -1,7 +1,4 @@
-"""Hold one SSH session on the remote host, and tell why it ended.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Hold one SSH session on the remote host, and tell why it ended."""
 
 from __future__ import annotations
 
@@ -9,28 +6,26 @@ import os
 import select
 import socket
 
+from remote_kernel.process import PARENT, stat_fields
+
 
 def session_server() -> int:
-    """Give the pid of the sshd (or the like) that serves this session, 0 where that cannot be told.
+    """Return the pid of the sshd (or the like) that serves this session, 0 where that cannot be told.
 
     sshd makes its child the leader of a session of its own.
     """
-    leader = os.getsid(0)
-    try:
-        with open(f"/proc/{leader}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError):
-        return 0
+    fields = stat_fields(os.getsid(0))
+    return int(fields[PARENT]) if fields else 0
 
 
-class Session:
+class SshSession:
     """One SSH session's descriptors, and the socket that keeps its process waiting."""
 
     def __init__(self, stub: socket.socket, fd_in: int, fd_out: int, server: int) -> None:
         self.stub, self.fd_in, self.fd_out, self._server = stub, fd_in, fd_out, server
 
     def nobody_reads(self) -> bool:
-        """Whether the other end of our output is closed.
+        """True if the other end of our output is closed.
 
         Seen on OpenSSH's sshd: a launcher that dies while ssh lives gives end of input and no event here.
         """
@@ -39,7 +34,7 @@ class Session:
         return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
 
     def served(self) -> bool:
-        """Whether the server of this session still runs. A lost connection ends it; a launcher's death does not."""
+        """True if the server of this session still runs. A lost connection ends it; a launcher's death does not."""
         if self._server <= 1:
             return False
         try:
@@ -48,11 +43,7 @@ class Session:
             return False
         except OSError:
             pass
-        try:
-            with open(f"/proc/{self._server}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[0] != b"Z"
-        except OSError:
-            return True
+        return stat_fields(self._server)[:1] != ["Z"]  # nothing is told of another user's where /proc hides those
 
 
 def to_null(*fds: int) -> None:

@@ -1,4 +1,4 @@
-"""First code to run on the remote host: check the interpreter, make the shipped modules importable, go.
+"""Run first on the remote host: check the interpreter, make the shipped modules importable, run the last of them.
 
 The bootstrap appends a call of `run` with the modules and parameters. This file must compile under any
 Python, 2.7 included, so that a too old one can say so.
@@ -40,7 +40,7 @@ def run(text):  # type: ignore[no-untyped-def]
 
 
 class _Loader(object):
-    """Give a shipped module's source to linecache, which asks a module's loader for it."""
+    """Return a shipped module's source to linecache, which asks a module's loader for it."""
 
     def __init__(self, source):  # type: ignore[no-untyped-def]
         self._source = source

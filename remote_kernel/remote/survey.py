@@ -1,7 +1,7 @@
-"""Say what the remote host has for a kernel, and install ipykernel where it is missing, or into a new environment.
+"""Look what the remote host has for a kernel, and install ipykernel where it is missing, or into a new environment.
 
 Runs there in place of the agent when `remote_kernel add` checks a host; leaves nothing behind but what it was
-asked to install. Python 3.8, standard library: this file is shipped to the remote host.
+asked to install.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 
+from remote_kernel.process import read_text
 from remote_kernel.remote.kernel import (
-    Settings,
+    KernelSettings,
     StartError,
     find_kernelspec,
     find_python,
@@ -45,7 +46,7 @@ print("remote_kernel", "system" if system else "own")
 
 def main(marker: str, parameters: dict[str, Any]) -> None:
     """Run in the SSH session: print one line of JSON behind the marker and end."""
-    settings = Settings(parameters["settings"])
+    settings = KernelSettings(parameters["settings"])
     try:
         answer = _MODES[parameters["mode"]](settings)
     except StartError as error:
@@ -54,7 +55,7 @@ def main(marker: str, parameters: dict[str, Any]) -> None:
     sys.exit(0)
 
 
-def survey(settings: Settings) -> dict[str, object]:
+def survey(settings: KernelSettings) -> dict[str, object]:
     """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
     python = find_python(settings)
     spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
@@ -78,8 +79,8 @@ def survey(settings: Settings) -> dict[str, object]:
     }
 
 
-def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
-    """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
+def look_into(settings: KernelSettings, python: str) -> tuple[str, str, bool]:
+    """Return an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
     code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), INIT_SECONDS)
     if code == 124 and settings.init:
         raise no_end(settings)
@@ -94,7 +95,7 @@ def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
     return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
 
 
-def no_end(settings: Settings) -> StartError:
+def no_end(settings: KernelSettings) -> StartError:
     """Return the error for an --init, or a login shell, that hangs."""
     return StartError(
         "RemoteError",
@@ -103,7 +104,7 @@ def no_end(settings: Settings) -> StartError:
     )
 
 
-def install(settings: Settings) -> dict[str, object]:
+def install(settings: KernelSettings) -> dict[str, object]:
     """Install ipykernel with the tool that the environment uses: conda's, uv's or pip. Raises StartError.
 
     Never into the system's own Python: that belongs to its package manager.
@@ -128,7 +129,7 @@ def new_environment() -> str:
     return path
 
 
-def make_environment(settings: Settings) -> dict[str, object]:
+def make_environment(settings: KernelSettings) -> dict[str, object]:
     """Make a new environment from the interpreter, with ipykernel in it; what fails is removed. Raises StartError.
 
     The folder is made first, which fails if it is there: no environment of the user's is ever written over.
@@ -157,7 +158,7 @@ def make_environment(settings: Settings) -> dict[str, object]:
                 raise
 
 
-def _install_into(settings: Settings, python: str) -> str:
+def _install_into(settings: KernelSettings, python: str) -> str:
     """Install ipykernel for an interpreter and return the command that did it. Raises StartError."""
     for argv in _installers(python):
         _run_there(settings, argv, "install it by hand")
@@ -167,7 +168,7 @@ def _install_into(settings: Settings, python: str) -> str:
     raise StartError("KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", hint)
 
 
-def _run_there(settings: Settings, argv: list[str], hint: str) -> None:
+def _run_there(settings: KernelSettings, argv: list[str], hint: str) -> None:
     """Run a tool that makes or changes an environment. Raises StartError with the line of its words that says why."""
     code, output, errors = run_program(with_init(settings.init, argv), 540)
     if code:
@@ -177,7 +178,7 @@ def _run_there(settings: Settings, argv: list[str], hint: str) -> None:
 
 
 def _installers(python: str) -> list[list[str]]:
-    """Give the command of the tool that has made the environment, else of one that it has or the host."""
+    """Return the command of the tool that has made the environment, else of one that it has or the host."""
     prefix = os.path.dirname(os.path.dirname(python))
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]
     uv = _uv()
@@ -197,7 +198,7 @@ def _uv() -> str | None:
 
 
 def _conda(prefix: str) -> str:
-    """Give the program that looks after a conda environment; PATH has it only after `conda init`."""
+    """Return the program that looks after a conda environment; PATH has it only after `conda init`."""
     root = os.path.dirname(os.path.dirname(prefix))
     places = [os.path.join(folder, "bin", name) for folder in (prefix, root) for name in ("conda", "mamba")]
     places += [os.environ.get("CONDA_EXE", ""), os.environ.get("MAMBA_EXE", "")]
@@ -205,11 +206,8 @@ def _conda(prefix: str) -> str:
 
 
 def _made_by_uv(prefix: str) -> bool:
-    try:
-        with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:
-            return any(line.split("=")[0].strip() == "uv" for line in file)
-    except OSError:
-        return False
+    lines = read_text(os.path.join(prefix, "pyvenv.cfg")).splitlines()
+    return any(line.split("=")[0].strip() == "uv" for line in lines)
 
 
 def run_program(argv: list[str], timeout_seconds: float) -> tuple[int, str, str]:

@@ -11,17 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from remote_kernel.errors import (
-    ConnectionLost,
-    ConnectionRefused,
-    ConnectTimeout,
-    JumpHostFailed,
-    PythonNotFound,
-    RemoteKernelError,
-    RemoteShellNoise,
-    TransportError,
-    UnknownHost,
-)
+from remote_kernel.errors import ConnectionLost, PythonNotFound, RemoteKernelError, RemoteShellNoise, is_temporary
 from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.transfer import Outcome, SyncPath, Transfer
@@ -34,7 +24,6 @@ LOOK_SECONDS = 1.0  # between two looks for changes
 _LONGEST_PAUSE = 10.0
 _LONG_SECONDS = 30.0
 _CANNOT_RUN = (PythonNotFound, RemoteShellNoise)
-_MAY_PASS = {UnknownHost, ConnectionRefused, ConnectTimeout, JumpHostFailed, ConnectionLost, TransportError}
 
 Result = TypeVar("Result")
 
@@ -110,7 +99,7 @@ def retry(
             now = time.monotonic()
             if isinstance(error, ConnectionLost) and (not deadline or now - begun > _LONG_SECONDS):
                 deadline, pause = now + patience_seconds, FIRST_PAUSE_SECONDS
-            if type(error) not in _MAY_PASS or now >= deadline:
+            if not is_temporary(error) or now >= deadline:
                 raise
             tell(error)
         time.sleep(pause)  # there is no event for a network that is back

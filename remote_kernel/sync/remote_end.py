@@ -18,10 +18,10 @@ from remote_kernel.errors import (
     RemoteKernelError,
     by_name,
 )
-from remote_kernel.handshake import Handshake, answer_of, no_answer, raise_told, wait_for_answer
+from remote_kernel.handshake import Handshake, no_answer, parse_answer, raise_reported, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation
-from remote_kernel.transport import choice, notes, openssh
+from remote_kernel.transport import choice, masters, notes
 from remote_kernel.transport.carrier import PipeText
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
@@ -46,7 +46,7 @@ class RemoteProcess:
     def __enter__(self: Process) -> Process:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
         self._command = argv = self._argv()
-        self._master = openssh.master_of(argv)
+        self._master = masters.master_of(argv)
         self._process = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -95,7 +95,7 @@ class RemoteProcess:
 
     def _lost(self) -> RemoteKernelError:
         """Return the error for a connection that broke in the middle."""
-        openssh.end_master(self._master or openssh.master_of(self._command))
+        masters.end_master(self._master or masters.master_of(self._command))
         return ConnectionLost(
             f"the connection to {self._options.endpoint} broke", "the same command continues from here"
         )
@@ -112,9 +112,9 @@ class RemoteProcess:
             return flooded(self._options, said.encode())
         if self._is_late:
             return no_answer(self._options, GREETING_SECONDS)
-        found = explain(self._options, choice.in_full(self._options, said), status, noise)
+        found = explain(self._options, choice.complete_stderr(self._options, said), status, noise)
         if isinstance(found, AuthenticationFailed):
-            notes.trip(self._options, found)
+            notes.write_refused_login(self._options, found)
         return found
 
     def _ended(self) -> tuple[int | None, str]:
@@ -173,11 +173,11 @@ class RemoteEnd(RemoteProcess):
         except RemoteKernelError:
             self._process.kill()
             raise
-        if handshake.told is None:
+        if handshake.answer is None:
             raise self._no_greeting(handshake.end())
         self.wire.put_back(rest)
-        raise_told(answer_of(self._options, handshake.told))
-        notes.clear(self._options)
+        raise_reported(parse_answer(self._options, handshake.answer))
+        notes.clear_refusals(self._options)
 
     def converse(self, words: Callable[[], Told]) -> Told:
         """Return what a conversation gives. Raises ConnectionLost, ProtocolMismatch, and what the other end tells."""

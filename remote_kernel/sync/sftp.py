@@ -62,7 +62,7 @@ class SftpEnd(RemoteProcess):
                 f"{self._options.endpoint} does not allow copying files over SFTP",
                 "its sshd needs a line 'Subsystem sftp internal-sftp'",
             ) from error
-        notes.clear(self._options)
+        notes.clear_refusals(self._options)
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""

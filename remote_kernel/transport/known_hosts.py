@@ -30,21 +30,21 @@ class KnownKey(NamedTuple):
 
 
 def known_name(host: str, port: int) -> str:
-    """Give the name that known_hosts has a server under."""
+    """Return the name that known_hosts has a server under."""
     return host if port == 22 else f"[{host}]:{port}"
 
 
 def known_keys(files: Sequence[str], name: str) -> list[KnownKey]:
-    """Give what the files say of that name; one that cannot be read says nothing."""
+    """Return what the files say of that name; one that cannot be read says nothing."""
     return [key for path in files for key in _keys_in(path, name)]
 
 
 def fingerprint(blob: bytes) -> str:
-    """Give a key's fingerprint as ssh-keygen -l prints it."""
+    """Return a key's fingerprint as ssh-keygen -l prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def remember(path: str, name: str, kind: str, blob: bytes) -> None:
+def add_key(path: str, name: str, kind: str, blob: bytes) -> None:
     """Add a line to a file, which is made (0600) where there is none. Raises OSError."""
     os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
     with open(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "rb+") as file:
@@ -54,16 +54,16 @@ def remember(path: str, name: str, kind: str, blob: bytes) -> None:
         file.write(start + f"{name} {kind} {base64.b64encode(blob).decode()}\n".encode())
 
 
-def line_at(path: str, line: int) -> bytes:
-    """Give a line of a file, for `forget`. Raises OSError; ValueError when there is no such line."""
+def read_line(path: str, line: int) -> bytes:
+    """Return a line of a file, for `remove_line`. Raises OSError; ValueError when there is no such line."""
     lines = _read_lines(path)
     if not 0 < line <= len(lines):
         raise ValueError(f"{path} has no line {line}")
     return lines[line - 1]
 
 
-def forget(path: str, line: int, text: bytes) -> None:
-    """Take a line out of a file, if it still is the one with this text; the file is replaced whole, with its mode.
+def remove_line(path: str, line: int, text: bytes) -> None:
+    """Remove a line from a file, if it still is the one with this text; the file is replaced whole, with its mode.
 
     Raises OSError, and ValueError when the file has changed since the line was looked at.
     """
@@ -85,7 +85,7 @@ def forget(path: str, line: int, text: bytes) -> None:
 
 
 def _read_lines(path: str) -> list[bytes]:
-    """Give a file's lines as ssh counts them: other line ends than its own are signs like any other."""
+    """Return a file's lines as ssh counts them: other line ends than its own are signs like any other."""
     with open(path, "rb") as file:
         return file.read().split(b"\n")
 
@@ -110,7 +110,7 @@ def _keys_in(path: str, name: str) -> Iterator[KnownKey]:
 
 
 def _names(patterns: str, name: str) -> bool:
-    """Tell whether the first word of a line names the server, in clear or hashed."""
+    """True if the first word of a line names the server, in clear or hashed."""
     name = name.lower()
     if patterns.startswith("|1|"):
         try:

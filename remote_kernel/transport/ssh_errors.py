@@ -1,9 +1,14 @@
-"""Tell from what ssh printed why it failed. A pure function over a table of captured messages."""
+"""Find out from what ssh printed why it failed, and return the error that says so.
+
+`explain` goes through _CAUSES, a table of captured messages: a new one belongs there.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from shlex import join
 from typing import NamedTuple
 
@@ -27,7 +32,9 @@ from remote_kernel.errors import (
     UnknownHost,
 )
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.openssh import TAKEN_STATUS, to_paste
+from remote_kernel.transport import choice
+from remote_kernel.transport.ssh_config import to_paste
+from remote_kernel.transport.ssh_messages import LOCKED_KEY, NO_SESSION_STATUS, SHELL_REPLACED_STATUS, SshFailure
 
 _THROUGH_JUMP = re.compile(
     r"(?<!banner exchange: Connection to )UNKNOWN port 65535|stdio forwarding failed|UNKNOWN:65535"
@@ -38,9 +45,7 @@ _PROXY_ENDED = re.compile(
     r"(?:Connection closed by remote host|read: Connection reset by peer|write: Broken pipe)"
     r"|banner exchange: Connection to UNKNOWN port 65535: Broken pipe"  # it was gone before ssh had said hello
 )
-# What sshd, PAM or the account's shell says in place of the command. sshd's own status for a session that it refuses is
-# 254: /etc/nologin, a PAM session that does not open.
-NO_SESSION = 254
+# What sshd, PAM or the account's shell says in place of the command.
 _NO_COMMAND = re.compile(r"Password change required|account is (?:currently )?(?:not available|locked)")
 _ASK = "do what it says, or ask who runs the server"
 _TOO_MANY = "end sessions of yours there ('who' and 'ps' show them), or ask who runs the server for more (maxlogins)"
@@ -100,7 +105,7 @@ _CAUSES = (
         "the account may be locked, expired or not meant for this host: ask who runs the server",
     ),
     _Cause(
-        r"([^\n]+): the key has a passphrase and is not in the agent\n(?:.*\n)*?.*Permission denied \(([^)]*)\)",
+        rf"([^\n]+): {LOCKED_KEY}\n(?:.*\n)*?.*Permission denied \(([^)]*)\)",
         AuthenticationFailed,
         "{0} does not let you in: permission denied ({2}){user}, and the key {1} has a passphrase",
         "run {login} in a terminal, or load the key into ssh-agent",
@@ -177,7 +182,7 @@ _CAUSES = (
 
 
 def explain(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
-    """Give the error for an ssh that ended before our program answered.
+    """Return the error for an ssh that ended before our program answered.
 
     `stderr` is what it printed, `status` its exit status (255 for its own failures, None when it was killed),
     `noise` what came on stdout instead of our answer.
@@ -193,8 +198,8 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
         return SshNotFound(
             "there is no such ssh program here", "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path"
         )
-    if status == TAKEN_STATUS:
-        return taken(options)
+    if status == SHELL_REPLACED_STATUS:
+        return shell_replaced(options)
     if status not in (255, None):
         return _remote(options, stderr, status, noise)
     full = re.search(r"unix_listener: cannot \w+ to path (\S+): (No space left on device|Disk quota exceeded)", stderr)
@@ -212,7 +217,16 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
     return ConnectionLost(f"the connection to {options.endpoint} broke before the kernel started", "try again")
 
 
-def taken(options: LaunchOptions) -> RemoteShellNoise:
+@contextmanager
+def explained(options: LaunchOptions) -> Iterator[None]:
+    """Raise what `explain` returns for an SshFailure in the block."""
+    try:
+        yield
+    except SshFailure as failure:
+        raise explain(options, str(failure), 255, b"") from None
+
+
+def shell_replaced(options: LaunchOptions) -> RemoteShellNoise:
     """Return the error for another program, such as a second shell, that has read what was sent to ours."""
     return RemoteShellNoise(
         f"an rc file of {options.endpoint} puts another program in the place of the login shell",
@@ -239,7 +253,7 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         through = before_the_target or bool(_THROUGH_JUMP.search(stderr))
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
-        texts = (_who(options, stderr, through), *found.groups())
+        texts = (_refusing_hop(options, stderr, through), *found.groups())
         said, user = _before(cause.pattern, stderr), _refused_user(stderr, texts[0])
         message = cause.message.format(*texts, print=_fingerprint(stderr), said=said, user=user)
         copy = _copy_id(options, stderr, through)
@@ -247,20 +261,22 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
     return None
 
 
-def _who(options: LaunchOptions, stderr: str, through: bool) -> str:
-    """Name the hop that refused: the target, or the jump host as ssh names it."""
+def _refusing_hop(options: LaunchOptions, stderr: str, through: bool) -> str:
+    """Return the name of the hop that refused: the target, or the jump host as ssh names it."""
     if not through:
         return str(options.endpoint)
-    return f"jump host {_named(stderr) or _jumps(options)}"
+    return f"jump host {_hop_name(stderr) or _jumps(options)}"
 
 
 def _jumps(options: LaunchOptions) -> str:
-    """Name the jump hosts of the options, else those of the ssh config."""
+    """Return the jump hosts of the options, else those of the ssh config."""
     if options.jumps:
         return print_jumps(options.jumps)
-    from remote_kernel.transport import choice
-
-    return choice.jumps_of_the_config(options) or "of the ssh config"
+    try:
+        found = ",".join(hop.name for hop in choice.hops(options)[:-1])
+    except (TransportError, SshFailure):  # the error that is being explained says more
+        found = ""
+    return found or "of the ssh config"
 
 
 def _refused_user(stderr: str, who: str) -> str:
@@ -273,7 +289,7 @@ def _copy_id(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Return the command that gives the hop that refused a public key."""
     hop = _hop_of(options, stderr) if through else options
     if hop is None:
-        return f"ssh-copy-id {_named(stderr) or 'JUMP_HOST'}"
+        return f"ssh-copy-id {_hop_name(stderr) or 'JUMP_HOST'}"
     words = ["ssh-copy-id", *(["-F", hop.ssh_config] if hop.ssh_config else [])]
     words += ["-o", f"ProxyJump={print_jumps(hop.jumps)}"] if hop.jumps else []
     words += ["-p", str(hop.endpoint.port)] if hop.endpoint.port else []
@@ -281,8 +297,8 @@ def _copy_id(options: LaunchOptions, stderr: str, through: bool) -> str:
     return join([*words, f"{user}{hop.endpoint.host}"])
 
 
-def _named(stderr: str) -> str:
-    """Give the hop as ssh names it, USER@HOST or [HOST]:PORT; empty where it does not."""
+def _hop_name(stderr: str) -> str:
+    """Return the hop as ssh names it, USER@HOST or [HOST]:PORT; empty where it does not."""
     denied = re.search(r"^(\S+@\S+): Permission denied", stderr, re.MULTILINE)
     unknown = re.search(r"[Hh]ost key (?:is known )?for (\S+) ", stderr)
     named = denied or unknown
@@ -290,7 +306,7 @@ def _named(stderr: str) -> str:
 
 
 def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
-    """Give the command that goes to the hop and no further; the jump host that ssh means may be in its config alone."""
+    """Return the command that goes to the hop and no further; it may be in ssh's config alone."""
     if not through:
         return to_paste(options)
     hop = _hop_of(options, stderr)
@@ -299,19 +315,19 @@ def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
 
 def _hop_of(options: LaunchOptions, stderr: str) -> LaunchOptions | None:
     """Return the way to the jump host that ssh means, None if that is in the ssh config alone."""
-    named = re.sub(r".*@|\[|\](?::\d+)?$", "", _named(stderr))
+    named = re.sub(r".*@|\[|\](?::\d+)?$", "", _hop_name(stderr))
     hops = [number for number, jump in enumerate(options.jumps) if named == jump.host or len(options.jumps) == 1]
     return options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]) if hops else None
 
 
 def _login(options: LaunchOptions) -> str:
-    """Give the command that logs in, in quotes that it does not have itself."""
+    """Return the command that logs in, in quotes that it does not have itself."""
     command = options.login_command()
     return f'"{command}"' if "'" in command else f"'{command}'"
 
 
 def _fingerprint(stderr: str) -> str:
-    """Give the new host key's fingerprint as it belongs into a message; ssh tells an unknown one only to a person."""
+    """Return the new host key's fingerprint as it belongs into a message; ssh tells an unknown one only to a person."""
     found = re.search(r"\bSHA256:[A-Za-z0-9+/]{43}", stderr)
     return f" ({found[0]})" if found else ""
 
@@ -338,7 +354,7 @@ def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: byte
             "let it leave its standard input alone",
         )
     words = [*_lines(noise.decode("utf-8", "replace")), *_lines(stderr)]
-    if status == NO_SESSION or (_NO_COMMAND.search(said) and status):
+    if status == NO_SESSION_STATUS or (_NO_COMMAND.search(said) and status):
         return _no_session(options, "; ".join(words[-3:])[:300])
     if status == 126 or "Unknown option: -I" in stderr:
         return PythonNotFound(
@@ -374,7 +390,7 @@ def _first_line(text: str) -> str:
 
 
 def _before(pattern: str, stderr: str) -> str:
-    """Give what was said ahead of ssh's own words, by a ProxyCommand for example, as it belongs into a message."""
+    """Return what was said ahead of ssh's own words, by a ProxyCommand for example, as it belongs into a message."""
     first = _first_line(stderr)
     return "" if re.search(pattern, first) else f": {first}"
 

@@ -20,7 +20,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 import remote_kernel
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 from tests.bench.delay import delayed
 from tests.support.account import remote_account
 from tests.support.interpreters import KERNEL, environment
@@ -77,7 +77,7 @@ class World:
     def cool(self, host: str) -> None:
         """Let the next start make its own connection."""
         options = self.options(host)
-        openssh.end_masters(options)
+        masters.end_masters(options)
 
     @contextlib.contextmanager
     def kernel(self, name: str) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:

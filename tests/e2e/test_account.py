@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.doctor.examination import examine
+from remote_kernel.doctor.steps import examine
 from remote_kernel.errors import AccountRefused, RemoteKernelError
-from remote_kernel.kept.running import call
+from remote_kernel.kept.running import find_running
+from remote_kernel.kernelspec.discovery import probe
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import probe
 from remote_kernel.sync.remote_end import RemoteEnd
-from remote_kernel.transport import notes, openssh
+from remote_kernel.transport import masters, notes, openssh
 from remote_kernel.transport.login import log_in
 from tests.support.kernels import launch, options_for, write_connection_file
 from tests.support.servers import Server, Servers, server_with_pam
@@ -56,7 +56,7 @@ def _server(servers: Servers, folder: Path, how: str) -> Iterator[Path]:
     with server_with_pam(servers, folder, account.get(how, good), session.get(how, good)) as config:
         yield config
         options = options_for("target", config, "python3")
-        openssh.end_master(openssh.master_of(openssh.ssh_argv(options, "true")))
+        masters.end_master(masters.master_of(openssh.ssh_argv(options, "true")))
 
 
 WORDS = {
@@ -79,7 +79,7 @@ def _doctor(options: LaunchOptions) -> None:
 
 COMMANDS: dict[str, Callable[[LaunchOptions], object]] = {
     "add": probe,
-    "ps": lambda options: call([options]).check(),
+    "ps": lambda options: find_running([options]).check(),
     "sync": _sync,
     "doctor": _doctor,
     "connect": lambda options: log_in(options, None),
@@ -99,7 +99,7 @@ def test_server_that_refuses_the_account_is_quoted(tmp_path: Path, servers: Serv
             assert isinstance(raised.value, AccountRefused), (name, raised.value)
             assert re.search(WORDS[how], str(raised.value)), name
             assert "try again" not in str(raised.value)
-            openssh.end_master(openssh.master_of(openssh.ssh_argv(options, "true")))
+            masters.end_master(masters.master_of(openssh.ssh_argv(options, "true")))
         done = launch(options, write_connection_file(tmp_path / "kernel-1.json"))
         assert done.returncode == AccountRefused.exit_status, done
         assert re.search(WORDS[how], done.stderr.splitlines()[-1])
@@ -130,7 +130,7 @@ def test_restarts_of_a_kernel_do_not_ask_a_server_that_refuses_the_account_again
         assert {done.stderr.splitlines()[-1] for done in again} == {first.stderr.splitlines()[-1]}
         launch(options, write_connection_file(tmp_path / "kernel-2.json"))  # a person starts another
         assert asked.read_text() > count
-        notes.clear(options)
+        notes.clear_refusals(options)
 
 
 @pytest.mark.over_both
@@ -142,11 +142,11 @@ def test_server_that_opens_no_session_is_named(
         for name, command in COMMANDS.items():
             if (transport, name) == ("paramiko", "connect"):
                 continue  # its login opens no session
-            openssh.end_masters(options)
+            masters.end_masters(options)
             with pytest.raises(AccountRefused, match=r"lets you in and opens no session.*MaxSessions"):
                 command(options)
-        openssh.end_masters(options)
+        masters.end_masters(options)
         done = launch(options, write_connection_file(tmp_path / "kernel-1.json"))
-        openssh.end_masters(options)
+        masters.end_masters(options)
     assert done.returncode == AccountRefused.exit_status
     assert "MaxSessions" in done.stderr.splitlines()[-1]

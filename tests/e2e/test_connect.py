@@ -15,11 +15,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from remote_kernel.cli.connect import shell_command
 from remote_kernel.cli.manager import main
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions, find_program
-from remote_kernel.shell import remote_command
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 from tests.support.kernels import options_for, write_kernelspec
 from tests.support.servers import Server, Servers, server_with_terminals
 
@@ -55,7 +55,7 @@ def options(target: Server, terminals: Path, bare_python: Path, remote_folder: P
         init='GREETING="from the init"; export GREETING',
     )
     yield found
-    openssh.end_masters(found)
+    masters.end_masters(found)
 
 
 def connect(*words: str, **more: object) -> subprocess.CompletedProcess[str]:
@@ -143,7 +143,7 @@ def test_cdpath_leads_to_no_other_folder(tmp_path: Path) -> None:
     for place in ("home", "elsewhere"):
         (tmp_path / place / "work").mkdir(parents=True)
     options = LaunchOptions(Endpoint("gpu1"), workdir="work")
-    line = remote_command(options, ("pwd",), interactive=False)
+    line = shell_command(options, ("pwd",), interactive=False)
     environment = {**os.environ, "CDPATH": str(tmp_path / "elsewhere")}
     done = subprocess.run(["sh", "-c", line], cwd=tmp_path / "home", env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"{tmp_path}/home/work\n", "")

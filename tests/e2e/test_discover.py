@@ -16,14 +16,13 @@ from typing import Any
 import pexpect
 import pytest
 
-from remote_kernel.cli import found_there
+from remote_kernel.cli import add_discovered
 from remote_kernel.cli.manager import main
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelNotInstalled, UsageError
 from remote_kernel.kernelspec import Draft, list_kernelspecs
-from remote_kernel.kernelspec.discovery import Discovery, Environment
+from remote_kernel.kernelspec.discovery import Discovery, Environment, install_ipykernel, make_environment, probe
 from remote_kernel.options import LaunchOptions, find_program
-from remote_kernel.probe import install_ipykernel, make_environment, probe
 from tests.support.interpreters import UV, base_python, environment
 from tests.support.kernels import options_for
 from tests.support.servers import Server
@@ -161,22 +160,22 @@ def test_nobody_is_asked_where_nothing_can_be_added(
 ) -> None:
     python = "/home/me/it/bin/python"
     bare = Environment(python, "venv", "it", "3.12.0", ipykernel="", torch="", jax="")
-    monkeypatch.setattr(found_there, "discover", lambda _: Discovery("gpu1", "/home/me", "", [], [bare], [], [], []))
-    monkeypatch.setattr(found_there.typer, "prompt", lambda *_, **__: pytest.fail("somebody is asked"))
+    monkeypatch.setattr(add_discovered, "discover", lambda _: Discovery("gpu1", "/home/me", "", [], [bare], [], [], []))
+    monkeypatch.setattr(add_discovered.typer, "prompt", lambda *_, **__: pytest.fail("somebody is asked"))
     for stream in (sys.stdin, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: True)
     assert main(["add", "--discover", "gpu1"]) == 0
     assert f"{python} has no ipykernel: give --install to put it there\nnothing is added\n" in capfd.readouterr().err
-    monkeypatch.setattr(found_there.typer, "prompt", lambda *_, **__: "none")
+    monkeypatch.setattr(add_discovered.typer, "prompt", lambda *_, **__: "none")
     assert main(["add", "--discover", "gpu1", "--install"]) == 0
     assert "nothing is added" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("answer", ["0", "3", "²", "x", "all 1", "9" * 5000])
 def test_answer_that_is_no_choice_is_refused(answer: str) -> None:
-    offer = found_there.Offer(("",) * 8, Draft("x", LaunchOptions(Endpoint("gpu1"))), False, False, "")
+    offer = add_discovered.Addable(("",) * 8, Draft("x", LaunchOptions(Endpoint("gpu1"))), False, False, "")
     with pytest.raises(UsageError, match="write numbers from 1 to 2, 'all' or 'none'"):
-        found_there._picked(answer, [offer, offer], install=False)
+        add_discovered._picked(answer, [offer, offer], install=False)
 
 
 def test_chosen_at_the_terminal_is_tried_and_added(environments: dict[str, Path], ssh_config: Path) -> None:

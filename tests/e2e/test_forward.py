@@ -19,7 +19,7 @@ from remote_kernel.launcher.forward import Forwarder
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import Forward, LaunchOptions, find_program
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 from tests.support.ends import kernels_on
 from tests.support.kernels import options_for, run, running_kernel, wait_until
 from tests.support.relay import Relay
@@ -140,7 +140,7 @@ def test_second_kernel_of_a_kernelspec_takes_the_port_over(
 def forwarding(tmp_path: Path, network: tuple[Relay, Path]) -> Iterator[LaunchOptions]:
     found = options_for("target", network[1], "python3")
     yield found
-    openssh.end_masters(found)
+    masters.end_masters(found)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from remote_kernel import errors
+from remote_kernel.kernelspec.discovery import probe
 from remote_kernel.options import LaunchOptions, find_program
-from remote_kernel.probe import probe
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 from tests.support.asking import CODE, PASSWORD, POLICIES, asking_server
 from tests.support.ends import log_of
 from tests.support.filed_keyring import FiledKeyring
@@ -259,7 +259,7 @@ def test_kernel_that_lost_its_connection_goes_on_after_the_next_login(
     answered(options, ("code: ", CODE))
     with running_kernel(tmp_path, options, env=environment()) as (manager, client):
         run(client, "x = 41")
-        psutil.Process(openssh.master_pid(options)).kill()
+        psutil.Process(masters.master_pid(options)).kill()
         assert wait_until(lambda: f"run '{options.login_command()}' in a terminal" in log_of(manager))
         answered(options, ("code: ", CODE))
         assert run(client, "x + 1").result == "42"

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from remote_kernel.errors import AuthenticationFailed
-from remote_kernel.probe import probe
-from remote_kernel.transport import openssh
+from remote_kernel.kernelspec.discovery import probe
+from remote_kernel.transport import masters
 from tests.support.ends import (
     agent_of,
     ask_agents,
@@ -239,7 +239,7 @@ def test_kernels_that_share_a_connection_come_back_together(
         time.sleep(3)
         for manager in (first, second):
             assert log_of(manager).count("trying to reconnect") == 1
-        assert openssh.master_pid(options)
+        assert masters.master_pid(options)
 
 
 def test_a_server_that_refuses_connections_for_a_while_is_not_hammered(

@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from remote_kernel.transport import choice
+from remote_kernel.transport.ssh_config import transport_name
 from tests.support.ends import log_of
 from tests.support.kernels import (
     manager_for,
@@ -74,7 +74,7 @@ def test_notebook_runs_through_a_cut_where_there_is_no_ssh(
     monkeypatch.setenv("PATH", str(empty))
     assert shutil.which("ssh") is None
     options = options_for("target", ssh_config, remote_python)
-    assert choice.name(options) == "paramiko"
+    assert transport_name(options) == "paramiko"
     write_kernelspec(tmp_path, "remote", options)
     cells = [
         "import time\nfor n in range(30):\n    print(n)\n    time.sleep(0.1)",

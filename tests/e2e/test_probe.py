@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.errors import KernelNotInstalled, PythonNotFound, RemoteKernelspecNotFound
-from remote_kernel.probe import install_ipykernel, probe
+from remote_kernel.kernelspec.discovery import install_ipykernel, probe
 from tests.support.kernels import options_for
 from tests.support.servers import Server
 

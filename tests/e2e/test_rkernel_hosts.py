@@ -18,14 +18,14 @@ from tests.support.rkernel import Patched, Rkernel, finish, terminal
 from tests.support.servers import is_alive, wait_ended
 
 IMPATIENT = """\
-from remote_kernel.session import client, connection, opening
-connection.HANG_SECONDS = client.HANG_SECONDS = client._SILENCE_SECONDS = opening._CHECK_SECONDS = 1.0
+from remote_kernel.session import client, connection, host_process
+connection.HANG_SECONDS = client._SILENCE_SECONDS = host_process._CHECK_SECONDS = 1.0
 """
 # The host is killed when so many lines are on their way to the client, and there is a file; the last line is lost.
 KILLS_HOST = """\
 import os, signal, time
-from remote_kernel.session.connection import Connection
-plain, got = Connection.raw_line, []
+from remote_kernel.session.connection import HostConnection
+plain, got = HostConnection.raw_line, []
 def raw_line(self, deadline):
     got.append(plain(self, deadline))
     if len(got) == {lines}:
@@ -35,7 +35,7 @@ def raw_line(self, deadline):
         self._socket.close()
         return plain(self, deadline)
     return got[-1]
-Connection.raw_line = raw_line
+HostConnection.raw_line = raw_line
 """
 COUNT = """\
 import time

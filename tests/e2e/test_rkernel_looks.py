@@ -81,7 +81,16 @@ def test_cell_beside_none_that_imports_pyplot_shows_its_figure_itself(alone: Rke
     assert "image/png" not in alone.exec("plt.get_fignums()", "--json").out
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+@pytest.mark.parametrize(
+    ("either", "busy"),
+    [
+        pytest.param("ipykernel 7", False, id="7-idle"),
+        pytest.param("ipykernel 7", True, id="7-busy"),
+        pytest.param("ipykernel 6", False, id="6-idle", marks=pytest.mark.nightly),
+        pytest.param("ipykernel 6", True, id="6-busy"),
+    ],
+    indirect=["either"],
+)
 def test_look_runs_none_of_the_users_hooks_and_changes_nothing(either: Rkernel, *, busy: bool) -> None:
     assert either.exec(HOOKS).status == 0
     assert either.exec("'the last value'").status == 0
@@ -164,6 +173,9 @@ frame, number = Frame(), 41
 """
 
 
+@pytest.mark.parametrize(
+    "either", ["ipykernel 7", pytest.param("ipykernel 6", marks=pytest.mark.nightly)], indirect=True
+)
 def test_vars_names_the_value_that_keeps_it_and_blocks_no_cell(either: Rkernel) -> None:
     assert either.exec(STUCK).status == 0
     look, inspect = either.start("vars"), either.start("inspect", "frame")

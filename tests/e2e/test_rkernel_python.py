@@ -25,6 +25,7 @@ from remote_kernel.session.client import (
     StillRunning,
 )
 from remote_kernel.session.events import Display, Done, Error, Event, Queued, Started, Stream
+from remote_kernel.session.questions import Variable
 from tests.support.rkernel import Rkernel, running_rkernel
 
 PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
@@ -54,11 +55,11 @@ def printed(events: list[Event]) -> str:
 def test_session_runs_cells_and_is_shared_with_the_command(rkernel: Rkernel, tmp_path: Path) -> None:
     before = set(psutil.Process().children())
     with pytest.raises(NoSuchSession):
-        Session("work").ask("status")
+        Session("work").status()
     with pytest.raises(NoSuchSession):
         Session.open("work")
     session = Session.open("work", kernelspec="python3", log="mine.ipynb")
-    assert Session.open("work").ask("status")["pid"] == session.ask("status")["pid"]
+    assert Session.open("work").status().pid == session.status().pid
 
     events = list(session.execute("x = 6\nprint(x)\nx * 7"))
     kinds = [type(event) for event in events if isinstance(event, (Queued, Started, Stream, Display, Done))]
@@ -72,10 +73,10 @@ def test_session_runs_cells_and_is_shared_with_the_command(rkernel: Rkernel, tmp
     assert (error.name, done(failed).status) == ("ZeroDivisionError", 1)
 
     assert rkernel.exec("x").out == "6\n"
-    assert {"name": "x", "type": "int", "value": "6"} in session.ask("variables", pattern="x")
-    assert "x" in session.ask("complete", code="x")["matches"]
-    assert session.ask("inspect", name="print")["found"]
-    assert session.ask("restart") == {"generation": 2, "killed": []}
+    assert Variable("x", "int", value="6") in session.variables("x")
+    assert "x" in session.complete("x").matches
+    assert session.inspect("print").found
+    assert session.restart() == (2, ())
     assert done(list(session.execute(Request("x", generation=1)))).verdict == "lost"
     assert [cell.source for cell in nbformat.read(tmp_path / "mine.ipynb", as_version=4).cells][-1] == "x"
     session.close()

@@ -78,7 +78,9 @@ def test_host_that_cannot_be_reached_is_told_with_what_to_do(alone: Rkernel, ver
         path = alone.place("host.lock")
         path.write_text(path.read_text().partition("\n")[0])
         os.utime(path, (0, 0))  # written when it began
-    impatient = Patched(alone.folder, "from remote_kernel.session import opening; opening._UNREACHABLE_SECONDS = 0.5")
+    impatient = Patched(
+        alone.folder, "from remote_kernel.session import host_process; host_process._UNREACHABLE_SECONDS = 0.5"
+    )
     said = impatient.exec("x + 1", seconds=15)
     assert said.status == 6
     assert "lives, and cannot be reached" in said.err

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
-from remote_kernel.kept.running import call, stop
-from remote_kernel.probe import probe
+from remote_kernel.kept.running import find_running, stop_kernel
+from remote_kernel.kernelspec.discovery import probe
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
 from tests.support.leaks import end_processes
@@ -125,7 +125,7 @@ def test_close_without_a_host_ends_a_kept_kernel_or_says_that_it_does_not(
                 r"its kernel may live on on its host; 'remote_kernel stop ([0-9a-f]{12})' ends it", said.err
             )
             assert found, said
-            stop(call([options]).find(found[1]))
+            stop_kernel(find_running([options]).find(found[1]))
         wait_ended([kernel], 20)
         assert not alone.place().exists()
 
@@ -244,7 +244,7 @@ def test_host_that_is_killed_leaves_the_remote_kernel_to_the_next_one(far: Far, 
     assert far.rkernel.exec("i").out == "29\n"
 
 
-@pytest.mark.over_both("kept")
+@pytest.mark.over_both("not kept")
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "not kept"])
 def test_launcher_that_is_killed_is_replaced_under_its_kernel(
     alone: Rkernel, target: Server, ssh_config: Path, remote_python: Path, keep: bool
@@ -269,7 +269,7 @@ def test_launcher_that_is_killed_is_replaced_under_its_kernel(
         assert (said.status, said.out.splitlines()) == (0, ["begun", *lines, "'value'"]), said.err
         assert len(lines) > 20
         assert kernels_on(target) == [kernel]
-        (found,) = call([options]).kernels
+        (found,) = find_running([options]).kernels
         assert (found.keep, found.launchers) == (keep, 1)
         alone.host().kill()  # the next one lets another launcher begin, soon as it is
     end_processes(alone.hosts())

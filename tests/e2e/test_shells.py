@@ -15,14 +15,14 @@ import pytest
 
 from remote_kernel import handshake
 from remote_kernel.errors import KernelDied, RemoteShellNoise
+from remote_kernel.kernelspec.discovery import probe
 from remote_kernel.launcher import attempt
 from remote_kernel.launcher.forward import Forwarder
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import probe
 from remote_kernel.sync.remote_end import RemoteEnd
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server
 
@@ -208,7 +208,7 @@ def test_rc_file_that_prints_without_end_is_told_and_takes_no_memory(
                 assert tracemalloc.get_traced_memory()[1] < 20 << 20, name
             finally:
                 tracemalloc.stop()
-    openssh.end_masters(options)  # sshd keeps what writes to stderr until then
+    masters.end_masters(options)  # sshd keeps what writes to stderr until then
     assert wait_until(lambda: not target.processes())
 
 

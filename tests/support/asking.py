@@ -37,7 +37,7 @@ _FAILED = paramiko.common.AUTH_FAILED
 _MORE = paramiko.common.AUTH_PARTIALLY_SUCCESSFUL
 
 
-class AskingDoor(embedded.Door):
+class AskingDoor(embedded.SingleKeyServer):
     """Let in one user, who has to say what the policy wants. One for each connection: it remembers how far it got."""
 
     def __init__(self, user: str, key: paramiko.PKey, policy: str) -> None:
@@ -91,7 +91,7 @@ def serve(folder: Path, policy: str) -> None:
             if sys.stdin in readable and not os.read(sys.stdin.fileno(), 100):
                 return
             if listener in readable:
-                embedded.Connection(listener.accept()[0], AskingDoor(user, key, policy), host_key).start()
+                embedded.ClientConnection(listener.accept()[0], AskingDoor(user, key, policy), host_key).start()
 
 
 @contextlib.contextmanager

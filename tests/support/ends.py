@@ -15,8 +15,8 @@ import psutil
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from remote_kernel.handshake import ask
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import ask
 from remote_kernel.transport import choice
 from tests.support.isolation import Isolation
 from tests.support.kernels import log_of, options_for, running_kernel, wait_until

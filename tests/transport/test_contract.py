@@ -21,7 +21,7 @@ import pytest
 from remote_kernel import errors
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import choice, openssh
+from remote_kernel.transport import choice, masters, openssh, ssh_config
 from remote_kernel.transport.carrier import Carrier
 from remote_kernel.transport.ssh_errors import explain
 from tests.support.kernels import options_for, wait_until
@@ -59,7 +59,7 @@ class Way(NamedTuple):
     def run_anew(self, command: str) -> subprocess.CompletedProcess[bytes]:
         """Run over a connection of its own: ssh's shared one would not ask again who anybody is."""
         options = self.options()
-        openssh.end_masters(options)
+        masters.end_masters(options)
         return self.run(command)
 
     @contextmanager
@@ -384,7 +384,7 @@ def fails(
     assert time.monotonic() - begun < within
     assert done.returncode == 255, done
     assert "Traceback" not in done.stderr
-    stderr = choice.in_full(options, done.stderr)
+    stderr = choice.complete_stderr(options, done.stderr)
     found = explain(options, stderr, done.returncode, b"")
     assert type(found) is kind, done.stderr
     for text in says:
@@ -611,9 +611,9 @@ def test_alias_may_have_any_signs_that_ssh_takes(transport: str, target: Server,
         way = Way(transport, name, path)
         assert way.run("exit 4").returncode == 4, name
         assert str(way.options().endpoint) == name
-        openssh.end_masters(way.options())
+        masters.end_masters(way.options())
     options = options_for("gpu:2", path, "", transport=transport)  # no alias: a port
-    assert openssh.where(options)[-3:] == ["-p", "2", "gpu"]
+    assert ssh_config.where(options)[-3:] == ["-p", "2", "gpu"]
 
 
 @pytest.mark.parametrize("changed", ["port", "user", "identity", "jump host", "ProxyCommand"])
@@ -638,10 +638,10 @@ def test_alias_leads_where_its_configuration_says_now(changed: str, servers: Ser
 
     logins = jump.log_text().count("Accepted publickey")
     assert server_reached(target.port) == str(target.port)
-    first = openssh.master_pid(way.options())
+    first = masters.master_pid(way.options())
     assert first
     path.write_text(f"{path.read_text()} SetEnv RK=1\n LocalForward 1 localhost:1\n")
-    assert openssh.master_pid(way.options()) == first  # what each session has for itself changes nothing
+    assert masters.master_pid(way.options()) == first  # what each session has for itself changes nothing
     if changed == "port":
         assert server_reached(jump.port) == str(jump.port)
     elif changed == "user":
@@ -651,8 +651,8 @@ def test_alias_leads_where_its_configuration_says_now(changed: str, servers: Ser
     else:
         assert server_reached(target.port, nearest=jump.port) == str(target.port)
         assert jump.log_text().count("Accepted publickey") == logins + 1
-    assert len(openssh.end_masters(way.options())) == (1 if changed in ("user", "identity") else 2)
-    assert not openssh.end_masters(way.options())
+    assert len(masters.end_masters(way.options())) == (1 if changed in ("user", "identity") else 2)
+    assert not masters.end_masters(way.options())
 
 
 def test_missing_configuration_file(transport: str, tmp_path: Path) -> None:

@@ -14,15 +14,14 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.doctor.examination import examine
+from remote_kernel.doctor.steps import examine
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteKernelError
-from remote_kernel.kept.running import RunningKernel, call, stop, tell_one
-from remote_kernel.kernelspec.discovery import discover
+from remote_kernel.kept.running import RunningKernel, ask_agent, find_running, stop_kernel
+from remote_kernel.kernelspec.discovery import discover, install_ipykernel, probe
 from remote_kernel.launcher import launcher
 from remote_kernel.link.link import CONTROL, DATA, HELLO, PROTOCOL_VERSION
 from remote_kernel.options import LaunchOptions
-from remote_kernel.probe import install_ipykernel, probe
 from tests.support.kernels import write_connection_file
 
 OPTIONS = LaunchOptions(Endpoint.parse("bad"))
@@ -146,8 +145,8 @@ COMMANDS: dict[str, tuple[Callable[[], object], list[Any]]] = {
             {**FOUND, "environments": [{**ENVIRONMENT, "version": "three.twelve"}]},
         ],
     ),
-    "tell": (lambda: tell_one(_kernel(), "keep"), [{}, {"host": "h"}, {"host": "h", "kernels": "x"}]),
-    "stop": (lambda: stop(_kernel()), [{"host": "h", "kernels": [5]}, {"host": 5, "kernels": []}]),
+    "tell": (lambda: ask_agent(_kernel(), "keep"), [{}, {"host": "h"}, {"host": "h", "kernels": "x"}]),
+    "stop": (lambda: stop_kernel(_kernel()), [{"host": "h", "kernels": [5]}, {"host": 5, "kernels": []}]),
 }
 
 
@@ -175,22 +174,22 @@ def test_error_of_another_form_is_told_as_it_is(host: Host) -> None:
 def test_one_host_that_answers_in_another_form_hides_no_other(host: Host, kernels: object) -> None:
     host.answers({"host": "h", "kernels": kernels})
     host.answers({"host": "g", "kernels": [STATE]}, host="good")
-    roster = call([OPTIONS, LaunchOptions(Endpoint.parse("good"))])
-    assert [kernel.host for kernel in roster.kernels] == ["g"]
-    ((name, error),) = roster.silent
+    running = find_running([OPTIONS, LaunchOptions(Endpoint.parse("good"))])
+    assert [kernel.host for kernel in running.kernels] == ["g"]
+    ((name, error),) = running.silent
     assert (name, type(error)) == ("bad", ProtocolMismatch)
 
 
 def test_kernel_that_is_gone_is_no_malformed_answer(host: Host) -> None:
     host.answers({"host": "h", "kernels": []})
     with pytest.raises(NoSuchKernel):
-        tell_one(_kernel(), "keep")
+        ask_agent(_kernel(), "keep")
 
 
 @pytest.mark.parametrize("said", [{}, {"seconds": 5}, {"seconds": {"all": 0.0}, "errors": [], "disks": 5}])
 def test_doctor_names_an_answer_of_another_form(host: Host, said: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("remote_kernel.doctor.way.addresses", lambda way: _ok())
-    monkeypatch.setattr("remote_kernel.doctor.way.reach", lambda *_: ["there"])
+    monkeypatch.setattr("remote_kernel.doctor.route.name_finding", lambda hops: _ok())
+    monkeypatch.setattr("remote_kernel.doctor.route.greet_servers", lambda *_: ["there"])
     host.answers(said)
     failed = [finding for finding in examine(OPTIONS, start=False) if finding.state.name == "FAILED"]
     assert ["cannot be read" in finding.text for finding in failed] == [True]

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.cli import doctor, edge, kept, manager, table
-from remote_kernel.cli.login import Terminal
+from remote_kernel.cli.login import TerminalPerson
 from remote_kernel.doctor.finding import failed
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import RemoteError
-from remote_kernel.kept.running import Roster, RunningKernel
+from remote_kernel.kept.running import RunningKernel, RunningKernels
 from remote_kernel.launcher.log import Log
 from remote_kernel.options import LaunchOptions
-from remote_kernel.terminal_safe import ByteStream, harmless, harmless_json
+from remote_kernel.terminal_safe import ByteStream, terminal_safe, terminal_safe_json
 
 CLIPBOARD = "\x1b]52;c;Y3VybCBldmls\x07"
 EVIL = f"no{CLIPBOARD}de\x1b[6n\x9b2J\u202e7"
@@ -50,7 +50,7 @@ def check(text: str) -> None:
     """See that a terminal would only show the text; its colours may be ours, or a kernel's."""
     left = ALLOWED.sub("", text)
     assert "no" in left
-    assert left == harmless(left)
+    assert left == terminal_safe(left)
 
 
 @pytest.fixture(params=[False, True], ids=["pipe", "terminal"])
@@ -65,20 +65,20 @@ def put_on(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def roster(monkeypatch: pytest.MonkeyPatch) -> None:
+def running(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have one host, which answers with what it likes."""
     answer = {"logs": [f"ok \x1b[31mred\x1b[0m {EVIL}\x1b[9A\x1b[J\n", ""], "diary": f"no cell\n{EVIL}\n"}
-    found = Roster([KERNEL], [("h", RemoteError(EVIL))], 2)
-    monkeypatch.setattr(kept, "_roster", lambda *_args, **_more: found)
-    monkeypatch.setattr(Roster, "find", lambda *_: KERNEL)
-    monkeypatch.setattr(kept, "tell_one", lambda *_: answer)
-    monkeypatch.setattr(kept, "stop", lambda _: None)
+    found = RunningKernels([KERNEL], [("h", RemoteError(EVIL))], 2)
+    monkeypatch.setattr(kept, "_running", lambda *_args, **_more: found)
+    monkeypatch.setattr(RunningKernels, "find", lambda *_: KERNEL)
+    monkeypatch.setattr(kept, "ask_agent", lambda *_: answer)
+    monkeypatch.setattr(kept, "stop_kernel", lambda _: None)
 
 
 @pytest.mark.parametrize("command", [["ps"], ["ps", "--json"], ["stop", "3fa2"], ["keep", "3fa2"]])
 def test_a_host_cannot_steer_the_terminal_by(
     command: list[str],
-    roster: None,
+    running: None,
     terminal: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -87,13 +87,13 @@ def test_a_host_cannot_steer_the_terminal_by(
     assert manager.main(command) == 0
     shown = capsys.readouterr()
     check(shown.out)
-    assert not shown.err or harmless(shown.err) == shown.err
+    assert not shown.err or terminal_safe(shown.err) == shown.err
     if command == ["ps", "--json"]:
         assert json.loads(shown.out)[0]["host"] == EVIL
 
 
 def test_logs_bring_colours_to_a_terminal_and_nothing_else(
-    roster: None, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    running: None, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_on(terminal, monkeypatch)
     assert manager.main(["logs", "3fa2"]) == 0
@@ -103,10 +103,10 @@ def test_logs_bring_colours_to_a_terminal_and_nothing_else(
 
 
 def test_logs_show_the_last_lines(
-    monkeypatch: pytest.MonkeyPatch, roster: None, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, running: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "".join(f"line {number}\u2028same\n" for number in range(30))
-    monkeypatch.setattr(kept, "tell_one", lambda *_: {"logs": [text, "1 %\r2 %\r3 %\n"]})
+    monkeypatch.setattr(kept, "ask_agent", lambda *_: {"logs": [text, "1 %\r2 %\r3 %\n"]})
     assert manager.main(["logs", "3fa2", "-n", "2"]) == 0
     assert [line for line in capsys.readouterr().out.split("\n") if "==>" not in line] == [
         "line 28\u2028same",
@@ -122,7 +122,7 @@ SHOWN: dict[str, Callable[[], object]] = {
     "a complaint": lambda: edge.complain("remote_kernel", EVIL),
     "a table": lambda: table.print_rows(("A",), [(EVIL,)]),
     "a finding": lambda: doctor._show(failed("login", RemoteError(EVIL, f"see {EVIL}"))),
-    "a banner": lambda: Terminal().hears(EVIL),
+    "a banner": lambda: TerminalPerson().show(EVIL),
 }
 
 
@@ -150,8 +150,8 @@ def test_a_servers_question_cannot_steer_the_terminal(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(getpass, "getpass", lambda prompt: asked.append(prompt) or "x")
-    monkeypatch.setattr(Terminal, "_line", lambda _: "x")
-    assert Terminal().answers(EVIL, echo=echo) == "x"
+    monkeypatch.setattr(TerminalPerson, "_line", lambda _: "x")
+    assert TerminalPerson().ask(EVIL, echo=echo) == "x"
     check("".join([*asked, *capsys.readouterr()]))
 
 
@@ -166,7 +166,7 @@ def test_bytes_for_the_terminal_of_jupyter_keep_colours_and_nothing_else(size: i
     stream = ByteStream()
     shown = "".join(stream.feed(data[start : start + size]) for start in range(0, len(data), size))
     left = ALLOWED.sub("", shown)
-    assert left == harmless(left)
+    assert left == terminal_safe(left)
     assert left.endswith("?[2J\n50%\ngr\u00fcn\\xff\n")
     assert size < 1000 or (shown.startswith("\x1b[1;31mred") and shown.endswith("\x1b[0m"))
 
@@ -184,4 +184,4 @@ def test_notes_of_the_log_cannot_steer_the_terminal(
 
 def test_plain_text_stays_as_it_is() -> None:
     text = "größe\t7 °C\xa0— 日本語 👩\u200d💻\n"
-    assert harmless(text) == text == harmless_json(text)
+    assert terminal_safe(text) == text == terminal_safe_json(text)

@@ -17,7 +17,7 @@ from remote_kernel.session.client import Request, Session
 from remote_kernel.session.notebook.source import check_text, decode_source
 
 if TYPE_CHECKING:
-    from remote_kernel.session.notebook.run import Wanted
+    from remote_kernel.session.notebook.run import WantedKernel
 
 _LONGEST_RANGE = 100_000  # cells
 
@@ -183,7 +183,7 @@ def exec_(options: argparse.Namespace) -> int:
     return show(session, running, options)
 
 
-def session_for(options: argparse.Namespace, wanted: Wanted | None = None) -> Session:
+def session_for(options: argparse.Namespace, wanted: WantedKernel | None = None) -> Session:
     """Give the session that the options of `exec` mean, made if need be; `wanted` is a notebook's kernel."""
     return find_or_make(
         options.session, New(options.kernel, "" if options.no_log else options.log, options.cwd), wanted
@@ -299,9 +299,9 @@ def _cells(text: str) -> list[str]:
 
 def _going_on(session: Session, numbers: list[str]) -> list[str]:
     """Leave out the cells of a notebook that have ended; where all have, give the last that ran."""
-    from remote_kernel.session.ending import read_done
+    from remote_kernel.session.events import read_done
 
-    ended = [read_done(session.place.journal(number)) for number in numbers]
+    ended = [read_done(session.paths.journal(number)) for number in numbers]
     left = [number for number, done in zip(numbers, ended, strict=True) if done is None]
     ran = [number for number, done in zip(numbers, ended, strict=True) if done and done.verdict != "aborted"]
     return left or ran[-1:] or numbers[:1]
@@ -312,7 +312,7 @@ def _newest(session: Session) -> list[str]:
 
     One that was run beside a cell is not what somebody waits for.
     """
-    names = os.listdir(session.place.cells)
+    names = os.listdir(session.paths.cells)
     numbers = sorted({int(stem) for name in names if (stem := name.partition(".")[0]).isdigit()}, reverse=True)
     if not numbers:
         raise UsageError(f"no cell has run in session '{session.name}'", "run one with 'rkernel exec'")
@@ -323,7 +323,7 @@ def _newest(session: Session) -> list[str]:
 
 def _queued(session: Session, number: int) -> dict[str, Any]:
     """Read the first line of a cell's journal, which says how it was sent; empty where that cannot be read."""
-    with contextlib.suppress(OSError, ValueError), open(session.place.journal(str(number)), "rb") as file:
+    with contextlib.suppress(OSError, ValueError), open(session.paths.journal(str(number)), "rb") as file:
         fields: dict[str, Any] = json.loads(file.readline())
         return fields
     return {}

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from remote_kernel.cli.rkernel.main import COMMANDS, HELP, find_command, make_parser
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 VARIABLE = "_RKERNEL_COMPLETE"
 _FLAGS = ("--help", "--version", "--install-completion", "--show-completion")
@@ -77,7 +77,7 @@ def _values(action: argparse.Action) -> list[Word]:
     if action.dest == "kernel":
         from remote_kernel.session.program import list_programs
 
-        return [Word(program.kernelspec, harmless(program.display_name)) for program in list_programs()]
+        return [Word(program.kernelspec, terminal_safe(program.display_name)) for program in list_programs()]
     return []
 
 

@@ -15,7 +15,7 @@ from remote_kernel.session.client import HostGone, NoSuchSession, Running, Sessi
 from remote_kernel.session.events import VERDICTS, Answered, Away, Back, Done, Event, InputWanted, Queued, Started
 
 if TYPE_CHECKING:
-    from remote_kernel.session.render.text import Renderer
+    from remote_kernel.session.render.view import Renderer
 
 _AFTER_INTERRUPT_SECONDS = 15.0
 
@@ -133,7 +133,7 @@ def _interrupt(session: Session, running: Running) -> None:
     """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
     sys.stderr.write(f"rkernel: interrupting cell {running.cell}; Ctrl-C again leaves it running\n")
     try:
-        session.ask("interrupt", cell=running.cell)
+        session.interrupt(running.cell)
     except KeyboardInterrupt:
         raise LeftAlone from None
 
@@ -141,13 +141,13 @@ def _interrupt(session: Session, running: Running) -> None:
 def _ask(event: InputWanted) -> str:
     """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
     try:
-        from remote_kernel.terminal_safe import harmless
+        from remote_kernel.terminal_safe import terminal_safe
 
         if event.password:
             from getpass import getpass
 
-            return getpass(harmless(event.prompt))
-        return input(harmless(event.prompt))
+            return getpass(terminal_safe(event.prompt))
+        return input(terminal_safe(event.prompt))
     except EOFError:
         sys.stderr.write("\n")
         raise KeyboardInterrupt from None
@@ -191,12 +191,13 @@ def renderer_for(
     session: Session, running: Running, options: argparse.Namespace, out: TextIO | None = None
 ) -> Renderer:
     """Give what shows a cell's events as the options say, on stdout or `out`."""
-    from remote_kernel.session.render.text import View, make_renderer
+    from remote_kernel.session.render import make_renderer
+    from remote_kernel.session.render.view import View
 
     since = getattr(options, "since", 0)
     part = f"-{since}" if since else ""  # else the whole output's file would be replaced by a part of it
-    output_file = os.path.join(session.place.cells, f"{running.cell}{part}.txt")
-    cell_of = CellNumbers(session.place, running.cell).find
-    view = View(session.place.files, output_file, options.budget, options.full_traceback, cell_of)
+    output_file = os.path.join(session.paths.cells, f"{running.cell}{part}.txt")
+    cell_of = CellNumbers(session.paths, running.cell).find
+    view = View(session.paths.files, output_file, options.budget, options.full_traceback, cell_of)
     form = "json" if options.json else "jsonl" if options.jsonl else "text"
     return make_renderer(form, out or sys.stdout, sys.stderr, view)

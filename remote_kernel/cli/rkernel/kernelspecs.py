@@ -7,7 +7,7 @@ import json
 import sys
 
 from remote_kernel.cli.rkernel.main import Command
-from remote_kernel.terminal_safe import harmless
+from remote_kernel.terminal_safe import terminal_safe
 
 
 def add_kernelspecs(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def kernelspecs(options: argparse.Namespace) -> int:
     rows += [(one.kernelspec, one.host or "this machine", one.language or "-", one.display_name) for one in programs]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows if programs else []:
-        sys.stdout.write(harmless("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
+        sys.stdout.write(terminal_safe("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
     if not programs:
         sys.stderr.write(f"rkernel: there is no kernelspec; {what_there_is(programs)}\n")
     return 0

@@ -154,9 +154,9 @@ def _run_and_report() -> int:
         sys.stdout.flush()
         return status
     except RemoteKernelError as error:
-        from remote_kernel.terminal_safe import harmless
+        from remote_kernel.terminal_safe import terminal_safe
 
-        sys.stderr.write(harmless(f"rkernel: {error}\n"))  # it may have a kernel's last words in it
+        sys.stderr.write(terminal_safe(f"rkernel: {error}\n"))  # it may have a kernel's last words in it
         return error.exit_status
     except KeyboardInterrupt:
         sys.stderr.write("rkernel: interrupted\n")

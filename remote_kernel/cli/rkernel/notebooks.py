@@ -27,12 +27,11 @@ from remote_kernel.cli.rkernel.following import (
 )
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import NotebookCell, Running, Session, StillRunning
-from remote_kernel.session.ending import read_done
-from remote_kernel.session.events import VERDICTS, VERSION, Answered, Away, Back, Done, Event, Queued
-from remote_kernel.session.notebook.run import Recipe, copy_path
+from remote_kernel.session.events import VERDICTS, VERSION, Answered, Away, Back, Done, Event, Queued, read_done
+from remote_kernel.session.notebook.run import NotebookRun, copy_path
 
 if TYPE_CHECKING:
-    from remote_kernel.session.render.text import Renderer
+    from remote_kernel.session.render.view import Renderer
 
 
 def run_notebook(path: str, options: argparse.Namespace) -> int:
@@ -40,17 +39,17 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
 
     Without a range the copy goes beside the notebook; with one, only where --output says. Progress goes to stderr.
     """
-    recipe = Recipe.read(path)
+    run = NotebookRun.read(path)
     whole = options.from_cell is None and options.to_cell is None
-    steps = recipe.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
+    steps = run.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
     output = options.output or (copy_path(path) if whole else "")
-    session = session_for(options, recipe.wanted())
+    session = session_for(options, run.wanted())
     request = request_for("", options)
     cells = [NotebookCell(step.id, step.source, step.may_fail) for step in steps]
     numbers = session.run_notebook(cells, request, only_known=True) if options.key else []
     if not numbers:
         if output:
-            recipe.write_copy(output, steps, goes_on=not whole)
+            run.write_copy(output, steps, continues=not whole)
         numbers = session.run_notebook(cells, request, os.path.abspath(output) if output else "")
     names = [f"cell {step.number} of {path}, {place} of {len(steps)}" for place, step in enumerate(steps, 1)]
     cells_shown = _Cells(session, numbers, names, options)
@@ -65,7 +64,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
 
 def _has_ended(session: Session, number: str) -> bool:
     try:
-        return read_done(session.place.journal(number)) is not None
+        return read_done(session.paths.journal(number)) is not None
     except OSError:  # the disk is full
         return False
 
@@ -170,9 +169,9 @@ class _Cells:
         """Say where the copy is, when it is complete, and give the exit status."""
         trouble = ""
         if self.verdict != "running" and self._numbers:
-            written = self._session.ask("written", cell=self._numbers[0])
-            trouble = written["trouble"]
-            output = output or written["path"]
+            written = self._session.copy_of(self._numbers[0])
+            trouble = written.trouble
+            output = output or written.path
         self._write_document(status, output)
         if trouble:
             raise UsageError(trouble, "the outputs are in the session: 'rkernel wait' shows them again")
@@ -198,6 +197,6 @@ class _Cells:
 
     def _interrupt(self) -> None:
         """Ctrl-C means the cell that runs, whatever this process is at."""
-        running = self._session.ask("status")["running"]
-        if not self._only_looks and running and running["cell"] in self._numbers:
-            self._session.ask("interrupt", cell=running["cell"])
+        running = self._session.status().running
+        if not self._only_looks and running and running.cell in self._numbers:
+            self._session.interrupt(running.cell)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
 from remote_kernel.session.client import NoSuchSession, Session
-from remote_kernel.session.paths import Place, session_names
+from remote_kernel.session.paths import Paths, session_names
 
 if TYPE_CHECKING:
-    from remote_kernel.session.notebook.run import Wanted
+    from remote_kernel.session.notebook.run import WantedKernel
     from remote_kernel.session.program import Program
 
 VARIABLE = "RKERNEL_SESSION"
@@ -41,7 +41,7 @@ def find_session(name: str) -> Session:
             raise NoSuchSession("there is no session", "'rkernel exec -k KERNELSPEC ...' makes one")
         name = names[0]
     session = Session(name)
-    if not session.place.exists():
+    if not session.paths.exists():
         others = ", ".join(session_names())
         hint = f"there are: {others}" if others else "'rkernel exec -k KERNELSPEC ...' makes one"
         raise NoSuchSession(f"there is no session '{name}'", hint)
@@ -59,7 +59,7 @@ class New(NamedTuple):
     cwd: str = ""
 
 
-def find_or_make(name: str, new: New, wanted: Wanted | None = None) -> Session:
+def find_or_make(name: str, new: New, wanted: WantedKernel | None = None) -> Session:
     """Give the session that `exec` means, made if need be: by its name, by the kernelspec's, or the only one.
 
     `wanted` is what a notebook says of its kernel. Raises UsageError for a kernel of another language.
@@ -71,19 +71,19 @@ def find_or_make(name: str, new: New, wanted: Wanted | None = None) -> Session:
             return _existing(names[0], new, wanted)
         if names:
             raise UsageError("there are several sessions", f"give one with -s: {', '.join(names)}")
-    if name and Place(name).exists():
+    if name and Paths(name).exists():
         return _existing(name, new, wanted)
     program = _choose(new.kernelspec, wanted)
     if not name:
         name = program.kernelspec
-        if Place(name).exists():
+        if Paths(name).exists():
             return _existing(name, new, wanted)
     session = Session.open(name, kernelspec=program.kernelspec, log=new.log, workdir=new.cwd)
     _announce(session)
     return session
 
 
-def _choose(kernelspec: str, wanted: Wanted | None) -> Program:
+def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
     """Give the kernelspec for a new session: the one that is named, else a notebook's own, else the only remote one."""
     from remote_kernel.session.program import default_kernelspec, find_program
 
@@ -96,7 +96,7 @@ def _choose(kernelspec: str, wanted: Wanted | None) -> Program:
     return program
 
 
-def _other_language(what: str, language: str, wanted: Wanted) -> UsageError:
+def _other_language(what: str, language: str, wanted: WantedKernel) -> UsageError:
     from remote_kernel.session.program import list_programs
 
     fitting = [one.kernelspec for one in list_programs() if one.language and wanted.fits(one.language)]
@@ -114,7 +114,7 @@ def _announce(session: Session) -> None:
     """Say that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
     from remote_kernel.session.record import read_record
 
-    record = read_record(session.place)
+    record = read_record(session.paths)
     where = f" on {record.host}" if record.host else ""
     log = f"; all that runs is logged to {record.log}" if record.log else ""
     folder = f", in {record.folder}" if record.folder else ""
@@ -122,18 +122,18 @@ def _announce(session: Session) -> None:
     sys.stderr.write(f"rkernel: made session '{session.name}' with {what}{log}\n")
 
 
-def _existing(name: str, new: New, wanted: Wanted | None) -> Session:
+def _existing(name: str, new: New, wanted: WantedKernel | None) -> Session:
     """Give a session that there is, and see that it is what the options ask for, where they say. Raises UsageError."""
     session = Session(name)
     if wanted and wanted.languages:
-        language = str(session.ask("status").get("language") or "")
+        language = session.status().language
         if not wanted.fits(language):
             raise _other_language(f"the kernel of session '{name}'", language, wanted)
     if new == New():
         return session
     from remote_kernel.session.record import read_record
 
-    record = read_record(session.place)
+    record = read_record(session.paths)
     if new.kernelspec and new.kernelspec.lower() not in (record.kernelspec.lower(), record.display_name.lower()):
         raise UsageError(
             f"the session '{name}' has a kernel of '{record.kernelspec or record.connection_file}'",

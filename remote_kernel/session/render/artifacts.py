@@ -1,6 +1,9 @@
-"""Keep what a cell shows as files: images, and data too large to be read in a terminal.
+"""Choose what stands for something shown, out of its mime bundle: a text, and files for what is none.
 
-A file is named by its content, so the same plot shown twice, or read again from the journal, is one file.
+A terminal and an agent read text: Markdown or plain text, never HTML. What says more than text is a file: an image, a
+chart's specification, HTML that draws. So is what has no text worth reading: IPython's plain text for HTML is
+`<IPython.core.display.HTML object>`. A table's HTML is its text again. A file is named by its content, so the same plot
+shown twice, or read again from the journal, is one file.
 """
 
 from __future__ import annotations
@@ -8,7 +11,10 @@ from __future__ import annotations
 import binascii
 import json
 import os
+import re
 from typing import Any, NamedTuple
+
+from remote_kernel.files import write_private
 
 _EXTENSIONS = {
     "image/png": "png",
@@ -29,6 +35,12 @@ _EXTENSIONS = {
     "text/csv": "csv",
 }
 _TEXTS = ("text/", "application/javascript", "application/xml")
+_MEDIA = ("image/", "audio/", "video/", "application/pdf")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+_QUIET = re.compile(  # of use in a browser only: a widget, and code that loads another's
+    r"application/(vnd\.jupyter\.widget-view\+json|vnd\.remote-kernel\.buffers\+json|vnd\.\w+_(load|exec)\..*)"
+)
+_DRAWS = ("<script", "<svg", "<canvas", "<img", "<iframe", "<video", "<audio")
 
 
 class Artifact(NamedTuple):
@@ -45,8 +57,84 @@ class Artifact(NamedTuple):
         return f"[{self.type}{pixels}, {_amount(self.size)}: {self.path}]"
 
 
+class Representation:
+    """What stands for one display: `text`, empty where there is none, and files; notes say what went wrong."""
+
+    __slots__ = ("files", "notes", "text")
+
+    def __init__(self, text: str, files: list[Artifact], notes: list[str]) -> None:
+        self.text = text
+        self.files = files
+        self.notes = notes
+
+    def __str__(self) -> str:
+        """Return the lines for a reader, without a line end."""
+        lines = [self.text] if self.text else []
+        return "\n".join([*lines, *map(str, self.files), *self.notes])
+
+
+def represent(data: dict[str, Any], folder: str) -> Representation:
+    """Return what stands for a mime bundle; its files are written into the folder."""
+    text, is_read = _best_text(data)
+    files: list[Artifact] = []
+    notes = []
+    for mime in _as_files(data, is_read):
+        try:
+            files.append(save(folder, mime, data[mime]))
+        except ValueError as error:
+            notes.append(f"[{mime}: {error}]")
+        except OSError as error:
+            notes.append(f"[{mime}: not written: {error.strerror}: {error.filename}]")
+    if files and not is_read:
+        text = ""
+    return Representation(text, files, notes)
+
+
+def is_for_browsers(mime: str) -> bool:
+    """True if nothing but a browser can make anything of this type."""
+    return bool(_QUIET.fullmatch(mime))
+
+
+def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
+    """Return the text, and whether it is one that says what is shown."""
+    for mime in ("text/markdown", "text/plain", "text/latex"):
+        text = _text(data.get(mime))
+        if text and not (mime == "text/plain" and _is_stand_in(text, data)):
+            return text, True
+    return _text(data.get("text/plain")), False
+
+
+def _is_stand_in(text: str, data: dict[str, Any]) -> bool:
+    """True if a plain text like `<Figure size 640x480 with 1 Axes>` stands for what another type holds.
+
+    Altair's goes on with advice for a front end that does not know charts.
+    """
+    first, _, more = text.partition("\n")
+    is_name = bool(re.fullmatch(r"<[^\n]*>", first)) and (not more or first.endswith(" object>"))
+    return is_name and len(data) > 1 and len(text) < 600
+
+
+def _as_files(data: dict[str, Any], is_read: bool) -> list[str]:
+    media = [mime for mime in data if mime.startswith(_MEDIA)]
+    if media:
+        # An SVG beside a PNG is the same picture: one is enough.
+        pictures = [mime for mime in media if mime.startswith("image/")]
+        return pictures[:1] + [mime for mime in media if mime not in pictures]
+    if not is_read:
+        return [mime for mime in data if not mime.startswith("text/plain") and not is_for_browsers(mime)]
+    # A chart's specification and its HTML are the same chart, and HTML may bring megabytes of a library.
+    charts = [mime for mime in data if mime.endswith("json") and not is_for_browsers(mime)]
+    return charts[:1] or (["text/html"] if any(tag in _text(data.get("text/html")) for tag in _DRAWS) else [])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        value = "".join(part for part in value if isinstance(part, str))
+    return value if isinstance(value, str) else ""
+
+
 def save(folder: str, mime: str, data: Any) -> Artifact:
-    """Write the data, as a message's bundle holds it, into the folder, and give the file.
+    """Write the data, as a message's mime bundle holds it, into the folder, and return the file.
 
     The folder is made, for its owner only, when it is missing. Raises ValueError where binary data is no base64, and
     OSError where the file cannot be written.
@@ -55,34 +143,22 @@ def save(folder: str, mime: str, data: Any) -> Artifact:
     path = os.path.join(folder, f"{_digest(content)}.{_extension(mime)}")
     if not _is_there(path, len(content)):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        _write(path, content)
+        write_private(path, content)
     return Artifact(mime, path, len(content), *pixels(content))
 
 
-def _write(path: str, content: bytes) -> None:
-    partial = f"{path}.{os.getpid()}.partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
 def is_text(mime: str) -> bool:
-    """Tell whether a bundle holds this type as text; other types are base64, and JSON is itself."""
+    """True if a mime bundle holds this type as text; other types are base64, and JSON is itself."""
     return mime.startswith(_TEXTS) or mime.endswith("+xml")
 
 
 def is_json(mime: str) -> bool:
-    """Tell whether a bundle holds this type as JSON."""
+    """True if a mime bundle holds this type as JSON."""
     return mime == "application/json" or mime.endswith(("+json", ".json"))  # Altair 6: vnd.vegalite.v6.json
 
 
 def decode(mime: str, data: Any) -> bytes:
-    """Give the bytes that the data stands for; raises ValueError where it is no base64."""
+    """Return the bytes that the data stands for; raises ValueError where it is no base64."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     if isinstance(data, list) and all(isinstance(part, str) for part in data) and not is_json(mime):

@@ -18,13 +18,12 @@ import paramiko
 
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.errors import UsageError
-from remote_kernel.transport.paramiko.failure import Failure
-from remote_kernel.transport.paramiko.keywords import NOT_HONOURED
-from remote_kernel.transport.paramiko.parser import Parser, Reader, with_environment
+from remote_kernel.transport.paramiko.parser import UNSUPPORTED, ConfigReader, MatchingConfig, with_environment
+from remote_kernel.transport.ssh_messages import SshFailure
 
 CONNECT_SECONDS = 15.0
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 5.0, 3
-_DEEPEST = 16  # as OpenSSH's READCONF_MAX_DEPTH
+_MOST_JUMPS = 16  # as OpenSSH's READCONF_MAX_DEPTH
 _USUAL_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
 _USUAL_KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
 _SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
@@ -65,8 +64,8 @@ class Config:
     """The configuration; `warnings` collects what it asks for and paramiko cannot do."""
 
     def __init__(self, path: str = "") -> None:
-        """Read the file, or OpenSSH's usual ones for an empty path. Raises Failure."""
-        reader = Reader()
+        """Read the file, or OpenSSH's usual ones for an empty path. Raises SshFailure."""
+        reader = ConfigReader()
         if path:
             reader.read(os.path.expanduser(path), must_exist=True)
         else:
@@ -77,16 +76,16 @@ class Config:
         self._path, self._text = path or "~/.ssh/config", "\n".join(reader.lines) + "\n"
         self._parsed("")
 
-    def way(self, endpoint: Endpoint, jumps: tuple[Endpoint, ...] | None = None) -> list[Hop]:
-        """Give the hops to an endpoint, the nearest first and the endpoint last. Raises Failure.
+    def hops(self, endpoint: Endpoint, jumps: tuple[Endpoint, ...] | None = None) -> list[Hop]:
+        """Return the hops to an endpoint, the nearest first and the endpoint last. Raises SshFailure.
 
         `jumps` are those of the command line; without any, the configuration's ProxyJump decides.
         """
-        return self._way(endpoint, jumps, 0)
+        return self._hops(endpoint, jumps, 0)
 
-    def _way(self, endpoint: Endpoint, jumps: tuple[Endpoint, ...] | None, depth: int) -> list[Hop]:
-        if depth > _DEEPEST:
-            raise Failure(f"Bad configuration option: ProxyJump of {endpoint.host} leads back to itself")
+    def _hops(self, endpoint: Endpoint, jumps: tuple[Endpoint, ...] | None, depth: int) -> list[Hop]:
+        if depth > _MOST_JUMPS:
+            raise SshFailure(f"Bad configuration option: ProxyJump of {endpoint.host} leads back to itself")
         values = self._lookup(endpoint)
         hop = self._hop(endpoint, values, proxied=not jumps)
         if not jumps:
@@ -97,26 +96,26 @@ class Config:
             try:
                 jumps = parse_jumps(text)
             except UsageError as error:
-                raise Failure(f"Bad configuration option: ProxyJump {text}") from error
-        return [*self._way(jumps[-1], jumps[:-1], depth + 1), hop]
+                raise SshFailure(f"Bad configuration option: ProxyJump {text}") from error
+        return [*self._hops(jumps[-1], jumps[:-1], depth + 1), hop]
 
-    def _parsed(self, user: str) -> Parser:
+    def _parsed(self, user: str) -> MatchingConfig:
         """Parse for a user whom the command line names, and whom `Match user` is then about."""
         try:
-            parser = Parser()
+            parser = MatchingConfig()
             parser.parse(io.StringIO((f"User {user}\n" if user else "") + self._text))
             return parser
         except (paramiko.SSHException, ValueError) as error:
-            raise Failure(f"{self._path}: Bad configuration option: {error}") from error
+            raise SshFailure(f"{self._path}: Bad configuration option: {error}") from error
 
     def _lookup(self, endpoint: Endpoint) -> dict[str, str | list[str]] | Mapping[str, str]:
         try:
             values = self._parsed(endpoint.user or "").lookup(endpoint.host)
         except (paramiko.SSHException, ValueError, OSError) as error:
-            raise Failure(f"Bad configuration option: Match for {endpoint.host}: {error}") from error
+            raise SshFailure(f"Bad configuration option: Match for {endpoint.host}: {error}") from error
         if values.get("revokedhostkeys", "none") != "none":
-            raise Failure("Bad configuration option: RevokedHostKeys cannot be honoured without the OpenSSH client")
-        for name in NOT_HONOURED:
+            raise SshFailure("Bad configuration option: RevokedHostKeys cannot be honoured without the OpenSSH client")
+        for name in UNSUPPORTED:
             value = str(values.get(name, "no"))
             if value.lower() not in _OFF and (line := f"{name} {value}") not in self.warnings:
                 self.warnings.append(line)
@@ -138,7 +137,7 @@ class Config:
             try:
                 return float(value)
             except ValueError as error:
-                raise Failure(f"Bad configuration option: {name} {value}") from error
+                raise SshFailure(f"Bad configuration option: {name} {value}") from error
 
         files = f"{text('userknownhostsfile', _USUAL_KNOWN_HOSTS)} {text('globalknownhostsfile', _SYSTEM_KNOWN_HOSTS)}"
         interval = number("serveraliveinterval", 0)
@@ -176,7 +175,7 @@ def _environment(values: Mapping[str, object], set_env: str) -> tuple[tuple[str,
     try:
         pairs = [word.partition("=") for word in shlex.split(set_env)]
     except ValueError as error:
-        raise Failure(f"Bad configuration option: SetEnv {set_env}") from error
+        raise SshFailure(f"Bad configuration option: SetEnv {set_env}") from error
     return tuple({**sent, **{name: value for name, _, value in pairs}}.items())
 
 
@@ -185,7 +184,7 @@ def _path(text: str) -> str:
 
 
 def _agent(text: str) -> str:
-    """Give the agent's socket: that of the environment, of one of its variables, or a path."""
+    """Return the agent's socket: that of the environment, of one of its variables, or a path."""
     if text == "SSH_AUTH_SOCK" or text.startswith("$"):
         name = text.strip("${}")
         return os.environ.get(name, "")
@@ -193,7 +192,7 @@ def _agent(text: str) -> str:
 
 
 def _methods(text: Callable[[str, str], str]) -> tuple[str, ...]:
-    """Give the ways to log in that are wanted and not switched off."""
+    """Return the ways to log in that are wanted and not switched off."""
     wanted = text("preferredauthentications", ",".join(_METHODS)).split(",")
     interactive = text("kbdinteractiveauthentication", text("challengeresponseauthentication", "yes"))
     switches = (text("pubkeyauthentication", "yes"), interactive, text("passwordauthentication", "yes"))

@@ -27,10 +27,10 @@ from remote_kernel.files import private_folder
 from remote_kernel.link.sockets import without_delay
 from remote_kernel.transport.known_hosts import fingerprint, known_keys
 from remote_kernel.transport.paramiko.config import Hop
-from remote_kernel.transport.paramiko.failure import CHATTER, Failure, at_a_jump_host
-from remote_kernel.transport.paramiko.host_keys import name_of, verify
+from remote_kernel.transport.paramiko.host_keys import SSH_LOG, name_of, verify
 from remote_kernel.transport.paramiko.login import log_in
 from remote_kernel.transport.paramiko.secrets import Secrets
+from remote_kernel.transport.ssh_messages import SshFailure, at_jump_host
 
 WINDOW_BYTES = 4 << 20
 PACKET_BYTES = 32 << 10  # what OpenSSH's server takes
@@ -40,26 +40,26 @@ _FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 _OPEN_FAILED = re.compile(r"open FAILED: (.*)")
 
 
-class _Quiet(logging.Handler):
-    """Swallow all that the SSH libraries log, but for why a server refused to forward: they tell it nowhere else."""
+class _RefusalHandler(logging.Handler):
+    """Drop all that the SSH libraries log, but for why a server refused to forward: they tell it nowhere else."""
 
     refusal = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of a refusal."""
+        """Keep the reason of a refusal."""
         found = _OPEN_FAILED.search(record.getMessage())
         if found:
             self.refusal = found[1]
 
 
-_quiet = _Quiet()
+_refusals = _RefusalHandler()
 
 
-def quiet() -> logging.Logger:
-    """Keep paramiko and sshtunnel from writing anything anywhere; give the logger for sshtunnel."""
+def silence_libraries() -> logging.Logger:
+    """Keep paramiko and sshtunnel from writing anything anywhere; return the logger for sshtunnel."""
     for name in ("paramiko", "remote_kernel.sshtunnel"):
         logger = logging.getLogger(name)
-        logger.handlers = [_quiet]
+        logger.handlers = [_refusals]
         logger.propagate = False
         logger.setLevel(logging.ERROR)
     return logging.getLogger("remote_kernel.sshtunnel")
@@ -77,14 +77,14 @@ class _Handler(sshtunnel._ForwardHandler):  # type: ignore[misc]
             self.request.close()  # the next hop's handshake fails, and `connect` knows why
 
     def _redirect(self, chan: paramiko.Channel) -> None:
-        back = threading.Thread(target=self._back, args=(chan,), daemon=True)
+        back = threading.Thread(target=self._carry_back, args=(chan,), daemon=True)
         back.start()
         while data := self.request.recv(_CHUNK):
             chan.sendall(data)
         chan.shutdown_write()
         back.join()
 
-    def _back(self, chan: paramiko.Channel) -> None:
+    def _carry_back(self, chan: paramiko.Channel) -> None:
         try:
             while data := chan.recv(_CHUNK):
                 self.request.sendall(data)
@@ -108,7 +108,7 @@ class _Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
             ssh_username=hop.user,
             allow_agent=False,
             host_pkey_directories=[],
-            logger=quiet(),
+            logger=silence_libraries(),
             remote_bind_address=to,
             local_bind_address=local,
         )
@@ -130,35 +130,35 @@ class _Forwarder(sshtunnel.SSHTunnelForwarder):  # type: ignore[misc]
 
 
 def connect(hops: list[Hop], undo: ExitStack, secrets: Secrets | None = None) -> paramiko.Transport:
-    """Connect hop by hop and give the connection to the last; `undo` closes them all. Raises Failure.
+    """Connect hop by hop and return the connection to the last; `undo` closes them all. Raises SshFailure.
 
     `secrets` brings a person who can be asked; without them only the keyring is.
     """
-    quiet()
+    silence_libraries()
     secrets = secrets or Secrets()
     transport: paramiko.Transport | None = None
     for number, hop in enumerate(hops):
         try:
             opened = _dial(hop) if transport is None else _forwarded(transport, hops[number - 1], hop, undo)
             undo.callback(opened.close)
-            _quiet.refusal = ""
+            _refusals.refusal = ""
             try:
                 transport = _shake_hands(opened, hop, undo, secrets)
-            except Failure:
-                if number and _quiet.refusal:
-                    said = f"channel 0: open failed: {_in_ssh_words(_quiet.refusal)}\nstdio forwarding failed"
-                    raise at_a_jump_host(Failure(said)) from None
+            except SshFailure:
+                if number and _refusals.refusal:
+                    said = f"channel 0: open failed: {_in_ssh_words(_refusals.refusal)}\nstdio forwarding failed"
+                    raise at_jump_host(SshFailure(said)) from None
                 raise
-        except Failure as failure:
+        except SshFailure as failure:
             if hop is hops[-1]:
                 raise
-            raise at_a_jump_host(failure) from failure
+            raise at_jump_host(failure) from failure
     assert transport
     return transport
 
 
 def _in_ssh_words(refusal: str) -> str:
-    """Give paramiko's `the server's text: the code's meaning` as ssh prints it."""
+    """Return paramiko's `the server's text: the code's meaning` as ssh prints it."""
     text, _, meaning = refusal.rpartition(": ")
     return f"{meaning.lower()}: {text}" if text else refusal.lower()
 
@@ -174,11 +174,11 @@ def _dial(hop: Hop) -> socket.socket:
     try:
         opened = socket.create_connection((hop.host, hop.port), hop.connect_seconds)
     except (socket.gaierror, UnicodeError) as error:
-        raise Failure(f"ssh: Could not resolve hostname {hop.host}: Name or service not known") from error
+        raise SshFailure(f"ssh: Could not resolve hostname {hop.host}: Name or service not known") from error
     except TimeoutError as error:
-        raise Failure(f"ssh: connect to host {hop.host} port {hop.port}: Connection timed out") from error
+        raise SshFailure(f"ssh: connect to host {hop.host} port {hop.port}: Connection timed out") from error
     except OSError as error:
-        raise Failure(f"ssh: connect to host {hop.host} port {hop.port}: {error.strerror}") from error
+        raise SshFailure(f"ssh: connect to host {hop.host} port {hop.port}: {error.strerror}") from error
     without_delay(opened)
     return opened
 
@@ -186,14 +186,14 @@ def _dial(hop: Hop) -> socket.socket:
 def forwarder(
     transport: paramiko.Transport, hop: Hop, to: tuple[str, int], local: str | tuple[str, int]
 ) -> sshtunnel.SSHTunnelForwarder:
-    """Give what forwards `local`, a Unix socket's path or a port here, to `to` beyond the hop, once it is started."""
+    """Return what forwards `local`, a Unix socket's path or a port here, to `to` beyond the hop, once it is started."""
     found = _Forwarder(transport, hop, to, local)
     found.skip_tunnel_checkup = True
     return found
 
 
 def _forwarded(transport: paramiko.Transport, hop: Hop, to: Hop, undo: ExitStack) -> socket.socket:
-    """Give a connection to `to` through the jump host `hop`."""
+    """Return a connection to `to` through the jump host `hop`."""
     folder = tempfile.mkdtemp(prefix="hop-", dir=private_folder())
     try:
         local = forwarder(transport, hop, (to.host, to.port), os.path.join(folder, "s"))
@@ -207,7 +207,7 @@ def _forwarded(transport: paramiko.Transport, hop: Hop, to: Hop, undo: ExitStack
 
 
 def _shake_hands(opened: socket.socket, hop: Hop, undo: ExitStack, secrets: Secrets) -> paramiko.Transport:
-    begun = time.monotonic()
+    began = time.monotonic()
     transport = paramiko.Transport(opened, WINDOW_BYTES, PACKET_BYTES)
     undo.callback(transport.close)
     transport.daemon = True
@@ -223,23 +223,21 @@ def _shake_hands(opened: socket.socket, hop: Hop, undo: ExitStack, secrets: Secr
         transport.start_client(timeout=hop.connect_seconds)
         key = transport.get_remote_server_key()  # start_client returns when the time is up, too; this one raises then
     except (paramiko.SSHException, OSError, EOFError) as error:
-        if time.monotonic() - begun >= 0.9 * hop.connect_seconds:
-            raise Failure(f"Connection timed out during banner exchange\n{_to(hop)} timed out") from error
+        if time.monotonic() - began >= 0.9 * hop.connect_seconds:
+            raise SshFailure(
+                f"Connection timed out during banner exchange\nConnection to {hop.host} port {hop.port} timed out"
+            ) from error
         if isinstance(error, paramiko.IncompatiblePeer):
-            raise Failure(f"Unable to negotiate with {hop.host} port {hop.port}: {error}") from error
-        raise Failure(f"Connection closed by {hop.host} port {hop.port}") from error
-    CHATTER.debug("debug1: Remote protocol version 2.0, remote software version %s", transport.remote_version[8:])
-    CHATTER.debug("debug1: Authenticating to %s:%s as '%s'", hop.host, hop.port, hop.user)
-    CHATTER.debug("debug1: Server host key: %s %s", key.get_name(), fingerprint(key.asbytes()))
+            raise SshFailure(f"Unable to negotiate with {hop.host} port {hop.port}: {error}") from error
+        raise SshFailure(f"Connection closed by {hop.host} port {hop.port}") from error
+    SSH_LOG.debug("debug1: Remote protocol version 2.0, remote software version %s", transport.remote_version[8:])
+    SSH_LOG.debug("debug1: Authenticating to %s:%s as '%s'", hop.host, hop.port, hop.user)
+    SSH_LOG.debug("debug1: Server host key: %s %s", key.get_name(), fingerprint(key.asbytes()))
     verify(hop, key, secrets.person)
     log_in(transport, hop, secrets)
     return transport
 
 
-def _to(hop: Hop) -> str:
-    return f"Connection to {hop.host} port {hop.port}"
-
-
 def _first(preferred: tuple[str, ...], supported: tuple[str, ...]) -> tuple[str, ...]:
-    """Give what is supported, the preferred ones first."""
+    """Return what is supported, the preferred ones first."""
     return tuple(sorted(supported, key=lambda name: name not in preferred))

@@ -6,12 +6,18 @@ accept-new` (or `no`, which is read as the same: nothing here connects to a serv
 
 from __future__ import annotations
 
+import logging
+
 import paramiko
 
-from remote_kernel.transport.known_hosts import fingerprint, known_keys, known_name, remember
+from remote_kernel.transport.known_hosts import add_key, fingerprint, known_keys, known_name
 from remote_kernel.transport.paramiko.config import Hop
-from remote_kernel.transport.paramiko.failure import CHATTER, Failure
-from remote_kernel.transport.person import Person
+from remote_kernel.transport.ssh_messages import Person, SshFailure
+
+SSH_LOG = logging.getLogger("remote_kernel.ssh")
+"""What the connection does, in the words of OpenSSH's LogLevel DEBUG1: `program -v` shows it."""
+SSH_LOG.propagate = False
+SSH_LOG.addHandler(logging.NullHandler())
 
 _WARNING = """\
 @@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
@@ -25,54 +31,54 @@ Host key verification failed."""
 
 
 def name_of(hop: Hop) -> str:
-    """Give the name that known_hosts has a hop under."""
+    """Return the name that known_hosts has a hop under."""
     return hop.alias or known_name(hop.host, hop.port)
 
 
 def verify(hop: Hop, key: paramiko.PKey, person: Person | None = None) -> None:
-    """Return if the server that shows this key is to be trusted; else raise Failure."""
+    """Raise SshFailure unless the server that shows this key is to be trusted."""
     name, blob, kind = name_of(hop), key.asbytes(), short_name(key.get_name())
     known = known_keys(hop.known_hosts, name)
     if any(other.revoked and other.blob == blob for other in known):
-        raise Failure(f"WARNING: REVOKED HOST KEY DETECTED for {name}\nHost key verification failed.")
+        raise SshFailure(f"WARNING: REVOKED HOST KEY DETECTED for {name}\nHost key verification failed.")
     known = [other for other in known if not other.revoked]
     if any(other.blob == blob for other in known):
-        CHATTER.debug("debug1: Host '%s' is known and matches the %s host key.", name, kind)
+        SSH_LOG.debug("debug1: Host '%s' is known and matches the %s host key.", name, kind)
         return
     for other in known:
         if other.kind == key.get_name():
-            raise Failure(
+            raise SshFailure(
                 _WARNING.format(kind=kind, fingerprint=fingerprint(blob), file=other.file, line=other.line, name=name)
             )
     without_port = known_keys(hop.known_hosts, hop.host) if name != hop.host and not hop.alias else []
     if any(other.blob == blob and other.revoked for other in without_port):
-        raise Failure(f"WARNING: REVOKED HOST KEY DETECTED for {hop.host}\nHost key verification failed.")
+        raise SshFailure(f"WARNING: REVOKED HOST KEY DETECTED for {hop.host}\nHost key verification failed.")
     if any(other.blob == blob and not other.revoked for other in without_port):
-        CHATTER.debug("debug1: Host '%s' is known and matches the %s host key.", hop.host, kind)
+        SSH_LOG.debug("debug1: Host '%s' is known and matches the %s host key.", hop.host, kind)
         return
     doubt = f"The authenticity of host '{name}' can't be established: {kind} key fingerprint is {fingerprint(blob)}."
     if not known and hop.strict in ("accept-new", "no", "off"):
-        _remember(hop, name, key)
+        _add_key(hop, name, key)
         return
-    if hop.strict == "ask" and person and person.confirms(doubt, "Is this the server's fingerprint? (yes/no) "):
-        _remember(hop, name, key)
+    if hop.strict == "ask" and person and person.confirm(doubt, "Is this the server's fingerprint? (yes/no) "):
+        _add_key(hop, name, key)
         return
     strict = f"No {kind} host key is known for {name} and you have requested strict checking.\n"
     # The name is told either way: through a jump host nothing else says whose key it is.
     unknown = f"No {kind} host key is known for {name} here.\n"
-    raise Failure(f"{doubt}\n{strict if hop.strict == 'yes' else unknown}Host key verification failed.")
+    raise SshFailure(f"{doubt}\n{strict if hop.strict == 'yes' else unknown}Host key verification failed.")
 
 
 def short_name(kind: str) -> str:
-    """Give a key type as OpenSSH prints it: ED25519, ECDSA, RSA."""
+    """Return a key type as OpenSSH prints it: ED25519, ECDSA, RSA."""
     return kind.removeprefix("ssh-").partition("-")[0].upper().replace("RSA2", "RSA")
 
 
-def _remember(hop: Hop, name: str, key: paramiko.PKey) -> None:
+def _add_key(hop: Hop, name: str, key: paramiko.PKey) -> None:
     """Add a key that the configuration, or a person, accepts at first sight."""
     if not hop.known_hosts:
         return
     try:
-        remember(hop.known_hosts[0], name, key.get_name(), key.asbytes())
+        add_key(hop.known_hosts[0], name, key.get_name(), key.asbytes())
     except OSError:
         pass  # as OpenSSH: the next connection finds it unknown again

@@ -15,23 +15,22 @@ from collections.abc import Callable, Iterator
 
 import paramiko
 
-from remote_kernel.transport.account import refusal
 from remote_kernel.transport.known_hosts import fingerprint
-from remote_kernel.transport.paramiko import vault
 from remote_kernel.transport.paramiko.config import Hop
-from remote_kernel.transport.paramiko.failure import CHATTER, Failure
-from remote_kernel.transport.paramiko.secrets import ATTEMPTS, Secrets
+from remote_kernel.transport.paramiko.host_keys import SSH_LOG
+from remote_kernel.transport.paramiko.secrets import ATTEMPTS, Secrets, passphrase_of, password_of, read
+from remote_kernel.transport.ssh_messages import LOCKED_KEY, SshFailure, account_refused
 
 _PASSWORD_PROMPT = re.compile(r"passw|kennwort|mot de passe|contraseña", re.IGNORECASE)
 
 
 def log_in(transport: paramiko.Transport, hop: Hop, secrets: Secrets) -> None:
-    """Log in, or raise Failure with what the server would have accepted."""
+    """Log in, or raise SshFailure with what the server would have accepted."""
     _Login(transport, hop, secrets).run()
 
 
 class _Login:
-    """One login. What tries a method gives what the server still wants: nothing once it lets in, None if it refuses."""
+    """One login. A method's attempt returns what the server still wants: [] once it lets in, None if it refuses."""
 
     def __init__(self, transport: paramiko.Transport, hop: Hop, secrets: Secrets) -> None:
         self._transport, self._hop, self._secrets = transport, hop, secrets
@@ -49,7 +48,7 @@ class _Login:
         tries = {method: tries[method] for method in self._hop.methods}
         partly, last = False, "none"
         while allowed:
-            CHATTER.debug("debug1: Authentications that can continue: %s", ",".join(allowed))
+            SSH_LOG.debug("debug1: Authentications that can continue: %s", ",".join(allowed))
             for method, attempt in tries.items():
                 further = attempt() if method in allowed else None
                 if further is not None:
@@ -58,7 +57,7 @@ class _Login:
             else:
                 raise self._refusal(allowed, partly)
         where = f"{self._hop.host} ([{self._hop.host}]:{self._hop.port})"
-        CHATTER.debug('Authenticated to %s using "%s".', where, last)
+        SSH_LOG.debug('Authenticated to %s using "%s".', where, last)
 
     def _first_answer(self) -> list[str]:
         try:
@@ -66,14 +65,14 @@ class _Login:
         except paramiko.BadAuthenticationType as answer:
             return list(answer.allowed_types)
         except paramiko.SSHException as error:
-            raise Failure(f"Connection closed by {self._hop.host} port {self._hop.port}") from error
+            raise SshFailure(f"Connection closed by {self._hop.host} port {self._hop.port}") from error
         return []
 
-    def _refusal(self, allowed: list[str], partly: bool) -> Failure:
-        said = [f"{path}: the key has a passphrase and is not in the agent" for path in self._locked]
+    def _refusal(self, allowed: list[str], partly: bool) -> SshFailure:
+        said = [f"{path}: {LOCKED_KEY}" for path in self._locked]
         if partly:
             said.append("what was offered is accepted, but the server asks for more")
-        return Failure(
+        return SshFailure(
             "\n".join([*said, f"{self._hop.user}@{self._hop.host}: Permission denied ({','.join(allowed)})."])
         )
 
@@ -88,10 +87,10 @@ class _Login:
             where = f"{self._hop.host} port {self._hop.port}"
             banner = self._banner()
             if banner:
-                line = refusal(self._hop.host, self._hop.port, banner.splitlines())
-                raise Failure(f"{line}Connection closed by {where}") from error
+                line = account_refused(self._hop.host, self._hop.port, banner.splitlines())
+                raise SshFailure(f"{line}Connection closed by {where}") from error
             many = f"Received disconnect from {where}:2: Too many authentication failures"
-            raise Failure(many if self._offered > 1 else f"Connection closed by {where}") from error
+            raise SshFailure(many if self._offered > 1 else f"Connection closed by {where}") from error
 
     def _banner(self) -> str:
         """Return what the server said during this attempt: PAM's words for an account that it refuses."""
@@ -102,10 +101,10 @@ class _Login:
     def _publickey(self) -> list[str] | None:
         for path, key in self._keys:  # a server that wants two keys gets those that are left
             self._offered += 1
-            CHATTER.debug("debug1: Offering public key: %s %s", path, fingerprint(key.asbytes()))
+            SSH_LOG.debug("debug1: Offering public key: %s %s", path, fingerprint(key.asbytes()))
             further = self._try(self._transport.auth_publickey, key)
             if further is not None:
-                CHATTER.debug("debug1: Server accepts key: %s", path)
+                SSH_LOG.debug("debug1: Server accepts key: %s", path)
                 return further
         return None
 
@@ -115,11 +114,11 @@ class _Login:
             further = self._try(self._transport.auth_password, secret, None, False)
             if further is not None:
                 return further
-            self._say("Permission denied, please try again.")
+            self._show("Permission denied, please try again.")
         return None
 
     def _interactive(self) -> list[str] | None:
-        if not self._secrets.person and not vault.read(self._password_name()):
+        if not self._secrets.person and not read(self._password_name()):
             return None
         passwords = self._secrets.offers(self._password_name(), f"({self._hop.user}@{self._hop.host}) Password: ")
         for _ in range(ATTEMPTS):
@@ -130,15 +129,15 @@ class _Login:
                 return further
             if not self._secrets.person:
                 return None
-            self._say("Permission denied, please try again.")
+            self._show("Permission denied, please try again.")
         return None
 
     def _answering(self, passwords: Iterator[str], asked: list[str]) -> Callable[..., list[str]]:
-        """Give what answers the server's prompts, called in the transport's thread; other questions go into `asked`."""
+        """Return what answers the server's prompts, in the transport's thread; other questions go into `asked`."""
 
         def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
             for text in filter(None, (title, instructions)):
-                self._say(text)
+                self._show(text)
             answers = []
             for prompt, echo in prompts:
                 if not echo and _PASSWORD_PROMPT.search(prompt):
@@ -146,23 +145,21 @@ class _Login:
                     continue
                 asked.append(prompt.strip())
                 person = self._secrets.person
-                answers.append(
-                    person.answers(f"({self._hop.user}@{self._hop.host}) {prompt}", echo=echo) if person else ""
-                )
+                answers.append(person.ask(f"({self._hop.user}@{self._hop.host}) {prompt}", echo=echo) if person else "")
             return answers
 
         return answer
 
     def _password_name(self) -> str:
-        return vault.password_of(self._hop.user, self._hop.host, self._hop.port)
+        return password_of(self._hop.user, self._hop.host, self._hop.port)
 
-    def _say(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         if self._secrets.person:
-            self._secrets.person.hears(text)
+            self._secrets.person.show(text)
 
 
 def _keys(hop: Hop, secrets: Secrets, locked: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Give the keys to offer and their paths, in OpenSSH's order; add the files that need a passphrase to `locked`."""
+    """Yield the keys to offer and their paths, in OpenSSH's order; add the files that need a passphrase to `locked`."""
     in_agent = {key.asbytes(): key for key in _agent_keys(hop.agent)}
     files = []
     for path in hop.keys:
@@ -195,7 +192,7 @@ def _agent_keys(socket: str) -> list[paramiko.PKey]:
 
 
 def _public_blob(path: str) -> bytes:
-    """Give the public key beside a private one, or what cannot be a key."""
+    """Return the public key beside a private one, or what cannot be a key."""
     try:
         with open(f"{path}.pub", encoding="utf-8", errors="replace") as file:
             return base64.b64decode(file.read().split()[1])
@@ -217,7 +214,7 @@ def _load(path: str, secrets: Secrets, locked: list[str]) -> paramiko.PKey | Non
 
 
 def _unlock(path: str, secrets: Secrets, locked: list[str]) -> paramiko.PKey | None:
-    for secret in secrets.offers(vault.passphrase_of(path), f"Enter passphrase for key '{path}': "):
+    for secret in secrets.offers(passphrase_of(path), f"Enter passphrase for key '{path}': "):
         try:
             return paramiko.PKey.from_path(path, secret.encode())
         except (OSError, ValueError, paramiko.SSHException):  # it was not this one
@@ -227,7 +224,7 @@ def _unlock(path: str, secrets: Secrets, locked: list[str]) -> paramiko.PKey | N
 
 
 def _with_certificates(key: paramiko.PKey, path: str, hop: Hop) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Give the key with each certificate that may be its own, and then alone."""
+    """Yield the key with each certificate that may be its own, and then alone."""
     for certificate in (*hop.certificates, f"{path}-cert.pub"):
         try:
             key.public_blob = None

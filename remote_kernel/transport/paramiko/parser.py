@@ -1,7 +1,8 @@
 """Read an ssh config as OpenSSH does, as far as paramiko's parser goes, and say where it does not.
 
 paramiko knows Host and Match but not Include, takes a comment behind a value for a part of it and every keyword for
-one that there is, and needs a library for `Match exec`.
+one that there is, and needs a library for `Match exec`. ssh refuses a configuration with a keyword that it does not
+know, for a typo may be what keeps a connection safe.
 """
 
 from __future__ import annotations
@@ -18,16 +19,57 @@ from typing import Any, ClassVar
 
 import paramiko
 
-from remote_kernel.transport.paramiko.failure import Failure
-from remote_kernel.transport.paramiko.keywords import CRITERIA, KNOWN, NEWER_CRITERIA, WHOLE_LINE
+from remote_kernel.transport.ssh_messages import SshFailure
 
-_DEEPEST = 16  # as OpenSSH's READCONF_MAX_DEPTH
+_KNOWN = """
+    addkeystoagent addressfamily afstokenpassing batchmode bindaddress bindinterface canonicaldomains
+    canonicalizefallbacklocal canonicalizehostname canonicalizemaxdots canonicalizepermittedcnames
+    casignaturealgorithms certificatefile challengeresponseauthentication channeltimeout checkhostip cipher
+    ciphers clearallforwardings compression compressionlevel connectionattempts connecttimeout controlmaster
+    controlpath controlpersist dsaauthentication dynamicforward enableescapecommandline enablesshkeysign
+    escapechar exitonforwardfailure fallbacktorsh fingerprinthash forkafterauthentication forwardagent
+    forwardx11 forwardx11timeout forwardx11trusted gatewayports globalknownhostsfile globalknownhostsfile2
+    gssapiauthentication gssapiclientidentity gssapidelegatecredentials gssapikexalgorithms gssapikeyexchange
+    gssapirenewalforcesrekey gssapiserveridentity gssapitrustdns hashknownhosts host
+    hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes hostkeyalgorithms hostkeyalias
+    hostname identitiesonly identityagent identityfile identityfile2 ignoreunknown include ipqos
+    kbdinteractiveauthentication kbdinteractivedevices keepalive kerberosauthentication kerberostgtpassing
+    kexalgorithms knownhostscommand localcommand localforward loglevel logverbose macs match
+    nohostauthenticationforlocalhost numberofpasswordprompts obscurekeystroketiming passwordauthentication
+    permitlocalcommand permitremoteopen pkcs11provider port preferredauthentications protocol
+    protocolkeepalives proxycommand proxyjump proxyusefdpass pubkeyacceptedalgorithms pubkeyacceptedkeytypes
+    pubkeyauthentication refuseconnection rekeylimit remotecommand remoteforward requesttty requiredrsasize
+    revokedhostkeys rhostsauthentication rhostsrsaauthentication rsaauthentication securitykeyprovider sendenv
+    serveralivecountmax serveraliveinterval sessiontype setenv setuptimeout skeyauthentication smartcarddevice
+    stdinnull streamlocalbindmask streamlocalbindunlink stricthostkeychecking syslogfacility tag tcpkeepalive
+    tisauthentication tunnel tunneldevice updatehostkeys useblacklistedkeys usekeychain useprivilegedport user
+    userknownhostsfile userknownhostsfile2 useroaming usersh verifyhostkeydns versionaddendum visualhostkey
+    warnweakcrypto xauthlocation
+"""
+KNOWN = frozenset(_KNOWN.split())
+
+UNSUPPORTED = (
+    *("addkeystoagent", "addressfamily", "bindaddress", "bindinterface", "canonicalizehostname", "ciphers"),
+    *("compression", "gssapiauthentication", "hostbasedauthentication", "hostkeyalgorithms", "kexalgorithms"),
+    *("knownhostscommand", "macs", "pkcs11provider", "pubkeyacceptedalgorithms", "securitykeyprovider"),
+    *("verifyhostkeydns", "requiredrsasize", "proxyusefdpass"),
+)
+"""What a user may rely on, and paramiko cannot do: named in a warning unless it is switched off."""
+
+CRITERIA = frozenset(("all", "canonical", "exec", "final", "host", "localuser", "originalhost", "user"))
+NEWER_CRITERIA = frozenset(("command", "localnetwork", "sessiontype", "tagged", "version"))
+"""What a Match may ask for, and what paramiko's parser would take for something that holds."""
+
+WHOLE_LINE = frozenset(("knownhostscommand", "localcommand", "proxycommand", "remotecommand"))
+"""Keywords whose value is the rest of the line, with what looks like a comment."""
+
+_MOST_INCLUDES = 16  # as OpenSSH's READCONF_MAX_DEPTH
 _EVERYWHERE, _NOWHERE = "Host *", "Match originalhost !*"
 _TOKENS = ["%C", "%d", "%h", "%L", "%l", "%n", "%p", "%r", "%u"]
 _LINE = re.compile(r'\s*"?(\w+)"?(?:\s*=\s*|\s+|$)(.*)')
 
 
-class Parser(paramiko.SSHConfig):  # type: ignore[misc]
+class MatchingConfig(paramiko.SSHConfig):  # type: ignore[misc]
     """paramiko's parser, with `Match exec`, and the tokens that newer versions of ssh put into paths."""
 
     TOKENS_BY_CONFIG_KEY: ClassVar[dict[str, list[str]]] = {
@@ -38,7 +80,7 @@ class Parser(paramiko.SSHConfig):  # type: ignore[misc]
     }
 
     def _does_match(self, match_list: list[dict[str, Any]], target_hostname: str, *rest: Any) -> Any:
-        """Ask the programs of a Match when all else that it asks for holds, as ssh does."""
+        """Run the programs of a Match when all else that it asks for holds, as ssh does."""
         others = [criterion for criterion in match_list if criterion["type"] != "exec"]
         if not match_list or (others and not super()._does_match(others, target_hostname, *rest)):
             return False
@@ -58,7 +100,9 @@ class Parser(paramiko.SSHConfig):  # type: ignore[misc]
         def expanded(found: re.Match[str]) -> str:
             if found[0] != "%%" and found[0] not in self._allowed_tokens(key):
                 return found[0]
-            return names.get(found[0]) or str(super(Parser, self)._tokenize(config, target_hostname, key, found[0]))
+            return names.get(found[0]) or str(
+                super(MatchingConfig, self)._tokenize(config, target_hostname, key, found[0])
+            )
 
         return re.sub("%.", expanded, value) if self._allowed_tokens(key) else value
 
@@ -70,8 +114,8 @@ def _succeeds(command: str) -> bool:
     return done.returncode == 0
 
 
-class Reader:
-    """Reads a file and those that it includes. `lines` is what paramiko is to parse, `warnings` what it cannot do."""
+class ConfigReader:
+    """Read a file and those that it includes. `lines` is what paramiko is to parse, `warnings` what it cannot do."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -80,12 +124,12 @@ class Reader:
         self._ignored = ""
 
     def read(self, path: str, *, must_exist: bool = False) -> None:
-        """Add a file's lines. Raises Failure, in ssh's words, for what ssh would refuse."""
+        """Add a file's lines. Raises SshFailure, in ssh's words, for what ssh would refuse."""
         if not self._read(path, 0, _EVERYWHERE) and must_exist:
-            raise Failure(f"Can't open user config file {path}: No such file or directory")
+            raise SshFailure(f"Can't open user config file {path}: No such file or directory")
         if self._errors:
             count = len(self._errors)
-            raise Failure("\n".join([*self._errors, f"{path}: terminating, {count} bad configuration options"]))
+            raise SshFailure("\n".join([*self._errors, f"{path}: terminating, {count} bad configuration options"]))
 
     def _read(self, path: str, depth: int, block: str) -> bool:
         try:
@@ -93,7 +137,7 @@ class Reader:
                 text = file.read()
         except OSError:
             return False
-        if depth > _DEEPEST:
+        if depth > _MOST_INCLUDES:
             self._errors.append(f"{path}: Bad configuration option: Include goes too deep")
             return True
         enclosing = block
@@ -122,7 +166,7 @@ class Reader:
         return True
 
     def _is_right(self, keyword: str, value: str, place: str, other_place: str) -> bool:
-        """Whether ssh would take a line for one; what it would say of it is noted."""
+        """True if ssh would accept a line; what it would say of one that it refuses is noted."""
         if keyword not in KNOWN:
             patterns = re.split(r"[\s,]+", self._ignored)
             if not any(fnmatch.fnmatchcase(keyword, pattern) for pattern in patterns):
@@ -139,7 +183,7 @@ class Reader:
         return True
 
     def _match(self, value: str) -> str:
-        """Give a Match as paramiko reads it, with criteria in lower case; one that it cannot know holds for nobody."""
+        """Return a Match as paramiko reads it, criteria in lower case; one that it cannot know holds for nobody."""
         criteria = _criteria(value)
         if NEWER_CRITERIA.intersection(criteria):
             self._warn(f"match {value}")
@@ -169,12 +213,12 @@ class Reader:
 
 
 def with_environment(text: str) -> str:
-    """Put variables of the environment in, which ssh knows as ${NAME}; one that is not set stays as it is."""
+    """Replace variables of the environment, which ssh knows as ${NAME}; one that is not set stays as it is."""
     return re.sub(r"\$\{(\w+)\}", lambda found: os.environ.get(found[1], found[0]), text)
 
 
 def _criteria(value: str) -> dict[str, int]:
-    """Give what a Match asks for, in lower case and without `!`, and which of its words that is."""
+    """Return what a Match asks for, in lower case and without `!`, and which of its words that is."""
     try:
         words = shlex.split(value)
     except ValueError:

@@ -1,7 +1,7 @@
 """The `remote_kernel` command line: help, wrong input, and each command's effect on the disk.
 
-The remote host is a fake here: a module in the place of `remote_kernel.probe`, and a local ipykernel in the place of
-the remote one. tests/e2e runs the same commands against real servers.
+The remote host is a fake here, in the place of `kernelspec.discovery`, and a local ipykernel that of the
+remote one. tests/e2e runs the same commands against real servers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,11 +24,11 @@ import typer
 import remote_kernel
 from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager
 from remote_kernel.cli import sync as sync_command
-from remote_kernel.cli.settings import Settings
+from remote_kernel.cli.settings import GivenSettings
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
-from remote_kernel.kernelspec import Draft, list_kernelspecs, trial
+from remote_kernel.kernelspec import Draft, discovery, list_kernelspecs, trial
 from remote_kernel.kernelspec.discovery import Discovery, Environment
 from remote_kernel.options import LaunchOptions, find_program
 
@@ -88,11 +88,10 @@ class FakeProbe(NamedTuple):
     noise: str = ""
 
 
-class FakeHost(ModuleType):
+class FakeHost:
     """What add and edit ask instead of a remote host; `found` is its answer, or the error that it raises."""
 
     def __init__(self) -> None:
-        super().__init__("remote_kernel.probe")
         self.found: FakeProbe | Exception = FakeProbe()
         self.asked: list[LaunchOptions] = []
         self.installed: list[LaunchOptions] = []
@@ -128,7 +127,7 @@ Run = Callable[..., Said]
 
 @pytest.fixture(autouse=True)
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the user's kernels folder of a machine where nobody has installed anything."""
+    """Return the user's kernels folder of a machine where nobody has installed anything."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
@@ -139,7 +138,7 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Give a function that runs one command as the program does."""
+    """Return a function that runs one command as the program does."""
 
     def run_command(*arguments: str) -> Said:
         capsys.readouterr()
@@ -153,8 +152,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """Put a fake host in the place of the probe, with a kernel that starts at once."""
     fake = FakeHost()
-    monkeypatch.setitem(sys.modules, "remote_kernel.probe", fake)
-    monkeypatch.setattr(remote_kernel, "probe", fake, raising=False)
+    for name in ("probe", "install_ipykernel", "make_environment"):
+        monkeypatch.setattr(discovery, name, getattr(fake, name))
     for module in ("add", "edit"):
         monkeypatch.setattr(f"remote_kernel.cli.{module}.start_once", lambda draft, **_: 0.1)
     return fake
@@ -196,7 +195,7 @@ def test_every_option_has_help_with_an_example(command: str, parameter: Any) -> 
 
 
 def example_value(text: str) -> list[str]:
-    """Give the value that a help text shows, as the shell would."""
+    """Return the value that a help text shows, as the shell would."""
     found = re.search(r"""e\.g\. ("[^"]+"|'[^']+'|[^\s;]+)""", text)
     assert found, f"no example: {text}"
     return shlex.split(found[1].rstrip(".,"))
@@ -635,7 +634,7 @@ def test_add_to_a_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkey
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], Draft]:
-    """Give a function that makes a draft whose kernel.json runs this argv here."""
+    """Return a function that makes a draft whose kernel.json runs this argv here."""
 
     def make(argv: list[str]) -> Draft:
         document = {"argv": [sys.executable, *argv], "display_name": "x", "language": "python"}
@@ -750,7 +749,9 @@ def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) 
 @pytest.mark.parametrize("name", ["remote_cuda", "Remote_CUDA", "remote  cuda", "me@gpu1", "gpu1"])
 def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
-    monkeypatch.setattr(login.entry, "status", lambda way: login.entry.Status(True, f"through {way.jumps[0]}"))
+    monkeypatch.setattr(
+        login.transport_login, "status", lambda way: login.transport_login.Status(True, f"through {way.jumps[0]}")
+    )
     assert run("login", name, "--status").out == "me@gpu1: through gate\n"
 
 
@@ -759,7 +760,7 @@ def test_option_for_the_way_there_changes_that_of_a_kernelspec(
     command: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("add", "me@gpu1", "--name", "Remote CUDA", "--workdir", "w", "--no-check")
-    given = Settings(jump=["gate"])
+    given = GivenSettings(jump=["gate"])
     for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):
         if command == "connect":
             options = connect._options(name, given)
@@ -783,7 +784,7 @@ def test_option_for_the_way_there_changes_that_of_a_kernelspec_for_ports_and_fil
         seen.append(options)
         raise UsageError("far enough")
 
-    monkeypatch.setattr("remote_kernel.cli.forward.entry.log_in", stop)
+    monkeypatch.setattr("remote_kernel.cli.forward.transport_login.log_in", stop)
     monkeypatch.setattr(sync_command, "sync", lambda transfer: stop(transfer.launch))
     run("add", "me@gpu1", "--name", "Remote CUDA", "--no-check")
     for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):

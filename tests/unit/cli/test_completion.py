@@ -19,7 +19,7 @@ from remote_kernel.options import find_program
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give a user with two kernelspecs and an ssh config."""
+    """Return a user with two kernelspecs and an ssh config."""
     tmp_path = tmp_path_factory.mktemp("home")
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("JUPYTER")},
@@ -56,7 +56,7 @@ def run(env: dict[str, str], *words: str, program: str = "remote_kernel", **more
 
 
 def completed(env: dict[str, str], line: str) -> list[str]:
-    """Give what bash offers when tab is pressed at the end of this line."""
+    """Return what bash offers when tab is pressed at the end of this line."""
     words = line.split(" ")
     asked = {"COMP_WORDS": line.strip(), "COMP_CWORD": str(len(words) - 1)}
     return run(env, program=words[0], **asked, **{f"_{words[0].upper()}_COMPLETE": "complete_bash"}).split()
@@ -98,8 +98,17 @@ TYPED = {
 }
 
 
-@pytest.mark.parametrize("name", TYPED)
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("shell", "name"),
+    [
+        ("bash", "remote_kernel"),
+        ("bash", "rkernel"),
+        ("zsh", "remote_kernel"),
+        ("fish", "rkernel"),
+        pytest.param("zsh", "rkernel", marks=pytest.mark.nightly),
+        pytest.param("fish", "remote_kernel", marks=pytest.mark.nightly),
+    ],
+)
 def test_tab_completes_in_a_real_shell_after_the_installation(
     environment: dict[str, str], shell: str, name: str
 ) -> None:

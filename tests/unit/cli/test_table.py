@@ -19,7 +19,7 @@ ROWS = [
 
 @pytest.fixture
 def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[int], str]:
-    """Give what a terminal of some columns shows."""
+    """Return what a terminal of some columns shows."""
 
     def show(columns: int) -> str:
         with monkeypatch.context() as patch:

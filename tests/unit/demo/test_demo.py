@@ -17,7 +17,7 @@ from remote_kernel.errors import UsageError
 
 
 def draw_without_matplotlib() -> bytes:
-    """Run the cell that draws with the standard library, and give its PNG."""
+    """Run the cell that draws with the standard library, and return its PNG."""
     drawn: list[Any] = []
     image = types.SimpleNamespace(Image=lambda data: data, display=drawn.append)
     code = cells.PLOT_WITHOUT_MATPLOTLIB.replace("from IPython.display import Image, display\n", "")

@@ -17,18 +17,19 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.doctor import entry, examination, host, way
+from remote_kernel.doctor import hop_login, host, route, steps
 from remote_kernel.doctor.finding import State
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectTimeout, SshConfigError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import carrier, choice, openssh
+from remote_kernel.transport import carrier, choice, masters, openssh
+from remote_kernel.transport.ssh_config import HopAddress
 
 OPTIONS = LaunchOptions(Endpoint("gpu1"), transport="openssh")
 
 
 @pytest.fixture
-def talkative() -> Iterator[int]:
+def chatty_port() -> Iterator[int]:
     """Give the port of something that says a line every now and then, and never what an SSH server says."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -45,10 +46,10 @@ def talkative() -> Iterator[int]:
         talker.join(10)
 
 
-def test_a_server_that_talks_on_and_on_is_not_listened_to_for_ever(talkative: int) -> None:
+def test_a_server_that_talks_on_and_on_is_not_listened_to_for_ever(chatty_port: int) -> None:
     began = time.monotonic()
     with pytest.raises(ConnectTimeout):
-        way._banner(way.Hop("gpu1", "127.0.0.1", talkative, "", 0.5, OPTIONS))
+        route._banner(HopAddress("gpu1", "127.0.0.1", chatty_port, "", 0.5, OPTIONS))
     assert time.monotonic() - began < 5
 
 
@@ -75,26 +76,28 @@ def test_the_command_to_paste_is_right_for_any_path(version: str) -> None:
 
 def test_a_key_that_is_not_there_was_not_tried(tmp_path: Path) -> None:
     (tmp_path / "my key").touch()
-    chatter = [
+    debug_lines = [
         "debug1: Authenticating to gpu1:22 as 'me'",
         "debug1: Authentications that can continue: publickey,password",
         "debug1: Offering public key: /agent/key ED25519 SHA256:x agent",
         f"debug1: Trying private key: {tmp_path}/my key",
         f"debug1: Trying private key: {tmp_path}/id_dsa",
     ]
-    assert entry.refused(entry.doors(chatter)).endswith(f", tried: /agent/key, {tmp_path}/my key")
-    assert entry.refused(entry.doors([*chatter[:2], chatter[-1]])).endswith(", no key was tried")
+    tried = hop_login.what_was_tried(hop_login.read_logins(debug_lines))
+    assert tried.endswith(f", tried: /agent/key, {tmp_path}/my key")
+    none = hop_login.what_was_tried(hop_login.read_logins([*debug_lines[:2], debug_lines[-1]]))
+    assert none.endswith(", no key was tried")
 
 
 def test_an_ssh_config_that_breaks_meanwhile_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_: LaunchOptions) -> int:
         raise SshConfigError("ssh refuses its configuration", "mend it")
 
-    monkeypatch.setattr(openssh, "master_pid", broken)
-    found = way.sessions(OPTIONS)
+    monkeypatch.setattr(masters, "master_pid", broken)
+    found = route.sessions_finding(OPTIONS)
     assert (found.state, found.hint) == (State.UNKNOWN, "mend it")
     assert "ssh refuses its configuration" in found.text
-    assert [one.state for one in examination._entered(OPTIONS, [], 0.0)] == [State.UNKNOWN, State.UNKNOWN]
+    assert [one.state for one in steps._login_findings(OPTIONS, [], 0.0)] == [State.UNKNOWN, State.UNKNOWN]
 
 
 def test_a_machine_that_starts_no_more_processes_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,11 +110,11 @@ def test_a_machine_that_starts_no_more_processes_is_a_finding(monkeypatch: pytes
         started.append(popen(["cat"], **how))
         return started[-1]
 
-    monkeypatch.setattr(openssh, "master_pid", lambda _: 1)
+    monkeypatch.setattr(masters, "master_pid", lambda _: 1)
     monkeypatch.setattr(choice, "carrier_argv", lambda *_: ["cat"])
-    monkeypatch.setattr(choice, "talkative", lambda _, argv: argv)
-    monkeypatch.setattr(way.subprocess, "Popen", short)
-    assert way.sessions(OPTIONS).state is State.UNKNOWN
+    monkeypatch.setattr(choice, "verbose", lambda _, argv: argv)
+    monkeypatch.setattr(route.subprocess, "Popen", short)
+    assert route.sessions_finding(OPTIONS).state is State.UNKNOWN
     assert [one.returncode for one in started] == [0, 0]
 
 
@@ -120,14 +123,14 @@ def test_what_ssh_leaves_in_the_background_holds_nobody_up(tmp_path: Path, monke
     pids = tmp_path / "pids"
     script = f"sleep 30 >/dev/null </dev/null & echo $! >>{shlex.quote(str(pids))}; echo SSH-2.0-x; exec cat"
     monkeypatch.setattr(carrier, "_END_SECONDS", 0.1)
-    monkeypatch.setattr(openssh, "master_pid", lambda _: 1)
+    monkeypatch.setattr(masters, "master_pid", lambda _: 1)
     monkeypatch.setattr(openssh, "reach_argv", lambda *_: [])
     monkeypatch.setattr(choice, "carrier_argv", lambda *_: [])
-    monkeypatch.setattr(choice, "talkative", lambda *_: ["sh", "-c", script])
+    monkeypatch.setattr(choice, "verbose", lambda *_: ["sh", "-c", script])
     began = time.monotonic()
     try:
-        assert way.sessions(OPTIONS).state is State.OK
-        assert entry.look_behind(OPTIONS, OPTIONS, "gpu2", 22, []) == "SSH-2.0-x"
+        assert route.sessions_finding(OPTIONS).state is State.OK
+        assert hop_login.version_behind(OPTIONS, OPTIONS, "gpu2", 22, []) == "SSH-2.0-x"
         assert time.monotonic() - began < 20
     finally:
         for pid in pids.read_text().split():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from remote_kernel.cli import found_there
+from remote_kernel.cli import add_discovered
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.kernelspec import make_slug
 from remote_kernel.kernelspec.discovery import Discovery, Environment, HostKernelspec
@@ -28,5 +28,5 @@ def environment(name: str, python: str, kind: str = "venv") -> Environment:
     ids=["two folders", "a dash", "a capital", "two kernelspecs"],
 )
 def test_what_would_have_one_slug_is_told_apart(found: Discovery) -> None:
-    offers = found_there._offers(found, LaunchOptions(Endpoint("gpu1")))
+    offers = add_discovered._offers(found, LaunchOptions(Endpoint("gpu1")))
     assert len({make_slug(offer.draft.display_name) for offer in offers}) == 2

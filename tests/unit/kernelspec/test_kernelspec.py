@@ -25,7 +25,7 @@ SETTINGS = ("JUPYTER_PATH", "LOCAL_KERNELS_DIR", "REMOTE_KERNEL_PYTHON", "REMOTE
 
 @pytest.fixture
 def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give the user's kernels folder of a machine where nobody has installed anything."""
+    """Return the user's kernels folder of a machine where nobody has installed anything."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel import probe, process
+from remote_kernel import process
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import AuthenticationFailed, ConnectTimeout
 from remote_kernel.files import private_folder, write_private
 from remote_kernel.launcher import orphans
 from remote_kernel.launcher.orphans import OrphanNote, watch_orphans
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import notes as breaker
-from remote_kernel.transport import outage
+from remote_kernel.transport import notes
 from tests.support.ends import watchers
 from tests.support.kernels import wait_until
 
@@ -135,8 +134,8 @@ def test_notes_that_find_no_room_stop_no_kernel() -> None:
     before = set(Path(private_folder()).iterdir())
     with full_disk():
         one.write()
-        breaker.trip(OPTIONS, AuthenticationFailed("permission denied", "log in"))
-    breaker.check(OPTIONS)
+        notes.write_refused_login(OPTIONS, AuthenticationFailed("permission denied", "log in"))
+    notes.raise_recent_refusal(OPTIONS)
     assert set(Path(private_folder()).iterdir()) <= before
 
 
@@ -168,7 +167,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *answers: object) -> list[object]:
             raise found
         return found, ""
 
-    monkeypatch.setattr(probe, "ask", ask)
+    monkeypatch.setattr(orphans, "ask", ask)
     monkeypatch.setattr(orphans, "_FIRST_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(orphans, "_LOOK_SECONDS", 0.01)
     return left
@@ -204,7 +203,7 @@ def test_a_restart_that_nobody_heard_ends_a_kept_kernel_too(
         asked.append(settings["do"])
         return {"kernels": [{"pid": 1}]}, ""
 
-    monkeypatch.setattr(probe, "ask", ask)
+    monkeypatch.setattr(orphans, "ask", ask)
     OrphanNote(OPTIONS, "0123456789ab").hand_over(restart=restart)
     assert orphans.main() == 0
     assert asked == [told] and not note.exists()
@@ -228,7 +227,7 @@ def test_a_server_out_of_reach_is_tried_once_for_all_its_kernels(
     for options, identity in ((OPTIONS, "0123456789ab"), (OPTIONS, "1"), (elsewhere, "2")):
         OrphanNote(options, identity).hand_over()
     asked: list[str] = []
-    monkeypatch.setattr(breaker, "check", lambda options: asked.append(str(options.endpoint)))
+    monkeypatch.setattr(notes, "raise_recent_refusal", lambda options: asked.append(str(options.endpoint)))
     assert orphans.main() == 0
     assert asked == ["me@nowhere", "me@elsewhere", "me@nowhere", "me@nowhere"] and not left
 
@@ -285,11 +284,11 @@ def test_a_process_is_told_from_its_successor() -> None:
 def test_an_outage_explains_only_what_may_pass() -> None:
     from remote_kernel.errors import AuthenticationFailed, ConnectionRefused
 
-    assert not outage.explains(OPTIONS, ConnectionRefused("no"))
-    outage.begin(OPTIONS)
-    assert outage.explains(OPTIONS, ConnectionRefused("no"))
-    assert not outage.explains(OPTIONS, AuthenticationFailed("no"))
-    assert not outage.explains(OPTIONS._replace(endpoint=Endpoint.parse("me@elsewhere")), ConnectionRefused("no"))
-    outage.end(OPTIONS)
-    outage.end(OPTIONS)
-    assert not outage.explains(OPTIONS, ConnectionRefused("no"))
+    assert not notes.is_from_outage(OPTIONS, ConnectionRefused("no"))
+    notes.write_outage(OPTIONS)
+    assert notes.is_from_outage(OPTIONS, ConnectionRefused("no"))
+    assert not notes.is_from_outage(OPTIONS, AuthenticationFailed("no"))
+    assert not notes.is_from_outage(OPTIONS._replace(endpoint=Endpoint.parse("me@elsewhere")), ConnectionRefused("no"))
+    notes.clear_outage(OPTIONS)
+    notes.clear_outage(OPTIONS)
+    assert not notes.is_from_outage(OPTIONS, ConnectionRefused("no"))

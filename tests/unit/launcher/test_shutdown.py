@@ -11,8 +11,8 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
-from remote_kernel.jupyter.zmtp import Follower
-from remote_kernel.launcher.shutdown import HOLD_SECONDS, Closing, ControlSocket
+from remote_kernel.jupyter.zmtp import Splitter
+from remote_kernel.launcher.shutdown import HOLD_SECONDS, ControlSocket, ShutdownFilter
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
 
@@ -35,16 +35,16 @@ def message(kind: str, content: dict[str, Any] | None = None, key: str = KEY) ->
 
 
 class Watched:
-    """A control connection with a Closing; `passed` is what went on to the kernel."""
+    """A control connection with a ShutdownFilter; `passed` is what went on to the kernel."""
 
     def __init__(self, *, kept: bool) -> None:
         self.reactor = Reactor()
         self.left = 0
-        self.closing = Closing(self.reactor, self._leave)
-        self.closing.kept = kept
+        self.filter = ShutdownFilter(self.reactor, self._leave)
+        self.filter.kept = kept
         self.near, self.far = socket.socketpair()
         self._stream = Link().open("control")
-        self.socket = ControlSocket(self.reactor, self._stream, self.near, lambda _: None, self.closing, {"key": KEY})
+        self.socket = ControlSocket(self.reactor, self._stream, self.near, lambda _: None, self.filter, {"key": KEY})
         self.socket.take(GREETING + READY)
         self._start = self._stream.end
 
@@ -102,11 +102,11 @@ def test_restart_reaches_a_kept_kernel_at_once(watched: Watched) -> None:
 
 
 def test_front_end_that_wants_a_restart_does_not_spare_a_kept_kernel(watched: Watched) -> None:
-    assert watched.closing.spares
+    assert watched.filter.spares
     watched.socket.take(message("shutdown_request", {"restart": True}))
-    assert not watched.closing.spares
+    assert not watched.filter.spares
     watched.socket.take(message("shutdown_request", {"restart": False}))
-    assert watched.closing.spares, "the kernel did not heed it, and now the front end just closes"
+    assert watched.filter.spares, "the kernel did not heed it, and now the front end just closes"
 
 
 def test_forged_shutdown_makes_nobody_leave(watched: Watched) -> None:
@@ -119,10 +119,10 @@ def test_forged_shutdown_makes_nobody_leave(watched: Watched) -> None:
 def test_bytes_stay_the_same_however_they_are_cut(seed: int) -> None:
     chance = random.Random(seed)
     sent = GREETING + READY + b"".join(message("debug_request", {"n": "x" * chance.randrange(600)}) for _ in range(5))
-    follower, found, at = Follower(), [], 0
+    splitter, found, at = Splitter(), [], 0
     while at < len(sent):
         step = chance.choice([1, 3, 10, 64, 500])
-        found += follower.feed(sent[at : at + step])
+        found += splitter.feed(sent[at : at + step])
         at += step
     assert b"".join(piece.raw for piece in found) == sent
     assert sum(piece.frames is not None for piece in found) == 5
@@ -139,13 +139,13 @@ def test_bytes_stay_the_same_however_they_are_cut(seed: int) -> None:
     ids=["not ZMTP", "encrypted", "unknown flags", "endless"],
 )
 def test_what_cannot_be_followed_passes_unread(sent: bytes) -> None:
-    follower = Follower()
-    found = follower.feed(sent[:70]) + follower.feed(sent[70:])
+    splitter = Splitter()
+    found = splitter.feed(sent[:70]) + splitter.feed(sent[70:])
     assert b"".join(piece.raw for piece in found) == sent
     assert all(piece.frames is None for piece in found)
 
 
-def test_follower_understands_what_libzmq_sends() -> None:
+def test_splitter_understands_what_libzmq_sends() -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer, socket.socket() as listener:
         dealer.linger = 0
         listener.bind(("127.0.0.1", 0))
@@ -158,9 +158,9 @@ def test_follower_understands_what_libzmq_sends() -> None:
             connection.sendall(GREETING)
             ready = b"\x05READY\x0bSocket-Type" + (6).to_bytes(4, "big") + b"ROUTER"
             connection.sendall(b"\x04" + bytes([len(ready)]) + ready)
-            follower, frames = Follower(), None
+            splitter, frames = Splitter(), None
             while frames is None:
                 data = connection.recv(4096)
                 assert data
-                frames = next((piece.frames for piece in follower.feed(data) if piece.frames), None)
+                frames = next((piece.frames for piece in splitter.feed(data) if piece.frames), None)
     assert b"shutdown_request" in frames[2]

@@ -12,14 +12,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from remote_kernel.remote import environments, ownership
-from remote_kernel.remote.kernel import Settings
-from remote_kernel.remote.ownership import Owners
+from remote_kernel.remote import environments
+from remote_kernel.remote.environments import TrustedOwners
+from remote_kernel.remote.kernel import KernelSettings
 from tests.support.kernels import wait_until
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="giving a file away takes root")
-SETTINGS = Settings(
+SETTINGS = KernelSettings(
     {
         "id": "",
         "connection": {},
@@ -125,12 +125,12 @@ def test_a_group_of_ones_own_may_write(tmp_path: Path, monkeypatch: pytest.Monke
     gid = python.parent.stat().st_gid
     members: list[str] = []
     me = SimpleNamespace(pw_name="me", pw_gid=gid)
-    monkeypatch.setattr(ownership, "pwd", SimpleNamespace(getpwuid=lambda _: me))
+    monkeypatch.setattr(environments, "pwd", SimpleNamespace(getpwuid=lambda _: me))
     group = SimpleNamespace(gr_name="me", gr_mem=members)
-    monkeypatch.setattr(ownership, "grp", SimpleNamespace(getgrgid=lambda _: group))
-    assert Owners().have(str(python))
+    monkeypatch.setattr(environments, "grp", SimpleNamespace(getgrgid=lambda _: group))
+    assert TrustedOwners().have(str(python))
     members.append("mallory")
-    assert not Owners().have(str(python))
+    assert not TrustedOwners().have(str(python))
 
 
 def test_a_wrapper_that_hangs_is_ended_with_all_that_it_started(

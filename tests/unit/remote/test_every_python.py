@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.support.interpreters import NEWEST, OLDEST, interpreters
 
@@ -24,7 +26,14 @@ def test_interpreters_are_here() -> None:
             warnings.warn(f"the remote side's code was not tested under Python {', '.join(missing)}", stacklevel=1)
 
 
-@pytest.mark.parametrize("version", FOUND, ids=lambda version: "{}.{}".format(*version))
+def versions() -> Iterator[ParameterSet]:
+    """Give the oldest and the newest; those between are the nightly run's."""
+    for version in FOUND:
+        is_between = min(FOUND) < version < max(FOUND)
+        yield pytest.param(version, id="{}.{}".format(*version), marks=[pytest.mark.nightly] if is_between else [])
+
+
+@pytest.mark.parametrize("version", list(versions()))
 def test_link_and_reactor_under(version: tuple[int, int]) -> None:
     command = [str(FOUND[version]), "-I", "-W", "error", str(REPOSITORY / "tests/unit/remote/run.py"), str(REPOSITORY)]
     done = subprocess.run([*command, *MODULES], capture_output=True, text=True, timeout=100, cwd="/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -19,9 +20,16 @@ from typing import Any
 import pytest
 
 from remote_kernel import process
-from remote_kernel.remote import attach, claim
-from remote_kernel.remote.claim import Claim, look_at_claim
-from remote_kernel.remote.folder import Guard, find_folders, make_folder, remove_folder
+from remote_kernel.remote import attach
+from remote_kernel.remote.folder import (
+    NOTE,
+    Guard,
+    OwnerState,
+    find_folders,
+    make_folder,
+    owner_state,
+    remove_folder,
+)
 from remote_kernel.remote.kernel import StartError
 from tests.support.kernels import wait_until
 
@@ -73,8 +81,8 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def rewrite_note(folder: Path, **changed: str) -> None:
-    note = json.loads((folder / claim.NOTE).read_text())
-    (folder / claim.NOTE).write_text(json.dumps({**note, **changed}))
+    note = json.loads((folder / NOTE).read_text())
+    (folder / NOTE).write_text(json.dumps({**note, **changed}))
 
 
 def test_what_is_in_a_chosen_folder_stays_as_it_is(chosen: Path) -> None:
@@ -142,7 +150,7 @@ def test_a_folder_without_a_note_is_being_made(chosen: Path) -> None:
     folder.mkdir(parents=True)
     ask(chosen)
     assert folder.exists()
-    (folder / claim.NOTE).touch()
+    (folder / NOTE).touch()
     ask(chosen)
     assert folder.exists()
     os.utime(folder, (time.time() - 7200,) * 2)
@@ -156,7 +164,7 @@ def test_what_a_killed_agent_left_is_cleaned_up(chosen: Path, identity: str) -> 
         for name in ("a", "k-1", "k-5"):
             with socket.socket(socket.AF_UNIX) as left:
                 left.bind(str(folder / name))
-    assert look_at_claim(str(folder)) is Claim.ABANDONED
+    assert owner_state(str(folder)) is OwnerState.ABANDONED
     assert ask(chosen) == []
     assert not (chosen / COMMON).exists()
 
@@ -197,8 +205,8 @@ def test_a_lock_counts_where_the_process_cannot_be_seen(chosen: Path) -> None:
     # As from another container of the same name, on the same host.
     with owner(chosen) as folder:
         rewrite_note(folder, pid="999999999")
-        assert look_at_claim(str(folder)) is Claim.HELD
-    assert look_at_claim(str(folder)) is Claim.ABANDONED
+        assert owner_state(str(folder)) is OwnerState.HELD
+    assert owner_state(str(folder)) is OwnerState.ABANDONED
 
 
 def test_a_process_counts_where_there_are_no_locks(chosen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,10 +214,10 @@ def test_a_process_counts_where_there_are_no_locks(chosen: Path, monkeypatch: py
         raise OSError(95, "Operation not supported")
 
     with owner(chosen) as folder:
-        monkeypatch.setattr(claim.fcntl, "flock", unsupported)
-        assert look_at_claim(str(folder)) is Claim.HELD
+        monkeypatch.setattr(fcntl, "flock", unsupported)
+        assert owner_state(str(folder)) is OwnerState.HELD
         rewrite_note(folder, born="1")
-        assert look_at_claim(str(folder)) is Claim.ABANDONED
+        assert owner_state(str(folder)) is OwnerState.ABANDONED
 
 
 def test_attaching_waits_for_an_agent_that_is_just_starting(chosen: Path) -> None:
@@ -270,4 +278,4 @@ def test_an_agent_whose_guard_was_killed_goes_on(chosen: Path) -> None:
     os.kill(guard.pid, signal.SIGKILL)
     os.waitpid(guard.pid, 0)
     guard.watch(12345)
-    guard.dismiss()
+    guard.stop()

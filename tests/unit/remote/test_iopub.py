@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from jupyter_client.session import Session
 
 from remote_kernel.jupyter.signing import DELIMITER, Signer
-from remote_kernel.jupyter.zmtp import GREETING, Follower, Skimmer, command, frames_of, message
+from remote_kernel.jupyter.zmtp import GREETING, EndFinder, Splitter, command, frames_of, message
 from remote_kernel.link import spool as spool_module
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
-from remote_kernel.remote.iopub import Gap, IopubSocket
+from remote_kernel.remote.iopub import IopubSocket, MissingMessages
 from remote_kernel.remote.text_log import _text
 
 KEY = "secret"
@@ -66,7 +66,7 @@ class Socket:
     def take(self, data: bytes, step: int = 1000) -> None:
         for start in range(0, len(data), step):
             self.sink.take(data[start : start + step])
-            self.sink.enough()
+            self.sink.must_pause()
 
     def drain(self) -> None:
         """Be a front end that takes all there is."""
@@ -78,7 +78,7 @@ class Socket:
     def messages(self) -> list[dict[str, Any]]:
         """Give what came; each has to be signed as the kernel signs."""
         found = []
-        for piece in Follower().feed(self.raw):
+        for piece in Splitter().feed(self.raw):
             if piece.frames:
                 assert Signer({"key": KEY}).accepts(piece.frames)
                 at = piece.frames.index(DELIMITER)
@@ -194,7 +194,7 @@ def test_a_message_that_bursts_the_spare_room_waits() -> None:
     made = Socket(10_000)
     data = GREETING + READY + line(0, 100_000)
     made.take(data[:40_000], step=1000)
-    assert made.sink.enough()
+    assert made.sink.must_pause()
     assert made.events == [{"event": "overflow", "exact": False, "disk": False}]
     made.drain()
     made.take(data[40_000:])
@@ -215,7 +215,7 @@ def test_even_the_state_of_cells_is_bounded() -> None:
 def test_an_encrypted_connection_is_read_no_further_and_the_loss_is_said_to_be_unknown() -> None:
     made = Socket(10_000)
     made.take(CURVE + b"\x04" + bytes(20_000))
-    assert made.sink.enough()
+    assert made.sink.must_pause()
     assert made.events == [{"event": "overflow", "exact": False, "disk": False}]
     made.drain()
     assert len(made.raw) == 64 + 20_001
@@ -224,7 +224,7 @@ def test_an_encrypted_connection_is_read_no_further_and_the_loss_is_said_to_be_u
 def test_the_end_of_the_kernel_gives_the_count_too() -> None:
     made = Socket(10_000)
     made.take(GREETING + READY + b"".join(line(n, 500) for n in range(50)))
-    made.sink.over()
+    made.sink.at_end()
     made.drain()
     numbers, missing = numbers_and_missing(made.messages())
     assert len(numbers) + missing == 50
@@ -260,27 +260,27 @@ def test_every_message_comes_or_is_counted(seed: int, limit: int, step: int) -> 
 def test_ends_are_where_the_messages_end(all_frames: list[list[bytes]], chance: random.Random) -> None:
     messages = [message(frames) for frames in all_frames]
     data = GREETING + READY + b"".join(messages)
-    skimmer, ends, at = Skimmer(), [], 0
+    finder, ends, at = EndFinder(), [], 0
     while at < len(data):
         step = chance.choice([1, 2, 5, 100, 1000])
-        ends += [at + end for end in skimmer.ends(data[at : at + step])]
+        ends += [at + end for end in finder.ends(data[at : at + step])]
         at += step
     places = [len(GREETING), len(GREETING + READY)]
     for each in messages:
         places.append(places[-1] + len(each))
     assert ends == places
-    assert skimmer.follows and skimmer.between
+    assert finder.follows and finder.between
     assert [frames_of(each) for each in messages] == all_frames
 
 
 @pytest.mark.parametrize("header", [b"\x81\xa3abc", b"[" * 100_000, b"[]"], ids=["msgpack", "nested", "no object"])
 def test_a_loss_of_messages_that_are_no_json_is_told_to_the_log_alone(header: bytes) -> None:
-    gap = Gap([b"topic", DELIMITER, b"", header, b"parent", b"", b""])
-    gap.add(100)
-    assert gap.notice(Signer({"key": "k"})) == b""
+    missing = MissingMessages([b"topic", DELIMITER, b"", header, b"parent", b"", b""])
+    missing.add(100)
+    assert missing.notice(Signer({"key": "k"})) == b""
 
 
-def test_diary_passes_over_what_is_nested_too_deep() -> None:
+def test_text_log_passes_over_what_is_nested_too_deep() -> None:
     deep = b"[" * 100_000
     assert _text([DELIMITER, b"", b'{"msg_type": "stream"}', b"{}", b"{}", deep]) == ""
     assert _text([DELIMITER, b"", deep, b"{}", b"{}", b"{}"]) == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.transport import known_hosts, login
-from remote_kernel.transport.known_hosts import forget, known_keys, line_at
+from remote_kernel.transport.known_hosts import known_keys, read_line, remove_line
 
 ALPHA, BETA, GAMMA = (base64.b64encode(name * 4).decode() for name in (b"ALPH", b"BETA", b"GAMM"))
 # What other programs take for line ends stands in comments; ssh takes it for a sign like any other.
@@ -36,7 +36,7 @@ class Person:
     def __init__(self, path: Path, happens: bytes) -> None:
         self.path, self.happens = path, happens
 
-    def confirms(self, facts: str, question: str) -> bool:
+    def confirm(self, facts: str, question: str) -> bool:
         self.path.write_bytes(self.happens + self.path.read_bytes())
         return True
 
@@ -49,7 +49,7 @@ def test_lines_are_counted_as_ssh_counts_them(known: Path, name: str, line: int)
 
 def test_the_line_is_taken_out_and_no_sign_of_another_changes(known: Path) -> None:
     before = known.read_bytes().split(b"\n")
-    forget(str(known), 2, line_at(str(known), 2))
+    remove_line(str(known), 2, read_line(str(known), 2))
     assert known.read_bytes().split(b"\n") == [before[0], *before[2:]]
     assert known.stat().st_mode & 0o777 == 0o640
 
@@ -57,7 +57,7 @@ def test_the_line_is_taken_out_and_no_sign_of_another_changes(known: Path) -> No
 @pytest.mark.parametrize("line", [0, 99])
 def test_a_line_that_is_not_there(known: Path, line: int) -> None:
     with pytest.raises(ValueError, match=f"no line {line}"):
-        line_at(str(known), line)
+        read_line(str(known), line)
 
 
 @pytest.mark.parametrize("happens", [b"", b"new ssh-ed25519 AAAA\n"], ids=["nothing", "a line is added"])
@@ -66,10 +66,10 @@ def test_the_key_that_the_person_was_asked_about_is_the_one_that_goes(known: Pat
     stderr = f"Offending ED25519 key in {known}:2\n"
     if happens:
         with pytest.raises(login.TransportError, match="changed meanwhile"):
-            login._forgets_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
+            login._removes_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
         assert known.read_bytes() == happens + before
     else:
-        assert login._forgets_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
+        assert login._removes_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
         assert known_keys([str(known)], "beta") == []
 
 
@@ -83,7 +83,7 @@ def test_a_line_that_is_added_just_then_is_not_lost(known: Path, monkeypatch: py
 
     monkeypatch.setattr(known_hosts.shutil, "copymode", slow)
     with pytest.raises(ValueError, match="changed just now"):
-        forget(str(known), 2, line_at(str(known), 2))
+        remove_line(str(known), 2, read_line(str(known), 2))
     assert known.read_bytes().endswith(b"new ssh-ed25519 AAAA\n")
     assert len(known_keys([str(known)], "beta")) == 1
     assert os.listdir(known.parent) == ["known_hosts"]

@@ -21,23 +21,23 @@ class Person:
     def __init__(self, *, asked: bool) -> None:
         self.asked, self.shown = asked, ""
 
-    def answers(self, prompt: str, *, echo: bool) -> str:
+    def ask(self, prompt: str, *, echo: bool) -> str:
         raise AssertionError
 
-    def confirms(self, facts: str, question: str) -> bool:
+    def confirm(self, facts: str, question: str) -> bool:
         raise AssertionError
 
-    def is_asked(self) -> bool:
+    def is_being_asked(self) -> bool:
         return self.asked
 
-    def hears(self, text: str, *, end: str = "\n") -> None:
+    def show(self, text: str, *, end: str = "\n") -> None:
         self.shown += text + end
 
 
 @pytest.mark.parametrize(("asked", "before"), [(False, ""), (True, "\n")])
 def test_cursor_is_behind_a_question_once_a_refused_password_is_told(asked: bool, before: str) -> None:
     person = Person(asked=asked)
-    status, said, _ = login._attended(["sh", "-c", SAYS], person)
+    status, said, _ = login._run_at_terminal(["sh", "-c", SAYS], person)
     assert (status, said) == (255, "Permission denied, please try again.\n")
     assert person.shown == f"{before}Permission denied, please try again.\nTry again: "
 
@@ -48,7 +48,7 @@ def test_a_login_does_not_wait_for_what_it_leaves_in_the_background(tmp_path: Pa
     script = f"sleep 30 >/dev/null </dev/null & echo $! >{shlex.quote(str(pid))}; echo hello >&2"
     began = time.monotonic()
     try:
-        assert login._attended(["sh", "-c", script], None) == (0, "hello\n", b"")
+        assert login._run_at_terminal(["sh", "-c", script], None) == (0, "hello\n", b"")
         assert time.monotonic() - began < 20
     finally:
         os.kill(int(pid.read_text()), signal.SIGKILL)

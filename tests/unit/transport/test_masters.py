@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.transport import openssh
+from remote_kernel.transport import masters
 
 
 @pytest.mark.parametrize("words", [[], ["-oControlPath=none"], ["-oControlPath="]])
@@ -16,5 +16,5 @@ def test_a_file_of_the_notebooks_folder_is_no_shared_connection(
     """A command without one of ours names none; what is called so here must not be ended, which removes it."""
     monkeypatch.chdir(tmp_path)
     Path("none").write_text("of the user's")
-    openssh.end_master(openssh.master_of(["ssh", *words, "gpu1", "true"]))
+    masters.end_master(masters.master_of(["ssh", *words, "gpu1", "true"]))
     assert Path("none").read_text() == "of the user's"

@@ -38,53 +38,53 @@ def at(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def test_refused_login_is_told_again_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch, 0)
-    notes.check(GPU1)
-    notes.trip(GPU1, ERROR)
+    notes.raise_recent_refusal(GPU1)
+    notes.write_refused_login(GPU1, ERROR)
     for seconds in (0, 30, 59.9):
         at(monkeypatch, seconds)
         with pytest.raises(AuthenticationFailed) as caught:
-            notes.check(GPU1)
+            notes.raise_recent_refusal(GPU1)
         assert (caught.value.message, caught.value.hint) == (ERROR.message, ERROR.hint)
 
 
 def test_minute_later_it_is_forgotten(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
     at(monkeypatch, 0)
-    notes.trip(GPU1, ERROR)
+    notes.write_refused_login(GPU1, ERROR)
     at(monkeypatch, 60)
-    notes.check(GPU1)
+    notes.raise_recent_refusal(GPU1)
     assert not list(own_folder.iterdir())
 
 
 def test_refused_account_is_told_again_to_the_restarts_of_one_kernel_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = GPU1._replace(connection_file="/k/1.json"), GPU1._replace(connection_file="/k/2.json")
     at(monkeypatch, 0)
-    notes.note_account(first, AccountRefused("gpu1 does not let this account in: no job", "ask"))
-    notes.check(other)
+    notes.write_refused_account(first, AccountRefused("gpu1 does not let this account in: no job", "ask"))
+    notes.raise_recent_refusal(other)
     at(monkeypatch, 29)
     with pytest.raises(AccountRefused, match="no job; ask"):
-        notes.check(first)
+        notes.raise_recent_refusal(first)
     at(monkeypatch, 31)
-    notes.check(first)
+    notes.raise_recent_refusal(first)
     at(monkeypatch, 0)
-    notes.clear(first)
-    notes.check(first)
+    notes.clear_refusals(first)
+    notes.raise_recent_refusal(first)
 
 
 def test_clock_that_was_set_back_locks_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     at(monkeypatch, 0)
-    notes.trip(GPU1, ERROR)
+    notes.write_refused_login(GPU1, ERROR)
     at(monkeypatch, -3600)
-    notes.check(GPU1)
+    notes.raise_recent_refusal(GPU1)
 
 
 def test_other_ways_to_other_hosts_are_not_concerned() -> None:
-    notes.trip(GPU1, ERROR)
-    notes.check(LaunchOptions(Endpoint.parse("gpu2")))
-    notes.check(LaunchOptions(Endpoint.parse("me@gpu1")))
-    notes.check(LaunchOptions(Endpoint.parse("gpu1"), jumps=parse_jumps("door")))
-    notes.check(LaunchOptions(Endpoint.parse("gpu1"), ssh_config="other"))
+    notes.write_refused_login(GPU1, ERROR)
+    notes.raise_recent_refusal(LaunchOptions(Endpoint.parse("gpu2")))
+    notes.raise_recent_refusal(LaunchOptions(Endpoint.parse("me@gpu1")))
+    notes.raise_recent_refusal(LaunchOptions(Endpoint.parse("gpu1"), jumps=parse_jumps("door")))
+    notes.raise_recent_refusal(LaunchOptions(Endpoint.parse("gpu1"), ssh_config="other"))
     with pytest.raises(AuthenticationFailed):
-        notes.check(LaunchOptions(Endpoint.parse("gpu1"), python="another/python"))
+        notes.raise_recent_refusal(LaunchOptions(Endpoint.parse("gpu1"), python="another/python"))
 
 
 def test_another_way_in_the_ssh_config_is_tried_at_once(tmp_path: Path) -> None:
@@ -93,36 +93,36 @@ def test_another_way_in_the_ssh_config_is_tried_at_once(tmp_path: Path) -> None:
     for seconds, is_tried in ((-100, False), (100, True)):
         config.write_text("Host gpu1\n User me\n")
         os.utime(config, (time.time() + seconds,) * 2)
-        notes.trip(options, ERROR)
+        notes.write_refused_login(options, ERROR)
         with nullcontext() if is_tried else pytest.raises(AuthenticationFailed):
-            notes.check(options)
+            notes.raise_recent_refusal(options)
 
 
 def test_other_transport_is_not_concerned() -> None:
     # Without the OpenSSH client there is no shared connection: a refusal there says nothing of those who have one.
-    notes.trip(GPU1._replace(transport="paramiko"), ERROR)
-    notes.check(GPU1._replace(transport="openssh"))
+    notes.write_refused_login(GPU1._replace(transport="paramiko"), ERROR)
+    notes.raise_recent_refusal(GPU1._replace(transport="openssh"))
     with pytest.raises(AuthenticationFailed):
-        notes.check(GPU1._replace(transport="paramiko"))
+        notes.raise_recent_refusal(GPU1._replace(transport="paramiko"))
 
 
 def test_clear_is_idempotent() -> None:
-    notes.trip(GPU1, ERROR)
+    notes.write_refused_login(GPU1, ERROR)
     for _ in range(2):
-        notes.clear(GPU1)
-        notes.check(GPU1)
+        notes.clear_refusals(GPU1)
+        notes.raise_recent_refusal(GPU1)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '["x", "y", "z"]', "[null, 1, 2]", "3"])
 def test_note_that_cannot_be_read_locks_nobody_out(own_folder: Path, text: str) -> None:
-    notes.trip(GPU1, ERROR)
+    notes.write_refused_login(GPU1, ERROR)
     (note,) = own_folder.iterdir()
     note.write_text(text)
-    notes.check(GPU1)
+    notes.raise_recent_refusal(GPU1)
 
 
 def test_note_is_private_and_names_nobody(own_folder: Path) -> None:
-    notes.trip(GPU1, ERROR)
+    notes.write_refused_login(GPU1, ERROR)
     (note,) = own_folder.iterdir()
     assert stat.S_IMODE(note.stat().st_mode) == 0o600
     assert stat.S_IMODE(own_folder.stat().st_mode) == 0o700

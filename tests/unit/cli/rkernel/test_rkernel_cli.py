@@ -24,7 +24,7 @@ SLOW = (
     "nbformat",
     "paramiko",
     "remote_kernel.session.host.host",
-    "remote_kernel.session.opening",
+    "remote_kernel.session.host_process",
     "subprocess",
     "tempfile",
     "typer",
@@ -33,10 +33,10 @@ SLOW = (
 
 _LOADED = """\
 import json, os, socket, sys, threading
-from remote_kernel.session.paths import Place
-place = Place("work")
-place.make()
-open(place.record, "w").write("{}")
+from remote_kernel.session.paths import Paths
+paths = Paths("work")
+paths.make()
+open(paths.record, "w").write("{}")
 def serve(listener):
     client, _ = listener.accept()
     client.recv(65536)
@@ -50,14 +50,14 @@ def serve(listener):
         client.sendall((json.dumps(line) + "\\n").encode())
     client.close()
 with socket.socket(socket.AF_UNIX) as listener:
-    listener.bind(place.socket())
+    listener.bind(paths.socket())
     listener.listen()
     thread = threading.Thread(target=serve, args=(listener,))
     thread.start()
     from remote_kernel.cli.rkernel.main import run
     status = run(["exec", "-s", "work", "--code", "1"])
     thread.join()
-os.unlink(place.socket())
+os.unlink(paths.socket())
 print(status, *sorted(sys.modules))
 """
 

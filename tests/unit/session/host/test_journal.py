@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.session.ending import read_done
-from remote_kernel.session.events import Done, Queued, Started, Stream
+from remote_kernel.session.events import Done, Queued, Started, Stream, read_done
 from remote_kernel.session.host import journal as module
 from remote_kernel.session.host.journal import Journal, read_journal
 

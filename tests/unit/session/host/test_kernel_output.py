@@ -13,7 +13,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import start_new_kernel
 
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Stream, Update
-from remote_kernel.session.render.text import View, make_renderer
+from remote_kernel.session.render import make_renderer
+from remote_kernel.session.render.view import View
 
 SECONDS = 60
 

@@ -8,8 +8,8 @@ import pytest
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.host import widgets
+from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.widgets import Widgets
-from remote_kernel.session.host.wire import Message
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_kernel.session.render.ansi import LONGEST, PlainText, strip
-from remote_kernel.session.render.terminal_text import TerminalText
+from remote_kernel.session.render.ansi import LONGEST, PlainText, TerminalText, strip
 from remote_kernel.terminal_safe import CONTROLS
 
 

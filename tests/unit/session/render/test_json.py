@@ -11,8 +11,8 @@ import pytest
 
 from remote_kernel.session import events
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Queued, Started, Stream, Update
-from remote_kernel.session.render.json import Lines, Report
-from remote_kernel.session.render.text import View
+from remote_kernel.session.render.json import JsonLinesRenderer, JsonRenderer
+from remote_kernel.session.render.view import View
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAYAAAC56t6BAAAAC0lEQVR4nGNgwAQAABUAAeW3kQQAAAAASUVORK5CYII="
 BEGIN = [Queued("7", 0.0), Started(1.0, execution_count=3, generation=2)]
@@ -21,7 +21,7 @@ OK = Done("ok", 2.0, seconds=1.0, execution_count=3, generation=2)
 
 def report(folder: Path, *given: Event, **options: Any) -> dict[str, Any]:
     out = io.StringIO()
-    made = Report(out, View(files=str(folder / "files"), output_file=str(folder / "output.txt"), **options))
+    made = JsonRenderer(out, View(files=str(folder / "files"), output_file=str(folder / "output.txt"), **options))
     for event in [*BEGIN, *given]:
         made.feed(event)
     made.close()
@@ -135,7 +135,7 @@ def test_report_of_a_cell_that_goes_on_says_so(tmp_path: Path) -> None:
 
 def test_lines_are_the_events_with_a_version(tmp_path: Path) -> None:
     out = io.StringIO()
-    lines = Lines(out, files=str(tmp_path))
+    lines = JsonLinesRenderer(out, files=str(tmp_path))
     given = [Stream("stdout", "\x1b[31ma\ud83d"), Display({"image/png": PNG, "text/plain": "p"}, {}), OK]
     for event in given:
         lines.feed(event)
@@ -150,7 +150,7 @@ def test_lines_are_the_events_with_a_version(tmp_path: Path) -> None:
 
 def test_lines_say_what_is_wrong_with_an_image(tmp_path: Path) -> None:
     out = io.StringIO()
-    Lines(out, files=str(tmp_path)).feed(Display({"image/png": "!"}, {}))
+    JsonLinesRenderer(out, files=str(tmp_path)).feed(Display({"image/png": "!"}, {}))
 
     assert "not base64" in json.loads(out.getvalue())["data"]["image/png"]["problem"]
 
@@ -158,6 +158,6 @@ def test_lines_say_what_is_wrong_with_an_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [{"application/json": {"a": [1]}}, {"text/html": "<b>"}])
 def test_lines_keep_short_data(tmp_path: Path, data: dict[str, Any]) -> None:
     out = io.StringIO()
-    Lines(out, files=str(tmp_path)).feed(Display(data, {}))
+    JsonLinesRenderer(out, files=str(tmp_path)).feed(Display(data, {}))
 
     assert json.loads(out.getvalue())["data"] == data

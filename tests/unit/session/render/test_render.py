@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.session.events import Away, Back, Clear, Display, Done, Error, Event, Queued, Started, Stream, Update
-from remote_kernel.session.render.text import Text, View, make_renderer
+from remote_kernel.session.render import make_renderer
+from remote_kernel.session.render.text import TextRenderer
+from remote_kernel.session.render.view import View
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAADCAYAAAC56t6BAAAAC0lEQVR4nGNgwAQAABUAAeW3kQQAAAAASUVORK5CYII="
 OK = Done("ok", 1.0)
@@ -55,7 +57,7 @@ def test_text_without_line_end_stays_so(render) -> None:  # type: ignore[no-unty
 
 def test_lines_are_written_as_they_come(tmp_path: Path) -> None:
     out = io.StringIO()
-    text = Text(out, io.StringIO(), View(files=str(tmp_path), output_file=str(tmp_path / "output.txt")))
+    text = TextRenderer(out, io.StringIO(), View(files=str(tmp_path), output_file=str(tmp_path / "output.txt")))
     text.feed(Stream("stdout", "first\nsec"))
 
     assert out.getvalue() == "first\n"
@@ -235,7 +237,7 @@ def test_output_and_traceback_are_in_order_where_both_go_to_one_place(tmp_path: 
     place = io.BytesIO()
     out = io.TextIOWrapper(place, write_through=False)
     err = io.TextIOWrapper(place, write_through=True)
-    text = Text(out, err, View(files=str(tmp_path), output_file=str(tmp_path / "output.txt"), budget=100))
+    text = TextRenderer(out, err, View(files=str(tmp_path), output_file=str(tmp_path / "output.txt"), budget=100))
     for event in (Stream("stdout", "line\n" * 100), Error("ValueError", "no", ()), Done("error", 1.0, "sorry")):
         text.feed(event)
 
@@ -252,7 +254,7 @@ def test_terminal_gets_text_as_it_comes_with_colours(render) -> None:  # type: i
 def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
-    text = Text(out, sys.stderr, View(files=str(tmp_path), output_file=str(tmp_path / "output.txt")))
+    text = TextRenderer(out, sys.stderr, View(files=str(tmp_path), output_file=str(tmp_path / "output.txt")))
     text.feed(Stream("stdout", "é\ud83d\n"))
     text.close()
 
@@ -270,6 +272,6 @@ def test_closed_pipe_is_the_callers(tmp_path: Path) -> None:
         def flush(self) -> None:
             raise BrokenPipeError
 
-    text = Text(Closed(), io.StringIO(), View(files=str(tmp_path), output_file=str(tmp_path / "output.txt")))
+    text = TextRenderer(Closed(), io.StringIO(), View(files=str(tmp_path), output_file=str(tmp_path / "output.txt")))
     with pytest.raises(BrokenPipeError):
         text.feed(Stream("stdout", "a\n"))

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Queued, Started, Stream, Update
-from remote_kernel.session.render.terminal import Terminal
-from remote_kernel.session.render.text import View, make_renderer
+from remote_kernel.session.render import make_renderer
+from remote_kernel.session.render.terminal import TerminalRenderer
+from remote_kernel.session.render.view import View
 
 TEXT = st.text(alphabet="ab\n\r\b\x1b[]mAJK1;\a\\é\ud83d\0\x9b", max_size=40)
 TYPES = ["text/plain", "text/html", "text/markdown", "image/png", "image/svg+xml", "application/json", "", "x"]
@@ -46,7 +47,7 @@ def test_every_form_takes_every_event(form: str, events: list[Event], ends: bool
         out, err = (Screen(), Screen()) if form == "terminal" else (io.StringIO(), io.StringIO())
         kind, limit = ("text", 0) if form == "terminal" else (form, budget)
         renderer = make_renderer(kind, out, err, View(files=folder, output_file=f"{folder}/output.txt", budget=limit))
-        assert isinstance(renderer, Terminal) is (form == "terminal")
+        assert isinstance(renderer, TerminalRenderer) is (form == "terminal")
         for event in [*events, *([Done("ok", 1.0)] if ends else [])]:
             renderer.feed(event)
         renderer.close()

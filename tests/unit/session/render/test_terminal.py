@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.session.events import Clear, Display, Done, Error, Event, Stream, Update
-from remote_kernel.session.render.terminal import Terminal
-from remote_kernel.session.render.text import View
+from remote_kernel.session.render.terminal import TerminalRenderer
+from remote_kernel.session.render.view import View
 
 COLUMNS, LINES = 20, 6
 OK = Done("ok", 1.0)
@@ -51,7 +51,7 @@ class Screen(io.StringIO):
 def screen(folder: Path, *events: Event) -> list[str]:
     shown = Screen()
     files, path = str(folder / "files"), str(folder / "output.txt")
-    terminal = Terminal(shown, shown, View(files, path), size=(COLUMNS, LINES))
+    terminal = TerminalRenderer(shown, shown, View(files, path), size=(COLUMNS, LINES))
     for event in [*events, OK]:
         terminal.feed(event)
     assert shown.rows[-1] == "", "the prompt of the shell begins a line"

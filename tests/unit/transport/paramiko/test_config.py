@@ -10,7 +10,7 @@ import pytest
 
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.transport.paramiko.config import Config, Hop
-from remote_kernel.transport.paramiko.failure import Failure
+from remote_kernel.transport.ssh_messages import SshFailure
 
 ALIKE = {
     "values with comments and quotes": (
@@ -73,7 +73,7 @@ def test_config_means_what_it_means_to_ssh(name: str, host: str, home: Path) -> 
     path = home / "config"
     path.write_text(absolute(ALIKE[name], home))
     config = Config(str(path))
-    (hop,) = config.way(Endpoint(host))
+    (hop,) = config.hops(Endpoint(host))
     ssh = by_ssh(path, host)
     assert (hop.host, str(hop.port), hop.user) == (ssh["hostname"][0], ssh["port"][0], ssh["user"][0])
     command = ssh.get("proxycommand", [""])[0].replace("%h", hop.host).replace("%p", str(hop.port))
@@ -98,7 +98,7 @@ def test_what_ssh_refuses_is_refused_in_its_words(text: str, home: Path) -> None
     path.write_text(text)
     done = subprocess.run(["ssh", "-T", "-F", str(path), "-G", "a"], capture_output=True, text=True, check=False)
     assert done.returncode == 255
-    with pytest.raises(Failure) as raised:
+    with pytest.raises(SshFailure) as raised:
         Config(str(path))
     ours, theirs = str(raised.value).splitlines(), done.stderr.splitlines()
     assert ours[-1] == theirs[-1]
@@ -108,7 +108,7 @@ def test_what_ssh_refuses_is_refused_in_its_words(text: str, home: Path) -> None
 def test_criterion_that_the_parser_does_not_know_holds_for_nobody_and_is_named(home: Path) -> None:
     (home / "config").write_text("Match localnetwork 10.0.0.0/8\n Port 2201\nMatch tagged x host a\n Port 2202\n")
     config = Config(str(home / "config"))
-    assert config.way(Endpoint("a"))[0].port == 22
+    assert config.hops(Endpoint("a"))[0].port == 22
     assert config.warnings == ["match localnetwork 10.0.0.0/8", "match tagged x host a"]
 
 
@@ -123,12 +123,12 @@ def test_hosts_of_a_file_that_is_included_in_a_block_are_named(home: Path) -> No
 
 def hop_of(home: Path, text: str) -> Hop:
     (home / "config").write_text(text)
-    return Config(str(home / "config")).way(Endpoint("a", "me"))[0]
+    return Config(str(home / "config")).hops(Endpoint("a", "me"))[0]
 
 
 def test_names_are_put_in_once_and_not_looked_through_again(home: Path) -> None:
     (home / "config").write_text("Host a*\n HostName %h.x\n ProxyCommand nc ~/y %h %n %r %%h %p\n")
-    (hop,) = Config(str(home / "config")).way(Endpoint("a%p~b", "me%n"))
+    (hop,) = Config(str(home / "config")).hops(Endpoint("a%p~b", "me%n"))
     assert hop.proxy_command == "nc ~/y a%p~b.x a%p~b me%n %h 22"
 
 

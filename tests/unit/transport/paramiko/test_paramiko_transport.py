@@ -20,8 +20,9 @@ from remote_kernel.transport import choice
 from remote_kernel.transport.known_hosts import fingerprint
 from remote_kernel.transport.paramiko.config import Config, Hop
 from remote_kernel.transport.paramiko.connection import connect
-from remote_kernel.transport.paramiko.failure import Failure
 from remote_kernel.transport.paramiko.host_keys import verify
+from remote_kernel.transport.ssh_config import transport_name, uses_openssh
+from remote_kernel.transport.ssh_messages import SshFailure
 
 CONFIG = """\
 Host gpu1
@@ -47,7 +48,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_way_follows_the_jump_hosts_of_the_config(config: Config) -> None:
-    hops = config.way(Endpoint("gpu1"))
+    hops = config.hops(Endpoint("gpu1"))
     assert [(hop.host, hop.port) for hop in hops] == [
         ("outer", 22),
         ("gate", 2222),
@@ -59,7 +60,7 @@ def test_way_follows_the_jump_hosts_of_the_config(config: Config) -> None:
 
 
 def test_way_of_the_command_line_wins(config: Config) -> None:
-    hops = config.way(Endpoint("gpu1", "you", 22022), parse_jumps("a@b:1"))
+    hops = config.hops(Endpoint("gpu1", "you", 22022), parse_jumps("a@b:1"))
     assert [(hop.user, hop.host, hop.port) for hop in hops] == [
         ("a", "b", 1),
         ("you", "gpu1.cluster.example.org", 22022),
@@ -67,7 +68,7 @@ def test_way_of_the_command_line_wins(config: Config) -> None:
 
 
 def test_values_are_those_of_the_host(config: Config) -> None:
-    (hop,) = config.way(Endpoint("direct"))
+    (hop,) = config.hops(Endpoint("direct"))
     assert hop.keys == tuple(os.path.expanduser(f"~/keys/{name}") for name in ("one", "two"))
     assert hop.keepalive_seconds == 7
     assert hop.strict == "ask"
@@ -75,15 +76,15 @@ def test_values_are_those_of_the_host(config: Config) -> None:
 
 def test_way_that_leads_back_to_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("Host a\n ProxyJump b\nHost b\n ProxyJump a\n")
-    with pytest.raises(Failure, match="Bad configuration option"):
-        Config(str(tmp_path / "config")).way(Endpoint("a"))
+    with pytest.raises(SshFailure, match="Bad configuration option"):
+        Config(str(tmp_path / "config")).hops(Endpoint("a"))
 
 
 def test_included_files_stand_where_they_are_included(tmp_path: Path) -> None:
     (tmp_path / "one").write_text("Host a\n Port 1\n")
     (tmp_path / "config").write_text(f"Include {tmp_path}/one\nUser all\nHost a b\n Port 2\n")
     config = Config(str(tmp_path / "config"))
-    assert [(config.way(Endpoint(name))[0].port, config.way(Endpoint(name))[0].user) for name in "ab"] == [
+    assert [(config.hops(Endpoint(name))[0].port, config.hops(Endpoint(name))[0].user) for name in "ab"] == [
         (1, "all"),
         (2, "all"),
     ]
@@ -107,20 +108,20 @@ Match all
 )
 def test_match_blocks_hold_for_whom_they_name(tmp_path: Path, host: str, user: str, port: int) -> None:
     (tmp_path / "config").write_text(MATCHES)
-    assert Config(str(tmp_path / "config")).way(Endpoint(host, user))[0].port == port
+    assert Config(str(tmp_path / "config")).hops(Endpoint(host, user))[0].port == port
 
 
 def test_what_cannot_be_honoured_is_named(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("Host *\n GSSAPIAuthentication yes\n KnownHostsCommand none\n")
     config = Config(str(tmp_path / "config"))
-    config.way(Endpoint("a"))
+    config.hops(Endpoint("a"))
     assert config.warnings == ["gssapiauthentication yes"]
 
 
 def test_revoked_keys_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("RevokedHostKeys /some/file\n")
-    with pytest.raises(Failure, match="RevokedHostKeys"):
-        Config(str(tmp_path / "config")).way(Endpoint("a"))
+    with pytest.raises(SshFailure, match="RevokedHostKeys"):
+        Config(str(tmp_path / "config")).hops(Endpoint("a"))
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def test_host_key_is_trusted_only_if_its_line_says_so(
     if trusted:
         verify(hop_to("gpu1", 22, tmp_path / "known", strict), key)
         return
-    with pytest.raises(Failure, match="Host key verification failed"):
+    with pytest.raises(SshFailure, match="Host key verification failed"):
         verify(hop_to("gpu1", 22, tmp_path / "known", strict), key)
 
 
@@ -168,7 +169,7 @@ def test_a_key_that_is_revoked_for_the_host_is_refused_on_every_port(
 ) -> None:
     words = f"{key.get_name()} {key.get_base64()}"
     (tmp_path / "known").write_text(f"@revoked gpu1 {words}\ngpu1 {words}\n")
-    with pytest.raises(Failure, match="REVOKED HOST KEY"):
+    with pytest.raises(SshFailure, match="REVOKED HOST KEY"):
         verify(hop_to("gpu1", port, tmp_path / "known", strict), key)
 
 
@@ -185,25 +186,25 @@ def test_revoked_or_changed_key_is_refused_whatever_the_config_says(
     other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
     for line in (f"gpu1 {other}", f"@revoked gpu1 {key.get_name()} {key.get_base64()}"):
         (tmp_path / "known").write_text(f"{line}\n")
-        with pytest.raises(Failure, match="Host key verification failed"):
+        with pytest.raises(SshFailure, match="Host key verification failed"):
             verify(hop_to("gpu1", 22, tmp_path / "known", strict), key)
         assert (tmp_path / "known").read_text() == f"{line}\n"
 
 
 def test_transport_is_what_there_is_unless_one_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = LaunchOptions(Endpoint("gpu1"))
-    assert choice.name(options) == "openssh"
-    assert choice.name(options._replace(transport="paramiko")) == "paramiko"
+    assert uses_openssh(options)
+    assert transport_name(options._replace(transport="paramiko")) == "paramiko"
     monkeypatch.setenv("REMOTE_KERNEL_TRANSPORT", "paramiko")
-    assert choice.name(options) == "paramiko"
+    assert transport_name(options) == "paramiko"
     monkeypatch.setenv("REMOTE_KERNEL_TRANSPORT", "pigeon")
     with pytest.raises(UsageError):
-        choice.name(options)
+        transport_name(options)
     monkeypatch.delenv("REMOTE_KERNEL_TRANSPORT")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert choice.name(options) == "paramiko"
+    assert transport_name(options) == "paramiko"
     monkeypatch.setenv("REMOTE_KERNEL_SSH", "/nothing/ssh")  # a missing program that was named is told, not replaced
-    assert choice.name(options) == "openssh"
+    assert uses_openssh(options)
 
 
 def test_program_gets_no_secret_in_its_words() -> None:
@@ -228,6 +229,6 @@ def test_a_connection_that_is_reset_at_once_is_one_that_was_closed(
         closer = threading.Thread(target=lambda: listener.accept()[0].close(), daemon=True)
         closer.start()
         monkeypatch.setattr(socket.socket, "setsockopt", refuse)
-        with ExitStack() as undo, pytest.raises(Failure, match=f"Connection closed by 127.0.0.1 port {port}"):
+        with ExitStack() as undo, pytest.raises(SshFailure, match=f"Connection closed by 127.0.0.1 port {port}"):
             connect([hop], undo)
         closer.join(20)
