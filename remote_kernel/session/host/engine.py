@@ -411,7 +411,7 @@ class Engine:
         self.foreign.kernel_lost(message)
 
     async def _watch_cells(self) -> None:
-        """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
+        """Watch, while a cell runs, whether the connection is there and how much memory the kernel uses."""
         last = 0.0
         while True:
             self._began.clear()

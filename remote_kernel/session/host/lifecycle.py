@@ -345,7 +345,7 @@ class KernelLifecycle:
         self.handle_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, client: KernelClient) -> None:
-        """For a kernel that is somebody else's: see it go, or come back as another one."""
+        """Notice when a kernel that is somebody else's goes, or comes back as another one."""
         async for is_there in client.sockets.connections():
             if not is_there and self.record.is_attached:
                 self.tasks.spawn(self._check_listening(client))

@@ -251,7 +251,7 @@ class CellQueue:
             self.running = None
 
     def pause(self) -> None:
-        """Begin no other cell: the next host does."""
+        """Start no other cell: the next host does."""
         self._is_paused = True
 
     async def _run(self, cell: Cell) -> None:
