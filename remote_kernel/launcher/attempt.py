@@ -143,7 +143,7 @@ class Attempt:
         """Handle the marker and what stands behind it. Called by the pipe."""
         if told:
             try:
-                raise_reported(parse_answer(self._options, told))
+                raise_reported(self._options, parse_answer(self._options, told))
                 raise malformed(self._options)
             except RemoteKernelError as error:
                 self.refuse(error)
