@@ -36,7 +36,7 @@ class Owner:
 
 @pytest.fixture
 def owner(alone: Rkernel) -> Iterator[Owner]:
-    """Give a kernel that somebody else has open."""
+    """Yield a kernel that somebody else has open."""
     opened = Owner(alone.runtime, "5f0e")
     yield opened
     opened.close()

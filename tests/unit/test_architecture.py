@@ -173,6 +173,12 @@ def test_ssh_libraries_stay_in_transport(module: Module) -> None:
 
 
 @EVERY_MODULE
+def test_only_choice_knows_the_stand_in_for_ssh(module: Module) -> None:
+    if any(name.startswith("transport.paramiko") for name in module.own_imports()):
+        assert module.name.startswith(("transport.choice", "transport.paramiko."))
+
+
+@EVERY_MODULE
 def test_only_programs_print_or_exit(module: Module) -> None:
     if module.part in PROGRAMS or module.name in PROGRAMS or module.is_program():
         return

@@ -22,8 +22,8 @@ from remote_kernel.session.host import host_log
 from remote_kernel.session.host.kernel_client import KernelClient, Listener, NoAnswer
 from remote_kernel.session.host.kernel_sockets import KernelSockets
 from remote_kernel.session.host.process_group import KernelProcessGroup, comes_back, listens, make_connection_file
+from remote_kernel.session.kernel_program import find_program
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.program import find_program
 from remote_kernel.session.record import Record, write_record
 
 START_SECONDS = 90.0

@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
     client: BlockingKernelClient
 
     def connection(self) -> dict[str, Any]:
-        """Give its connection file's content."""
+        """Return its connection file's content."""
         values: dict[str, Any] = json.loads(Path(self.manager.connection_file).read_text())
         return values
 
@@ -73,7 +73,7 @@ def kernel() -> Iterator[Kernel]:
 
 @pytest.fixture
 def relay(kernel: Kernel) -> Iterator[Relay]:
-    """Give a relay in front of the kernel's iopub."""
+    """Yield a relay in front of the kernel's iopub."""
     relay = Relay(Address("127.0.0.1", kernel.connection()["iopub_port"]))
     yield relay
     relay.close()
@@ -81,7 +81,7 @@ def relay(kernel: Kernel) -> Iterator[Relay]:
 
 @pytest.fixture
 def attach(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Give a context in which an engine holds the kernel, with these values in the connection file."""
+    """Return a context in which an engine holds the kernel, with these values in the connection file."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
     notes: list[str] = []
