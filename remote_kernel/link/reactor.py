@@ -353,7 +353,9 @@ class SocketSink(Sink):
             sent = self._socket.send(data)
         except _LATER:
             return 0
-        except OSError:
+        except OSError:  # it is gone, and may have sent something before
+            while self._fd >= 0 and not self._finishing and self._read():
+                pass
             self.stream.close()
             self._close()
             return 0

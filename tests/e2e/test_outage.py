@@ -34,6 +34,19 @@ from tests.support.relay import Relay
 from tests.support.servers import Server, is_alive, make_key
 
 SLEEP = "import time\nfor _ in range(1000):\n    time.sleep(0.1)"
+# Ends once the kernel's own threads have nothing left to send: the end does not wait for them.
+LAST_WORDS = """
+import os, time
+threads = [f"/proc/self/task/{number}" for number in os.listdir("/proc/self/task")]
+sending = [thread for thread in threads if open(f"{thread}/comm").read().startswith("ZMQ")]
+assert sending
+time.sleep(1.5)
+print("last words", flush=True)
+while any(open(f"{thread}/stat").read().rpartition(")")[2].split()[0] != "S" for thread in sending):
+    time.sleep(0.01)
+time.sleep(0.3)
+os._exit(7)
+"""
 
 
 @pytest.mark.over_both
@@ -138,7 +151,7 @@ def test_a_kernel_that_ends_in_an_outage_is_reported(
     tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
 ) -> None:
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (manager, client):
-        client.execute("import os, time\ntime.sleep(1.5)\nprint('last words', flush=True)\ntime.sleep(.3)\nos._exit(7)")
+        client.execute(LAST_WORDS)
         assert wait_until(lambda: client.get_iopub_msg(timeout=10)["msg_type"] == "execute_input")
         with target.away():
             (kernel,) = kernels_on(target)
@@ -146,9 +159,9 @@ def test_a_kernel_that_ends_in_an_outage_is_reported(
         assert manager.provisioner
         assert wait_until(lambda: manager.provisioner.process.poll() is not None, 30)  # type: ignore[union-attr]
         assert manager.provisioner.process.returncode == 7  # type: ignore[attr-defined]
-        texts = []
-        while client.iopub_channel.msg_ready():
-            message = client.get_iopub_msg()
+        texts: list[str] = []
+        while not texts or client.iopub_channel.msg_ready():  # the client's own thread reads it
+            message = client.get_iopub_msg(timeout=10)
             if message["msg_type"] == "stream":
                 texts.append(message["content"]["text"])
         assert texts == ["last words\n"]

@@ -209,6 +209,16 @@ def test_closing_a_socket_closes_the_other_after_its_last_byte():
         assert len(joined.closed) == 2
 
 
+def test_what_a_kernel_sent_before_it_ended_arrives_though_a_request_came_too_late_for_it():
+    with ExitStack() as undo:
+        joined = Joined(undo)
+        front, kernel = joined.open()
+        kernel.sendall(b"last words")
+        kernel.close()
+        joined.sinks[-1].deliver(memoryview(b"request"))
+        assert read_from(joined.reactor, front, 10) == b"last words"
+
+
 def test_slow_reader_stops_its_writer_and_no_one_else():
     with ExitStack() as undo:
         undo.enter_context(sizes(WINDOW=100000, FRAME_BYTES=5000, ACK_BYTES=20000))
