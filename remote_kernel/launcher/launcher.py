@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from remote_kernel import bootstrap
@@ -138,7 +139,7 @@ class Launcher:
             self._log.info(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
-                self._watch_port(channel, listener)
+                serve(self._reactor, listener, partial(self._accepted, channel))
             for forward in self._options.forward:
                 self._forwarded.listen_when_free(forward, lambda: self._link, self._log.warning)
             self._reconnector.watch_clock()
@@ -217,9 +218,6 @@ class Launcher:
         self._reactor.stop()
 
     # -- the front end
-
-    def _watch_port(self, channel: str, listener: socket.socket) -> None:
-        serve(self._reactor, listener, lambda connection: self._accepted(channel, connection))
 
     def _accepted(self, channel: str, connection: socket.socket) -> None:
         stream = self._link.open(channel)
