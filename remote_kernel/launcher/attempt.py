@@ -143,7 +143,7 @@ class Attempt:
         """Handle the marker and what stands behind it. Called by the pipe."""
         if answer:
             try:
-                raise_reported(parse_answer(self._options, answer))
+                raise_reported(self._options, parse_answer(self._options, answer))
                 raise malformed(self._options)
             except RemoteKernelError as error:
                 self.fail(error)

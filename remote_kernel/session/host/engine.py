@@ -14,13 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.events import VERDICTS, Event
+from remote_kernel.session.events import VERDICTS, Error, Event
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell, payloads, read_output, script_metadata
 from remote_kernel.session.host.foreign import ForeignCells, number_of
-from remote_kernel.session.host.kernel_client import NotInstalled, execute_content
-from remote_kernel.session.host.kernel_requests import UNLIMITED_SECONDS, ConnectionAway, KernelRequests
-from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT
+from remote_kernel.session.host.kernel_client import (
+    UNLIMITED_SECONDS,
+    ConnectionAway,
+    NoAnswer,
+    NotInstalled,
+    execute_content,
+)
+from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT, UNSEEN
 from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.lifecycle import KernelLifecycle
 from remote_kernel.session.host.widgets import Widgets
@@ -32,10 +37,11 @@ _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
 _WAKE_SECONDS = 0.1
+_EXITED = "the kernel has ended, as it was asked to; what earlier cells left in it is gone"
 _EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
-class Engine(KernelRequests):
+class Engine:
     """The cells that run in one session's `kernel`, ours and other front ends'."""
 
     def __init__(self, paths: Paths, record: Record) -> None:
@@ -47,7 +53,8 @@ class Engine(KernelRequests):
         self._name = paths.name
         self._cells: dict[str, Cell] = {}
         self._is_shell_known = False  # whether a cell ran in it when we came, is known
-        self._is_exiting = False  # a cell has asked the kernel to end, as exit() does
+        self.is_exiting = False  # a cell has asked the kernel to end, as exit() does, or another front end has
+        self._has_exited = self._is_shut_down = False
         self._held: list[Cell] = []  # those that wait here for another front end's cell
         self._began = asyncio.Event()  # a cell has been sent
 
@@ -57,11 +64,11 @@ class Engine(KernelRequests):
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
             await self._hold_back(cell)
-        if self._is_exiting:
+        if self.is_exiting:
             await self._wait_for_exit(cell)
         elif not self.kernel.is_away():
             with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
-                await self.prepare()
+                await self.kernel.require_client().prepare()
         if self.kernel.has_released:  # the next host runs the cell
             await cell.done
         if cell.done.done():
@@ -81,13 +88,14 @@ class Engine(KernelRequests):
         cell.generation = kernel.record.generation
         self._check_presence()  # before this cell is among those that are told of a change
         if cell.side:
-            cell.way = await kernel.require_client().beside(kernel.info)
+            cell.way = await kernel.require_client().beside()
         cell.mark_sent()
         self.expect(cell)
         if cell.way[0] == "control":
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
             )
+        cell.is_reply_due = True
         cell.resend = lambda: kernel.tasks.spawn(self._send(cell))
         if now := kernel.presence():
             cell.update_presence(now)
@@ -111,7 +119,7 @@ class Engine(KernelRequests):
 
     async def _takes_arguments(self) -> bool:
         try:
-            await self.prepare()
+            await self.kernel.require_client().prepare()
         except NotInstalled:
             return False
         return True
@@ -164,14 +172,19 @@ class Engine(KernelRequests):
             cell.resend()
 
     async def _wait_for_exit(self, cell: Cell) -> None:
-        """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""
+        """End a cell as lost: its kernel has been asked to end, which goes on for a moment."""
+        if self._has_exited:
+            cell.finish("lost", _EXITED)
         self._held.append(cell)
         try:
             await asyncio.wait({cell.done}, timeout=_EXIT_SECONDS)
         finally:
             self._held.remove(cell)
         again = "" if self.kernel.record.is_attached else f"; 'rkernel restart {self._name}' starts a new one"
-        cell.finish("lost", f"an earlier cell has asked the kernel to end, and it is at that still{again}")
+        cell.finish(
+            "lost",
+            f"an earlier cell has asked the kernel to end, or somebody else has, and it is at that still{again}",
+        )
 
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
@@ -208,6 +221,47 @@ class Engine(KernelRequests):
         """Wait that long for the cells that the kernel has got to end."""
         if under_way := [cell.done for cell in self._cells.values()]:
             await asyncio.wait(under_way, timeout=seconds)
+
+    async def learn_end(self, cell: Cell) -> bool:
+        """End a cell as it has ended; true if it never began, and never will unless it is sent again.
+
+        Waits until the kernel has come to the end of what runs, and all output of that is here. Raises
+        RemoteKernelError.
+        """
+        client = self.kernel.require_client()
+        while True:
+            try:
+                was_there = await client.prepare()
+                break
+            except NoAnswer:  # the connection to its host is away, say: the cell goes on
+                continue
+        if cell.side:
+            await client.ended_beside()
+        channel = "control" if cell.side else "shell"
+        end = await client.ask_prepared("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
+        if not cell.side:
+            await self.drained()
+        if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
+            return (was_there or cell.is_remembered) and not cell.started_at
+        if end and not cell.done.done():
+            count, *error = end
+            cell.execution_count = cell.execution_count if count is None else count
+            cell.mark_started(cell.execution_count)
+            if error[:1] == ["SystemExit"] and cell.script:
+                cell.exit_script(error[1])
+            elif error:
+                cell.emit(Error(*error))
+            cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
+        return False
+
+    async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
+        """Send a request and return its reply; see KernelClient.ask. Raises KernelLost without a kernel, NoAnswer."""
+        return await self.kernel.require_client().ask(kind, content, **more)
+
+    async def drained(self, channel: str = "shell", subshell: str = "") -> bool:
+        """Wait for all that the kernel has published of what it has answered there; see IopubDrain.drained."""
+        client = self.kernel.client
+        return client is not None and await client.iopub.drained(channel, subshell)
 
     @property
     def is_busy(self) -> bool:
@@ -317,6 +371,8 @@ class Engine(KernelRequests):
 
     def handle_output(self, message: Message) -> None:
         """Handle a message of iopub."""
+        if message.kind == "shutdown_reply":
+            self.is_exiting, self._is_shut_down = True, not message.content.get("restart")
         for update in self._widgets.take(message):
             self._emit(message, update)
         cell = self._cells.get(message.parent)
@@ -349,23 +405,35 @@ class Engine(KernelRequests):
             self.kernel.memory_bytes = int(message.content.get("kernel_memory") or 0)
         elif message.kind == "execute_reply" and message.parent in self._cells:
             asked = payloads(message.content, "ask_exit")
-            self._is_exiting = self._is_exiting or any(not one.get("keepkernel") for one in asked)
+            self.is_exiting = self.is_exiting or any(not one.get("keepkernel") for one in asked)
             self._cells[message.parent].handle_reply(message)
 
     def connected(self, *, is_new: bool) -> None:
         """Start to watch over the cells in a kernel; in one that was found there may be somebody else's."""
-        self._is_shell_known, self._is_exiting = is_new, False
+        self._is_shell_known, self.is_exiting, self._has_exited, self._is_shut_down = is_new, False, False, False
         self.kernel.tasks.spawn(self._watch_cells())
 
     def kernel_lost(self, message: str) -> None:
         """End all cells: the kernel is gone."""
-        self._is_exiting = False
+        self.is_exiting = self._has_exited = self._is_shut_down = False
+        self._lose_cells(message)
+
+    def kernel_exited(self) -> bool:
+        """End all cells of a kernel that has said that it ends, and whose connection is gone."""
+        for cell in self._cells.values():
+            cell.is_reply_due = False
+        if self.is_exiting and not self._has_exited:
+            self._has_exited = True
+            self._lose_cells(_EXITED)
+        return self._is_shut_down
+
+    def _lose_cells(self, message: str) -> None:
         for cell in [*self._cells.values(), *self._held]:
             cell.finish("lost", message)
         self.foreign.kernel_lost(message)
 
     async def _watch_cells(self) -> None:
-        """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
+        """Watch, while a cell runs, whether the connection is there and how much memory the kernel uses."""
         last = 0.0
         while True:
             self._began.clear()

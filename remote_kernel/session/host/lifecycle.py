@@ -22,8 +22,8 @@ from remote_kernel.session.host import host_log
 from remote_kernel.session.host.kernel_client import KernelClient, Listener, NoAnswer
 from remote_kernel.session.host.kernel_sockets import KernelSockets
 from remote_kernel.session.host.process_group import KernelProcessGroup, comes_back, listens, make_connection_file
+from remote_kernel.session.kernel_program import find_program
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.program import find_program
 from remote_kernel.session.record import Record, write_record
 
 START_SECONDS = 90.0
@@ -50,8 +50,15 @@ class Dependent(Listener, Protocol):
     def kernel_lost(self, message: str) -> None:
         """Called when the kernel is gone, and all that ran in it."""
 
-    async def end_children(self) -> list[str]:
-        """End what the kernel has started, within seconds, and return the names of what had to be killed."""
+    @property
+    def is_exiting(self) -> bool:
+        """True if the kernel has said that it ends."""
+
+    def kernel_exited(self) -> bool:
+        """Called when the kernel's connection is gone: end all cells if it has said that it ends.
+
+        Returns True if no other kernel is to be expected at its ports.
+        """
 
 
 class GapListener(Protocol):
@@ -70,7 +77,7 @@ class KernelLifecycle:
         self.is_dead = True
         self.is_lost = False  # dead for us, and perhaps alive there
         self.memory_bytes = 0  # at the last look, 0 where there was none
-        self.info: dict[str, Any] = {}  # the kernel_info_reply's content
+        self._info: dict[str, Any] = {}
         self.connection_values: dict[str, Any] = {}  # of the connection file
         self.client: KernelClient | None = None
         self.process: KernelProcessGroup | None = None  # none where the kernel is somebody else's
@@ -84,6 +91,13 @@ class KernelLifecycle:
     def set_dependent(self, dependent: Dependent) -> None:
         """Register who runs cells in the kernel. Called once, before anything else."""
         self._dependent = dependent
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of the kernel's last kernel_info_reply, an earlier kernel's while it has not answered."""
+        if self.client and self.client.info:
+            self._info = self.client.info
+        return self._info
 
     @property
     def language(self) -> str:
@@ -135,7 +149,7 @@ class KernelLifecycle:
         try:
             for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works
                 reply = await client.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
-                self.info = reply.content
+                client.info = reply.content
                 if await client.is_heard(0.2) and await client.sockets.can_be_asked(0.2):
                     break
         except RemoteKernelError as error:
@@ -172,7 +186,7 @@ class KernelLifecycle:
         connection = read_connection_file(self.record.connection_file)
         self.connection_values = connection.values
         sockets = KernelSockets(connection, self.record.identity)
-        self.client = client = KernelClient(sockets, self._dependent, self.is_away, self._another_kernel)
+        self.client = client = KernelClient(sockets, self._dependent, self.presence, self._another_kernel)
         self.trouble, self.is_lost = "", False
         client.listen(self.tasks)
         self.tasks.spawn(self._watch_connection(client))
@@ -190,10 +204,10 @@ class KernelLifecycle:
             await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
             if asking.done() and not asking.exception():
-                self.info = asking.result().content
+                client.info = asking.result().content
                 if await client.is_heard(0.5) and await client.sockets.can_be_asked(1.0):
                     with suppress(RemoteKernelError):  # other kernels than IPython's; or the next cell tries again
-                        await client.prepare(self.info)
+                        await client.prepare()
                     return
                 continue
             asking.cancel()
@@ -245,7 +259,7 @@ class KernelLifecycle:
                 if self._dependent.is_busy and self.record.interrupt_mode == "signal":
                     process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
                 begun = time.monotonic()
-                killed = await self._dependent.end_children()
+                killed = await self.client.end_children()
                 patience = max(2.0, _PATIENCE_SECONDS - (time.monotonic() - begun))
                 # Not `restart: False`, which a kept kernel's launcher takes for a front end that only leaves.
                 await self.client.sockets.send("control", "shutdown_request", {"restart": True})
@@ -341,7 +355,7 @@ class KernelLifecycle:
         self.handle_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, client: KernelClient) -> None:
-        """For a kernel that is somebody else's: see it go, or come back as another one."""
+        """Notice when a kernel that is somebody else's goes, or comes back as another one."""
         async for is_there in client.sockets.connections():
             if not is_there and self.record.is_attached:
                 self.tasks.spawn(self._check_listening(client))
@@ -349,9 +363,15 @@ class KernelLifecycle:
                 await client.sockets.send("control", "kernel_info_request", {})
 
     async def _check_listening(self, client: KernelClient) -> None:
-        if await comes_back(self.record.connection_file):
+        await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        if self._dependent.kernel_exited():
+            self._died("was shut down")
+            return
+        if await comes_back(self.record.connection_file, self.connection_values["shell_port"]):
             try:
                 await client.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
+                if self._dependent.is_exiting:  # not every kernel names a session of its own, which would have told
+                    self._another_kernel()
                 return
             except NoAnswer:  # somebody else has got its port
                 pass

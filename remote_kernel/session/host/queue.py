@@ -20,11 +20,11 @@ from remote_kernel.session.host.executed_copy import Copies
 from remote_kernel.session.host.history import History
 from remote_kernel.session.host.input_clients import InputClients, drop_answers, keep_answers, kept_answers
 from remote_kernel.session.host.journal import Journal, release_memory
-from remote_kernel.session.host.kernel_client import NoAnswer, NotInstalled
-from remote_kernel.session.host.kernel_requests import UNLIMITED_SECONDS
+from remote_kernel.session.host.kernel_client import UNLIMITED_SECONDS, NoAnswer, NotInstalled
 from remote_kernel.session.host.recording import AUTHOR, Recording
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.protocol import NotebookRun, Request
+from remote_kernel.session.protocol import Request
+from remote_kernel.session.questions import RunNotebook
 
 _MUCH_BYTES = 16 << 20
 _MISSED = "its launcher was killed while it ran: a part of its output may be missing"
@@ -128,7 +128,7 @@ class CellQueue:
             with contextlib.suppress(NotInstalled):
                 return await self._engine.learn_end(cell)
             if cell.side:
-                await self._engine.ended_beside()
+                await kernel.require_client().ended_beside()
             else:
                 await self._engine.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS)
                 await self._engine.drained()
@@ -138,6 +138,7 @@ class CellQueue:
         """End the cells that run though replies may be lost with their launcher; see GapListener."""
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
+                cell.is_reply_due = False
                 if is_whole and cell.missed == _MISSED:
                     cell.missed = ""
                 elif not is_over:
@@ -171,7 +172,7 @@ class CellQueue:
         self._enqueue(queued, list(request.answers))
         return number
 
-    def submit_run(self, run: NotebookRun) -> list[str]:
+    def submit_run(self, run: RunNotebook) -> list[str]:
         """Queue the cells of a notebook and return their numbers: each runs only if the one before it lets it.
 
         They share the answers. A key that was used before gives that run's numbers; with `only_known` that is all.
@@ -251,7 +252,7 @@ class CellQueue:
             self.running = None
 
     def pause(self) -> None:
-        """Begin no other cell: the next host does."""
+        """Start no other cell: the next host does."""
         self._is_paused = True
 
     async def _run(self, cell: Cell) -> None:

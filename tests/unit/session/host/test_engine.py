@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
     client: BlockingKernelClient
 
     def connection(self) -> dict[str, Any]:
-        """Give its connection file's content."""
+        """Return its connection file's content."""
         values: dict[str, Any] = json.loads(Path(self.manager.connection_file).read_text())
         return values
 
@@ -73,7 +73,7 @@ def kernel() -> Iterator[Kernel]:
 
 @pytest.fixture
 def relay(kernel: Kernel) -> Iterator[Relay]:
-    """Give a relay in front of the kernel's iopub."""
+    """Yield a relay in front of the kernel's iopub."""
     relay = Relay(Address("127.0.0.1", kernel.connection()["iopub_port"]))
     yield relay
     relay.close()
@@ -81,7 +81,7 @@ def relay(kernel: Kernel) -> Iterator[Relay]:
 
 @pytest.fixture
 def attach(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Give a context in which an engine holds the kernel, with these values in the connection file."""
+    """Return a context in which an engine holds the kernel, with these values in the connection file."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
     notes: list[str] = []
@@ -236,6 +236,31 @@ def test_interrupt_that_finds_the_kernel_in_its_own_code_ends_the_cell(attach: C
     go(work)
 
 
+def test_interrupt_by_another_front_end_that_finds_the_kernel_in_its_own_code_ends_the_cell(
+    attach: Callable[..., Any], kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, INTERRUPTED_IN_ITS_OWN_CODE)
+            cell, _ = new_cell("print('never')")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.started_at)
+            await asyncio.sleep(0.5)  # it really runs, and is left alone
+            assert not cell.done.done()
+            kernel.manager.interrupt_kernel()
+            await asyncio.wait_for(running, 20)
+            done = cell.done.result()
+            assert (done.verdict, done.message.partition(",")[0]) == (
+                "interrupted",
+                "the kernel ended the cell without a reply",
+            )
+            assert (await run(engine, "print('next')"))[0].text == "next\n"
+
+    go(work)
+
+
 def person_runs(kernel: Kernel, folder: Path) -> str:
     """Let another front end run a cell until there is the file `stop`; give the id of its request."""
     wait = f"import os, time\nwhile not os.path.exists({str(folder / 'stop')!r}): time.sleep(0.01)"
@@ -295,7 +320,7 @@ def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
 def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_seems_busy(
     attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def beside(client: KernelClient, info: dict[str, Any]) -> tuple[str, str]:
+    async def beside(client: KernelClient) -> tuple[str, str]:
         raise NoAnswer("the kernel did not answer")
 
     async def work() -> None:
@@ -403,8 +428,8 @@ def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callab
     async def work() -> None:
         async with attach() as engine:
             await run(engine, "ran = []")
-            await engine.prepare()
-            assert await engine.ask_prepared("end", {"request": "late"}, "shell") == UNSEEN
+            await engine.kernel.require_client().prepare()
+            assert await engine.kernel.require_client().ask_prepared("end", {"request": "late"}, "shell") == UNSEEN
             for name in ("late", "other"):
                 content = {"code": f"ran.append({name!r})", "silent": False, "store_history": False}
                 await engine.kernel.require_client().sockets.send("shell", "execute_request", content, identity=name)
@@ -425,9 +450,10 @@ def test_source_that_runs_in_kernels_needs_python_3_8_and_nothing_of_ours() -> N
 def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any]) -> None:
     async def work() -> None:
         async with attach() as engine:
-            engine.kernel.info = {**engine.kernel.info, "language_info": {"name": "sh"}}
+            client = engine.kernel.require_client()
+            client.info = {**client.info, "language_info": {"name": "sh"}}
             with pytest.raises(NotInstalled, match="cannot be looked into"):
-                await engine.ask_kernel_side("variables", pattern="*")
+                await client.ask_kernel_side("variables", pattern="*")
             assert (await run(engine, "print(1)"))[0].text == "1\n"
             cell, _ = new_cell("print('never')")
             cell.script = ("/job.py", "job.py", "--lr")
