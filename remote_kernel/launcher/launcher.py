@@ -315,9 +315,10 @@ class Launcher:
 
     def _load_the_rest(self) -> None:
         """Load what a lost connection and the end will need: an upgrade of this package may remove it meanwhile."""
-        from remote_kernel.jupyter import signing  # noqa: F401
+        with contextlib.suppress(AssertionError, ImportError, OSError):  # it is gone already
+            from remote_kernel.jupyter import signing  # noqa: F401
 
-        bootstrap.read_ahead("attach")
+            bootstrap.read_ahead("attach")
 
     def _warn_of_init(self) -> None:
         what = f"--init '{self._options.init}', or the login shell there, may wait for something"
