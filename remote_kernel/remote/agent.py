@@ -201,7 +201,7 @@ class Agent(PeerOwner):
             peer.send_event(event, **fields)
 
     def _route_outputs(self) -> None:
-        """Return the kernel's stdout and stderr to the launcher that has been here longest."""
+        """Send the kernel's stdout and stderr to the launcher that has been here longest."""
         first = next(iter(self._peers.values()), None)
         for number, output in zip((STDOUT, STDERR), self._outputs):
             output.write_to(first.link.streams[number] if first else None)
