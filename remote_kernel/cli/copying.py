@@ -8,7 +8,7 @@ from typing import NamedTuple
 from remote_kernel.cli.progress import counted, reporter, shown, size_text
 from remote_kernel.cli.telling import note
 from remote_kernel.errors import SyncIncomplete, UsageError
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.installed import list_kernelspecs
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.outcome import Manner, Outcome

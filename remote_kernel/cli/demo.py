@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import struct
 import sys
+import textwrap
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
+
+from remote_kernel.signals import ended_in_order
 
 EXAMPLES = """\b
 Examples:
@@ -39,18 +39,10 @@ def demo(
     """
     from remote_kernel.demo import tour
 
-    previous = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with ended_in_order():
         tour.run(TerminalNarrator(), log.absolute())
-        typer.echo('\nNow with a host of yours: remote_kernel add HOST --name "Remote CUDA"')
-        typer.echo("Then from a terminal, a script or an agent: rkernel exec -k remote_cuda --code '6 * 7'")
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    typer.echo('\nNow with a host of yours: remote_kernel add HOST --name "Remote CUDA"')
+    typer.echo("Then from a terminal, a script or an agent: rkernel exec -k remote_cuda --code '6 * 7'")
 
 
 class TerminalNarrator:
@@ -84,11 +76,6 @@ class TerminalNarrator:
             stamp = self._paint(f"{seconds:5.2f} s", dim=True)
             self._print(f"  {stamp} {self._paint(_BAR, dim=True)} {self._cut(line, 12)}")
 
-    def picture(self, png: bytes) -> None:
-        """Print the size of an image: the notebook shows it."""
-        width, height = struct.unpack_from("!II", png, 16)  # see the PNG specification, 11.2.2
-        self.fact(f"image/png, {width} x {height} pixels, {len(png)} bytes")
-
     def error(self, name: str, text: str) -> None:
         """Print a traceback's last line."""
         self._print(f"  {self._paint(f'{name}: {text}' if text else name, fg='red')}")
@@ -117,6 +104,4 @@ class TerminalNarrator:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False, subsequent_indent="  ")

@@ -10,7 +10,7 @@ import typer
 
 from remote_kernel.cli.copying import Request, run
 from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.installed import list_kernelspecs
 
 EXAMPLES = """\b
 Examples:

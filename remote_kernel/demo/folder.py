@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions
+from remote_kernel.process import processes, read_text
+from remote_kernel.signals import uninterrupted
 from remote_kernel.transport import choice
 from remote_kernel.transport.masters import MASTERS_FOLDER
 from remote_kernel.transport.ssh_config import environment, ssh_program, uses_openssh
@@ -105,14 +106,13 @@ Host {HOST}
             self._ask_shared(path, "exit")
 
     def kill_connections(self) -> int:
-        """Kill the processes that hold the connections, without a word to the server. Gives their number."""
+        """Kill the processes that hold the connections, without a word to the server; return their number."""
         if uses_openssh(self.options()):
             found = [re.search(r"pid=(\d+)", self._ask_shared(path, "check")) for path in self._shared_connections()]
             pids = [int(match[1]) for match in found if match]
         else:
-            pids = [
-                pid for pid, command in _commands() if choice.PROGRAM in command and str(self.ssh_config) in command
-            ]
+            wanted = (choice.PROGRAM, str(self.ssh_config))
+            pids = [pid for pid, command in _commands().items() if all(word in command for word in wanted)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return len(pids)
@@ -143,7 +143,7 @@ def temporary_folder() -> Iterator[DemoFolder]:
             folder = Path(tempfile.mkdtemp(prefix="rk-demo-", dir=parent)).resolve()
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         made = DemoFolder(folder)
-        for path in (made.server, made.runtime, folder / "jupyter", folder / "kernels", folder / "ipython"):
+        for path in (made.server, made.runtime, folder / "jupyter", folder / "ipython"):
             path.mkdir(mode=0o700)
         public = make_key(folder / "client_key")
         (made.server / "authorized_key").write_text(f"{public} {HOST}\n")
@@ -162,69 +162,22 @@ def make_key(path: Path) -> str:
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block has ended: something is open and not yet registered.
-
-    For short blocks of the main thread.
-    """
-    held: list[tuple[int, FrameType | None]] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: held.append((number, frame)))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0][0])
-
-
 def marked_processes(folder: Path) -> dict[int, str]:
     """Return the living processes that an SSH server of this folder has started: pid and command line.
 
     Only Linux shows other processes' environments in a way that can be read here; elsewhere the answer is empty.
     """
-    wanted = f"{MARK}={folder}".encode()
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (process / "environ").read_bytes().split(b"\0"):
-                found[int(process.name)] = (
-                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                )
-        except OSError:
-            continue
-    return found
+    wanted = f"{MARK}={folder}"
+    return {pid: line for pid, line in _commands().items() if wanted in read_text(f"/proc/{pid}/environ").split("\0")}
 
 
-def _commands() -> list[tuple[int, str]]:
-    """Return every process's pid and command line, from /proc where there is one, else from ps."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-        except OSError:
-            continue
-        found.append((int(process.name), text))
-    if found:
-        return found
+def _commands() -> dict[int, str]:
+    """Return every living process's command line by its pid, from /proc where there is one, else from ps."""
+    if os.path.isdir("/proc/self"):
+        return {pid: read_text(f"/proc/{pid}/cmdline").replace("\0", " ").strip() for pid, *_ in processes()}
     shown = subprocess.run(["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, timeout=10)
     lines = [line.strip().partition(" ") for line in shown.stdout.splitlines()]
-    return [(int(pid), command) for pid, _, command in lines]
-
-
-def is_running(pid: int) -> bool:
-    """True if there is a process of this pid; one that has ended and was not yet waited for counts too."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return {int(pid): command for pid, _, command in lines}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:

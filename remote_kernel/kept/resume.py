@@ -97,7 +97,7 @@ class ResumingLauncher(Launcher):
 
     def _forget(self, where: str = "") -> None:
         """Take the kernel out of the picker: it is gone."""
-        from remote_kernel.kernelspec import forget_kernel
+        from remote_kernel.kernelspec.writing import forget_kernel
 
         for slug in forget_kernel(self._options.resume, where):
             self._log.note(f"removed the kernelspec '{slug}': its kernel has ended")
