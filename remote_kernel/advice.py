@@ -1,4 +1,4 @@
-"""Say what to do about what a remote host lacks, in command lines to paste.
+"""Advise what to do about what a remote host lacks, in command lines to paste.
 
 They go over the connection that a login has left, so that nothing is asked again, and by any transport.
 """
@@ -18,8 +18,7 @@ _OF_THE_SYSTEM = re.compile(r"(?:/usr(?:/local)?)?/bin/[^/]+")
 def unquoted_home(options: LaunchOptions, message: str) -> str:
     """Return what to do where a message names a path in which the shell here has put this machine's home for a `~`.
 
-    Empty where it names none of the options.
-    Only of use once a path is missing there: two homes may well have one name.
+    Empty where it names none. Only of use once a path is missing there: two homes may well have one name.
     """
     home = os.path.expanduser("~")
     for flag, path in (("--python", options.python), ("--workdir", options.workdir)):

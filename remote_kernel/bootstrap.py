@@ -32,7 +32,7 @@ _LINK = ("link.pace", "link.spool", "link.link")
 _KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
 _ATTACH = (*_LINK, *_KERNEL, "remote.attach")
-_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small"))
+_FILES = tuple(f"sync.{name}" for name in ("options", "blocks", "wire", "rules", "tree", "validate", "remote_program"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
@@ -43,15 +43,13 @@ SHIPPED = {
     "survey": ("process", "remote.kernel", "remote.survey"),
     "install": ("process", "remote.kernel", "remote.survey"),
     "environment": ("process", "remote.kernel", "remote.survey"),
-    "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
-    "receive": (
-        *(*_FILES, "sync.validate", "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
-        *("sync.far", "sync.far_receiver"),
-    ),
+    "send": (*_FILES, "sync.sender"),
+    "receive": (*_FILES, "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
     "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.port_forward"),
     "discover": ("process", "remote.kernel", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
 }
+_read_ahead: dict[str, str] = {}
 FIRST_LINE = f"exit {SHELL_REPLACED_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike
 _READY = "reads"
 _HEAD = b"#\n"  # before the program: what is left of the first line ends here
@@ -140,7 +138,7 @@ def with_head(compressed: bytes) -> bytes:
 def start_settings(
     options: LaunchOptions, identity: str, link: str, connection: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return what `kernel.Settings` reads there: of the kernel `identity` and the launcher's Link `link`."""
+    """Return what `kernel.KernelSettings` reads there: of the kernel `identity` and the launcher's Link `link`."""
     return {
         "id": identity,
         "link": link,
@@ -181,8 +179,15 @@ def remote_folder() -> str:
     return os.environ.get("REMOTE_CONN_DIR", "")
 
 
+def read_ahead(mode: str) -> None:
+    """Read now what a mode ships. Called while this process runs: an upgrade may remove it before it is sent."""
+    _read_ahead.update({name: _source(name) for name in ("remote.stage", *SHIPPED[mode])})
+
+
 def _source(name: str) -> str:
     """Return a module's code without docstrings and comments; its lines keep their numbers."""
+    if name in _read_ahead:
+        return _read_ahead[name]
     spec = find_spec(f"remote_kernel.{name}")
     assert spec and spec.origin
     with open(spec.origin, encoding="utf-8") as file:

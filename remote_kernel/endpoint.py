@@ -1,4 +1,4 @@
-"""Name the remote host: an endpoint and its jump hosts, parsed once, printed back the same."""
+"""An endpoint and its jump hosts: the name of a remote host, parsed once, printed back the same."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def parse_jumps(text: str) -> tuple[Endpoint, ...]:
 
 
 def print_jumps(jumps: tuple[Endpoint, ...]) -> str:
-    """Give the text that parse_jumps reads back as the same jump hosts."""
+    """Return the text that parse_jumps reads back as the same jump hosts."""
     return ",".join(map(str, jumps))
 
 

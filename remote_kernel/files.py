@@ -1,4 +1,4 @@
-"""The folder on this machine for what only this user may touch: master sockets, notes about servers and kernels."""
+"""Keep what only this user may touch in one folder of this machine: master sockets, notes on servers and kernels."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def is_private(path: str) -> bool:
 
 
 def note_path(kind: str, options: LaunchOptions) -> str:
-    """Give the path of a note about the server that the options lead to."""
+    """Return the path of a note about the server that the options lead to."""
     import hashlib  # `rkernel exec` needs only the folder, and has no milliseconds to spare
 
     way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
@@ -80,14 +80,16 @@ def leave_note(kind: str, options: LaunchOptions, text: str) -> None:
         write_private(note_path(kind, options), text)
 
 
-def write_private(path: str, text: str) -> None:
-    """Write a file (0600) that others see whole or not at all."""
+def write_private(path: str, content: str | bytes) -> None:
+    """Write a file (0600) that others see whole or not at all. Raises OSError."""
     new = f"{path}.{os.getpid()}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         os.rename(new, path)
-    except OSError as error:
+    except BaseException as error:
         os.unlink(new)
-        raise OSError(error.errno, error.strerror, path) from error  # which of a full disk has no name
+        if isinstance(error, OSError):  # that of a full disk has no name
+            raise OSError(error.errno, error.strerror, path) from error
+        raise

@@ -18,6 +18,8 @@ from remote_kernel.errors import UsageError
 DEFAULT_LINGER_SECONDS = 24 * 3600.0
 DEFAULT_SPOOL_BYTES = 2 << 30
 FOREVER = float("inf")
+# Those whose value is a text, and a field of the same name.
+_TEXT_FLAGS = ("--python", "--kernel", "--workdir", "--init", "--transport", "--ssh-config", "--resume", "--on-start")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -69,11 +71,11 @@ class LaunchOptions(NamedTuple):
     spec_env: tuple[tuple[str, str], ...] = ()
 
     def remote_python(self) -> str:
-        """Give the interpreter to ask for on the remote host."""
+        """Return the interpreter to ask for on the remote host."""
         return self.python or os.environ.get("REMOTE_KERNEL_PYTHON", "") or "python3"
 
     def transport_name(self) -> str:
-        """Give the transport that is asked for, here or in the environment.
+        """Return the transport that is asked for, here or in the environment.
 
         Sources in order: `--transport`, REMOTE_KERNEL_TRANSPORT; empty where neither says, and then transport.choice
         takes ssh if there is one.
@@ -81,11 +83,11 @@ class LaunchOptions(NamedTuple):
         return self.transport or os.environ.get("REMOTE_KERNEL_TRANSPORT", "")
 
     def login_command(self) -> str:
-        """Give the command that logs in on the same way, for a person to paste: errors show it."""
+        """Return the command that logs in on the same way, for a person to paste: errors show it."""
         return self.command_line("login")
 
     def command_line(self, command: str, *words_behind: str) -> str:
-        """Give the line that has one of our commands go the same way."""
+        """Return the line that runs one of our commands on the same way."""
         from shlex import join  # only here: the launcher imports this module before it starts ssh
 
         words = ["remote_kernel", command, str(self.endpoint)]
@@ -98,20 +100,10 @@ class LaunchOptions(NamedTuple):
         return join([*words, *words_behind])
 
     def to_arguments(self) -> list[str]:
-        """Give the command-line arguments, without the program, that `parse_launch` reads back the same."""
+        """Return the command-line arguments, without the program, that `parse_launch` reads back the same."""
         words: list[str] = []
-        for flag, value in (
-            ("--endpoint", str(self.endpoint)),
-            ("-J", print_jumps(self.jumps)),
-            ("--python", self.python),
-            ("--kernel", self.kernel),
-            ("--workdir", self.workdir),
-            ("--init", self.init),
-            ("--transport", self.transport),
-            ("--ssh-config", self.ssh_config),
-            ("--resume", self.resume),
-            ("--on-start", self.on_start),
-        ):
+        texts = [(flag, getattr(self, flag[2:].replace("-", "_"))) for flag in _TEXT_FLAGS]
+        for flag, value in [("--endpoint", str(self.endpoint)), ("-J", print_jumps(self.jumps)), *texts]:
             if value.startswith(("-", "~")):  # jupyter_client would put our home for a word's leading ~
                 words.append(f"{flag}{'=' if flag.startswith('--') else ''}{value}")
             elif value:
@@ -142,16 +134,7 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
     parser = _Parser(prog="remote_kernel", add_help=False, allow_abbrev=False)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("-J", "--jump", dest="jumps", default="")
-    for flag in (
-        "--python",
-        "--kernel",
-        "--workdir",
-        "--init",
-        "--transport",
-        "--ssh-config",
-        "--resume",
-        "--on-start",
-    ):
+    for flag in _TEXT_FLAGS:
         parser.add_argument(flag, default="")
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--forward", action="append", default=[])
@@ -193,14 +176,14 @@ def split_arguments(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[s
 
 
 def check_transport(name: str) -> str:
-    """Give the name back if there is such a transport (or it is empty, for the default); else raise UsageError."""
+    """Return the name if there is such a transport (or it is empty, for the default); else raise UsageError."""
     if name not in ("", "openssh", "paramiko"):
         raise UsageError(f"there is no transport '{name}'", "use 'openssh' or 'paramiko'")
     return name
 
 
 def check_config_file(text: str) -> str:
-    """Give the absolute path of an ssh config file: the kernel starts in whatever folder a notebook is in.
+    """Return the absolute path of an ssh config file: the kernel starts in whatever folder a notebook is in.
 
     Raises UsageError where there is none; empty, for the default, stays so.
     """
@@ -211,7 +194,7 @@ def check_config_file(text: str) -> str:
 
 
 def check_folder(text: str) -> str:
-    """Give the absolute path of a folder here, for the same reason. Raises UsageError where there is none."""
+    """Return the absolute path of a folder here, for the same reason. Raises UsageError where there is none."""
     path = os.path.abspath(os.path.expanduser(text)) if text else ""
     if path and not os.path.isdir(path):
         raise UsageError(f"there is no folder {path} here", "give the path of one that exists")
@@ -219,14 +202,14 @@ def check_folder(text: str) -> str:
 
 
 def check_kernel_name(name: str) -> str:
-    """Give the name back if a kernelspec can have it (or it is empty); else raise UsageError."""
+    """Return the name if a kernelspec can have it (or it is empty); else raise UsageError."""
     if name and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise UsageError(f"'{name}' cannot be a kernelspec's name", "use letters, digits, dots, dashes and underscores")
     return name
 
 
 def check_kernel_id(text: str) -> str:
-    """Give the id of a running kernel back if it can be one (or it is empty); else raise UsageError."""
+    """Return the id of a running kernel if it can be one (or it is empty); else raise UsageError."""
     if text and not re.fullmatch(r"[0-9a-f]{12}", text):
         raise UsageError(f"'{text}' is not a kernel's id", "see the ids with 'remote_kernel ps'")
     return text
@@ -241,7 +224,7 @@ def parse_size(text: str) -> int:
 
 
 def print_size(count: int) -> str:
-    """Give the shortest text that parse_size reads back as the same number of bytes."""
+    """Return the shortest text that parse_size reads back as the same number of bytes."""
     for unit in ("T", "G", "M", "K"):
         if count and count % _SIZES[unit] == 0:
             return f"{count // _SIZES[unit]}{unit}"
@@ -285,7 +268,7 @@ def parse_duration(text: str) -> float:
 
 
 def print_duration(seconds: float) -> str:
-    """Give the shortest text that parse_duration reads back as the same number of seconds."""
+    """Return the shortest text that parse_duration reads back as the same number of seconds."""
     if seconds == FOREVER:
         return "forever"
     for unit in ("d", "h", "m"):
@@ -300,7 +283,7 @@ def print_duration(seconds: float) -> str:
 
 
 def find_program() -> str | None:
-    """Give the absolute path of the `remote_kernel` command of this installation, for kernel.json's argv[0].
+    """Return the absolute path of the `remote_kernel` command of this installation, for kernel.json's argv[0].
 
     None where it is not installed beside this interpreter or on PATH; then `python -m remote_kernel` does.
     """

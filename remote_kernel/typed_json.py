@@ -1,4 +1,4 @@
-"""Take what a remote host says in JSON for no more than it is: each part of the type that it has to have."""
+"""Check what a remote host says in JSON: each part is of the type that it has to have."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from remote_kernel.cli.table import print_rows
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.handshake import reading
 from remote_kernel.jupyter.connection_file import runtime_folder
-from remote_kernel.kept.running import Roster, RunningKernel, call, stop, tell_one, ways
+from remote_kernel.kept.running import RunningKernel, RunningKernels, ask_agent, find_running, hosts_to_ask, stop_kernel
 from remote_kernel.kernelspec.folders import kernels_folder
 from remote_kernel.kernelspec.installed import list_kernelspecs
 from remote_kernel.kernelspec.names import check_free
@@ -36,6 +36,7 @@ STATE   connected: a front end is attached
         away: a front end lost its connection and may come back
         kept: no front end is expected
         ended: the kernel has ended, and its front end does not know yet
+        unreadable: its agent gives no answer, or none that can be read
 CPU     busy: its processes use more than 5 % of a core right now. A cell that
         sleeps, waits for input or computes only on a GPU shows as idle.
 MEMORY  of all its processes; memory that they share is counted for each.
@@ -85,14 +86,14 @@ def ps(
     Asks the hosts of all kernelspecs at once. A host that does not answer within 10 seconds is named on stderr; the
     exit status is 0 if at least one host answered.
     """
-    roster = _roster(hosts or [])
+    running = _running(hosts or [])
     if as_json:
-        say_json([_as_object(kernel) for kernel in roster.kernels])
-    elif roster.kernels:
-        print_rows(COLUMNS, [_as_row(kernel) for kernel in roster.kernels])
-    elif not roster.silent:
-        note("no kernel runs there" if roster.asked else "there are no remote kernelspecs, so no host to ask")
-    for kernel in roster.kernels:
+        say_json([_as_object(kernel) for kernel in running.kernels])
+    elif running.kernels:
+        print_rows(COLUMNS, [_as_row(kernel) for kernel in running.kernels])
+    elif not running.silent:
+        note("no kernel runs there" if running.asked else "there are no remote kernelspecs, so no host to ask")
+    for kernel in running.kernels:
         if kernel.version != PROTOCOL_VERSION:
             note(
                 f"note: {kernel.id} was started by another version of remote_kernel (protocol {kernel.version}); "
@@ -117,13 +118,13 @@ def stop_(
     """
     if bool(names) == everything and not everything:
         raise UsageError("no kernel is given", "give ids that 'remote_kernel ps' shows, or --all")
-    roster = _roster((names or []) if everything else [], complete=not everything)
+    running = _running((names or []) if everything else [], complete=not everything)
     if everything:
-        chosen = roster.kernels
+        chosen = running.kernels
         if not chosen:
             note("no kernel runs there")
     else:
-        chosen = list({kernel.id: kernel for kernel in map(roster.find, names or [])}.values())
+        chosen = list({kernel.id: kernel for kernel in map(running.find, names or [])}.values())
     if everything and chosen and not yes and sys.stdin.isatty():
         print_rows(COLUMNS, [_as_row(kernel) for kernel in chosen])
         if not typer.confirm(f"end {'it' if len(chosen) == 1 else f'these {len(chosen)}'}?", err=True):
@@ -132,7 +133,7 @@ def stop_(
     status = 0
     for kernel in chosen:
         try:
-            stop(kernel)
+            stop_kernel(kernel)
         except NoSuchKernel:
             say(f"{kernel.id} on {kernel.host} had ended already")
         except RemoteKernelError as error:  # the others are still to be ended
@@ -140,7 +141,7 @@ def stop_(
             status = error.exit_status
         else:
             say(f"ended {kernel.id} on {kernel.host}")
-    return status or (roster.silent[0][1].exit_status if everything and roster.silent else 0)
+    return status or (running.silent[0][1].exit_status if everything and running.silent else 0)
 
 
 def keep(identity: IdArgument) -> None:
@@ -148,8 +149,8 @@ def keep(identity: IdArgument) -> None:
 
     From now on it keeps running when its notebook is closed, until 'stop' ends it or it ends by itself.
     """
-    kernel = _roster([]).find(identity)
-    tell_one(kernel, "keep")
+    kernel = _running([]).find(identity)
+    ask_agent(kernel, "keep")
     say(f"{kernel.id} on {kernel.host} is kept; 'remote_kernel resume {kernel.id}' attaches to it")
 
 
@@ -166,8 +167,8 @@ def logs(
     when the loss is noticed: at once when a front end closes, up to 15 seconds late when a network goes silent. Names
     the launcher's log as well where this machine has it.
     """
-    kernel = _roster([]).find(identity)
-    state = tell_one(kernel, "logs")
+    kernel = _running([]).find(identity)
+    state = ask_agent(kernel, "logs")
     with reading(kernel.way):
         stdout, stderr = list_of(text, state["logs"])
     for name, printed in (("stdout", stdout), ("stderr", stderr)):
@@ -204,7 +205,7 @@ def resume(
     kernel is kept from then on. The entry is removed when the kernel ends; 'delete' removes it earlier, without ending
     the kernel.
     """
-    kernel = _roster([]).find(identity)
+    kernel = _running([]).find(identity)
     if kernel.state in ("ended", "unreadable"):
         raise NoSuchKernel(f"the kernel {kernel.id} on {kernel.host} cannot be resumed: {kernel.state}", "see 'ps'")
     for spec in list_kernelspecs():
@@ -222,9 +223,9 @@ def resume(
     folder = kernels_folder()
     check_free(draft.display_name, folder, replace=False)
     if not kernel.keep:
-        tell_one(kernel, "keep")
+        ask_agent(kernel, "keep")
     spec = write_kernelspec(draft, folder)
-    if tell_one(kernel, "logs").get("diary"):
+    if ask_agent(kernel, "logs").get("diary"):
         note(f"its cells printed something while no front end was attached: remote_kernel logs {kernel.id}")
     say(f"added '{spec.display_name}' as {spec.slug}: pick it for a notebook to go on in kernel {kernel.id}")
 
@@ -235,14 +236,14 @@ def _pushed_folder(kernel: RunningKernel) -> str:
     return found[0] if found else ""
 
 
-def _roster(hosts: list[str], *, complete: bool = False) -> Roster:
+def _running(hosts: list[str], *, complete: bool = False) -> RunningKernels:
     """Ask the hosts, and name those that do not answer. Raises the first error if none does."""
-    roster = call(ways(hosts))
+    running = find_running(hosts_to_ask(hosts))
     if not complete:
-        roster.check()
-    for _, error in roster.silent:
+        running.check()
+    for _, error in running.silent:
         complain("remote_kernel", str(error))
-    return roster
+    return running
 
 
 def _as_row(kernel: RunningKernel) -> tuple[str, ...]:

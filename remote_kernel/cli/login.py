@@ -15,7 +15,7 @@ import typer
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import WAY_THERE, GivenSettings, TargetArgument, takes
 from remote_kernel.errors import UsageError
-from remote_kernel.kept.running import ways
+from remote_kernel.kept.running import hosts_to_ask
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug, way_of
 from remote_kernel.options import LaunchOptions, parse_duration
 from remote_kernel.terminal_safe import terminal_safe
@@ -94,7 +94,7 @@ def _ways(host: str, given: GivenSettings) -> list[LaunchOptions]:
     """Return the ways to log in on: those of the kernelspecs of that name, or the one that the options say."""
     if given.any():
         return [given.applied_to(way_of(find_target(host, other_way=True).options))]
-    unique = {way._replace(python=""): None for way in ways([host])}
+    unique = {way._replace(python=""): None for way in hosts_to_ask([host])}
     return list(unique)
 
 

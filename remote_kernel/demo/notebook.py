@@ -56,7 +56,7 @@ class DemoNotebook:
         except OSError as error:
             raise RemoteKernelError(f"cannot write {path}: {error.strerror}", _ELSEWHERE) from error
         finally:
-            file.close()
+            file.release()
 
     def _head(self, source: str) -> dict[str, Any]:
         return {"id": f"demo-{len(self._cells) + 1}", "metadata": {}, "source": source}

@@ -13,7 +13,7 @@ from remote_kernel.errors import ConnectionFileError, PortInUse
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 
-class Connection(NamedTuple):
+class ConnectionFile(NamedTuple):
     """What a front end wants: `ports` by channel on `ip`, over `transport` (tcp or ipc).
 
     `values` is the whole file; what is not known here (keys of other kernels, CURVE keys) travels on as it is.
@@ -30,7 +30,7 @@ class Connection(NamedTuple):
         return all(self.values.get(f"curve_{kind}key") for kind in ("public", "secret"))
 
     def address(self, channel: str) -> str:
-        """Give a channel's address as ZMQ writes it."""
+        """Return a channel's address as ZMQ writes it."""
         if self.transport == "ipc":
             return f"ipc://{self.ip}-{self.ports[channel]}"
         ip = f"[{self.ip}]" if ":" in self.ip else self.ip
@@ -51,7 +51,7 @@ class Connection(NamedTuple):
             os.unlink(path)
 
 
-def read_connection_file(path: str) -> Connection:
+def read_connection_file(path: str) -> ConnectionFile:
     """Read and check the file. Raises ConnectionFileError, which never shows the key."""
     hint = "the front end should write it before it starts the kernel; see that the disk is not full, and start again"
     try:
@@ -73,11 +73,11 @@ def read_connection_file(path: str) -> Connection:
     transport = values.get("transport", "tcp")
     if transport not in ("tcp", "ipc"):
         raise ConnectionFileError(f"the connection file {path} asks for transport '{transport}'", "use tcp or ipc")
-    return Connection(transport, str(values.get("ip") or "127.0.0.1"), ports, values)
+    return ConnectionFile(transport, str(values.get("ip") or "127.0.0.1"), ports, values)
 
 
 def runtime_folder() -> str:
-    """Give Jupyter's runtime folder, as jupyter_core finds it (which takes 40 ms to import), and make it, 0700."""
+    """Return Jupyter's runtime folder, as jupyter_core finds it (which takes 40 ms to import), and make it, 0700."""
     path = os.environ.get("JUPYTER_RUNTIME_DIR", "")
     if not path:
         home = os.path.expanduser("~")

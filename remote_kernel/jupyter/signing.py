@@ -3,7 +3,6 @@
 A message is a list of frames: identities, the delimiter, the signature, header, parent header, metadata, content,
 then any buffers. The signature covers the four that follow it (jupyter_client's messaging docs, "wire protocol").
 hashlib and hmac are imported when they are needed: most kernels' agents never do, and they take milliseconds.
-Python 3.8, standard library: this file is shipped to the remote host too.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class Signer:
     """One connection file's key and signature scheme. An empty key signs nothing and accepts everything, as Jupyter."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
-        """Take `key` and `signature_scheme` of a connection file's values. Raises ValueError for an unknown scheme."""
+        """Use `key` and `signature_scheme` of a connection file's values. Raises ValueError for an unknown scheme."""
         self._key = str(values.get("key") or "").encode()
         scheme = str(values.get("signature_scheme") or "hmac-sha256")
         import hashlib
@@ -31,7 +30,7 @@ class Signer:
         self._digest = name
 
     def sign(self, parts: Sequence[bytes]) -> bytes:
-        """Give the signature of header, parent header, metadata and content."""
+        """Return the signature of header, parent header, metadata and content."""
         if not self._key:
             return b""
         import hmac
@@ -42,7 +41,7 @@ class Signer:
         return made.hexdigest().encode()
 
     def accepts(self, frames: Sequence[bytes]) -> bool:
-        """Whether this is a whole message with a right signature."""
+        """True if this is a whole message with a right signature."""
         import hmac
 
         at = delimiter_at(frames)
@@ -51,13 +50,13 @@ class Signer:
         return not self._key or hmac.compare_digest(frames[at + 1], self.sign(_signed(frames, at)))
 
     def resigned(self, frames: Sequence[bytes]) -> list[bytes]:
-        """Give a message, which has to be a whole one, with this key's signature in place of the other's."""
+        """Return a message, which has to be a whole one, with this key's signature in place of the other's."""
         at = delimiter_at(frames)
         return [*frames[: at + 1], self.sign(_signed(frames, at)), *frames[at + 2 :]]
 
 
 def delimiter_at(frames: Sequence[bytes]) -> int:
-    """Give the delimiter's place; -1 where the frames are no whole message."""
+    """Return the delimiter's place; -1 where the frames are no whole message."""
     try:
         at = list(frames).index(DELIMITER)
     except ValueError:
@@ -66,7 +65,7 @@ def delimiter_at(frames: Sequence[bytes]) -> int:
 
 
 def header_and_content(frames: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """Give a whole message's header and content, as JSON text."""
+    """Return a whole message's header and content, as JSON text."""
     at = delimiter_at(frames)
     return frames[at + 2], frames[at + 5]
 

@@ -100,7 +100,7 @@ class Splitter:
 
 
 def frames_of(raw: bytes) -> list[bytes]:
-    """Give a message's frames from its bytes; of a message that is cut short, those that are whole."""
+    """Return a message's frames from its bytes; of a message that is cut short, those that are whole."""
     found = []
     at = 0
     while at + 2 <= len(raw):
@@ -114,12 +114,12 @@ def frames_of(raw: bytes) -> list[bytes]:
 
 
 def is_command(raw: bytes) -> bool:
-    """Whether these bytes begin a command, not a message."""
+    """True if these bytes begin a command, not a message."""
     return bool(raw[:1]) and bool(raw[0] & _COMMAND)
 
 
 def message(frames: list[bytes]) -> bytes:
-    """Give a message's bytes."""
+    """Return a message's bytes."""
     raw = b""
     for at, frame in enumerate(frames):
         more = _MORE if at < len(frames) - 1 else 0
@@ -129,7 +129,7 @@ def message(frames: list[bytes]) -> bytes:
 
 
 def command(name: bytes, properties: dict[bytes, bytes]) -> bytes:
-    """Give a command's frame, such as READY."""
+    """Return a command's frame, such as READY."""
     body = bytes([len(name)]) + name
     for key, value in properties.items():
         body += bytes([len(key)]) + key + len(value).to_bytes(4, "big") + value
@@ -137,6 +137,6 @@ def command(name: bytes, properties: dict[bytes, bytes]) -> bytes:
 
 
 def _can_be_followed(greeting: bytearray) -> bool:
-    """Whether this is ZMTP 3 without encryption."""
+    """True if this is ZMTP 3 without encryption."""
     signed = greeting[0] == 0xFF and greeting[9] == 0x7F
     return signed and greeting[10] >= 3 and greeting[12:32].rstrip(b"\0") == b"NULL"

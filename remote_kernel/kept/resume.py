@@ -24,7 +24,7 @@ from typing import Any
 
 from remote_kernel.errors import ConnectionLost, KernelGone, RemoteKernelError
 from remote_kernel.files import private_folder, write_private
-from remote_kernel.jupyter.connection_file import Connection
+from remote_kernel.jupyter.connection_file import ConnectionFile
 from remote_kernel.launcher import agent_messages, launcher
 from remote_kernel.launcher.launcher import Launcher
 from remote_kernel.launcher.log import Log
@@ -57,34 +57,38 @@ def main(arguments: Sequence[str]) -> int:
 class ResumingLauncher(Launcher):
     """One front end's time with a kernel that runs already."""
 
-    def __init__(self, reactor: Reactor, options: LaunchOptions, front: Connection, log: Log) -> None:
-        """Take the front end's connection; `run` listens there."""
-        self._relay = PrivateRelay(front, log.note)
+    def __init__(self, reactor: Reactor, options: LaunchOptions, front: ConnectionFile, log: Log) -> None:
+        """Use the front end's connection; `run` listens there."""
+        self._relay = PrivateRelay(front, log.info)
         super().__init__(reactor, options._replace(keep=True), self._relay.back, log)
         self._settings: dict[str, Any] | None = None
-        self._closing.on_shutdown = self._note_restart
+        self._filter.on_shutdown = self._note_restart
 
     def run(self) -> int:
         """Serve until the front end leaves or the kernel has ended. Raises the error that kept it from attaching."""
         if self._options.extra_arguments:
             words = " ".join(self._options.extra_arguments)
-            self._log.note(f"the front end's arguments for the kernel are ignored, because it runs already: {words}")
+            self._log.info(f"the front end's arguments for the kernel are ignored, because it runs already: {words}")
         try:
             with self._relay:
                 return super().run()
         except KernelGone as error:
-            self._forget(error.message)
+            self._remove_kernelspec(error.message)
             raise
 
     def begin(self, seconds: float) -> None:
         """Attach to the kernel, in place of starting one."""
-        self._contact.go("attach", self._attach_settings(resume=True), seconds)
+        self._reconnector.attempt("attach", self._attach_settings(resume=True), seconds)
 
-    def _started(self, found: agent_messages.Started) -> None:
+    def _started(self, found: agent_messages.KernelStarted) -> None:
         self._connection = self._connection._replace(values=found.connection)
         self._settings = found.settings
         self._relay.start(found.connection)
         super()._started(found)
+
+    def _load_the_rest(self) -> None:
+        super()._load_the_rest()
+        from remote_kernel import kernelspec  # noqa: F401
 
     def _note_restart(self, restart: bool) -> None:
         if restart and self._settings:
@@ -92,26 +96,26 @@ class ResumingLauncher(Launcher):
                 _remember_restart(self._options, self._settings)
 
     def _finish(self) -> None:
-        self._forget()
+        self._remove_kernelspec()
         super()._finish()
 
-    def _forget(self, where: str = "") -> None:
-        """Take the kernel out of the picker: it is gone."""
+    def _remove_kernelspec(self, where: str = "") -> None:
+        """Remove the kernel from the picker: it is gone."""
         from remote_kernel.kernelspec.writing import forget_kernel
 
         for slug in forget_kernel(self._options.resume, where):
-            self._log.note(f"removed the kernelspec '{slug}': its kernel has ended")
+            self._log.info(f"removed the kernelspec '{slug}': its kernel has ended")
 
 
 class RestartedLauncher(Launcher):
     """The life of a kernel that took the place of a resumed one."""
 
-    def __init__(self, resumed: str, reactor: Reactor, options: LaunchOptions, front: Connection, log: Log) -> None:
-        """`resumed` is the id of the kernel that was restarted first; the front end's command still names it."""
+    def __init__(self, resumed: str, reactor: Reactor, options: LaunchOptions, front: ConnectionFile, log: Log) -> None:
+        """Start a kernel; `resumed` is the id of the one restarted first, which the front end's command still names."""
         super().__init__(reactor, options, front, log)
         self._resumed, self._again = resumed, False
         self._shut_down = False
-        self._closing.on_shutdown = self._note_shutdown
+        self._filter.on_shutdown = self._note_shutdown
 
     def run(self) -> int:
         """Serve until the kernel has ended. Raises the error that kept it from starting."""
@@ -129,8 +133,8 @@ class RestartedLauncher(Launcher):
 class SucceedingLauncher(Launcher):
     """The rest of a kernel's life whose launcher was killed; `rkernel` starts it, for the front end that it is."""
 
-    def __init__(self, kernel: str, reactor: Reactor, options: LaunchOptions, front: Connection, log: Log) -> None:
-        """`kernel` is what the killed launcher has said of it: Presence.kernel."""
+    def __init__(self, kernel: str, reactor: Reactor, options: LaunchOptions, front: ConnectionFile, log: Log) -> None:
+        """Attach to a kernel; `kernel` is what the killed launcher has said of it: LauncherState.kernel."""
         super().__init__(reactor, options, front, log)
         self._kernel = kernel
         self._identity, _, self._predecessor = kernel.partition(" ")
@@ -138,18 +142,18 @@ class SucceedingLauncher(Launcher):
 
     def begin(self, seconds: float) -> None:
         """Attach to the kernel, however long that takes: it is a connection that was lost."""
-        if not self._closing.kept:
+        if not self._filter.kept:
             self._note.write()  # soon: a watcher ends the kernels of launchers that are gone
-        self._contact.take_up(self._kernel, ConnectionLost("the launcher was killed"))
+        self._reconnector.take_over(self._kernel, ConnectionLost("the launcher was killed"))
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         if message.get("event") == "started" and message.get("whole"):
-            self._contact.caught_up()
-        super()._handle(message)
+            self._reconnector.note_whole()
+        super()._handle_message(message)
 
     def attach(self, seconds: float) -> None:
-        """Attach in the place of the launcher that was killed. Called by the Contact."""
-        self._contact.go("attach", self._attach_settings(resume=self._predecessor), seconds)
+        """Attach in the place of the launcher that was killed. Called by the Reconnector."""
+        self._reconnector.attempt("attach", self._attach_settings(resume=self._predecessor), seconds)
 
 
 def _restart_note(identity: str) -> str:
@@ -173,7 +177,7 @@ def _remember_restart(options: LaunchOptions, settings: dict[str, Any]) -> None:
 
 
 def _after_restart(options: LaunchOptions) -> LaunchOptions | None:
-    """Give how to start a fresh kernel if the one to resume was restarted. Raises UsageError."""
+    """Return how to start a fresh kernel if the one to resume was restarted. Raises UsageError."""
     try:
         with open(_restart_note(options.resume), encoding="utf-8") as file:
             arguments: list[str] = json.load(file)

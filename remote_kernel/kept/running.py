@@ -15,7 +15,7 @@ from remote_kernel.handshake import ask, reading
 from remote_kernel.kernelspec.installed import Kernelspec, list_kernelspecs, same_name
 from remote_kernel.kernelspec.writing import forget_kernel
 from remote_kernel.options import LaunchOptions
-from remote_kernel.typed_json import list_of, row, text
+from remote_kernel.typed_json import MALFORMED, list_of, row, text
 
 ASK_SECONDS = 10.0
 STOP_SECONDS = 20.0
@@ -52,7 +52,7 @@ class RunningKernel(NamedTuple):
     launched_by: str
 
 
-class Roster(NamedTuple):
+class RunningKernels(NamedTuple):
     """What the hosts said: their kernels, and the errors of those that did not answer, with their endpoints."""
 
     kernels: list[RunningKernel]
@@ -65,7 +65,7 @@ class Roster(NamedTuple):
             raise self.silent[0][1]
 
     def find(self, text: str) -> RunningKernel:
-        """Give the kernel with this id, or the one whose id begins so. Raises NoSuchKernel, UsageError."""
+        """Return the kernel with this id, or the one whose id begins so. Raises NoSuchKernel, UsageError."""
         if not re.fullmatch(rf"[0-9a-f]{{{_SHORTEST_ID},12}}", text):
             hint = f"give at least {_SHORTEST_ID} characters of an id that 'remote_kernel ps' shows"
             raise UsageError(f"'{text}' is not a kernel's id", hint)
@@ -80,8 +80,8 @@ class Roster(NamedTuple):
         raise NoSuchKernel(f"there is no kernel '{text}'", "see 'remote_kernel ps'")
 
 
-def ways(names: Sequence[str] = ()) -> list[LaunchOptions]:
-    """Give how to reach the hosts to ask: of all kernelspecs, or of those of a slug, display name, host or endpoint.
+def hosts_to_ask(names: Sequence[str] = ()) -> list[LaunchOptions]:
+    """Return how to reach the hosts to ask: of all kernelspecs, or of those of a slug, display name, host or endpoint.
 
     A name that no kernelspec has is taken for a host, as `add` takes it. Raises UsageError.
     """
@@ -99,7 +99,7 @@ def ways(names: Sequence[str] = ()) -> list[LaunchOptions]:
     return _unique(found)
 
 
-def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -> Roster:
+def find_running(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -> RunningKernels:
     """Ask every host for its kernels, at once. Kernelspecs of resumed kernels that are gone are removed."""
     kernels: dict[str, RunningKernel] = {}
     silent = []
@@ -107,9 +107,9 @@ def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -
 
     def one(way: LaunchOptions) -> tuple[str, list[RunningKernel]] | RemoteKernelError:
         try:
-            host, states = tell(way, "status", "", timeout_seconds)
+            host, states = ask_agents(way, "status", "", timeout_seconds)
             with reading(way):
-                return host, [_kernel(way, host, state, specs) for state in states]
+                return host, [_kernel_or_unreadable(way, host, state, specs) for state in states]
         except RemoteKernelError as error:
             return error
 
@@ -123,10 +123,10 @@ def call(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SECONDS) -
         for kernel in here:
             kernels.setdefault(kernel.id, kernel)  # two ways may lead to one host
         _forget_gone(way, host, {kernel.id for kernel in here if kernel.state != "ended"}, specs)
-    return Roster(sorted(kernels.values(), key=lambda kernel: (kernel.host, kernel.since)), silent, len(hosts))
+    return RunningKernels(sorted(kernels.values(), key=lambda kernel: (kernel.host, kernel.since)), silent, len(hosts))
 
 
-def tell(
+def ask_agents(
     way: LaunchOptions, do: str, identity: str, timeout_seconds: float = ASK_SECONDS
 ) -> tuple[str, list[dict[str, Any]]]:
     """Ask the agents on a host, or the one of that id, to do something; return the host's name and their states.
@@ -138,9 +138,9 @@ def tell(
         return text(answer["host"]), list_of(dict, answer["kernels"])
 
 
-def tell_one(kernel: RunningKernel, do: str) -> dict[str, Any]:
-    """Tell one kernel's agent to do something; give its state. Raises NoSuchKernel when it has ended meanwhile."""
-    _, states = tell(kernel.way, do, kernel.id)
+def ask_agent(kernel: RunningKernel, do: str) -> dict[str, Any]:
+    """Ask one kernel's agent to do something; return its state. Raises NoSuchKernel when it has ended meanwhile."""
+    _, states = ask_agents(kernel.way, do, kernel.id)
     if not states:
         raise NoSuchKernel(f"the kernel {kernel.id} is no longer on {kernel.host}", "see 'remote_kernel ps'")
     state = states[0]
@@ -149,11 +149,11 @@ def tell_one(kernel: RunningKernel, do: str) -> dict[str, Any]:
     return state
 
 
-def stop(kernel: RunningKernel) -> None:
+def stop_kernel(kernel: RunningKernel) -> None:
     """End a kernel and wait until nothing of it is left on its host. Raises NoSuchKernel, RemoteError."""
-    tell_one(kernel, "stop")
+    ask_agent(kernel, "stop")
     deadline = time.monotonic() + STOP_SECONDS
-    while tell(kernel.way, "", kernel.id)[1]:
+    while ask_agents(kernel.way, "", kernel.id)[1]:
         if time.monotonic() > deadline:
             raise RemoteError(
                 f"the kernel {kernel.id} on {kernel.host} was told to end and has not",
@@ -182,9 +182,9 @@ class _State(NamedTuple):
     fingerprint: str = ""
 
 
-def _kernel(way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
+def _kernel(way: LaunchOptions, host: str, state: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
     """Return what an agent's state is of. Raises MALFORMED."""
-    found = row(_State, said)
+    found = row(_State, state)
     if not _ID.fullmatch(found.id) or not 0 <= found.since < _LAST_SECOND:
         raise ValueError("no id, or no time")
     spec = next(
@@ -195,9 +195,19 @@ def _kernel(way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable
         way=way,
         slug=spec.slug if spec else "",
         display_name=spec.display_name if spec else "",
-        state="unreadable" if "unreadable" in said else _state(found),
+        state="unreadable" if "unreadable" in state else _state(found),
         **{name: getattr(found, name) for name in _State._fields if name in RunningKernel._fields},
     )
+
+
+def _kernel_or_unreadable(
+    way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable[Kernelspec]
+) -> RunningKernel:
+    """Return what an agent's state is of, even where only its id can be read. Raises MALFORMED."""
+    try:
+        return _kernel(way, host, said, specs)
+    except MALFORMED:
+        return _kernel(way, host, {"id": said["id"], "unreadable": "its answer cannot be read"}, specs)
 
 
 def _state(found: _State) -> str:

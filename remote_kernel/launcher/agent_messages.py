@@ -1,6 +1,6 @@
-"""What an agent tells its launcher on the Link's control stream, in types: nothing else of it is believed.
+"""Read what an agent tells its launcher on the Link's control stream into types: nothing else of it is believed.
 
-`agent` says who tells what, and when.
+`remote.agent` lists the messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from remote_kernel.options import print_size
 from remote_kernel.typed_json import list_of, row, text, whole
 
 
-class Started(NamedTuple):
+class KernelStarted(NamedTuple):
     """The kernel's process. `connection` and `settings` are for a launcher that resumes it."""
 
     pid: int
@@ -24,13 +24,13 @@ class Started(NamedTuple):
     warning: str = ""
 
 
-class Ready(NamedTuple):
+class KernelReady(NamedTuple):
     """Its sockets are up, so long after the start."""
 
     seconds: float
 
 
-class Ended(NamedTuple):
+class KernelEnded(NamedTuple):
     """The kernel has ended: `status` is negative for a signal, `why` says who ended it.
 
     `output_ends` are the lengths of its whole stdout and stderr, `stderr` the end of that. `ready` where it had been.
@@ -57,23 +57,23 @@ class _Discarded(NamedTuple):
     bytes: int
 
 
-def started(message: Mapping[str, Any]) -> Started:
+def started(message: Mapping[str, Any]) -> KernelStarted:
     """Return what `started` tells. Raises MALFORMED."""
     connection, settings = message.get("connection", {}), message.get("settings")
     if not isinstance(connection, dict) or not isinstance(settings, (dict, type(None))):
         raise TypeError("no objects")
-    return row(Started, message, connection=connection, settings=settings)
+    return row(KernelStarted, message, connection=connection, settings=settings)
 
 
-def ready(message: Mapping[str, Any]) -> Ready:
+def ready(message: Mapping[str, Any]) -> KernelReady:
     """Return what `ready` tells. Raises MALFORMED."""
-    return row(Ready, message)
+    return row(KernelReady, message)
 
 
-def ended(message: Mapping[str, Any]) -> Ended:
+def ended(message: Mapping[str, Any]) -> KernelEnded:
     """Return what `ended` tells. Raises MALFORMED."""
     stdout_end, stderr_end = list_of(whole, message["output_ends"])
-    found = row(Ended, message, output_ends=(stdout_end, stderr_end))
+    found = row(KernelEnded, message, output_ends=(stdout_end, stderr_end))
     if not -64 <= found.status <= 255:
         raise ValueError("no exit status")
     return found

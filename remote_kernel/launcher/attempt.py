@@ -1,6 +1,6 @@
-"""Make one SSH session to the agent: start it or attach to it, and say how the session ended.
+"""Make one SSH session to the agent: start it or attach to it, and report how the session ended.
 
-A Trip is one attempt. The launcher makes another when the connection was lost.
+The launcher makes another attempt when the connection was lost.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _NOISE_BYTES = 64 << 10
 _SHOWN_BYTES = 32 << 10
 
 
-class Traveller(Protocol):
-    """Who makes the trip."""
+class AttemptEvents(Protocol):
+    """What its owner does when an attempt connects or ends."""
 
-    def arrived(self) -> None:
-        """Take note that the agent answers: a new one with its marker, one that is attached to with its greeting."""
+    def connected(self) -> None:
+        """Handle the agent's answer: a new one's marker, or the greeting of one that is attached to."""
 
-    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
-        """Take note that the session is over, once; `silent` when the other end merely stopped answering."""
+    def disconnected(self, error: RemoteKernelError, *, was_connected: bool, silent: bool) -> None:
+        """Handle the end of the session, once; `silent` when the other end merely stopped answering."""
 
 
-class Trip:
+class Attempt:
     """One SSH session, from the start of ssh to its end."""
 
     def __init__(
@@ -66,17 +66,17 @@ class Trip:
         link: Link,
         log: Log,
         options: LaunchOptions,
-        traveller: Traveller,
+        events: AttemptEvents,
     ) -> None:
-        self._reactor, self._link, self._log, self._options, self._traveller = reactor, link, log, options, traveller
+        self._reactor, self._link, self._log, self._options, self._events = reactor, link, log, options, events
         self._carrier: Carrier | None = None
         self._pipe: _RemotePipe | None = None
         self._second: SecondSession | None = None
         self._stderr, self._stderr_bytes = b"", 0
-        self._said = ByteStream()
+        self._text = ByteStream()
         self._mode = ""
         self._argv: list[str] = []
-        self._over = self._arrived = False
+        self._over = self._is_connected = False
 
     def start(self, mode: str, settings: Mapping[str, object], seconds: float, *, avoid_master: bool = False) -> None:
         """Start ssh, send the program and the Link's frames behind it. Raises TransportError's kinds.
@@ -102,8 +102,8 @@ class Trip:
         self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, program, self._handshake, self)
         self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
         self._timers = [
-            self._reactor.call_later(seconds, lambda: self.refuse(no_answer(self._options, seconds))),
-            self._reactor.call_later(QUIET_SECONDS, self._ask_again),
+            self._reactor.call_later(seconds, lambda: self.fail(no_answer(self._options, seconds))),
+            self._reactor.call_later(QUIET_SECONDS, self._start_second_session),
         ]
         self._pipe.begin()
 
@@ -139,34 +139,34 @@ class Trip:
         if self._carrier:
             self._carrier.kill()
 
-    def answered(self, told: str) -> None:
-        """Take note of the marker and what stands behind it. Called by the pipe."""
-        if told:
+    def answered(self, answer: str) -> None:
+        """Handle the marker and what stands behind it. Called by the pipe."""
+        if answer:
             try:
-                raise_reported(parse_answer(self._options, told))
+                raise_reported(self._options, parse_answer(self._options, answer))
                 raise malformed(self._options)
             except RemoteKernelError as error:
-                self.refuse(error)
+                self.fail(error)
         elif self._mode == "start":  # there is an agent now, whatever comes of this session
-            self._arrive()
+            self._set_connected()
 
     def greeted(self) -> None:
-        """Take note that the agent itself speaks. Called by the pipe."""
-        if not self._arrived:
-            self._arrive()
+        """Record that the agent itself speaks. Called by the pipe."""
+        if not self._is_connected:
+            self._set_connected()
 
-    def _arrive(self) -> None:
-        self._arrived = True
+    def _set_connected(self) -> None:
+        self._is_connected = True
         self._cancel_timers()
-        self._traveller.arrived()
+        self._events.connected()
 
-    def _ask_again(self) -> None:
+    def _start_second_session(self) -> None:
         """Start a second session if this one is silent, to see why."""
         if self._handshake.is_ready:
             return
         self._second = second = start_second_session(self._options)
         if not second:
-            self._timers.append(self._reactor.call_later(QUIET_SECONDS, self._ask_again))
+            self._timers.append(self._reactor.call_later(QUIET_SECONDS, self._start_second_session))
             return
 
         def read(_: int) -> None:
@@ -181,44 +181,44 @@ class Trip:
 
     def _give_up(self, error: RemoteKernelError) -> None:
         if not self._handshake.is_ready:
-            self.refuse(error)
+            self.fail(error)
 
-    def refuse(self, error: RemoteKernelError) -> None:
+    def fail(self, error: RemoteKernelError) -> None:
         """End with this error: whatever answers there is not our program, or not in time. Called by the pipe too."""
-        self._return(error, arrived=False)
+        self._end(error, was_connected=False)
 
     def ended(self, reason: str) -> None:
-        """Take note that the session is over. Called by the pipe."""
+        """Handle the end of the session. Called by the pipe."""
         assert self._pipe
         endpoint = self._options.endpoint
         if self._handshake.answer is None:
-            stderr, status = self._last_words()
+            stderr, status = self._wait_for_end()
             if self._mode == "start":
                 stderr = choice.complete_stderr(self._options, stderr)
             error = explain(self._options, stderr, status, self._handshake.end())
-            self._return(error, arrived=False)
+            self._end(error, was_connected=False)
         elif "speaks protocol" in reason:
             hint = "use the same version of remote_kernel as the one that started the kernel"
-            self._return(ProtocolMismatch(reason, hint), arrived=False)
+            self._end(ProtocolMismatch(reason, hint), was_connected=False)
         elif _NONE_OF_OURS.search(reason):
             # Not a lost connection: whatever writes there would write again, and each new session would break at once.
             noise = f"something else than the kernel's agent wrote to the SSH session of {endpoint} ({reason})"
             hint = "let its rc files start nothing that prints later on, in the background"
-            self._return(RemoteShellNoise(noise, hint), arrived=False)
+            self._end(RemoteShellNoise(noise, hint), was_connected=False)
         else:
             lost = ConnectionLost(
                 f"the connection to {endpoint} was lost{': ' + reason if reason else ''}",
                 "restart the kernel when the network is back",
             )
-            self._return(lost, arrived=self._arrived, silent=reason.startswith("no sign"))
+            self._end(lost, was_connected=self._is_connected, silent=reason.startswith("no sign"))
 
-    def _return(self, error: RemoteKernelError, *, arrived: bool, silent: bool = False) -> None:
+    def _end(self, error: RemoteKernelError, *, was_connected: bool, silent: bool = False) -> None:
         if not self._over:
             if silent:
                 self.kill()
             else:
                 self.close()
-            self._traveller.returned(error, arrived=arrived, silent=silent)
+            self._events.disconnected(error, was_connected=was_connected, silent=silent)
 
     def _read_stderr(self, _: int) -> None:
         assert self._carrier
@@ -228,17 +228,17 @@ class Trip:
             self._stderr_bytes += len(data)
             if self._stderr_bytes > NOISE_LIMIT:
                 if self._handshake.answer is None:
-                    self.refuse(flooded(self._options, self._stderr))
+                    self.fail(flooded(self._options, self._stderr))
                 return
             is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.answer is not None
-            if is_shown and (self._mode != "attach" or self._arrived):  # the launcher says once what keeps failing
-                self._log.say(self._said.feed(data))
+            if is_shown and (self._mode != "attach" or self._is_connected):  # the launcher says once what keeps failing
+                self._log.write(self._text.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             os.close(self._carrier.stderr)
             self._carrier.stderr = -1
 
-    def _last_words(self) -> tuple[str, int | None]:
+    def _wait_for_end(self) -> tuple[str, int | None]:
         """Wait for ssh to end, which it does when its stdout has; give its stderr and its exit status."""
         assert self._carrier
         deadline = time.monotonic() + 2.0
@@ -253,11 +253,11 @@ class _RemotePipe(Pipe):
     """The Link's pipe through ssh. Nothing but the first line is sent until the interpreter there reads it."""
 
     def __init__(
-        self, reactor: Reactor, link: Link, carrier: Carrier, program: bytes, handshake: Handshake, trip: Trip
+        self, reactor: Reactor, link: Link, carrier: Carrier, program: bytes, handshake: Handshake, attempt: Attempt
     ) -> None:
-        super().__init__(reactor, link, carrier.stdout, carrier.stdin, trip.ended)
+        super().__init__(reactor, link, carrier.stdout, carrier.stdin, attempt.ended)
         carrier.stdin = carrier.stdout = -1
-        self._program, self._handshake, self._trip = program, handshake, trip
+        self._program, self._handshake, self._attempt = program, handshake, attempt
         self._is_sent = False
 
     def begin(self) -> None:
@@ -272,15 +272,15 @@ class _RemotePipe(Pipe):
             try:
                 data = self._handshake.feed(data)
             except RemoteShellNoise as error:
-                self._trip.refuse(error)
+                self._attempt.fail(error)
                 return
             if self._handshake.is_ready and not self._is_sent:
                 self._is_sent = True
                 self.start(self._program)
             if self._handshake.answer is None:
                 return
-            self._trip.answered(self._handshake.answer)
+            self._attempt.answered(self._handshake.answer)
         if data and self.fd_in >= 0:
             super().receive(data)
             if self._link.greeted:
-                self._trip.greeted()
+                self._attempt.greeted()

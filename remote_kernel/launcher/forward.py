@@ -1,4 +1,4 @@
-"""Let ports of this machine lead to ports of the remote host, through a kernel's Link or one of its own.
+"""Forward ports of this machine to ports of the remote host, through a kernel's Link or one of its own.
 
 Each connection is a stream of the Link, so it waits while the SSH connection is lost and goes on as if the network were
 slow, as a kernel's own connections do. Listens on loopback only.
@@ -25,7 +25,7 @@ from remote_kernel.errors import (
     SshConfigError,
     TransportError,
 )
-from remote_kernel.launcher.attempt import Trip
+from remote_kernel.launcher.attempt import Attempt
 from remote_kernel.launcher.log import Log
 from remote_kernel.launcher.reconnect import ANSWER_SECONDS, backoff, scattered
 from remote_kernel.link.link import CONTROL, Link, MessageSink
@@ -120,24 +120,24 @@ class Forwarder:
         reactor: Reactor,
         options: LaunchOptions,
         log: Log,
-        arrived: Callable[[], None],
+        on_connected: Callable[[], None],
         patience_seconds: float = 0.0,
     ) -> None:
-        """Make one that calls `arrived` each time it has a connection.
+        """Make one that calls `on_connected` each time it has a connection.
 
         With `patience_seconds` it ends by itself once a kernel of these very options was seen to run there, and then
         none for so long.
         """
-        self._reactor, self._options, self._log, self._tell_arrived = reactor, options, log, arrived
+        self._reactor, self._options, self._log, self._on_connected = reactor, options, log, on_connected
         self._patience = patience_seconds
         self._fingerprint = bootstrap.fingerprint(options)
         self._has_seen = False
         self.outlived = False  # whether it has ended for want of a kernel
         self._ports = Ports(reactor)
         self._link = Link()
-        self._trip: Trip | None = None
-        self._attempts = 0
-        self._has_arrived = False
+        self._attempt: Attempt | None = None
+        self._tries = 0
+        self._was_connected = False
         self._error: RemoteKernelError | None = None
 
     def run(self, forwards: Sequence[Forward]) -> None:
@@ -149,23 +149,23 @@ class Forwarder:
             self._reactor.run()
         finally:
             self._ports.close()
-            if self._trip:
-                self._trip.close()
+            if self._attempt:
+                self._attempt.close()
         if self._error:
             raise self._error
 
     def _go(self) -> None:
         self._link = Link()
         control = self._link.streams[CONTROL]
-        control.sink = MessageSink(control, self._hear)
-        self._trip = Trip(self._reactor, self._link, self._log, self._options, self)
+        control.sink = MessageSink(control, self._handle_message)
+        self._attempt = Attempt(self._reactor, self._link, self._log, self._options, self)
         try:
-            self._trip.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._attempts > 0)
+            self._attempt.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._tries > 0)
         except TransportError as error:
-            self.returned(error, arrived=False, silent=False)
+            self.disconnected(error, was_connected=False, silent=False)
 
     def _watch(self) -> dict[str, object] | None:
-        """Give what the other end is to look for, as `port_forward.KernelWatch` takes it."""
+        """Return what the other end is to look for, as `port_forward.KernelWatch` takes it."""
         if not self._patience:
             return None
         return {
@@ -176,29 +176,29 @@ class Forwarder:
             "seen": self._has_seen,
         }
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         if message.get("event") == "seen":
             self._has_seen, self._fingerprint = True, str(message.get("fingerprint"))
         elif message.get("event") == "over":
             self.outlived = True
             self._reactor.stop()
 
-    def arrived(self) -> None:
-        """Take note that the other end answers. Called by the Trip."""
-        self._attempts, self._has_arrived = 0, True
-        self._tell_arrived()
+    def connected(self) -> None:
+        """Record that the other end answers. Called by the Attempt."""
+        self._tries, self._was_connected = 0, True
+        self._on_connected()
 
-    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
-        """Take note that the connection is lost, or was not made. Called by the Trip."""
+    def disconnected(self, error: RemoteKernelError, *, was_connected: bool, silent: bool) -> None:
+        """Try again, or end with the error. Called by the Attempt."""
         self._ports.drop()
-        if not self._has_arrived or isinstance(error, (ProtocolMismatch, SshConfigError)):
+        if not self._was_connected or isinstance(error, (ProtocolMismatch, SshConfigError)):
             self._error = error
             self._reactor.stop()
             return
-        if arrived:
-            self._log.tell(f"{error.message}; trying to reconnect")
-        self._attempts += 1
-        self._reactor.call_later(scattered(backoff(self._attempts - 1)), self._go)
+        if was_connected:
+            self._log.warning(f"{error.message}; trying to reconnect")
+        self._tries += 1
+        self._reactor.call_later(scattered(backoff(self._tries - 1)), self._go)
 
 
 # -- without a Link
@@ -207,27 +207,27 @@ class Forwarder:
 def forward_by_ssh(
     options: LaunchOptions,
     forwards: Sequence[Forward],
-    arrived: Callable[[], None],
+    on_connected: Callable[[], None],
     lost: Callable[[RemoteKernelError], None],
 ) -> None:
     """Forward until an exception, such as one that a signal raises, ends it.
 
-    `arrived` is called each time all ports are open, and `lost` when the connection has broken, which is then made
+    `on_connected` is called each time all ports are open, and `lost` when the connection has broken, which is then made
     again. Raises PortInUse, and TransportError's kinds if there was no way from the start.
     """
-    attempts, has_arrived = 0, False
+    attempts, was_connected = 0, False
 
     def tell() -> None:
-        nonlocal attempts, has_arrived
-        attempts, has_arrived = 0, True
-        arrived()
+        nonlocal attempts, was_connected
+        attempts, was_connected = 0, True
+        on_connected()
 
     once = _over_openssh if uses_openssh(options) else _over_paramiko
     while True:
         try:
             once(options, forwards, tell)
         except TransportError as error:
-            if not has_arrived:
+            if not was_connected:
                 raise
             if not attempts:
                 lost(error)
@@ -235,12 +235,12 @@ def forward_by_ssh(
         time.sleep(backoff(attempts))
 
 
-def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:
+def _over_paramiko(options: LaunchOptions, forwards: Sequence[Forward], on_connected: Callable[[], None]) -> None:
     with explained(options):
-        choice.forward_without_openssh(options, forwards, arrived)
+        choice.forward_without_openssh(options, forwards, on_connected)
 
 
-def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], arrived: Callable[[], None]) -> None:
+def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], on_connected: Callable[[], None]) -> None:
     pairs = [(forward.local, forward.remote) for forward in forwards]
     process = subprocess.Popen(
         openssh.forward_argv(options, pairs),
@@ -252,24 +252,24 @@ def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], arrived: 
         errors="replace",
     )
     assert process.stderr
-    waiting, said = len(forwards), ""
+    waiting, errors = len(forwards), ""
     try:
         with process.stderr as lines:
             for line in lines:
                 if "[port listener]" in line:  # "Local forwarding listening on" comes ahead of bind and listen
                     waiting -= 1
                     if not waiting:
-                        arrived()
+                        on_connected()
                 elif not line.startswith("debug1: "):
-                    said += line
+                    errors += line
         status = process.wait()
     finally:
         process.terminate()
         process.wait()
     for forward in forwards:
-        if f":{forward.local}: Address already in use" in said:
+        if f":{forward.local}: Address already in use" in errors:
             message = f"port {forward.local} of this machine is in use"
             raise PortInUse(message, "choose another, for example 16006:6006")
     if waiting:
-        raise explain(options, said, status, b"")
+        raise explain(options, errors, status, b"")
     raise ConnectionLost(f"the connection to {options.endpoint} broke", "try again")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from remote_kernel import process
 from remote_kernel.errors import PortInUse
-from remote_kernel.jupyter.connection_file import Connection
+from remote_kernel.jupyter.connection_file import ConnectionFile
 from remote_kernel.options import LaunchOptions, split_arguments
 from remote_kernel.remote.kernel import kernel_folders, kernelspecs
 
@@ -34,7 +34,7 @@ def with_spec_env(options: LaunchOptions, arguments: Sequence[str]) -> LaunchOpt
     return options
 
 
-def listen(connection: Connection) -> dict[str, socket.socket]:
+def listen(connection: ConnectionFile) -> dict[str, socket.socket]:
     """Listen on the five ports. Raises PortInUse."""
     connection.remove_stale_sockets()
     listeners: dict[str, socket.socket] = {}

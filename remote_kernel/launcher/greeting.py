@@ -1,4 +1,4 @@
-"""Begin ZMTP's greeting with a front end before the kernel, a round trip away, has said a word.
+"""Send a front end the first bytes of ZMTP's greeting before the kernel, a round trip away, has said a word.
 
 Two peers greet in turns: each sends ten bytes, its version once it has seen those, and the rest once it has seen the
 version. Over the Link that is a round trip in which nothing else happens, at every connection. But the first eleven
@@ -15,33 +15,33 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from remote_kernel.link.link import Sink, Stream
+from remote_kernel.link.link import LinkStream, Sink
 
-FIRST = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"  # ZMTP 3.1: signature, major version
+FIRST_BYTES = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03"  # ZMTP 3.1: signature, major version
 _MARK, _VERSION = 9, 10
 
 
-class HeadStart(Sink):
+class EarlyGreeting(Sink):
     """Stand before a stream's sink until the kernel's first bytes have come, of which the front end has the like."""
 
-    def __init__(self, stream: Stream, connection: socket.socket, refused: Callable[[], None]) -> None:
+    def __init__(self, stream: LinkStream, connection: socket.socket, refused: Callable[[], None]) -> None:
         """Send the front end its first bytes. `refused` is called if the kernel greets in another way."""
         self._stream, self._sink, self._refused = stream, stream.sink, refused
         self._came = b""
         stream.sink = self
         with contextlib.suppress(OSError):  # it has gone already, as the stream's sink is about to notice
-            connection.send(FIRST)
+            connection.send(FIRST_BYTES)
 
     def deliver(self, data: memoryview) -> None:
-        """Take the kernel's first bytes off, then step aside."""
-        count = min(len(data), len(FIRST) - len(self._came))
+        """Discard the kernel's first bytes, then step aside."""
+        count = min(len(data), len(FIRST_BYTES) - len(self._came))
         self._came += data[:count]
         self._stream.consume(count)
         if not _begins_alike(self._came):
             self._refused()
             self._stream.close()
             self._sink.finish()
-        elif len(self._came) < len(FIRST):
+        elif len(self._came) < len(FIRST_BYTES):
             return
         self._stream.sink = self._sink
         if count < len(data):
@@ -57,9 +57,9 @@ class HeadStart(Sink):
 
 
 def _begins_alike(came: bytes) -> bool:
-    """Tell whether these may be the first bytes of a version 3 greeting; what is between its two marks is free."""
+    """True if these may be the first bytes of a version 3 greeting; what is between its two marks is free."""
     return (
-        came[:1] == FIRST[:1]
-        and came[_MARK:_VERSION] in (b"", FIRST[_MARK:_VERSION])
-        and (len(came) <= _VERSION or came[_VERSION] >= FIRST[_VERSION])
+        came[:1] == FIRST_BYTES[:1]
+        and came[_MARK:_VERSION] in (b"", FIRST_BYTES[_MARK:_VERSION])
+        and (len(came) <= _VERSION or came[_VERSION] >= FIRST_BYTES[_VERSION])
     )

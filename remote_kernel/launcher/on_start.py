@@ -1,4 +1,4 @@
-"""Have a folder pushed to where the kernel works before it starts, for `--on-start`.
+"""Push a folder to where the kernel works before it starts, for `--on-start`.
 
 The kernel does not start when that fails: it would run what was there before, and nobody would see that from its
 results. So the front end shows what is wrong at once, with the command that leaves the push out.
@@ -28,12 +28,12 @@ _WITHOUT = "start without it: remote_kernel edit KERNELSPEC --on-start ''"
 
 
 def missing(folder: str) -> PushFailed:
-    """Give the error for a folder that is not here, or no longer."""
+    """Return the error for a folder that is not here, or no longer."""
     message = f"there is no folder '{folder}' here, which is to be pushed before the kernel starts"
     return PushFailed(message, f"make it, or {_WITHOUT}")
 
 
-class Push:
+class OnStartPush:
     """The push of one start. `done` is called once for each `start`, with the error if there is one."""
 
     def __init__(
@@ -47,14 +47,14 @@ class Push:
         self._process: subprocess.Popen[bytes] | None = None
         self._timers: list[Timer] = []
         self._rest = b""
-        self._said = ByteStream()
+        self._text = ByteStream()
         self._plan: dict[str, Any] = {}
         self._moved: dict[str, Any] = {"files": 0}
         self.is_wanted = bool(options.on_start)
 
     @property
     def runs(self) -> bool:
-        """Tell whether the push is under way."""
+        """True if the push is under way."""
         return self._process is not None
 
     def start(self, seconds: float) -> None:
@@ -79,11 +79,11 @@ class Push:
                 "look at this machine's load, and try again",
             ) from error
         assert self._process.stdout
-        self._log.note(f"pushing '{folder}' to {self._options.endpoint}")
+        self._log.info(f"pushing '{folder}' to {self._options.endpoint}")
         self._reactor.watch(self._process.stdout.fileno(), READ, self._read)
         self._timers = [
             self._reactor.call_later(seconds, lambda: self._no_answer(seconds)),
-            self._reactor.call_later(LONG_SECONDS, self._tell),
+            self._reactor.call_later(LONG_SECONDS, self._warn_of_delay),
         ]
 
     def close(self) -> None:
@@ -106,16 +106,16 @@ class Push:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if self._process:
-                self._hear(line)
+                self._handle_line(line)
         if not data and self._process:
             self._finish(PushFailed(f"the push of '{self._options.on_start}' was ended", "start the kernel again"))
 
-    def _hear(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         try:
             message = json.loads(line)
             event = message["event"]
         except (ValueError, TypeError, KeyError):
-            self._log.say(self._said.feed(line + b"\n"))  # a bug's traceback
+            self._log.write(self._text.feed(line + b"\n"))  # a bug's traceback
             return
         if event == "planned":
             self._timers[0].cancel()
@@ -123,7 +123,7 @@ class Push:
         elif event == "moved":
             self._moved = message
         elif event == "done":
-            self._log.note(f"pushed {message['files']} files, {message['unchanged']} were there")
+            self._log.info(f"pushed {message['files']} files, {message['unchanged']} were there")
             self.is_wanted = False
             self._finish(None)
         else:
@@ -134,7 +134,7 @@ class Push:
         self._done(error)
 
     def _failure(self, name: str, message: str, hint: str) -> RemoteKernelError:
-        """Give the error to end with: of files it is one kind, of the way there the one that a start ends with."""
+        """Return the error to end with: of files it is one kind, of the way there the one that a start ends with."""
         found = by_name(name, message, hint)
         if not isinstance(found, SyncError):
             return found
@@ -146,9 +146,9 @@ class Push:
         hint = f"see how long this takes, and whether it asks something: {to_paste(self._options)}"
         self._finish(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint))
 
-    def _tell(self) -> None:
+    def _warn_of_delay(self) -> None:
         total, size = self._plan.get("files", 0), self._plan.get("bytes", 0) / 1e6
-        self._log.tell(
+        self._log.warning(
             f"still pushing '{self._options.on_start}' before the kernel starts: {self._moved['files']} of {total} "
             f"files, {size:.0f} MB; what has arrived stays, should the front end give up"
         )

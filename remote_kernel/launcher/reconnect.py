@@ -1,4 +1,4 @@
-"""Keep contact with one kernel's agent: one trip after another, for as long as the kernel waits.
+"""Connect to one kernel's agent again when the connection is lost, for as long as the kernel waits.
 
 - A lost connection is tried again at once, then less and less often, at once again when the machine wakes, until the
   lease is over. The last attempt is when it ends.
@@ -27,9 +27,9 @@ from remote_kernel.errors import (
     RemoteKernelError,
     TransportError,
 )
-from remote_kernel.launcher.attempt import Traveller, Trip
+from remote_kernel.launcher.attempt import Attempt, AttemptEvents
 from remote_kernel.launcher.log import Log
-from remote_kernel.launcher.state_file import Presence, tell_presence
+from remote_kernel.launcher.state_file import LauncherState, write_state
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor, Timer
 from remote_kernel.options import LaunchOptions
@@ -47,41 +47,41 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def backoff(attempts: int) -> float:
-    """Give the seconds until the next attempt, after so many."""
+    """Return the seconds until the next attempt, after so many."""
     return BACKOFF_SECONDS[min(attempts, len(BACKOFF_SECONDS) - 1)]
 
 
 def scattered(seconds: float) -> float:
-    """Give about as many seconds: kernels that lost one connection are not to come back all at once."""
+    """Return about as many seconds: kernels that lost one connection are not to come back all at once."""
     return seconds * random.uniform(0.75, 1.25)
 
 
-class Keeper(Traveller, Protocol):
-    """Whose contact it is: the launcher."""
+class ReconnectEvents(AttemptEvents, Protocol):
+    """What the launcher does when it is to connect again, or not."""
 
     def begin(self, seconds: float) -> None:
-        """Make the trip that starts the kernel. Raises TransportError."""
+        """Make the attempt that starts the kernel. Raises TransportError."""
 
     def attach(self, seconds: float) -> None:
-        """Make the trip that attaches to it again. Raises TransportError."""
+        """Make the attempt that attaches to it again. Raises TransportError."""
 
     def stop(self, error: RemoteKernelError) -> None:
-        """Give up."""
+        """Return up."""
 
 
-class Contact:
-    """The contact with one agent. Made without one: the keeper goes on the first trip."""
+class Reconnector:
+    """The connections to one agent, one attempt after another. The launcher makes the first, by `attempt`."""
 
-    def __init__(self, reactor: Reactor, link: Link, log: Log, options: LaunchOptions, keeper: Keeper) -> None:
-        self._reactor, self._link, self._log, self._options, self._keeper = reactor, link, log, options, keeper
-        self.was_made = False  # whether the agent has answered ever
+    def __init__(self, reactor: Reactor, link: Link, log: Log, options: LaunchOptions, events: ReconnectEvents) -> None:
+        self._reactor, self._link, self._log, self._options, self._events = reactor, link, log, options, events
+        self.was_connected = False  # whether the agent has ever answered
         self.lost_at = 0.0  # in seconds since the epoch; 0.0 while it is there, and before
         self._lost_since = 0.0  # the same by _CLOCK
         self._give_up_at = time.monotonic() + ANSWER_SECONDS
-        self._kernel, self._is_whole = "", False  # as Presence has them
-        self._trip: Trip | None = None
+        self._kernel, self._is_whole = "", False  # as LauncherState has them
+        self._attempt: Attempt | None = None
         self._retry: Timer | None = None
-        self._attempts = self._refused = 0
+        self._tries = self._refused = 0
         self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
         self._master: masters.Master | None = None
         self._stale = False
@@ -89,47 +89,47 @@ class Contact:
 
     @property
     def waits_to_start(self) -> bool:
-        """Tell whether there is no kernel yet, and the next attempt to start one is to come."""
-        return self._retry is not None and not self.was_made
+        """True if there is no kernel yet, and the next attempt to start one is to come."""
+        return self._retry is not None and not self.was_connected
 
-    def go(self, mode: str, settings: Mapping[str, object], seconds: float) -> None:
-        """Make a trip, on which the agent has `seconds` to answer. Raises TransportError's kinds."""
+    def attempt(self, mode: str, settings: Mapping[str, object], seconds: float) -> None:
+        """Make an attempt, in which the agent has `seconds` to answer. Raises TransportError's kinds."""
         self._kernel = f"{settings['id']} {settings['link']}"
-        self._trip = Trip(self._reactor, self._link, self._log, self._options, self._keeper)
-        self._trip.start(mode, settings, seconds, avoid_master=self._stale)
+        self._attempt = Attempt(self._reactor, self._link, self._log, self._options, self._events)
+        self._attempt.start(mode, settings, seconds, avoid_master=self._stale)
 
-    def made(self) -> bool:
-        """Take note that the agent answers. Tells whether it was lost before."""
+    def connected(self) -> bool:
+        """Record that the agent answers; return whether it was lost before."""
         notes.clear_refusals(self._options)
         notes.clear_outage(self._options)
-        tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=self._is_whole))
-        self._master = self._trip.master() if self._trip else None
+        write_state(LauncherState(connected=True, kernel=self._kernel, is_whole=self._is_whole))
+        self._master = self._attempt.master() if self._attempt else None
         was_lost = self.lost_at > 0
         if was_lost:
-            self._log.tell(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
-        self.was_made = True
-        self.lost_at, self._attempts, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
+            self._log.warning(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
+        self.was_connected = True
+        self.lost_at, self._tries, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
         return was_lost
 
     def lost(self, error: RemoteKernelError, *, silent: bool) -> None:
-        """Take note that it is lost, and try to get it back; `silent` as Traveller.returned has it."""
+        """Try to connect again after a loss; `silent` as AttemptEvents.disconnected has it."""
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
-        self._attempts, self._stale = 0, silent
-        self._log.tell(f"{error.message}; the kernel keeps running; trying to reconnect")
-        self._tell_away(error.message)
+        self._tries, self._stale = 0, silent
+        self._log.warning(f"{error.message}; the kernel keeps running; trying to reconnect")
+        self._write_away(error.message)
         notes.write_outage(self._options)
         self._try_again()
 
-    def not_back(self, error: RemoteKernelError) -> None:
-        """Take note that an attempt to get it back has failed; stop where no other can succeed."""
+    def attach_failed(self, error: RemoteKernelError) -> None:
+        """Try again after an attempt to attach has failed; stop where no other can succeed."""
         if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
             self._kernel = "" if isinstance(error, KernelGone) else self._kernel
-            self._tell_away(str(error))
-            self._keeper.stop(error)
+            self._write_away(str(error))
+            self._events.stop(error)
             return
         self._note_once(error)
         if isinstance(error, _NEEDS_A_PERSON):
-            self._tell_away(str(error))
+            self._write_away(str(error))
         if isinstance(error, AuthenticationFailed):
             notes.write_refused_login(self._options, error)
             self._refused += 1
@@ -138,66 +138,66 @@ class Contact:
         self._stale = True
         self._try_again()
 
-    def not_made(self, error: RemoteKernelError, *, wanted: bool) -> None:
-        """Take note that the start has failed; try it again where it is `wanted` and an outage explains the error."""
+    def start_failed(self, error: RemoteKernelError, *, wanted: bool) -> None:
+        """Try again after the start has failed, where it is `wanted` and an outage explains the error."""
         seconds = self._give_up_at - time.monotonic()
         if isinstance(error, AuthenticationFailed):
             notes.write_refused_login(self._options, error)
         if isinstance(error, AccountRefused):
             notes.write_refused_account(self._options, error)
         if not wanted or seconds < 1 or not notes.is_from_outage(self._options, error):
-            self._keeper.stop(error)
+            self._events.stop(error)
             return
         self._note_once(error)
-        self._stale, self._master = True, self._trip.master() if self._trip else None
-        self._attempts += 1
-        self._retry = self._reactor.call_later(min(backoff(self._attempts), seconds - 1), self._begin_again)
+        self._stale, self._master = True, self._attempt.master() if self._attempt else None
+        self._tries += 1
+        self._retry = self._reactor.call_later(min(backoff(self._tries), seconds - 1), self._begin_again)
 
-    def hurry(self) -> None:
+    def try_now(self) -> None:
         """Make the attempt at once that was to come later."""
         if self._retry:
             self._retry.cancel()
-            self._attempts = 0
-            (self._attach if self.was_made else self._begin_again)()
+            self._tries = 0
+            (self._attach if self.was_connected else self._begin_again)()
 
     def watch_clock(self) -> None:
-        """Notice that the machine has slept: the wall clock then runs ahead of the monotonic one."""
+        """Look whether the machine has slept: the wall clock then runs ahead of the monotonic one."""
         ahead = time.time() - time.monotonic()
         if self._clock and ahead - self._clock > CLOCK_SECONDS:
-            self._log.note(f"the machine has slept for {ahead - self._clock:.0f} s")
-            self._link.doubt(time.monotonic())
-            self.hurry()
+            self._log.info(f"the machine has slept for {ahead - self._clock:.0f} s")
+            self._link.probe(time.monotonic())
+            self.try_now()
         elif self._refused and not notes.is_login_refused(self._options):  # somebody was let in since
-            self.hurry()
+            self.try_now()
         self._clock = ahead
         self._reactor.call_later(CLOCK_SECONDS, self.watch_clock)
 
     def close(self) -> None:
-        """End the trip that is under way. Idempotent."""
-        if self._trip:
-            self._trip.close()
+        """End the attempt that is under way. Idempotent."""
+        if self._attempt:
+            self._attempt.close()
 
-    def take_up(self, kernel: str, error: RemoteKernelError) -> None:
-        """Continue the contact of a launcher that was killed: it is lost, and was there. See Presence.kernel."""
-        self.was_made, self._kernel = True, kernel
+    def take_over(self, kernel: str, error: RemoteKernelError) -> None:
+        """Connect in the place of a launcher that was killed. See LauncherState.kernel."""
+        self.was_connected, self._kernel = True, kernel
         self.lost(error, silent=False)
 
-    def caught_up(self) -> None:
+    def note_whole(self) -> None:
         """Record that nothing is missing of what the kernel published while it had no launcher."""
         self._is_whole = True
-        tell_presence(Presence(connected=True, kernel=self._kernel, is_whole=True))
+        write_state(LauncherState(connected=True, kernel=self._kernel, is_whole=True))
 
-    def _tell_away(self, reason: str) -> None:
-        tell_presence(Presence(connected=False, at=self.lost_at, reason=reason, kernel=self._kernel))
+    def _write_away(self, reason: str) -> None:
+        write_state(LauncherState(connected=False, at=self.lost_at, reason=reason, kernel=self._kernel))
 
     def _lost_for(self) -> float:
-        """Give the seconds since it was lost."""
+        """Return the seconds since it was lost."""
         return time.clock_gettime(_CLOCK) - self._lost_since
 
     def _try_again(self) -> None:
         left = self._options.linger_seconds - self._lost_for()
         if left < 0:
-            self._keeper.stop(
+            self._events.stop(
                 ConnectionLost(
                     f"cannot reconnect to {self._options.endpoint} for as long as the kernel outlives its connection",
                     "start a new kernel; give --linger for a longer time",
@@ -209,34 +209,34 @@ class Contact:
         elif self._refused:
             delay = REFUSED_SECONDS[min(self._refused, len(REFUSED_SECONDS)) - 1]
         else:  # a short lease must not end between two attempts
-            delay = min(backoff(self._attempts), self._options.linger_seconds / 8)
+            delay = min(backoff(self._tries), self._options.linger_seconds / 8)
         # The last attempt is when the lease ends, and not a backoff later.
         self._retry = self._reactor.call_later(min(scattered(delay), left), self._attach)
 
     def _attach(self) -> None:
         self._retry = None
-        self._attempts += 1
+        self._tries += 1
         if self._stale:
             self._end_stale_master()
         try:
-            self._keeper.attach(ATTACH_SECONDS)
+            self._events.attach(ATTACH_SECONDS)
         except TransportError as error:
-            self.not_back(error)
+            self.attach_failed(error)
 
     def _begin_again(self) -> None:
         self._retry = None
         self._end_stale_master()
         try:
-            self._keeper.begin(min(ATTACH_SECONDS, max(1.0, self._give_up_at - time.monotonic())))
+            self._events.begin(min(ATTACH_SECONDS, max(1.0, self._give_up_at - time.monotonic())))
         except TransportError as error:
-            self._keeper.stop(error)
+            self._events.stop(error)
 
     def _end_stale_master(self) -> None:
         if self._master is not None and masters.exists(self._master):
-            self._log.note("ending the stale shared connection")
+            self._log.info("ending the stale shared connection")
             masters.end_master(self._master)
 
     def _note_once(self, error: RemoteKernelError) -> None:
         if type(error) is not self._reason:
             self._reason = type(error)
-            self._log.note(f"not yet: {error}")
+            self._log.info(f"not yet: {error}")

@@ -1,4 +1,4 @@
-"""Let a front end talk to a kernel whose key and sockets are not those of its connection file.
+"""Pass messages between a front end and a kernel whose key and sockets are not those of its connection file.
 
 A front end always makes a new key and new ports; a kernel that runs already keeps its own. A front end may also ask for
 encrypted sockets (CURVE), which few kernels have, and which would hide the messages from the launcher and the agent.
@@ -26,7 +26,7 @@ import zmq
 
 from remote_kernel.errors import ConnectionFileError, LocalFilesError, PortInUse
 from remote_kernel.files import private_folder
-from remote_kernel.jupyter.connection_file import CHANNELS, Connection
+from remote_kernel.jupyter.connection_file import CHANNELS, ConnectionFile
 from remote_kernel.jupyter.signing import DELIMITER, Signer
 from remote_kernel.process import is_alive
 
@@ -43,13 +43,13 @@ class PrivateRelay:
     the kernel's own key.
     """
 
-    def __init__(self, front: Connection, note: Callable[[str], None]) -> None:
-        """`note` takes a line for the log, in another thread too."""
+    def __init__(self, front: ConnectionFile, note: Callable[[str], None]) -> None:
+        """Prepare the connection `back`; `note` takes a line for the log, in another thread too."""
         self._front, self._note = front, note
         self._folder = os.path.join(private_folder(), f"relay-{os.getpid()}")
         values = {name: value for name, value in front.values.items() if not name.startswith("curve_")}
         ports = dict(zip(CHANNELS, range(1, 6), strict=True))
-        self.back = Connection("ipc", os.path.join(self._folder, "k"), ports, values)
+        self.back = ConnectionFile("ipc", os.path.join(self._folder, "k"), ports, values)
 
     def __enter__(self) -> PrivateRelay:
         """Listen for the front end. Raises PortInUse, ConnectionFileError."""
@@ -89,7 +89,7 @@ def _make_folder(path: str) -> None:
 class Relay:
     """Sockets for a front end, and the thread that serves them from `start` to `stop`."""
 
-    def __init__(self, front: Connection, note: Callable[[str], None], failed: Callable[[], None]) -> None:
+    def __init__(self, front: ConnectionFile, note: Callable[[str], None], failed: Callable[[], None]) -> None:
         """Listen where `front` says. Raises PortInUse, ConnectionFileError.
 
         `note` takes a line for the log and `failed` the news that the relay has ended by itself, both in its thread.
@@ -114,7 +114,7 @@ class Relay:
             self._close()
             raise
 
-    def _listen(self, channel: str, front: Connection) -> None:
+    def _listen(self, channel: str, front: ConnectionFile) -> None:
         socket = self._context.socket(zmq.XPUB if channel == "iopub" else zmq.ROUTER)
         self._front[channel] = socket
         socket.linger = _LINGER_MS
@@ -136,7 +136,7 @@ class Relay:
                 "start the kernel again, which picks other ports",
             ) from error
 
-    def start(self, back: Connection) -> None:
+    def start(self, back: ConnectionFile) -> None:
         """Connect to the kernel and serve. Called once. Raises ConnectionFileError for a kernel's unknown scheme."""
         try:
             self._back_signer = Signer(back.values)
@@ -233,7 +233,7 @@ class Relay:
             self._held.popleft()
 
     def _checked(self, frames: list[bytes], check: Signer, sign: Signer, channel: str, who: str) -> list[bytes]:
-        """Give the message signed again; nothing if its signature is wrong."""
+        """Return the message signed again; nothing if its signature is wrong."""
         if check.accepts(frames):
             return sign.resigned(frames)
         self._refused += 1
@@ -253,7 +253,7 @@ def _received(socket: zmq.Socket[bytes]) -> list[list[bytes]]:
     return found
 
 
-def _encrypt(socket: zmq.Socket[bytes], connection: Connection, *, server: bool) -> None:
+def _encrypt(socket: zmq.Socket[bytes], connection: ConnectionFile, *, server: bool) -> None:
     """Use the connection file's CURVE keys, if it has any."""
     if not connection.is_encrypted:
         return

@@ -1,4 +1,4 @@
-"""Tell a front end that leaves a kept kernel from one that wants it interrupted, restarted or ended.
+"""Filter what a front end sends to a kept kernel: leaving it must not end it, interrupting and restarting it must work.
 
 jupyter_client closes a kernel in one way only: it interrupts, and right behind the interrupt asks the kernel to shut
 down, by SIGINT or `interrupt_request` and then `shutdown_request` on the control channel. A kept kernel must live
@@ -20,23 +20,23 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from remote_kernel.jupyter.zmtp import Piece, Splitter
-from remote_kernel.link.link import Stream
+from remote_kernel.link.link import LinkStream
 from remote_kernel.link.reactor import Reactor, SocketSink, Timer
 
 HOLD_SECONDS = 0.4  # an interrupt and the shutdown behind it come within milliseconds
 
 
-class Closing:
+class ShutdownFilter:
     """What one launcher's front end is about to do with a kernel; `kept` may change at any time."""
 
     def __init__(self, reactor: Reactor, leave: Callable[[], None]) -> None:
-        """`leave` is called when the front end asks a kept kernel to shut down."""
+        """Pass everything on; `leave` is called when the front end asks a kept kernel to shut down."""
         self._reactor, self._leave = reactor, leave
         self.kept = False
         self.on_shutdown: Callable[[bool], None] = lambda restart: None
         """Called with each shutdown_request, whether or not it goes on, and whether a restart is meant."""
         self.restarts = False
-        """Whether the front end's last shutdown_request asked for another kernel in this one's place."""
+        """True if the front end's last shutdown_request asked for another kernel in this one's place."""
         self._held: list[Callable[[], None]] = []
         self._timer: Timer | None = None
 
@@ -79,7 +79,7 @@ class Closing:
             self._timer = None
 
     def shutdown(self, *, restart: bool) -> bool:
-        """Take note of a shutdown_request; true if it may go on to the kernel."""
+        """Return whether a shutdown_request may go on to the kernel."""
         self.restarts = restart
         self.on_shutdown(restart)
         if not self.kept:
@@ -93,21 +93,21 @@ class Closing:
 
 
 class ControlSocket(SocketSink):
-    """One connection of the control channel: what the front end sends is held or dropped as `Closing` says."""
+    """One connection of the control channel: what the front end sends is held or dropped as `ShutdownFilter` says."""
 
     def __init__(
         self,
         reactor: Reactor,
-        stream: Stream,
+        stream: LinkStream,
         connection: socket.socket,
         closed: Callable[[SocketSink], None],
-        closing: Closing,
+        filter: ShutdownFilter,
         values: Mapping[str, object],
     ) -> None:
-        """`values` are the connection file's, for the key."""
+        """Filter this connection; `values` are the connection file's, for the key."""
         from remote_kernel.jupyter.signing import Signer  # some ms of import, while ssh shakes hands
 
-        self._closing, self._splitter = closing, Splitter()
+        self._filter, self._splitter = filter, Splitter()
         try:
             self._signer: Signer | None = Signer(values)
         except ValueError:  # nothing can be understood then, and all goes through
@@ -120,12 +120,12 @@ class ControlSocket(SocketSink):
             kind, restart = self._kind(piece)
             write = partial(self.stream.write, piece.raw)
             if kind == "interrupt_request":
-                self._closing.interrupt(write)
-            elif kind != "shutdown_request" or self._closing.shutdown(restart=restart):
-                self._closing.then(write)
+                self._filter.interrupt(write)
+            elif kind != "shutdown_request" or self._filter.shutdown(restart=restart):
+                self._filter.then(write)
 
     def _kind(self, piece: Piece) -> tuple[str, bool]:
-        """Give the message's type, empty where it is of no interest here or not signed, and its `restart`."""
+        """Return the message's type, empty where it is of no interest here or not signed, and its `restart`."""
         frames = piece.frames
         if not frames or not self._signer or not self._signer.accepts(frames):
             return "", False

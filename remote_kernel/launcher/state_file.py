@@ -1,4 +1,4 @@
-"""Tell whoever started a launcher whether its kernel's host is connected, through a file of one line.
+"""Write whether a kernel's host is connected into a file of one line, for whoever started the launcher.
 
 A front end sees a slow network, never a broken one, and that is right for people. A program that answers for what
 became of a cell wants to know: it names a file in REMOTE_KERNEL_STATE_FILE, and finds in it, as JSON, since when the
@@ -13,12 +13,14 @@ import os
 import time
 from typing import NamedTuple
 
+from remote_kernel.files import write_private
+
 VARIABLE = "REMOTE_KERNEL_STATE_FILE"
 SUCCEEDS = "REMOTE_KERNEL_SUCCEEDS"  # the `kernel` of the killed launcher's file
 
 
-class Presence(NamedTuple):
-    """Whether the host is connected, since when (Unix time, seconds), and if not, why.
+class LauncherState(NamedTuple):
+    """What a launcher tells: whether the host is connected, since when (Unix time, seconds), and if not, why.
 
     `kernel` is its id and that of the launcher's Link, with a space between; empty once it has ended. Then: how much
     memory it held at most, and whether its system has killed for want of it. `is_whole` is true where a launcher that
@@ -34,7 +36,7 @@ class Presence(NamedTuple):
     is_whole: bool = False
 
 
-def tell_presence(presence: Presence) -> None:
+def write_state(state: LauncherState) -> None:
     """Write the file, whole or not at all, if somebody has asked for it; an `at` of 0.0 stands for now.
 
     Nothing that goes wrong stops a kernel.
@@ -43,18 +45,16 @@ def tell_presence(presence: Presence) -> None:
     if not path:
         return
     try:
-        with open(f"{path}.new", "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            json.dump(presence._replace(at=presence.at or time.time())._asdict(), file)
-        os.replace(f"{path}.new", path)
+        write_private(path, json.dumps(state._replace(at=state.at or time.time())._asdict()))
     except OSError:
         pass
 
 
-def read_presence(path: str) -> Presence | None:
+def read_state(path: str) -> LauncherState | None:
     """Read the file; None where there is none, as with a kernel on this machine."""
     try:
         with open(path, encoding="utf-8") as file:
             fields = json.load(file)
-        return Presence(**{name: fields[name] for name in Presence._fields if name in fields})
+        return LauncherState(**{name: fields[name] for name in LauncherState._fields if name in fields})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -5,26 +5,24 @@ stdout, which breaks whenever a laptop sleeps or a network drops; the Link is wh
 
 The story of one kernel:
 
-1. Each end says HELLO: its protocol version and, for every stream that it knows, how many bytes
-   of it have arrived. On the first pipe nothing can have arrived, so nobody waits for the answer.
-2. A front end connects to one of five ports. The launcher sends OPEN with the channel's name; the
-   agent connects to the kernel's matching socket.
-3. DATA carries a piece of a stream and its offset. The receiver hands the bytes on and says with
-   ACK how far they have got; a sender never has more than WINDOW bytes of a stream under way, and
-   keeps every byte until it is acknowledged. So a front end that does not read iopub stops iopub
-   alone, and a lost pipe loses nothing.
-4. The stream with the fewest bytes under way goes first, and the rest waits while the path is full (see
-   pace): an interrupt or a heartbeat passes a hundred megabytes of output, also on a slow network.
-5. CLOSE follows a stream's last byte. The receiver hands on what it has, closes its side, and
-   acknowledges one byte more than there were.
-6. When the pipe breaks, both ends keep everything. On the next pipe each resends from the offset
-   that the other's HELLO names, opens again what never arrived, and drops what the other closed.
-7. PING fills silence, or marks how far the bytes have come, and is answered with PONG; an end that hears
-   nothing for DEAD_SECONDS, or for PROBE_SECONDS after it had reason to doubt, calls the pipe dead.
+1. Each end says HELLO: its protocol version and, for every stream that it knows, how many bytes of it have arrived. On
+   the first pipe nothing can have arrived, so nobody waits for the answer.
+2. A front end connects to one of five ports. The launcher sends OPEN with the channel's name; the agent connects to
+   the kernel's matching socket.
+3. DATA carries a piece of a stream and its offset. The receiver hands the bytes on and says with ACK how far they have
+   got; a sender never has more than WINDOW bytes of a stream under way, and keeps every byte until it is acknowledged.
+   So a front end that does not read iopub stops iopub alone, and a lost pipe loses nothing.
+4. The stream with the fewest bytes under way goes first, and the rest waits while the path is full (see pace): an
+   interrupt or a heartbeat passes a hundred megabytes of output, also on a slow network.
+5. CLOSE follows a stream's last byte. The receiver hands on what it has, closes its side, and acknowledges one byte
+   more than there were.
+6. When the pipe breaks, both ends keep everything. On the next pipe each resends from the offset that the other's HELLO
+   names, opens again what never arrived, and drops what the other closed.
+7. PING fills silence, or marks how far the bytes have come, and is answered with PONG; an end that hears nothing for
+   DEAD_SECONDS, or for PROBE_SECONDS after it had reason to doubt, calls the pipe dead.
 
-Nothing here does I/O or reads a clock: bytes and times come in by call and go out by return, so a
-test can cut, delay and reorder as it likes. Python 3.8, standard library: this file is shipped to
-the remote host.
+Nothing here does I/O or reads a clock: bytes and times come in by call and go out by return, so a test can cut, delay
+and reorder as it likes.
 """
 
 from __future__ import annotations
@@ -66,70 +64,42 @@ class LinkError(Exception):
     """The other end sent what no Link of this version sends. The pipe cannot be used any more."""
 
 
-class VersionError(LinkError):
-    """The other end speaks another protocol version; its number is in `version`."""
-
-    def __init__(self, version: object) -> None:
-        super().__init__(f"the other end speaks protocol {version!r}, this one speaks {PROTOCOL_VERSION}")
-        self.version = version
-
-
 class Sink:
     """Where a stream's bytes end up; the owner of a stream subclasses it."""
 
     def deliver(self, data: memoryview) -> None:
-        """Take bytes in order; the buffer does not change later.
+        """Handle bytes in order; the buffer does not change later.
 
-        Call `Stream.consume` with their number once they are handed on.
+        Call `LinkStream.consume` with their number once they are handed on.
         """
 
     def finish(self) -> None:
-        """Take note that the other end closed: hand on what is still held, then close."""
+        """Handle the close of the other end: pass on what is still held, then close."""
 
     def room(self) -> None:
-        """Take note that the stream accepts bytes again after `Stream.full` was true."""
+        """Go on writing: the stream accepts bytes again after `LinkStream.full` was true."""
 
 
-class Stream:
+class LinkStream:
     """One TCP connection's bytes, both ways. Made by `Link.open` or by the other end's OPEN."""
 
-    __slots__ = (
-        "_link",
-        "acked",
-        "channel",
-        "close_sent",
-        "closing",
-        "consumed",
-        "id",
-        "received",
-        "sent",
-        "sink",
-        "spool",
-        "was_full",
-    )
-
     def __init__(self, link: Link, number: int, channel: str) -> None:
-        self._link = link
-        self.id = number
-        self.channel = channel
+        self._link, self.id, self.channel = link, number, channel
         self.sink = Sink()
         self.spool = Spool()  # what the other end has not acknowledged
         self.sent = 0  # offset of the next byte to send
-        self.closing = False
-        self.close_sent = False
-        self.was_full = False
-        self.received = 0
-        self.consumed = 0
+        self.closing = self.close_sent = self.was_full = False
+        self.received = self.consumed = 0
         self.acked = 0  # the `consumed` that the other end was told
 
     @property
     def end(self) -> int:
-        """Offset after the last byte written."""
+        """Return the offset after the last byte written."""
         return self.spool.end
 
     @property
     def full(self) -> bool:
-        """Whether the owner should stop writing until `Sink.room` is called."""
+        """True if the owner should stop writing until `Sink.room` is called."""
         self.was_full = self.was_full or self.spool.full
         return self.spool.full
 
@@ -139,21 +109,21 @@ class Stream:
             self.spool.append(data)
 
     def close(self) -> None:
-        """Say that no more bytes follow, and that bytes which still arrive are of no use."""
+        """Close the stream: no more bytes follow, and bytes which still arrive are of no use."""
         self.closing = True
 
     def consume(self, count: int) -> None:
-        """Say that `count` delivered bytes are handed on, which lets the other end send as many more."""
+        """Count delivered bytes that are handed on, which lets the other end send as many more."""
         self.consumed += count
         self._link.moved += count
         self._link.note_consumed(self)
 
     def unsent(self) -> int:
-        """Bytes that may be sent now: written, not sent, inside the window."""
+        """Return how many bytes may be sent now: written, not sent, inside the window."""
         return min(self.spool.end, self.spool.base + WINDOW) - self.sent
 
     def piece(self, most: int = FRAME_BYTES) -> memoryview:
-        """Take the next bytes to send, at most FRAME_BYTES."""
+        """Return the next bytes to send, at most FRAME_BYTES."""
         data = self.spool.read(self.sent, min(FRAME_BYTES, most, self.unsent()))
         self.sent += len(data)
         return data
@@ -168,7 +138,7 @@ class Stream:
 
     @property
     def under_way(self) -> int:
-        """Bytes sent and not yet acknowledged."""
+        """Return how many bytes are sent and not yet acknowledged."""
         return self.sent - self.spool.base
 
 
@@ -181,19 +151,19 @@ class Link:
     Not thread-safe.
     """
 
-    def __init__(self, opened: Callable[[Stream], None] | None = None) -> None:
+    def __init__(self, opened: Callable[[LinkStream], None] | None = None) -> None:
         self._opened = opened
-        self.streams: dict[int, Stream] = {n: Stream(self, n, name) for n, name in _FIXED}
+        self.streams: dict[int, LinkStream] = {n: LinkStream(self, n, name) for n, name in _FIXED}
         self._urgent: deque[bytes] = deque()
         self._pongs: deque[int] = deque()  # offsets of the other end's marks, to be answered
-        self._acks: dict[int, Stream] = {}  # to be acknowledged at once
+        self._acks: dict[int, LinkStream] = {}  # to be acknowledged at once
         self._input = b""
         self._next_id = _FIRST_ID
         self._highest = _FIRST_ID - 1  # the highest id that the other end has opened
         self._pipes = 0
         self._ready = False  # the other end's state is known, so streams may be sent
         self._pace = Pace()
-        self._unacked: dict[int, Stream] = {}
+        self._unacked: dict[int, LinkStream] = {}
         self._ack_due = 0.0
         self._sent_at = 0.0
         self._dead_at = 0.0
@@ -224,7 +194,7 @@ class Link:
                 self._urgent.append(_frame(OPEN, stream.id, 0, stream.channel.encode()))
 
     def disconnected(self) -> None:
-        """Take note that the pipe is gone. Streams stay as they are."""
+        """Stop sending: the pipe is gone. Streams stay as they are."""
         self.up = self._ready = False
         self._clear()
 
@@ -232,9 +202,9 @@ class Link:
         for waiting in (self._urgent, self._pongs, self._acks, self._unacked):
             waiting.clear()
 
-    def open(self, channel: str) -> Stream:
+    def open(self, channel: str) -> LinkStream:
         """Open a stream; the other end connects it to the kernel's socket of that channel."""
-        stream = Stream(self, self._next_id, channel)
+        stream = LinkStream(self, self._next_id, channel)
         self._next_id += 1
         self.streams[stream.id] = stream
         if self._ready:
@@ -242,13 +212,13 @@ class Link:
         return stream
 
     def idle(self) -> bool:
-        """Whether nothing waits to be sent or acknowledged, on any stream."""
+        """True if nothing waits to be sent or acknowledged, on any stream."""
         return not self._urgent and not self._acks and not any(s.closing or len(s.spool) for s in self.streams.values())
 
     # -- sending
 
     def next_frame(self) -> bytes:
-        """Give the most urgent frame to write next, or no bytes when there is nothing to send."""
+        """Return the most urgent frame to write next, or no bytes when there is nothing to send."""
         if self._urgent or self._pongs or self._acks:
             self._sent_at = self._now
             return self._next_urgent()
@@ -257,7 +227,7 @@ class Link:
         mark = self._pace.mark(self._now)
         if mark:
             return _frame(PING, 0, mark)
-        best: Stream | None = None
+        best: LinkStream | None = None
         for stream in self.streams.values():
             if stream.unsent() > 0 and (best is None or stream.under_way < best.under_way):
                 best = stream
@@ -281,8 +251,8 @@ class Link:
         stream.acked = stream.consumed
         return _frame(ACK, number, stream.consumed)
 
-    def note_consumed(self, stream: Stream) -> None:
-        """Queue an acknowledgement, at once or with the next tick. Called by `Stream.consume`."""
+    def note_consumed(self, stream: LinkStream) -> None:
+        """Queue an acknowledgement, at once or with the next tick. Called by `LinkStream.consume`."""
         if not self._ready or stream.id not in self.streams or stream.id in self._acks:
             return
         if stream.consumed - stream.acked >= ACK_BYTES:
@@ -292,14 +262,14 @@ class Link:
                 self._ack_due = self._now + ACK_SECONDS
             self._unacked[stream.id] = stream
 
-    def _acknowledge(self, stream: Stream) -> None:
+    def _acknowledge(self, stream: LinkStream) -> None:
         self._unacked.pop(stream.id, None)
         self._acks[stream.id] = stream
 
     # -- time
 
     def due(self) -> float:
-        """Give the time by which `tick` must be called."""
+        """Return the time by which `tick` must be called."""
         if not self.up:
             return float("inf")
         due = self._dead_at
@@ -308,7 +278,7 @@ class Link:
         return min(due, self._ack_due) if self._unacked else due
 
     def tick(self, now: float) -> bool:
-        """Let time pass: queue late acknowledgements and pings. False when the pipe is dead by silence."""
+        """Queue acknowledgements and pings that are due; return False when the pipe is dead by silence."""
         self._now = now
         if not self.up:
             return True
@@ -319,21 +289,18 @@ class Link:
             self._urgent.append(_frame(PING, 0, 0))
         return now < self._dead_at
 
-    def doubt(self, now: float) -> None:
+    def probe(self, now: float) -> None:
         """Ask the other end for a sign of life within PROBE_SECONDS: the machine has slept, the network has changed."""
         if self.up:
             self._now = now
             self._dead_at = min(self._dead_at, now + PROBE_SECONDS)
             self._urgent.append(_frame(PING, 0, 0))
 
-    def _hear(self) -> None:
-        self._dead_at = self._now + DEAD_SECONDS
-
     # -- receiving
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the pipe. Raises LinkError when they are none of ours."""
-        self._hear()
+        """Handle bytes from the pipe. Raises LinkError when they are none of ours."""
+        self._dead_at = self._now + DEAD_SECONDS
         view = memoryview(self._input + data if self._input else data)
         start, size = 0, len(view)
         while size - start >= HEADER.size:
@@ -378,7 +345,7 @@ class Link:
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise LinkError(f"a greeting that cannot be read: {error}") from error
         if version != PROTOCOL_VERSION:
-            raise VersionError(version)
+            raise LinkError(f"the other end speaks protocol {version!r}, this one speaks {PROTOCOL_VERSION}")
         self.greeted = True
         if self._ready:
             return
@@ -406,10 +373,10 @@ class Link:
         if number < _FIRST_ID or self._opened is None:
             raise LinkError(f"stream {number} cannot be opened by the other end")
         self._highest = number
-        stream = self.streams[number] = Stream(self, number, payload.decode("ascii", "replace"))
+        stream = self.streams[number] = LinkStream(self, number, payload.decode("ascii", "replace"))
         self._opened(stream)
 
-    def _take_data(self, stream: Stream, offset: int, payload: memoryview) -> None:
+    def _take_data(self, stream: LinkStream, offset: int, payload: memoryview) -> None:
         if offset > stream.received:
             raise LinkError(f"stream {stream.id}: bytes {stream.received} to {offset} are missing")
         payload = payload[stream.received - offset :]
@@ -423,20 +390,20 @@ class Link:
         else:
             stream.sink.deliver(payload)
 
-    def _take_ack(self, stream: Stream, offset: int) -> None:
+    def _take_ack(self, stream: LinkStream, offset: int) -> None:
         if stream.close_sent and offset == stream.end + 1:
             self._forget(stream)
             return
         stream.release(offset)
         self._note_room(stream)
 
-    def _take_close(self, stream: Stream, offset: int) -> None:
+    def _take_close(self, stream: LinkStream, offset: int) -> None:
         if offset != stream.received or stream.id < _FIRST_ID:
             raise LinkError(f"stream {stream.id}: closed at {offset}, {stream.received} bytes arrived")
         self._urgent.append(_frame(ACK, stream.id, offset + 1))
         self._forget(stream)
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, stream: LinkStream) -> None:
         for known in (self.streams, self._unacked, self._acks):
             known.pop(stream.id, None)
         stream.spool.close()
@@ -444,7 +411,7 @@ class Link:
             stream.closing = True
             stream.sink.finish()
 
-    def _note_room(self, stream: Stream) -> None:
+    def _note_room(self, stream: LinkStream) -> None:
         if stream.was_full and stream.spool.has_room:
             stream.was_full = False
             stream.sink.room()
@@ -454,7 +421,7 @@ def _frame(kind: int, number: int, offset: int, payload: bytes | memoryview = b"
     return HEADER.pack(kind, number, offset, len(payload)) + payload
 
 
-def send_message(stream: Stream, message: dict[str, object]) -> None:
+def send_message(stream: LinkStream, message: dict[str, object]) -> None:
     """Write one JSON object as a line to the CONTROL stream."""
     stream.write(json.dumps(message).encode() + b"\n")
 
@@ -462,11 +429,11 @@ def send_message(stream: Stream, message: dict[str, object]) -> None:
 class MessageSink(Sink):
     """Read JSON lines from the CONTROL stream and call `handle` with each object."""
 
-    def __init__(self, stream: Stream, handle: Callable[[dict[str, object]], None]) -> None:
+    def __init__(self, stream: LinkStream, handle: Callable[[dict[str, object]], None]) -> None:
         self._stream, self._handle, self._buffer = stream, handle, bytearray()
 
     def deliver(self, data: memoryview) -> None:
-        """Take bytes in order; a line that is not a JSON object is a LinkError."""
+        """Handle bytes in order; a line that is not a JSON object is a LinkError."""
         self._buffer += data
         self._stream.consume(len(data))
         lines: list[bytes] = bytes(self._buffer).split(b"\n")

@@ -3,7 +3,6 @@
 What has been given to ssh cannot be overtaken, and ssh, sshd and TCP take megabytes: on a link of 1 MB/s a heartbeat
 would wait for seconds behind a cell's output. So only so many bytes are under way that they wait TARGET_SECONDS
 longer than an empty path takes: marks among the bytes, which the other end answers at once, tell how long that is.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ class Pace:
 
     @property
     def frame_bytes(self) -> int:
-        """How much to send in one piece, which cannot be overtaken."""
+        """Return how much to send in one piece, which cannot be overtaken."""
         return max(LEAST_BYTES // 4, self.limit // 4)
 
     def allows(self) -> bool:
-        """Whether more may be sent of what is not urgent."""
+        """True if more may be sent of what is not urgent."""
         return self._sent - self._arrived < self.limit
 
     def sent(self, count: int) -> None:
-        """Take note of bytes given to the pipe."""
+        """Count bytes given to the pipe."""
         self._sent += count
 
     def mark(self, now: float) -> int:
-        """Give the offset to mark now, or 0 when too few bytes have followed the last mark."""
+        """Return the offset to mark now, or 0 when too few bytes have followed the last mark."""
         least = max(self.limit // 8, min(self.limit // 2, STEADY_BYTES))
         if self._sent - self._last_mark < least or len(self._marks) == MOST_MARKS:
             return 0
@@ -55,7 +54,7 @@ class Pace:
         return self._sent
 
     def answered(self, offset: int, now: float) -> None:
-        """Take note of the answer to the mark at `offset`; any other answer says nothing."""
+        """Adapt the limit to the answer to the mark at `offset`; any other answer says nothing."""
         if not self._marks or offset != self._marks[0][0]:
             return
         _, under_way, marked_at = self._marks.popleft()

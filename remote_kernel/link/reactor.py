@@ -1,8 +1,7 @@
 """Move bytes between file descriptors and a Link, in one thread that sleeps when nothing happens.
 
 The launcher and the agent each run one Reactor: a selector, timers and signals. A Pipe joins a
-Link to the two descriptors of an SSH session; a SocketSink joins a stream to a socket. Python 3.8,
-standard library: this file is shipped to the remote host.
+Link to the two descriptors of an SSH session; a SocketSink joins a stream to a socket.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 import time
 from collections import deque
 
-from remote_kernel.link.link import Link, LinkError, Sink, Stream
+from remote_kernel.link.link import Link, LinkError, LinkStream, Sink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Timer:
         return self.at < other.at
 
     def cancel(self) -> None:
-        """Let it not happen. Idempotent."""
+        """Cancel the call. Idempotent."""
         self.callback = None
 
 
@@ -112,7 +111,7 @@ class Reactor:
         return timer
 
     def stop(self) -> None:
-        """Let `run` return after this round."""
+        """Make `run` return after this round."""
         self._running = False
 
     def run(self) -> None:
@@ -136,7 +135,7 @@ class Reactor:
 
 
 def _ignored(number: int, frame: FrameType | None) -> None:
-    """Take a signal; the wake-up descriptor tells the loop."""
+    """Do nothing at a signal; the wake-up descriptor tells the loop."""
 
 
 class Pipe:
@@ -164,7 +163,7 @@ class Pipe:
         self._reactor.before_wait.append(self._flush)
 
     def close(self) -> None:
-        """Close both descriptors and let the Link know. Idempotent."""
+        """Close both descriptors and tell the Link. Idempotent."""
         if self.fd_in < 0:
             return
         self._stop()
@@ -220,7 +219,7 @@ class Pipe:
             self._end(str(error))
 
     def receive(self, data: bytes) -> None:
-        """Take what was read; a subclass may take something off before the Link's frames begin."""
+        """Pass what was read to the Link; a subclass may take something off before its frames begin."""
         self._link.receive(data)
 
     def _writable(self, _: int) -> None:
@@ -251,7 +250,7 @@ class Pipe:
 
 
 def _widen(fd: int, count: int) -> None:
-    """Let a pipe hold so many bytes where the system can: each turn of ssh then moves more than 64 KiB.
+    """Make a pipe hold so many bytes where the system can: each turn of ssh then moves more than 64 KiB.
 
     Only for the end that writes to ssh: a wide pipe from ssh took a third off the throughput at 50 ms of round trip.
     """
@@ -262,6 +261,31 @@ def _widen(fd: int, count: int) -> None:
         pass  # not a pipe, or the user's share is used up
 
 
+class HeldStream(Sink):
+    """A stream whose socket is not there yet: hold its bytes until it is, at most the Link's window of them."""
+
+    def __init__(self, stream: LinkStream) -> None:
+        self.stream = stream
+        self._held: list[memoryview] = []
+        self._is_finished = False
+        stream.sink = self
+
+    def deliver(self, data: memoryview) -> None:
+        """Hold bytes."""
+        self._held.append(data)
+
+    def finish(self) -> None:
+        """Close the socket once it is there and has what is held."""
+        self._is_finished = True
+
+    def hand_over(self, sink: SocketSink) -> None:
+        """Write what is held to the stream's socket."""
+        for data in self._held:
+            sink.deliver(data)
+        if self._is_finished:
+            sink.finish()
+
+
 class SocketSink(Sink):
     """Join a stream to a connected socket, which it owns and closes.
 
@@ -269,7 +293,7 @@ class SocketSink(Sink):
     """
 
     def __init__(
-        self, reactor: Reactor, stream: Stream, connection: socket.socket, closed: Callable[[SocketSink], None]
+        self, reactor: Reactor, stream: LinkStream, connection: socket.socket, closed: Callable[[SocketSink], None]
     ) -> None:
         self._reactor, self.stream, self._socket, self._closed = reactor, stream, connection, closed
         self._fd = connection.fileno()
@@ -298,12 +322,12 @@ class SocketSink(Sink):
         except OSError:
             data = b""
         if not data:
-            self.over()
+            self.at_end()
             self.stream.close()
             self._close()
             return False
         self.take(data)
-        if self.enough():
+        if self.must_pause():
             self._reading = False
             self._rewatch()
         return True
@@ -313,15 +337,15 @@ class SocketSink(Sink):
         while self._fd >= 0 and self._reading and self._read():
             pass
 
-    def enough(self) -> bool:
-        """Whether to read no more until the stream has room."""
+    def must_pause(self) -> bool:
+        """True if to read no more until the stream has room."""
         return self.stream.full
 
-    def over(self) -> None:
-        """Take note that all is read, just before the stream is closed."""
+    def at_end(self) -> None:
+        """Do nothing; a subclass may add to the stream, which is about to be closed after the socket's last byte."""
 
     def take(self, data: bytes) -> None:
-        """Take what was read; a subclass may look at it first."""
+        """Write what was read to the stream; a subclass may look at it first."""
         self.stream.write(data)
 
     def _try_to_send(self, data: bytearray | memoryview) -> int:

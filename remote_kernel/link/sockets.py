@@ -1,7 +1,4 @@
-"""Open local sockets, or take them in, whatever has become of the other end meanwhile.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Open local sockets, or take them in, whatever has become of the other end meanwhile."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ def serve(reactor: Reactor, listener: socket.socket, accepted: Callable[[socket.
 
 
 def without_delay(connection: socket.socket) -> None:
-    """Let small messages go at once (TCP_NODELAY)."""
+    """Send small messages at once (TCP_NODELAY)."""
     if connection.family != socket.AF_UNIX:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

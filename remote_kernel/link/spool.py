@@ -1,8 +1,7 @@
 """Keep a stream's bytes until the other end has them: in memory, then in a file, then no more.
 
 A kernel must not wait for a laptop that sleeps, so the agent takes whatever the kernel prints. The file has no
-name from the moment it is made, so that nothing is left of it whatever dies. Python 3.8, standard library: this
-file is shipped to the remote host.
+name from the moment it is made, so that nothing is left of it whatever dies.
 """
 
 from __future__ import annotations
@@ -23,22 +22,6 @@ class Spool:
     without folders never uses a file. A disk that is full counts as a limit that is reached.
     """
 
-    __slots__ = (
-        "_chunks",
-        "_chunks_at",
-        "_cursor",
-        "_cursor_at",
-        "_fd",
-        "_file_at",
-        "_file_end",
-        "_folders",
-        "_late",
-        "_late_bytes",
-        "_memory",
-        "base",
-        "limit",
-    )
-
     def __init__(self, limit: int = MEMORY_BYTES, folders: tuple[str, ...] = ()) -> None:
         self.base = 0  # offset of the first byte kept
         self.limit = limit
@@ -55,8 +38,8 @@ class Spool:
         self._late: list[bytes] = []  # what the disk did not take
         self._late_bytes = 0
 
-    def spread(self, limit: int, folders: tuple[str, ...]) -> None:
-        """Let it grow to `limit` bytes, those that memory does not take in a file in one of the folders."""
+    def use_files(self, limit: int, folders: tuple[str, ...]) -> None:
+        """Raise the limit to so many bytes, those that memory does not take in a file in one of the folders."""
         self.limit, self._folders = limit, folders
 
     def __len__(self) -> int:
@@ -64,27 +47,27 @@ class Spool:
 
     @property
     def end(self) -> int:
-        """Offset after the last byte."""
+        """Return the offset after the last byte."""
         return self.base + len(self)
 
     @property
     def full(self) -> bool:
-        """Whether the owner should append no more. What it appends all the same is kept, in memory at worst."""
+        """True if the owner should append no more. What it appends all the same is kept, in memory at worst."""
         return bool(self._late) or len(self) >= self.limit
 
     @property
     def has_room(self) -> bool:
-        """Whether there is so much room again that it is worth while to go on, after it was full."""
+        """True if there is so much room again that it is worth while to go on, after it was full."""
         return not self._late and len(self) <= self.limit - min(self.limit // 8, SPARE_BYTES)
 
     @property
     def bursting(self) -> bool:
-        """Whether not even the spare room beyond the limit is left."""
+        """True if not even the spare room beyond the limit is left."""
         return len(self) >= self.limit + SPARE_BYTES or self._late_bytes >= SPARE_BYTES
 
     @property
-    def refused(self) -> bool:
-        """Whether the disk is full, rather than the limit reached."""
+    def is_disk_full(self) -> bool:
+        """True if the disk is full, rather than the limit reached."""
         return bool(self._late)
 
     def append(self, data: bytes) -> None:
@@ -126,7 +109,7 @@ class Spool:
         self._memory += len(data)
 
     def read(self, offset: int, count: int) -> memoryview:
-        """Give some bytes from `offset`, `count` at most, and none only where memory has none.
+        """Return some bytes from `offset`, `count` at most, and none only where memory has none.
 
         Memory has MEMORY_BYTES less REFILL_BYTES from `base` on, or all there is.
         """
@@ -169,7 +152,7 @@ class Spool:
             self.close()
 
     def close(self) -> None:
-        """Give the file's space back. Idempotent."""
+        """Return the file's space back. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1

@@ -1,4 +1,4 @@
-"""Take requests at the socket in the agent's folder: of `attach`, which hands over an SSH session, and of `ask`.
+"""Answer requests at the socket in the agent's folder: of `attach`, which hands over an SSH session, and of `ask`.
 
 A request is a JSON object in one piece; `attach` sends the three descriptors of its session along.
 """

@@ -1,6 +1,8 @@
-"""Reach an agent that runs already: hand it a new SSH session, or ask it something.
+"""Connect to an agent that runs already: hand it a new SSH session, or ask it something.
 
-Runs on the remote host in place of a new agent. Python 3.8, standard library: this file is shipped there.
+Also measures what kernels use, for `ps`: the memory of all their processes, and whether they use the CPU right now.
+
+Runs on the remote host in place of a new agent.
 """
 
 from __future__ import annotations
@@ -32,21 +34,14 @@ if TYPE_CHECKING:
 SAMPLE_SECONDS = 0.25
 BUSY_SHARE = 0.05  # of one core; an idle ipykernel needs far less
 _ASK_SECONDS = 5.0
-_LONGEST = 4 << 20  # bytes of an answer; that with a diary is the longest
+_LONGEST = 4 << 20  # bytes of an answer; that with a text log is the longest
 _LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session. `attach` returns when the agent lets go of it, the rest after one line of JSON."""
+def main(marker: str, parameters: dict[str, Any]) -> dict[str, object] | None:
+    """Run in the SSH session, and return the answer; `attach` has none when the agent has used the session."""
     settings = parameters["settings"]
-    if parameters["mode"] == "attach":
-        told = attach(settings, marker)
-        if told is None:
-            os._exit(0)
-    else:
-        told = ask(settings)
-    os.write(1, f"\n{marker} {json.dumps(told)}\n".encode())
-    os._exit(0)
+    return attach(settings, marker) if parameters["mode"] == "attach" else ask(settings)
 
 
 def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
@@ -68,13 +63,13 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
         fds = array.array("i", [0, 1, 2])
         with connection:
             connection.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())])
-            answer = _receive(connection)
-        if not answer:
+            data = _receive(connection)
+        if not data:
             return None
-        told: dict[str, object] = json.loads(answer)
-        if "error" in told:
-            return told
-        version = told.get("version")
+        answer: dict[str, object] = json.loads(data)
+        if "error" in answer:
+            return answer
+        version = answer.get("version")
         return {
             "error": "ProtocolMismatch",
             "message": f"the kernel's agent on {hostname()} speaks protocol {version}, this version {PROTOCOL_VERSION}",
@@ -129,13 +124,14 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
         try:
             connection.settimeout(_ASK_SECONDS)
             connection.sendall(json.dumps({"do": settings["do"]}).encode())
-            answers.append(dict(json.loads(_receive(connection))))
-        except (OSError, TypeError, ValueError) as error:
+            told = dict(json.loads(_receive(connection)))
+            answers.append(dict(told, id=os.path.basename(folder), pid=int(told.get("pid") or 0)))
+        except (OSError, RecursionError, TypeError, ValueError) as error:
             answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": str(error)})
         finally:
             connection.close()
     if settings["do"] == "status":
-        used = measure(int(answer["pid"]) for answer in answers if answer.get("pid"))
+        used = measure(answer["pid"] for answer in answers if answer.get("pid"))
         for answer in answers:
             answer["memory"], answer["busy"] = used.get(answer.get("pid", 0), (0, False))
     return {"host": hostname(), "kernels": answers}

@@ -1,7 +1,4 @@
-"""Reach the kernel's five sockets and its two output pipes on the remote host.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Connect to the kernel's five sockets and its two output pipes on the remote host."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import select
 import socket
 import time
 
-from remote_kernel.link.link import Sink, Stream
+from remote_kernel.link.link import LinkStream
 from remote_kernel.link.reactor import READ, Reactor
 from remote_kernel.link.sockets import connect_socket
 from remote_kernel.remote.folder import KERNEL_SOCKET
@@ -42,8 +39,8 @@ class KernelPorts:
         """Connect to a channel's socket; None while the kernel has not made it."""
         return connect_socket(self._addresses[channel], self._family)
 
-    def up(self) -> bool:
-        """Whether the kernel listens on all five."""
+    def is_up(self) -> bool:
+        """True if the kernel listens on all five."""
         if self.ipc:
             return all(os.path.exists(address) for address in self._addresses.values())
         for channel in CHANNELS:
@@ -67,32 +64,19 @@ def free_ports(count: int) -> list[int]:
             s.close()
 
 
-class KernelSocket(Sink):
-    """A stream whose socket at the kernel is not there yet: hold its bytes until it is."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.held: list[memoryview] = []
-        stream.sink = self
-
-    def deliver(self, data: memoryview) -> None:
-        """Hold bytes: at most the Link's window of them."""
-        self.held.append(data)
-
-
-class Output:
+class KernelOutput:
     """Pass one of the kernel's own output pipes to a stream; never let the kernel wait for it."""
 
-    def __init__(self, reactor: Reactor, fd: int, stream: Stream | None) -> None:
+    def __init__(self, reactor: Reactor, fd: int, stream: LinkStream | None) -> None:
         self._reactor, self._fd = reactor, fd
         self.tail = b""
         self._open = True
         self._dropped = 0
-        self.lead_to(stream)
+        self.write_to(stream)
         os.set_blocking(fd, False)
         reactor.watch(fd, READ, self._readable)
 
-    def lead_to(self, stream: Stream | None) -> None:
+    def write_to(self, stream: LinkStream | None) -> None:
         """Write to this stream from now on; without one only the tail is kept."""
         self._stream = stream
         if stream:
@@ -122,7 +106,7 @@ class Output:
         return bool(data)
 
     def stop(self) -> None:
-        """Take what is left and stop watching. Idempotent."""
+        """Read what is left and stop watching. Idempotent."""
         if not self._open:
             return
         self._open = False

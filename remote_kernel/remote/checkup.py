@@ -1,19 +1,16 @@
-"""Say what on the remote host could keep a kernel from starting there, or from staying.
+"""Find what on the remote host could keep a kernel from starting there, or from staying.
 
 Runs there in place of the agent for `remote_kernel doctor`, once for all questions, and leaves nothing behind.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 import time
 
 from remote_kernel.remote.folder import bases, make_folder, remove_folder
-from remote_kernel.remote.kernel import Command, Settings, StartError, with_init
+from remote_kernel.remote.kernel import KernelCommand, KernelSettings, StartError, with_init
 from remote_kernel.remote.logout import in_session_scope, kills_at_logout, lingers
 from remote_kernel.remote.survey import INIT_SECONDS, no_end, run_program, survey
 
@@ -24,13 +21,12 @@ if TYPE_CHECKING:
 _TRIAL_BYTES = 64 << 10
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session: print one line of JSON behind the marker and end."""
-    os.write(1, f"\n{marker} {json.dumps(check_up(Settings(parameters['settings'])))}\n".encode())
-    sys.exit(0)
+def main(_: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run in the SSH session, and return the answer."""
+    return check_up(KernelSettings(parameters["settings"]))
 
 
-def check_up(settings: Settings) -> dict[str, Any]:
+def check_up(settings: KernelSettings) -> dict[str, Any]:
     """Look at everything; `errors` holds what went wrong, by the step in which it did."""
     found: dict[str, Any] = {"clock": time.time(), "errors": {}, "seconds": {}}
     began = time.monotonic()
@@ -40,13 +36,13 @@ def check_up(settings: Settings) -> dict[str, Any]:
             found.update(look(settings, found))
         except StartError as error:
             named = "kernelspec" if error.name == "RemoteKernelspecNotFound" else step
-            found["errors"][named] = _told(error)
+            found["errors"][named] = _error_parts(error)
         found["seconds"][step] = round(time.monotonic() - begun, 4)
     found["seconds"]["all"] = time.monotonic() - began
     return found
 
 
-def _look_at_init(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+def _look_at_init(settings: KernelSettings, _: dict[str, Any]) -> dict[str, Any]:
     """Run the code of --init by itself: behind it a kernel starts whether or not it has worked."""
     if not settings.init:
         return {}
@@ -54,31 +50,31 @@ def _look_at_init(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
     return {"init": (status, (errors.strip().splitlines() or [""])[-1].strip())}
 
 
-def _look_at_python(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
+def _look_at_python(settings: KernelSettings, found: dict[str, Any]) -> dict[str, Any]:
     if found.get("init", (0,))[0] == 124:
         raise no_end(settings)
     return {"survey": survey(settings)}
 
 
-def _look_at_workdir(settings: Settings, found: dict[str, Any]) -> dict[str, Any]:
+def _look_at_workdir(settings: KernelSettings, found: dict[str, Any]) -> dict[str, Any]:
     if "survey" in found:
-        Command(settings, "kernel.json")
+        KernelCommand(settings, "kernel.json")
     return {}
 
 
-def _look_at_sockets(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+def _look_at_sockets(settings: KernelSettings, _: dict[str, Any]) -> dict[str, Any]:
     folder = make_folder(settings.folder, f"doctor-{os.getpid()}", {})
     remove_folder(folder)
     return {"folder": folder}
 
 
-def _look_at_disks(settings: Settings, _: dict[str, Any]) -> dict[str, Any]:
+def _look_at_disks(settings: KernelSettings, _: dict[str, Any]) -> dict[str, Any]:
     places = _places(settings)
-    refused = {place: reason for place in places if (reason := _refuses(place))}
+    refused = {place: reason for place in places if (reason := _write_error(place))}
     return {"disks": [(place, free) for place in places if (free := _free(place)) is not None], "refused": refused}
 
 
-def _look_at_logout(_: Settings, __: dict[str, Any]) -> dict[str, Any]:
+def _look_at_logout(_: KernelSettings, __: dict[str, Any]) -> dict[str, Any]:
     return {
         "scope": in_session_scope(),
         "kills": kills_at_logout(),
@@ -98,18 +94,18 @@ _LOOKS = {
 }
 
 
-def _told(error: StartError) -> tuple[str, str, str]:
+def _error_parts(error: StartError) -> tuple[str, str, str]:
     return error.name, error.message, error.hint
 
 
-def _places(settings: Settings) -> list[str]:
-    """Name the folders whose disks matter: for connection files and sockets, waiting output, and the home."""
+def _places(settings: KernelSettings) -> list[str]:
+    """Return the folders whose disks matter: for connection files and sockets, waiting output, and the home."""
     places = [os.path.dirname(bases(settings.folder)[0]), "/var/tmp", os.path.expanduser("~")]
     return list(dict.fromkeys(places))
 
 
 def _free(place: str) -> int | None:
-    """Give the bytes that this user can still write there; None where there is no such place."""
+    """Return the bytes that this user can still write there; None where there is no such place."""
     try:
         found = os.statvfs(place)
     except OSError:
@@ -117,8 +113,8 @@ def _free(place: str) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _refuses(place: str) -> str:
-    """Say why nothing can be written there, which free space does not tell: a quota, a read-only disk; else nothing."""
+def _write_error(place: str) -> str:
+    """Return why nothing can be written there, such as a quota or a read-only disk; empty where it can."""
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(bytes(_TRIAL_BYTES))

@@ -2,8 +2,7 @@
 
 Runs there in place of the agent for `remote_kernel add --discover`. Looks into the places where conda, venv, uv, pixi
 and pyenv put things, and asks each interpreter what it has installed; imports none of that. An interpreter that is
-neither in PATH nor in the home may be anybody's: it is run only if nobody else can change it. Python 3.8, standard
-library: this file is shipped to the remote host.
+neither in PATH nor in the home may be anybody's: it is run only if nobody else can change it.
 """
 
 from __future__ import annotations
@@ -18,11 +17,10 @@ import select
 import signal
 import stat
 import subprocess
-import sys
 import time
 
 from remote_kernel.process import read_text
-from remote_kernel.remote.kernel import Settings, hostname, kernel_folders, kernelspecs, which
+from remote_kernel.remote.kernel import KernelSettings, hostname, kernel_folders, kernelspecs, which
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,14 +52,13 @@ print("remote_kernel", json.dumps(found))
 """
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session: print one line of JSON behind the marker and end."""
-    os.write(1, f"\n{marker} {json.dumps(find(Settings(parameters['settings'])))}\n".encode())
-    sys.exit(0)
+def main(_: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run in the SSH session, and return the answer."""
+    return find(KernelSettings(parameters["settings"]))
 
 
-def find(settings: Settings) -> dict[str, Any]:
-    """Give everything that was found. Takes ASK_SECONDS and a little more at most."""
+def find(settings: KernelSettings) -> dict[str, Any]:
+    """Return everything that was found. Takes ASK_SECONDS and a little more at most."""
     paths = list(_unique(_candidates()))[:MOST]
     owners = TrustedOwners(*_conda_roots())
     foreign = [path for path in paths if not (_is_chosen(path) or owners.have(path))]
@@ -83,7 +80,7 @@ def find(settings: Settings) -> dict[str, Any]:
 
 
 def _is_chosen(path: str) -> bool:
-    """Whether the user would run it anyway, having put it in PATH or into the home."""
+    """True if the user would run it anyway, having put it in PATH or into the home."""
     folder = os.path.dirname(path)
     return folder in _path_folders() or path.startswith(os.path.join(os.path.expanduser("~"), ""))
 
@@ -103,7 +100,7 @@ class TrustedOwners:
                 pass
 
     def have(self, python: str) -> bool:
-        """Whether nobody else can say what an interpreter of an environment does: PREFIX/bin/python."""
+        """True if nobody else can say what an interpreter of an environment does: PREFIX/bin/python."""
         folder = os.path.dirname(python)
         return all(self._own(path) for path in (os.path.dirname(folder), folder, python))
 
@@ -118,7 +115,7 @@ class TrustedOwners:
 
 
 def _is_private(gid: int, uid: int) -> bool:
-    """Whether a group has no member but its user, as on systems that give each user one; then umask is 002 there."""
+    """True if a group has no member but its user, as on systems that give each user one; then umask is 002 there."""
     try:
         group, user = grp.getgrgid(gid), pwd.getpwuid(uid)
     except KeyError:
@@ -130,7 +127,7 @@ def _is_private(gid: int, uid: int) -> bool:
 
 
 def _candidates() -> Iterator[str]:
-    """Name paths that may be interpreters, each environment's own before the system's."""
+    """Return paths that may be interpreters, each environment's own before the system's."""
     for prefix in _prefixes():
         yield os.path.join(prefix, "bin", "python")
     for folder in [*_path_folders(), "/usr/local/bin", "/usr/bin"]:
@@ -145,7 +142,7 @@ def _path_folders() -> list[str]:
 
 
 def _conda_roots() -> list[str]:
-    """Name the conda and mamba that the user has set up; one that a site offers may be its administrator's."""
+    """Return the conda and mamba that the user has set up; one that a site offers may be its administrator's."""
     conda = os.environ.get("CONDA_EXE", "") or which("conda") or ""
     root = os.path.dirname(os.path.dirname(os.path.realpath(conda))) if conda else ""
     return [path for path in (os.environ.get("MAMBA_ROOT_PREFIX", ""), root) if path]
@@ -166,7 +163,7 @@ def _prefixes() -> Iterator[str]:
 
 
 def _projects(home: str) -> Iterator[str]:
-    """Name the folders in which projects may be: those of the home, two deep, and of a cluster's work folders."""
+    """Return the folders in which projects may be: those of the home, two deep, and of a cluster's work folders."""
     tops = [home, *filter(None, (os.environ.get(name) for name in ("WORK", "SCRATCH", "PROJECT", "WORKSPACE")))]
     left = MOST
     for top in tops:
@@ -183,7 +180,7 @@ def _projects(home: str) -> Iterator[str]:
 
 
 def _of_project(folder: str) -> Iterator[str]:
-    """Name the environments that a project's folder is, or holds."""
+    """Return the environments that a project's folder is, or holds."""
     if os.path.isfile(os.path.join(folder, "pyvenv.cfg")) or os.path.isdir(os.path.join(folder, "conda-meta")):
         yield folder
     for name in (".venv", "venv", "env", ".env"):
@@ -218,7 +215,7 @@ def _identity(path: str) -> str:
 
 
 def _named_as(python: str | None, paths: list[str]) -> str:
-    """Give the one of these paths that is the same interpreter; empty where none is."""
+    """Return the one of these paths that is the same interpreter; empty where none is."""
     wanted = _identity(python) if python else ""
     return next((path for path in paths if _identity(path) == wanted), "")
 
@@ -276,18 +273,18 @@ def _read(line: bytes) -> dict[str, Any] | None:
 def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
     """Return what a process printed, which ends now; one that goes on, or prints more than we ask for, is killed."""
     assert process.stdout
-    deadline, said = time.monotonic() + seconds, b""
+    deadline, output = time.monotonic() + seconds, b""
     with process.stdout as stdout:
-        while len(said) < _LONGEST and select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        while len(output) < _LONGEST and select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
             data = os.read(stdout.fileno(), _LONGEST)
-            said += data
+            output += data
             if not data:
                 break
         else:
-            said = b""
+            output = b""
     try:
-        process.wait(max(0.1, deadline - time.monotonic()) if said else 0)
-        return said
+        process.wait(max(0.1, deadline - time.monotonic()) if output else 0)
+        return output
     except subprocess.TimeoutExpired:
         pass
     try:
@@ -325,7 +322,7 @@ def _kind(path: str, prefix: str, answer: dict[str, Any]) -> str:
 
 
 def _name(path: str, prefix: str, kind: str) -> str:
-    """Give what people call it: the environment's name, or the project's that it belongs to."""
+    """Return what people call it: the environment's name, or the project's that it belongs to."""
     name = os.path.basename(prefix)
     if kind == "pixi":
         project = os.path.basename(prefix[: prefix.rindex("/.pixi/envs/")])
@@ -341,7 +338,7 @@ def _name(path: str, prefix: str, kind: str) -> str:
 
 
 def _gpus(root: str = "/") -> list[str]:
-    """Name the host's GPUs, without running anything; a driver that names none counts as one.
+    """Return the host's GPUs, without running anything; a driver that names none counts as one.
 
     Not with nvidia-smi: where the driver is unwell it hangs. `root` is where the host's files are.
     """

@@ -45,7 +45,7 @@ _SOCKET_PATH_BYTES = 100  # a Unix socket's path has 103 (macOS) to 107 (Linux)
 
 
 def bases(chosen: str) -> list[str]:
-    """Name the folders that may hold agents' folders, best first.
+    """Return the folders that may hold agents' folders, best first.
 
     Not XDG_RUNTIME_DIR: it goes when the user logs out, and the kernel is to stay.
     """
@@ -111,7 +111,7 @@ def _check_private(base: str) -> None:
 
 
 def find_folders(chosen: str, identity: str) -> list[str]:
-    """Name the folders of this user's kernels, or of the one with that id."""
+    """Return the folders of this user's kernels, or of the one with that id."""
     found = []
     for base in bases(chosen):
         try:
@@ -141,7 +141,7 @@ def write_connection_file(folder: str, connection: dict[str, Any]) -> str:
     return path
 
 
-def lead_to_ssh_agent(folder: str, socket_path: str) -> None:
+def link_ssh_agent(folder: str, socket_path: str) -> None:
     """Point the kernel's SSH_AUTH_SOCK to the ssh agent that the newest connection forwards, if it forwards one."""
     link = os.path.join(folder, SSH_AGENT_LINK)
     try:
@@ -187,28 +187,28 @@ class Guard:
 
     @staticmethod
     def _wait(reading: int, folder: str) -> None:
-        said = b""
+        received = b""
         while True:
             data = os.read(reading, 64)
             if not data:
                 break
-            said += data
-        if not said.endswith(b"bye"):
-            for pid in said.split()[-1:]:
+            received += data
+        if not received.endswith(b"bye"):
+            for pid in received.split()[-1:]:
                 if int(pid):
                     kill_session(int(pid))
             remove_folder(folder)
 
     def watch(self, pid: int) -> None:
-        """Tell it of the kernel's process, in place of one before; 0 for none, as its number may be another's soon."""
-        self._say(f"{pid} ".encode())
+        """Set the kernel's process, in place of one before; 0 for none, as its number may be another's soon."""
+        self._send(f"{pid} ".encode())
 
-    def dismiss(self) -> None:
-        """Tell it that all is cleaned up."""
-        self._say(b"bye")
+    def stop(self) -> None:
+        """End it: all is cleaned up."""
+        self._send(b"bye")
         os.close(self._fd)
 
-    def _say(self, word: bytes) -> None:
+    def _send(self, word: bytes) -> None:
         try:
             os.write(self._fd, word)
         except BrokenPipeError:

@@ -11,7 +11,7 @@ the log says that output may be missing.
 
 When a launcher was killed, what it had not acknowledged is in its stream, and more comes. A launcher that takes its
 place gets that from the first whole message on, ahead of what its own connection to the kernel brings; some of it
-twice, as acknowledgements come late. Python 3.8, standard library: this file is shipped to the remote host.
+twice, as acknowledgements come late.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-    from remote_kernel.link.link import Stream
+    from remote_kernel.link.link import LinkStream
     from remote_kernel.link.reactor import Reactor
 
 KEPT_BYTES = 64 << 10  # of a message; a larger one is bulk, whatever it says
-_GAPS = 256  # cells whose losses are counted at a time
+_MOST_CELLS = 256  # cells whose losses are counted at a time
 _ENDS = 4096  # of messages that are not acknowledged, whose places are known
 _BULK = ("stream", "display_data", "update_display_data", "comm_msg")
 
 
-class Gap:
+class MissingMessages:
     """Messages that are missing of one cell."""
 
     def __init__(self, frames: list[bytes]) -> None:
@@ -55,7 +55,7 @@ class Gap:
         self.bytes += size
 
     def notice(self, signer: Signer) -> bytes:
-        """Give the message that stands in for them; nothing if they were no Jupyter messages in JSON."""
+        """Return the message that stands in for them; nothing if they were no Jupyter messages in JSON."""
         if not self.parent:
             return b""
         try:
@@ -73,25 +73,25 @@ class Gap:
 class IopubSocket(SocketSink):
     """One connection to the kernel's iopub; see the module's text.
 
-    `tell` sends the launcher an event: `overflow` when the first message is discarded, or when reading stops
+    `send_event` sends the launcher an event: `overflow` when the first message is discarded, or when reading stops
     (`exact` false); `discarded` with the count of `messages` and `bytes` once there is room again or the end has come.
     """
 
     def __init__(
         self,
         reactor: Reactor,
-        stream: Stream,
+        stream: LinkStream,
         connection: socket.socket,
         closed: Callable[[SocketSink], None],
         values: Mapping[str, object],
-        tell: Callable[..., None],
+        send_event: Callable[..., None],
         inherited: IopubSocket | None = None,
     ) -> None:
-        """`values` are those of the kernel's connection file, for its key.
+        """Read this connection; `values` are those of the kernel's connection file, for its key.
 
         `inherited` is the connection of a launcher that was killed, which is closed when it is of no use any longer.
         """
-        self._values, self._tell, self._inherited = values, tell, inherited
+        self._values, self._send_event, self._inherited = values, send_event, inherited
         self._pieces = 0  # that have ended: the greeting, the handshake, messages
         self._ends: deque[int] = deque()  # where in the stream messages end, the first that are not acknowledged
         self._last_end = 0
@@ -101,7 +101,7 @@ class IopubSocket(SocketSink):
         self._message = bytearray()  # the one that is being read, KEPT_BYTES of it and a little more
         self._size = 0
         self._roomy = False  # room came while a message was being read; it goes on with the next
-        self._gaps: dict[bytes, Gap] = {}  # by the cell's request, as the messages name it
+        self._missing: dict[bytes, MissingMessages] = {}  # by the cell's request, as the messages name it
         self._messages = self._bytes = 0  # discarded since the spool was full
         self._told_blind = False
         super().__init__(reactor, stream, connection, closed)
@@ -165,36 +165,36 @@ class IopubSocket(SocketSink):
         self.finish()
         self.stream.spool.close()
 
-    def enough(self) -> bool:
-        """Whether to stop reading: in a message that bursts even the spare room, or for want of understanding."""
+    def must_pause(self) -> bool:
+        """True if to stop reading: in a message that bursts even the spare room, or for want of understanding."""
         if not self.stream.full or (self._finder.follows and not (self._passing and self.stream.spool.bursting)):
             return False
         if not self._told_blind:
             self._told_blind = True
-            self._tell("overflow", exact=False, disk=self.stream.spool.refused)
+            self._send_event("overflow", exact=False, disk=self.stream.spool.is_disk_full)
         return True
 
     def room(self) -> None:
-        """Say what is missing so far; discard no more from the next message on."""
+        """Write what is missing so far; discard no more from the next message on."""
         if self._size:
             self._roomy = True
         else:
-            self._go_on()
+            self._stop_discarding()
         super().room()
 
-    def over(self) -> None:
-        """Say what is missing at the end."""
-        self._go_on()
+    def at_end(self) -> None:
+        """Write what is missing at the end."""
+        self._stop_discarding()
 
     def finish(self) -> None:
-        """Let the log have the count; nobody reads the stream any more."""
+        """Report the count to the log; nobody reads the stream any more."""
         if self._inherited:
             self._inherited.drop()
-        self._go_on()
+        self._stop_discarding()
         super().finish()
 
     def _take_part(self, part: bytes, *, ended: bool) -> None:
-        """Take one message, or the part of it that is there."""
+        """Handle one message, or the part of it that is there."""
         if not self._sorting or self._passing:
             self.stream.write(part)
             self._passing = self._passing and not ended
@@ -206,45 +206,45 @@ class IopubSocket(SocketSink):
             raw, size = bytes(self._message), self._size
             self._message.clear()
             self._size = 0
-            self._judge(raw, size)
+            self._write_or_discard(raw, size)
             if self._roomy:
-                self._go_on()
+                self._stop_discarding()
 
-    def _judge(self, raw: bytes, size: int) -> None:
+    def _write_or_discard(self, raw: bytes, size: int) -> None:
         frames = frames_of(raw)
-        gap = Gap(frames)
+        missing = MissingMessages(frames)
         small = size <= KEPT_BYTES and not self.stream.spool.bursting
         if small and (is_command(raw) or _kind(frames) not in _BULK):
-            self._close_gap(gap.parent)
+            self._write_missing(missing.parent)
             self.stream.write(raw)
             return
         if not self._messages:
-            self._tell("overflow", exact=True, disk=self.stream.spool.refused)
-        gap = self._gaps.setdefault(gap.parent, gap)
-        gap.add(size)
+            self._send_event("overflow", exact=True, disk=self.stream.spool.is_disk_full)
+        missing = self._missing.setdefault(missing.parent, missing)
+        missing.add(size)
         self._messages += 1
         self._bytes += size
-        if len(self._gaps) > _GAPS:
-            self._close_gap(next(iter(self._gaps)))
+        if len(self._missing) > _MOST_CELLS:
+            self._write_missing(next(iter(self._missing)))
 
-    def _close_gap(self, parent: bytes) -> None:
-        """Say at this place what is missing of a cell."""
-        gap = self._gaps.pop(parent, None)
-        if gap and not self.stream.spool.bursting:  # else the log alone has the count
+    def _write_missing(self, parent: bytes) -> None:
+        """Write at this place what is missing of a cell."""
+        missing = self._missing.pop(parent, None)
+        if missing and not self.stream.spool.bursting:  # else the log alone has the count
             with suppress(ValueError):  # a way to sign that is unknown here
-                self.stream.write(gap.notice(Signer(self._values)))
+                self.stream.write(missing.notice(Signer(self._values)))
 
-    def _go_on(self) -> None:
-        for parent in list(self._gaps):
-            self._close_gap(parent)
+    def _stop_discarding(self) -> None:
+        for parent in list(self._missing):
+            self._write_missing(parent)
         if self._messages:
-            self._tell("discarded", messages=self._messages, bytes=self._bytes)
+            self._send_event("discarded", messages=self._messages, bytes=self._bytes)
         self._messages = self._bytes = 0
         self._sorting = self._roomy = self._told_blind = False
 
 
 def _kind(frames: list[bytes]) -> str:
-    """Give a message's type; of what is no Jupyter message, the first of those that may be discarded."""
+    """Return a message's type; of what is no Jupyter message, the first of those that may be discarded."""
     try:
         return str(json.loads(frames[frames.index(DELIMITER) + 2])["msg_type"])
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):

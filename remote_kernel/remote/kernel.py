@@ -1,7 +1,6 @@
 """Find, start and end the kernel process on the remote host.
 
 Reads the remote Jupyter paths itself, because nothing but the kernel need be installed there.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class StartError(Exception):
         self.name, self.message, self.hint = name, message, hint
 
 
-class Settings:
+class KernelSettings:
     """What the launcher asks for, as sent with the bootstrap; see `bootstrap.parameters`."""
 
     def __init__(self, values: dict[str, Any]) -> None:
@@ -58,12 +57,12 @@ class Settings:
         self.spec_env: list[tuple[str, str]] = [(name, value) for name, value in values["spec_env"]]
 
     def of_the_kernel(self) -> dict[str, object]:
-        """Give what another kernel like this one is to be started with."""
+        """Return what another kernel like this one is to be started with."""
         names = ("python", "kernel", "env", "workdir", "init", "keep", "linger", "spool_bytes", "extra_arguments")
         return {name: getattr(self, name) for name in names}
 
 
-class Kernelspec:
+class KernelspecFile:
     """A kernelspec found on the remote host."""
 
     def __init__(self, name: str, folder: str, values: dict[str, Any]) -> None:
@@ -76,12 +75,12 @@ class Kernelspec:
 
     @property
     def is_ipykernel(self) -> bool:
-        """Whether the kernel is known to speak `ipc`, which keeps it out of other users' reach."""
+        """True if the kernel is known to speak `ipc`, which keeps it out of other users' reach."""
         return any("ipykernel" in word for word in self.argv)
 
 
-def find_python(settings: Settings) -> str:
-    """Give the absolute path of the interpreter asked for. Raises StartError.
+def find_python(settings: KernelSettings) -> str:
+    """Return the absolute path of the interpreter asked for. Raises StartError.
 
     The bootstrap already ran it, unless it was not there; then `sys.argv[1]` names its stand-in.
     With `--init` the name means what the init code makes of it, and stays as it is.
@@ -101,7 +100,7 @@ def find_python(settings: Settings) -> str:
     return found
 
 
-def kernel_python(settings: Settings) -> str:
+def kernel_python(settings: KernelSettings) -> str:
     """Return what runs the kernel: what the person named, where that is a wrapper, else the interpreter itself.
 
     A wrapper that starts Python as its child would get the kernel's signals in its place: then it is not used. Nor is a
@@ -114,7 +113,7 @@ def kernel_python(settings: Settings) -> str:
 
 
 def which(name: str) -> str | None:
-    """Give the path of a program; shutil has the same, at 5 ms of import."""
+    """Return the path of a program; shutil has the same, at 5 ms of import."""
     folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
     for folder in folders:
         path = os.path.join(folder, name)
@@ -132,7 +131,7 @@ def _some_pythons() -> list[str]:
 
 
 def hostname() -> str:
-    """Give this host's name."""
+    """Return this host's name."""
     return os.uname().nodename
 
 
@@ -140,7 +139,7 @@ def hostname() -> str:
 
 
 def kernel_folders(python: str) -> Iterator[str]:
-    """Name the folders that hold kernelspecs for this user and interpreter, first wins, as Jupyter does."""
+    """Return the folders that hold kernelspecs for this user and interpreter, first wins, as Jupyter does."""
     home = os.path.expanduser("~")
     yield from (os.path.join(p, "kernels") for p in os.environ.get("JUPYTER_PATH", "").split(os.pathsep) if p)
     data = os.environ.get("JUPYTER_DATA_DIR") or (
@@ -154,9 +153,9 @@ def kernel_folders(python: str) -> Iterator[str]:
     yield "/usr/share/jupyter/kernels"
 
 
-def kernelspecs(folders: Iterable[str]) -> dict[str, Kernelspec]:
+def kernelspecs(folders: Iterable[str]) -> dict[str, KernelspecFile]:
     """Read every kernelspec in these folders; one that cannot be read is left out."""
-    found: dict[str, Kernelspec] = {}
+    found: dict[str, KernelspecFile] = {}
     for folder in folders:
         try:
             names = sorted(os.listdir(folder))
@@ -166,7 +165,7 @@ def kernelspecs(folders: Iterable[str]) -> dict[str, Kernelspec]:
             path = os.path.join(folder, name)
             try:
                 with open(os.path.join(path, "kernel.json"), encoding="utf-8") as file:
-                    spec = Kernelspec(name.lower(), path, json.load(file))
+                    spec = KernelspecFile(name.lower(), path, json.load(file))
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
             if spec.argv:
@@ -174,8 +173,8 @@ def kernelspecs(folders: Iterable[str]) -> dict[str, Kernelspec]:
     return found
 
 
-def find_kernelspec(name: str, python: str) -> Kernelspec:
-    """Give the kernelspec of that name. Raises StartError."""
+def find_kernelspec(name: str, python: str) -> KernelspecFile:
+    """Return the kernelspec of that name. Raises StartError."""
     found = kernelspecs(kernel_folders(python))
     if name.lower() not in found:
         names = ", ".join(sorted(found)) or "none at all"
@@ -190,10 +189,10 @@ def find_kernelspec(name: str, python: str) -> Kernelspec:
 # -- the command
 
 
-class Command:
+class KernelCommand:
     """How to start the kernel: `argv` with `{connection_file}` filled in, its environment, its folder."""
 
-    def __init__(self, settings: Settings, connection_file: str) -> None:
+    def __init__(self, settings: KernelSettings, connection_file: str) -> None:
         python, command = find_python(settings), kernel_python(settings)
         self.language, self.interrupt_mode = "python", "signal"
         self.env = {k: v for k, v in os.environ.items() if k not in _NOT_FOR_THE_KERNEL}
@@ -230,7 +229,7 @@ class Command:
 
 
 def with_init(init: str, argv: list[str]) -> list[str]:
-    """Give the command that runs `init` in a login shell first: only that knows `module` and `conda`."""
+    """Return the command that runs `init` in a login shell first: only that knows `module` and `conda`."""
     if not init:
         return argv
     shell = which("bash") or "/bin/sh"
@@ -253,7 +252,7 @@ def filled_in(templates: Iterable[tuple[str, str]], variables: Mapping[str, str]
 class KernelProcess:
     """The kernel as a child process, leading a session of its own."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: KernelCommand) -> None:
         """Start it. Raises StartError when the program cannot be run."""
         env = dict(command.env, JPY_PARENT_PID=str(os.getpid()))
         try:
@@ -279,7 +278,7 @@ class KernelProcess:
         self.stdout, self.stderr = self._process.stdout.fileno(), self._process.stderr.fileno()
 
     def status(self) -> int | None:
-        """Give the exit status (minus the number for a signal), None while it runs."""
+        """Return the exit status (minus the number for a signal), None while it runs."""
         if self._process.returncode is None:
             self._spares = not ignores_hangup(self.pid)  # when it has been waited for, nobody can tell
         return self._process.poll()
@@ -301,7 +300,7 @@ class KernelProcess:
                 pass
 
     def memory_at_end(self) -> dict[str, Any]:
-        """Say of a kernel that has ended how much memory it held at most, and whether the system has killed for it."""
+        """Return how much memory an ended kernel held at most, and whether the system has killed for want of it."""
         import resource
 
         unit = 1 if sys.platform == "darwin" else 1024
@@ -309,7 +308,7 @@ class KernelProcess:
         return {"peak_bytes": peak, "out_of_memory": oom_kills() > self._oom_kills}
 
     def close(self) -> None:
-        """Let go of its output."""
+        """Close its output."""
         for file in (self._process.stdout, self._process.stderr):
             if file:
                 file.close()

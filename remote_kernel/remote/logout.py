@@ -1,9 +1,8 @@
-"""Outlive the logout on hosts whose systemd ends what a user leaves behind (KillUserProcesses=yes).
+"""Move the agent out of a logout's reach where systemd ends what a user leaves behind (KillUserProcesses=yes).
 
 There a lost SSH connection is a logout, and every process in the session's scope is killed with it. The agent
 moves itself to a scope of the user's own manager, as `systemd-run --user --scope` would start it in one; that helps
-only where the manager itself outlives the logout, which is what `loginctl enable-linger` is for. Python 3.8,
-standard library: this file is shipped to the remote host.
+only where the manager itself outlives the logout, which is what `loginctl enable-linger` is for.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ def outlive_logout(identity: str, root: str = "/") -> str:
 
 
 def in_session_scope(root: str = "/") -> bool:
-    """Whether this process belongs to a login session, as systemd counts it."""
+    """True if this process belongs to a login session, as systemd counts it."""
     return bool(_SCOPE.search(_text(root, "proc/self/cgroup")))
 
 
 def kills_at_logout(root: str = "/") -> bool:
-    """Whether logind is set to end this user's processes at logout; systemd's own default is not to."""
+    """True if logind is set to end this user's processes at logout; systemd's own default is not to."""
     found = {"KillUserProcesses": "no", "KillOnlyUsers": "", "KillExcludeUsers": "root"}
     for path in _setting_files(root):
         for line in _text(root, path).splitlines():
@@ -57,7 +56,7 @@ def kills_at_logout(root: str = "/") -> bool:
 
 
 def _setting_files(root: str) -> list[str]:
-    """Name logind's files in the order in which systemd reads them: a file of the same name counts once, the last."""
+    """Return logind's files in the order in which systemd reads them: a file of the same name counts once, the last."""
     parts: dict[str, str] = {}
     for folder in _SETTINGS:
         try:
@@ -69,7 +68,7 @@ def _setting_files(root: str) -> list[str]:
 
 
 def lingers(root: str = "/") -> bool:
-    """Whether this user's manager outlives the logout."""
+    """True if this user's manager outlives the logout."""
     return os.path.exists(os.path.join(root, "var/lib/systemd/linger", _user()))
 
 

@@ -1,8 +1,8 @@
-"""Be the remote end of a forward without a Link of a kernel's own, until its SSH session ends.
+"""Serve the remote end of a forward that has a Link of its own, until its SSH session ends.
 
 A forward for a kernelspec ends with the kernels of that: once one has been seen here, and then none for `patience`
 seconds, the other end is told. A restart leaves none for a moment, and so may a start that fails; a kernel that is
-kept, or whose front end is away, lives. Python 3.8, standard library: this file is shipped to the remote host.
+kept, or whose front end is away, lives.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KernelWatch:
     """The kernels of one kernelspec on this host: those of a fingerprint, or first the one of an id."""
 
     def __init__(self, settings: dict[str, Any], tell: Callable[..., None]) -> None:
-        """Take what `forward.Forwarder` sends. `tell` gets `seen` with the fingerprint, and `over` in the end."""
+        """Watch what `forward.Forwarder` asks for. `tell` gets `seen` with the fingerprint, and `over` in the end."""
         self._base: str = settings["folder"]
         self._id: str = settings["id"]
         self._fingerprint: str = settings["fingerprint"]
@@ -44,13 +44,13 @@ class KernelWatch:
         self._is_over = False
 
     def look(self) -> None:
-        """See who is there; called every LOOK_SECONDS."""
+        """Look which of them run; called every LOOK_SECONDS."""
         folders = find_folders(self._base, "")
         self._others.intersection_update(folders)
         self._alive = {folder: known for folder, known in self._alive.items() if is_alive(*known)}
         for folder in folders:
             if folder not in self._alive and folder not in self._others:
-                self._meet(folder)
+                self._identify(folder)
         now = time.monotonic()
         if self._alive:
             self._last = now
@@ -58,8 +58,8 @@ class KernelWatch:
             self._is_over = True
             self._tell("over")
 
-    def _meet(self, folder: str) -> None:
-        """Learn whose folder it is; one whose agent is about to start, or does not answer, is asked again."""
+    def _identify(self, folder: str) -> None:
+        """Ask whose folder it is; one whose agent is about to start, or does not answer, is asked again."""
         state = _state(folder)
         if not state or state["ended"] or not state["pid"]:
             return

@@ -1,7 +1,4 @@
-"""Hold one SSH session on the remote host, and tell why it ended.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Hold one SSH session on the remote host, and tell why it ended."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from remote_kernel.process import PARENT, stat_fields
 
 
 def session_server() -> int:
-    """Give the pid of the sshd (or the like) that serves this session, 0 where that cannot be told.
+    """Return the pid of the sshd (or the like) that serves this session, 0 where that cannot be told.
 
     sshd makes its child the leader of a session of its own.
     """
@@ -21,14 +18,14 @@ def session_server() -> int:
     return int(fields[PARENT]) if fields else 0
 
 
-class Session:
+class SshSession:
     """One SSH session's descriptors, and the socket that keeps its process waiting."""
 
     def __init__(self, stub: socket.socket, fd_in: int, fd_out: int, server: int) -> None:
         self.stub, self.fd_in, self.fd_out, self._server = stub, fd_in, fd_out, server
 
     def nobody_reads(self) -> bool:
-        """Whether the other end of our output is closed.
+        """True if the other end of our output is closed.
 
         Seen on OpenSSH's sshd: a launcher that dies while ssh lives gives end of input and no event here.
         """
@@ -37,7 +34,7 @@ class Session:
         return any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
 
     def served(self) -> bool:
-        """Whether the server of this session still runs. A lost connection ends it; a launcher's death does not."""
+        """True if the server of this session still runs. A lost connection ends it; a launcher's death does not."""
         if self._server <= 1:
             return False
         try:

@@ -1,21 +1,19 @@
-"""Say what the remote host has for a kernel, and install ipykernel where it is missing, or into a new environment.
+"""Look what the remote host has for a kernel, and install ipykernel where it is missing, or into a new environment.
 
 Runs there in place of the agent when `remote_kernel add` checks a host; leaves nothing behind but what it was
-asked to install. Python 3.8, standard library: this file is shipped to the remote host.
+asked to install.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import signal
 import subprocess
-import sys
 
 from remote_kernel.process import read_text
 from remote_kernel.remote.kernel import (
-    Settings,
+    KernelSettings,
     StartError,
     find_kernelspec,
     find_python,
@@ -44,18 +42,15 @@ print("remote_kernel", "system" if system else "own")
 """
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session: print one line of JSON behind the marker and end."""
-    settings = Settings(parameters["settings"])
+def main(_: str, parameters: dict[str, Any]) -> dict[str, object]:
+    """Run in the SSH session, and return the answer."""
     try:
-        answer = _MODES[parameters["mode"]](settings)
+        return _MODES[parameters["mode"]](KernelSettings(parameters["settings"]))
     except StartError as error:
-        answer = {"error": error.name, "message": error.message, "hint": error.hint}
-    os.write(1, f"\n{marker} {json.dumps(answer)}\n".encode())
-    sys.exit(0)
+        return {"error": error.name, "message": error.message, "hint": error.hint}
 
 
-def survey(settings: Settings) -> dict[str, object]:
+def survey(settings: KernelSettings) -> dict[str, object]:
     """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
     python = find_python(settings)
     spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
@@ -79,8 +74,8 @@ def survey(settings: Settings) -> dict[str, object]:
     }
 
 
-def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
-    """Give an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
+def look_into(settings: KernelSettings, python: str) -> tuple[str, str, bool]:
+    """Return an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
     code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), INIT_SECONDS)
     if code == 124 and settings.init:
         raise no_end(settings)
@@ -95,7 +90,7 @@ def look_into(settings: Settings, python: str) -> tuple[str, str, bool]:
     return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
 
 
-def no_end(settings: Settings) -> StartError:
+def no_end(settings: KernelSettings) -> StartError:
     """Return the error for an --init, or a login shell, that hangs."""
     return StartError(
         "RemoteError",
@@ -104,7 +99,7 @@ def no_end(settings: Settings) -> StartError:
     )
 
 
-def install(settings: Settings) -> dict[str, object]:
+def install(settings: KernelSettings) -> dict[str, object]:
     """Install ipykernel with the tool that the environment uses: conda's, uv's or pip. Raises StartError.
 
     Never into the system's own Python: that belongs to its package manager.
@@ -129,7 +124,7 @@ def new_environment() -> str:
     return path
 
 
-def make_environment(settings: Settings) -> dict[str, object]:
+def make_environment(settings: KernelSettings) -> dict[str, object]:
     """Make a new environment from the interpreter, with ipykernel in it; what fails is removed. Raises StartError.
 
     The folder is made first, which fails if it is there: no environment of the user's is ever written over.
@@ -158,7 +153,7 @@ def make_environment(settings: Settings) -> dict[str, object]:
                 raise
 
 
-def _install_into(settings: Settings, python: str) -> str:
+def _install_into(settings: KernelSettings, python: str) -> str:
     """Install ipykernel for an interpreter and return the command that did it. Raises StartError."""
     for argv in _installers(python):
         _run_there(settings, argv, "install it by hand")
@@ -168,17 +163,17 @@ def _install_into(settings: Settings, python: str) -> str:
     raise StartError("KernelNotInstalled", f"'{python}' on {hostname()} has neither pip, uv nor conda", hint)
 
 
-def _run_there(settings: Settings, argv: list[str], hint: str) -> None:
+def _run_there(settings: KernelSettings, argv: list[str], hint: str) -> None:
     """Run a tool that makes or changes an environment. Raises StartError with the line of its words that says why."""
     code, output, errors = run_program(with_init(settings.init, argv), 540)
     if code:
-        said = (errors or output).strip().splitlines() or [f"exit status {code}"]
-        why = next((line for line in said if "ensurepip is not" in line), said[-1]).strip()
+        lines = (errors or output).strip().splitlines() or [f"exit status {code}"]
+        why = next((line for line in lines if "ensurepip is not" in line), lines[-1]).strip()
         raise StartError("KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {why}", hint)
 
 
 def _installers(python: str) -> list[list[str]]:
-    """Give the command of the tool that has made the environment, else of one that it has or the host."""
+    """Return the command of the tool that has made the environment, else of one that it has or the host."""
     prefix = os.path.dirname(os.path.dirname(python))
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "ipykernel"]
     uv = _uv()
@@ -198,7 +193,7 @@ def _uv() -> str | None:
 
 
 def _conda(prefix: str) -> str:
-    """Give the program that looks after a conda environment; PATH has it only after `conda init`."""
+    """Return the program that looks after a conda environment; PATH has it only after `conda init`."""
     root = os.path.dirname(os.path.dirname(prefix))
     places = [os.path.join(folder, "bin", name) for folder in (prefix, root) for name in ("conda", "mamba")]
     places += [os.environ.get("CONDA_EXE", ""), os.environ.get("MAMBA_EXE", "")]

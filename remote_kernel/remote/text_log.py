@@ -1,8 +1,7 @@
-"""Note what a kernel's cells print while no front end is attached, as text, for whoever comes next.
+"""Keep as text what a kernel's cells print while no front end is attached, for whoever comes next.
 
 A front end that is away gets every byte when it is back; a kernel that is kept, or whose front end is lost for good,
-has nobody who keeps them. The agent then reads iopub itself. Python 3.8, standard library: this file is shipped to the
-remote host.
+has nobody who keeps them. The agent then reads iopub itself.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-DIARY_CHARACTERS = 256 << 10
+TEXT_LOG_CHARACTERS = 256 << 10
 # Once the other's greeting is there: libzmq 4.3 hangs up on a peer that sends it all in one piece.
 _READY = command(b"READY", {b"Socket-Type": b"SUB"}) + b"\x00\x01\x01"  # and subscribe to everything
 
 
-class Diary:
-    """The last DIARY_CHARACTERS of text; `begin` and `end` may be called any number of times."""
+class TextLog:
+    """The last TEXT_LOG_CHARACTERS of text; `start` and `stop` may be called any number of times."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._socket: socket.socket | None = None
-        self._pages: list[str] = []
+        self._parts: list[str] = []
         self._size = 0
 
-    def begin(self, ports: KernelPorts) -> None:
+    def start(self, ports: KernelPorts) -> None:
         """Read iopub from now on. Idempotent."""
         if self._socket:
             return
@@ -46,26 +45,26 @@ class Diary:
         except OSError:
             return
         connection.setblocking(False)
-        self._socket, self._splitter, self._greeted = connection, Splitter(), 0
+        self._socket, self._splitter, self._greeting_size = connection, Splitter(), 0
         self._reactor.watch(connection.fileno(), READ, self._readable)
         self._write(time.strftime("[%d %b %H:%M:%S: no front end is attached]\n"))
         self._empty_size = self._size
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Read no more; what is noted stays. Idempotent."""
         if self._socket:
             self._reactor.watch(self._socket.fileno(), 0, self._readable)
             self._socket.close()
             self._socket = None
             if self._size == self._empty_size:
-                self._size -= len(self._pages.pop())
+                self._size -= len(self._parts.pop())
 
     @property
     def text(self) -> str:
-        """What was printed; empty when nothing was."""
+        """Return what was printed; empty when nothing was."""
         if self._socket and self._size == self._empty_size:
-            return "".join(self._pages[:-1])
-        return "".join(self._pages)
+            return "".join(self._parts[:-1])
+        return "".join(self._parts)
 
     def _readable(self, _: int) -> None:
         assert self._socket
@@ -76,11 +75,11 @@ class Diary:
         except OSError:
             data = b""
         if not data:
-            self.end()
+            self.stop()
             return
-        if self._greeted < len(GREETING):
-            self._greeted += len(data)
-            if self._greeted >= len(GREETING):
+        if self._greeting_size < len(GREETING):
+            self._greeting_size += len(data)
+            if self._greeting_size >= len(GREETING):
                 with suppress(OSError):  # it has closed already, which the next look finds
                     self._socket.send(_READY)  # some 40 bytes into an empty buffer
         for piece in self._splitter.feed(data):
@@ -89,14 +88,14 @@ class Diary:
 
     def _write(self, text: str) -> None:
         if text:
-            self._pages.append(text[-DIARY_CHARACTERS:])
-            self._size += len(self._pages[-1])
-        while self._size > DIARY_CHARACTERS and len(self._pages) > 1:
-            self._size -= len(self._pages.pop(0))
+            self._parts.append(text[-TEXT_LOG_CHARACTERS:])
+            self._size += len(self._parts[-1])
+        while self._size > TEXT_LOG_CHARACTERS and len(self._parts) > 1:
+            self._size -= len(self._parts.pop(0))
 
 
 def _text(frames: list[bytes]) -> str:
-    """Give what a message of iopub shows, as plain text; nothing for one that shows nothing."""
+    """Return what a message of iopub shows, as plain text; nothing for one that shows nothing."""
     try:
         at = frames.index(b"<IDS|MSG>")
         kind: str = json.loads(frames[at + 2])["msg_type"]

@@ -1,8 +1,8 @@
-"""Reach TCP ports of the remote host, for what listens beside a kernel there: TensorBoard, Dask, Ray, debuggers.
+"""Connect streams to TCP ports of the remote host, where TensorBoard, Dask, Ray or a debugger listens.
 
 A stream of the Link whose channel is `tcp:PORT` is a connection to that port on the host's loopback; one of an agent
 that does not know them is closed at once, as one to a port is where nobody listens. A connection is closed as a whole:
-one end's last byte is the other's. Python 3.8, standard library: this file is shipped to the remote host.
+one end's last byte is the other's.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import socket
 
-from remote_kernel.link.link import Sink, Stream
-from remote_kernel.link.reactor import WRITE, Reactor, SocketSink
+from remote_kernel.link.link import LinkStream, Sink
+from remote_kernel.link.reactor import WRITE, HeldStream, Reactor, SocketSink
 from remote_kernel.link.sockets import without_delay
 
 TYPE_CHECKING = False
@@ -30,53 +30,52 @@ class Tunnels:
         self._reactor = reactor
         self._sinks: set[Sink] = set()
 
-    def opened(self, stream: Stream) -> None:
+    def opened(self, stream: LinkStream) -> None:
         """Connect a stream to the port that its channel names; close it if that is none, or nobody listens."""
         number = stream.channel[len(CHANNEL) :]
         if stream.channel.startswith(CHANNEL) and number.isdigit() and 0 < int(number) < 65536:
-            dial = Dial(self._reactor, stream, int(number), self._dialled)
-            self._sinks.add(dial)
-            dial.begin()
+            pending = PendingConnection(self._reactor, stream, int(number), self._connected)
+            self._sinks.add(pending)
+            pending.begin()
         else:
             stream.close()
 
     def close(self) -> None:
         """Close them all. Idempotent."""
         for sink in list(self._sinks):
-            if isinstance(sink, Dial):
+            if isinstance(sink, PendingConnection):
                 sink.give_up()
             else:
                 sink.finish()
 
-    def _dialled(self, dial: Dial, connection: socket.socket | None) -> None:
-        self._sinks.discard(dial)
+    def _connected(self, pending: PendingConnection, connection: socket.socket | None) -> None:
+        self._sinks.discard(pending)
         if connection is None:
-            dial.stream.close()
+            pending.stream.close()
             return
         without_delay(connection)
-        sink = SocketSink(self._reactor, dial.stream, connection, self._sinks.discard)
+        sink = SocketSink(self._reactor, pending.stream, connection, self._sinks.discard)
         self._sinks.add(sink)
-        for data in dial.held:
-            sink.deliver(data)
-        if dial.is_finished:
-            sink.finish()
+        pending.hand_over(sink)
 
 
-class Dial(Sink):
-    """A stream whose connection is being made, while which all else goes on: hold its bytes until then.
+class PendingConnection(HeldStream):
+    """A stream whose connection is being made while all else goes on.
 
     `done` is called once, with the connection or None.
     """
 
     def __init__(
-        self, reactor: Reactor, stream: Stream, port: int, done: Callable[[Dial, socket.socket | None], None]
+        self,
+        reactor: Reactor,
+        stream: LinkStream,
+        port: int,
+        done: Callable[[PendingConnection, socket.socket | None], None],
     ) -> None:
-        self._reactor, self.stream, self._port, self._done = reactor, stream, port, done
-        self.held: list[memoryview] = []
-        self.is_finished = False
+        super().__init__(stream)
+        self._reactor, self._port, self._done = reactor, port, done
         self._left = list(_LOOPBACK)
         self._socket: socket.socket | None = None
-        stream.sink = self
 
     def begin(self) -> None:
         """Try the next of the addresses."""
@@ -93,13 +92,13 @@ class Dial(Sink):
                 return
             if status == errno.EINPROGRESS:
                 self._socket = connection
-                self._reactor.watch(connection.fileno(), WRITE, self._judge)
+                self._reactor.watch(connection.fileno(), WRITE, self._connect_ended)
                 self._timer = self._reactor.call_later(CONNECT_SECONDS, self._next)
                 return
             connection.close()
         self._done(self, None)
 
-    def _judge(self, _: int) -> None:
+    def _connect_ended(self, _: int) -> None:
         assert self._socket
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._next()
@@ -113,17 +112,9 @@ class Dial(Sink):
     def _let_go(self) -> socket.socket:
         assert self._socket
         connection, self._socket = self._socket, None
-        self._reactor.watch(connection.fileno(), 0, self._judge)
+        self._reactor.watch(connection.fileno(), 0, self._connect_ended)
         self._timer.cancel()
         return connection
-
-    def deliver(self, data: memoryview) -> None:
-        """Hold bytes: at most the Link's window of them."""
-        self.held.append(data)
-
-    def finish(self) -> None:
-        """Close the connection once it is made and has what is held."""
-        self.is_finished = True
 
     def give_up(self) -> None:
         """Connect no more. Idempotent."""

@@ -25,7 +25,7 @@ class Candidate(NamedTuple):
 
 
 def list_candidates() -> list[Candidate]:
-    """Give the open kernels, the newest first. A file whose kernel is gone is left out."""
+    """Return the open kernels, the newest first. A file whose kernel is gone is left out."""
     found = []
     for entry in os.scandir(runtime_folder()):
         if not entry.name.startswith("kernel-") or not entry.name.endswith(".json"):
@@ -44,7 +44,9 @@ def list_candidates() -> list[Candidate]:
 
 
 def find_candidate(text: str) -> str:
-    """Give the connection file at this path, or the only open kernel with `text` in its file's name or notebook's path.
+    """Return the connection file at this path, or that of the only open kernel with `text` in its name.
+
+    Its name is that of the file, or its notebook's path.
 
     Raises UsageError, which lists the candidates where there are several.
     """

@@ -1,4 +1,4 @@
-"""Tell which cell of a session a kernel's traceback means by `In[13]`.
+"""Find which cell of a session a kernel's traceback means by `In[13]`.
 
 The kernel counts the cells that it has run since it was started; a session counts all, also those beside others, those
 that never ran, and those of earlier kernels. `rkernel wait 13` may so mean another cell than the traceback does.
@@ -6,13 +6,12 @@ that never ran, and those of earlier kernels. `rkernel wait 13` may so mean anot
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from itertools import islice
 
-from remote_kernel.session.events import Queued, Started, from_fields
-from remote_kernel.session.paths import Place
+from remote_kernel.session.events import Queued, Started, read_journal
+from remote_kernel.session.paths import Paths
 
 _BEGIN = 8  # events within which a cell's Started is: the connection may have been away before it
 
@@ -20,9 +19,9 @@ _BEGIN = 8  # events within which a cell's Started is: the connection may have b
 class CellNumbers:
     """The cells that the same kernel has run as one cell, looked up in the journals as far as they are asked for."""
 
-    def __init__(self, place: Place, cell: str) -> None:
-        """Name the cell by its number. Nothing is read yet."""
-        self._place, self._cell = place, cell
+    def __init__(self, paths: Paths, cell: str) -> None:
+        """`cell` is its number. Nothing is read yet."""
+        self._paths, self._cell = paths, cell
         self._known: dict[int | None, str] = {}
         self._unread: Iterator[str] | None = None
         self._generation = 0
@@ -40,15 +39,14 @@ class CellNumbers:
         return self._known.get(count, "")
 
     def _newest_first(self) -> list[str]:
-        numbers = [stem for name in os.listdir(self._place.cells) if (stem := name.partition(".")[0]).isdigit()]
+        numbers = [stem for name in os.listdir(self._paths.cells) if (stem := name.partition(".")[0]).isdigit()]
         return sorted(set(numbers), key=int, reverse=True)
 
     def _start_of(self, number: str) -> Started | None:
         """Return how a cell began; None for one that did not, and for one that ran beside others."""
         try:
-            with open(self._place.journal(number), "rb") as file:
-                first = [from_fields(json.loads(line)) for line in islice(file, _BEGIN)]
-        except (OSError, ValueError):  # it went to a disk that is full; the last line is being written
+            first = list(islice(read_journal(self._paths.journal(number)), _BEGIN))
+        except OSError:  # it went to a disk that is full
             return None
         if any(isinstance(event, Queued) and event.side for event in first):
             return None

@@ -1,4 +1,4 @@
-"""Say what happens to a cell, in the words that the host, its clients and the notebook log share.
+"""Define what happens to a cell, in the words that the host, its clients and the notebook log share.
 
 A cell's life is a list of events: Queued, Sent, Started, then what it gives in the order in which it came, then one
 Done, after which nothing follows. The host writes each as one line of JSON to the cell's journal and to whoever
@@ -10,8 +10,10 @@ Imports little: `rkernel exec` reads these in a process of some ten milliseconds
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Union
 
 VERSION = 1  # of these lines, and of what a host and its clients say to each other
@@ -179,21 +181,22 @@ _KINDS: dict[str, Any] = {
     "done": Done,
 }
 _MISSING = object()
+_TAIL_BYTES = 1 << 16
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def to_line(event: Event) -> bytes:
-    """Give the event as one line of JSON, its line end included: `{"event": "stream", "name": ...}`."""
+    """Return the event as one line of JSON, its line end included: `{"event": "stream", "name": ...}`."""
     return (json.dumps(to_fields(event)) + "\n").encode()
 
 
 def to_fields(event: Event) -> dict[str, Any]:
-    """Give the object that the event's line holds."""
+    """Return the object that the event's line holds."""
     return {"event": _NAMES[type(event)], **event._asdict()}
 
 
 def from_fields(fields: dict[str, Any]) -> Event | None:
-    """Give the event that a line's object holds; None for one that a newer version may know.
+    """Return the event that a line's object holds; None for one that a newer version may know.
 
     Fields that are unknown here are left out, so that a host may say more than its client understands. Raises
     ValueError where a field is missing.
@@ -211,3 +214,23 @@ def from_fields(fields: dict[str, Any]) -> Event | None:
     except TypeError as error:
         raise ValueError(f"a line of {fields['event']} lacks a field: {error}") from error
     return event
+
+
+def read_journal(path: str) -> Iterator[Event]:
+    """Yield the events that a journal has; a half line at its end is left out. Raises OSError."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    event = from_fields(json.loads(line))
+                    if event:
+                        yield event
+
+
+def read_done(path: str) -> Done | None:
+    """Return the Done in which a journal ends, read without the rest; None for one that goes on. Raises OSError."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+        last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+    event = from_fields(json.loads(last)) if last.startswith(b'{"event": "done"') and last.endswith(b"}") else None
+    return event if isinstance(event, Done) else None

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Holder(NamedTuple):
-    """What host.lock says of the host: `socket` is None in a file of an older version, which does not say it."""
+    """The host, as host.lock names it: `socket` is None in a file of an older version, which does not say it."""
 
     pid: int
     born: str
@@ -47,14 +47,14 @@ def take_lock(path: str) -> int:
 
 
 class HostLock:
-    """The lock as its holder has it: the host."""
+    """The lock, in the host that holds it."""
 
     def __init__(self, path: str, lock: int, born: str) -> None:
-        """Take over the locked descriptor `lock`; `born` is when this process began."""
+        """`lock` is the locked descriptor, whose owner this becomes; `born` is when this process began."""
         self._path, self._lock, self._born = path, lock, born
 
     def write(self, socket: str = "") -> None:
-        """Say where the host listens, empty for nowhere. Raises OSError on a full disk."""
+        """Write where the host listens, empty for nowhere. Raises OSError on a full disk."""
         text = f"{os.getpid()} {self._born}\n{socket}\n".encode(errors="surrogateescape")
         os.pwrite(self._lock, text, 0)
         os.ftruncate(self._lock, len(text))
@@ -66,7 +66,7 @@ class HostLock:
         except FileNotFoundError:
             return False
 
-    def take_again(self) -> bool:
+    def lock_again(self) -> bool:
         """Lock the file anew after it was removed; false if another host has done so. Raises OSError."""
         lock = take_lock(self._path)
         if lock < 0:

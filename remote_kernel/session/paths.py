@@ -28,7 +28,7 @@ _NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012
 _LONGEST_NAME = 64
 
 
-class Place:
+class Paths:
     """The paths of one session; nothing here touches the disk but the methods."""
 
     def __init__(self, name: str) -> None:
@@ -47,7 +47,7 @@ class Place:
         self.files = os.path.join(self.folder, "files")
 
     def journal(self, cell: str) -> str:
-        """Give the path of a cell's journal; the cell need not exist."""
+        """Return the path of a cell's journal; the cell need not exist."""
         return os.path.join(self.cells, f"{cell}.jsonl")
 
     def socket(self) -> str:
@@ -65,7 +65,7 @@ class Place:
         return os.path.join(private_folder(), f"rk-{_checksum(self.folder):08x}-{self.name[:20]}.sock")
 
     def exists(self) -> bool:
-        """Whether there is such a session, its host alive or not."""
+        """True if there is such a session, its host alive or not."""
         return os.path.exists(self.record)
 
     def make(self) -> None:
@@ -75,7 +75,7 @@ class Place:
 
 
 def _checksum(text: str) -> int:
-    """FNV-1a: enough to tell one user's folders apart. hashlib and zlib take milliseconds to load."""
+    """Return the FNV-1a checksum, which tells one user's folders apart. hashlib and zlib take long to load."""
     number = 2166136261
     for byte in os.fsencode(text):
         number = (number ^ byte) * 16777619 & 0xFFFFFFFF
@@ -83,21 +83,21 @@ def _checksum(text: str) -> int:
 
 
 def sessions_folder() -> str:
-    """Give the folder that holds one folder for each session; it need not exist."""
+    """Return the folder that holds one folder for each session; it need not exist."""
     return os.path.join(runtime_folder(), "rkernel")
 
 
 def session_names() -> list[str]:
-    """Give the names of all sessions of this user on this machine, sorted."""
+    """Return the names of all sessions of this user on this machine, sorted."""
     try:
         names = os.listdir(sessions_folder())
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if name[0] not in ".-" and set(name) <= _NAME_SIGNS and Place(name).exists())
+    return sorted(name for name in names if name[0] not in ".-" and set(name) <= _NAME_SIGNS and Paths(name).exists())
 
 
 def check_name(name: str) -> str:
-    """Give the name back if a session can have it; else raise UsageError."""
+    """Return the name if a session can have it. Raises UsageError."""
     if not name or len(name) > _LONGEST_NAME or name[0] in ".-" or not set(name) <= _NAME_SIGNS:
         raise UsageError(
             f"'{name}' cannot be a session's name", "use up to 64 letters, digits, dots, dashes and underscores"

@@ -1,4 +1,4 @@
-"""What a session is, in session.json: enough for a new host to find the kernel that an old one has left."""
+"""Read and write session.json: what a session is, and where a new host finds the kernel that an old one has left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.files import write_private
-from remote_kernel.session.paths import Place
+from remote_kernel.session.paths import Paths
 
 
 class Record(NamedTuple):
@@ -41,45 +41,45 @@ class Record(NamedTuple):
 
     @property
     def is_attached(self) -> bool:
-        """Whether the kernel is somebody else's."""
+        """True if the kernel is somebody else's."""
         return not self.kernelspec
 
 
-def read_record(place: Place) -> Record:
+def read_record(paths: Paths) -> Record:
     """Read session.json. Raises RemoteKernelError where it is damaged, FileNotFoundError where there is none."""
     try:
-        with open(place.record, encoding="utf-8") as file:
+        with open(paths.record, encoding="utf-8") as file:
             fields: dict[str, Any] = json.load(file)
         return Record(**{name: fields[name] for name in Record._fields if name in fields})
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError) as error:
         raise RemoteKernelError(
-            f"{place.record} cannot be read: {error}", f"remove the session with 'rkernel close {place.name}'"
+            f"{paths.record} cannot be read: {error}", f"remove the session with 'rkernel close {paths.name}'"
         ) from error
 
 
-def write_record(place: Place, record: Record) -> None:
+def write_record(paths: Paths, record: Record) -> None:
     """Write session.json, whole or not at all, and kernel.pid."""
-    write_private(place.record, json.dumps(record._asdict(), indent=1))
+    write_private(paths.record, json.dumps(record._asdict(), indent=1))
     if record.pid:
-        write_private(place.kernel_pid, f"{record.pid} {record.born}")
+        write_private(paths.kernel_pid, f"{record.pid} {record.born}")
 
 
-def read_process(place: Place) -> tuple[int, str]:
+def read_process(paths: Paths) -> tuple[int, str]:
     """Return the `pid` and `born` of the record, also where it is damaged. Raises RemoteKernelError if nothing says."""
     try:
-        record = read_record(place)
+        record = read_record(paths)
         return record.pid, record.born
     except (RemoteKernelError, FileNotFoundError) as error:
         try:
-            with open(place.kernel_pid, encoding="ascii") as file:
+            with open(paths.kernel_pid, encoding="ascii") as file:
                 pid, _, born = file.read().partition(" ")
                 return int(pid), born
         except (OSError, ValueError):
-            if not os.path.exists(place.kernel_log):  # there never was a kernel of ours
+            if not os.path.exists(paths.kernel_log):  # there never was a kernel of ours
                 return 0, ""
         raise RemoteKernelError(
             f"it cannot be seen which process its kernel is, and that may live: {error}",
-            f"look for it with 'pgrep -fl {place.kernel_exit}', end it, and remove {place.folder}",
+            f"look for it with 'pgrep -fl {paths.kernel_exit}', end it, and remove {paths.folder}",
         ) from error

@@ -30,17 +30,17 @@ class Installed(NamedTuple):
 
 
 def skill_text() -> str:
-    """Give SKILL.md: frontmatter and Markdown."""
+    """Return SKILL.md: frontmatter and Markdown."""
     return (_SOURCE / "SKILL.md").read_text(encoding="utf-8")
 
 
 def stanza_text() -> str:
-    """Give the paragraph for a project's AGENTS.md or CLAUDE.md."""
+    """Return the paragraph for a project's AGENTS.md or CLAUDE.md."""
     return (_SOURCE / "AGENTS.md").read_text(encoding="utf-8")
 
 
 def skill_path(where: str) -> Path:
-    """Give the file for the skill: of an agent in FOLDERS, in a folder of skills, or the .md file that is named."""
+    """Return the file for the skill: of an agent in FOLDERS, in a folder of skills, or the .md file that is named."""
     if where in FOLDERS:
         return Path.home() / FOLDERS[where] / NAME / "SKILL.md"
     path = Path(where).expanduser()

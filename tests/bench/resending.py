@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from remote_kernel.link import link as link_module
-from remote_kernel.link.link import CONTROL, Link, Sink, Stream
+from remote_kernel.link.link import CONTROL, Link, LinkStream, Sink
 from remote_kernel.link.reactor import Pipe, Reactor
 from remote_kernel.transport import openssh
 from tests.bench.world import Row, World, medians
@@ -26,7 +26,7 @@ ROUND_TRIPS = 3000
 class Count(Sink):
     """The far end: count bytes; answer each message on the control stream with itself."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: LinkStream) -> None:
         self._stream = stream
         stream.sink = self
 
@@ -40,7 +40,7 @@ class Count(Sink):
 class Source(Sink):
     """The near end of the bulk stream: write as fast as the stream has room, then close."""
 
-    def __init__(self, stream: Stream, done: Callable[[], None]) -> None:
+    def __init__(self, stream: LinkStream, done: Callable[[], None]) -> None:
         self._stream, self._done, self._left = stream, done, BLOCKS
         stream.sink = self
 
@@ -56,7 +56,7 @@ class Source(Sink):
 class Asker(Sink):
     """The near end of the control stream: one message at a time, and how long its answer takes."""
 
-    def __init__(self, stream: Stream, done: Callable[[], None]) -> None:
+    def __init__(self, stream: LinkStream, done: Callable[[], None]) -> None:
         self._stream, self._done = stream, done
         self.seconds: list[float] = []
         stream.sink = self
@@ -80,20 +80,20 @@ class Asker(Sink):
 @contextlib.contextmanager
 def forgetful() -> Iterator[None]:
     """Let a Link keep nothing that it has sent, and acknowledge nothing."""
-    piece, count, seconds = Stream.piece, link_module.ACK_BYTES, link_module.ACK_SECONDS
+    piece, count, seconds = LinkStream.piece, link_module.ACK_BYTES, link_module.ACK_SECONDS
 
-    def forget(stream: Stream) -> bytes:
+    def forget(stream: LinkStream) -> bytes:
         data = bytes(piece(stream))
         stream.spool.release(stream.sent)
         stream._link._note_room(stream)
         return data
 
-    Stream.piece = forget  # type: ignore[method-assign, assignment]
+    LinkStream.piece = forget  # type: ignore[method-assign, assignment]
     link_module.ACK_BYTES, link_module.ACK_SECONDS = 1 << 62, 1e9
     try:
         yield
     finally:
-        Stream.piece = piece  # type: ignore[method-assign]
+        LinkStream.piece = piece  # type: ignore[method-assign]
         link_module.ACK_BYTES, link_module.ACK_SECONDS = count, seconds
 
 

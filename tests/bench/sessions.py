@@ -58,7 +58,7 @@ def session(kernelspec: str, name: str = "") -> Iterator[Session]:
 
 def calls(near: Session) -> Iterator[Row]:
     """Time whole processes, from start to end."""
-    connection_file = read_record(near.place).connection_file
+    connection_file = read_record(near.paths).connection_file
     once = Path(f"/tmp/bench-{os.getpid()}.py")
     once.write_text("1")
 
@@ -118,7 +118,7 @@ def idle() -> Iterator[Row]:
     """See what sessions cost that nobody uses: the host of each, for a kernel on this machine."""
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(session("local", f"idle-{number}")) for number in range(SESSIONS)]
-        hosts = [psutil.Process(one.ask("status")["pid"]) for one in opened]
+        hosts = [psutil.Process(one.status().pid) for one in opened]
         time.sleep(3)
         before = sum(sum(host.cpu_times()[:2]) for host in hosts)
         time.sleep(IDLE_SECONDS)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -17,6 +19,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from nbclient import NotebookClient
 
+import remote_kernel
+from remote_kernel.launcher.launcher import IDLE_SECONDS
 from remote_kernel.transport import masters
 from tests.support.ends import carriers, log_of
 from tests.support.kernels import manager_for, options_for, reply_to, run, running_kernel, wait_until, write_kernelspec
@@ -363,3 +367,17 @@ def test_forwarded_ssh_agent_is_reached_after_a_cut(
 def test_kernel_has_no_ssh_agent_where_none_is_forwarded(tmp_path: Path, ssh_config: Path, remote_python: Path) -> None:
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (_, client):
         assert run(client, "import os; 'SSH_AUTH_SOCK' in os.environ").result == "False"
+
+
+def test_a_launcher_reconnects_after_its_package_was_removed_as_by_an_upgrade(
+    tmp_path: Path, target: Server, ssh_config: Path, remote_python: Path
+) -> None:
+    site = tmp_path / "site"
+    shutil.copytree(Path(remote_kernel.__file__).parent, site / "remote_kernel")
+    options = options_for("target", ssh_config, remote_python)
+    with running_kernel(tmp_path, options, env={**os.environ, "PYTHONPATH": str(site)}) as (manager, client):
+        time.sleep(IDLE_SECONDS + 1)
+        shutil.rmtree(site)
+        target.kill_sessions()
+        assert numbers(run(client, COUNT % (20, 0.1), timeout=60).streams["stdout"]) == list(range(20))
+        assert AGAIN.search(log_of(manager))

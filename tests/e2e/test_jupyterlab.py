@@ -232,7 +232,7 @@ def test_log_that_a_person_overwrites_from_an_older_version_loses_nothing(page: 
         page.open(path.name)
         page.outputs("epoch 1")
         log.add("c1", Stream("stdout", "epoch 2\n"))
-        log.end("c1", Done("ok", time.time()))
+        log.add("c1", Done("ok", time.time()))
         log.begin("c2", "evaluate()")
         assert log.flush()
 

@@ -18,14 +18,14 @@ from tests.support.rkernel import Patched, Rkernel, finish, terminal
 from tests.support.servers import is_alive, wait_ended
 
 IMPATIENT = """\
-from remote_kernel.session import client, connection, opening
-connection.HANG_SECONDS = client.HANG_SECONDS = client._SILENCE_SECONDS = opening._CHECK_SECONDS = 1.0
+from remote_kernel.session import client, host_connection, host_process
+host_connection.HANG_SECONDS = client._SILENCE_SECONDS = host_process._CHECK_SECONDS = 1.0
 """
 # The host is killed when so many lines are on their way to the client, and there is a file; the last line is lost.
 KILLS_HOST = """\
 import os, signal, time
-from remote_kernel.session.connection import Connection
-plain, got = Connection.raw_line, []
+from remote_kernel.session.host_connection import HostConnection
+plain, got = HostConnection.raw_line, []
 def raw_line(self, deadline):
     got.append(plain(self, deadline))
     if len(got) == {lines}:
@@ -35,7 +35,7 @@ def raw_line(self, deadline):
         self._socket.close()
         return plain(self, deadline)
     return got[-1]
-Connection.raw_line = raw_line
+HostConnection.raw_line = raw_line
 """
 COUNT = """\
 import time
@@ -522,7 +522,7 @@ def test_host_is_of_nobody(alone: Rkernel) -> None:
 
 
 def _until(stop: Path) -> str:
-    """Give code that says that it has begun, and waits for a file."""
+    """Return code that says that it has begun, and waits for a file."""
     return f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
 
 

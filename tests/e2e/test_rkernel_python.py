@@ -25,6 +25,7 @@ from remote_kernel.session.client import (
     StillRunning,
 )
 from remote_kernel.session.events import Display, Done, Error, Event, Queued, Started, Stream
+from remote_kernel.session.questions import Variable
 from tests.support.rkernel import Rkernel, running_rkernel
 
 PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
@@ -32,7 +33,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
 
 @pytest.fixture
 def rkernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rkernel]:
-    """Give `rkernel` whose sessions are this process's too; what is left of them ends with the test."""
+    """Yield `rkernel` whose sessions are this process's too; what is left of them ends with the test."""
     with running_rkernel(tmp_path) as command:
         monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(command.runtime))
         monkeypatch.chdir(tmp_path)
@@ -40,25 +41,25 @@ def rkernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rkernel
 
 
 def done(events: list[Event]) -> Done:
-    """Give the last event, which is Done."""
+    """Return the last event, which is Done."""
     last = events[-1]
     assert isinstance(last, Done)
     return last
 
 
 def printed(events: list[Event]) -> str:
-    """Give all text of the streams."""
+    """Return all text of the streams."""
     return "".join(event.text for event in events if isinstance(event, Stream))
 
 
 def test_session_runs_cells_and_is_shared_with_the_command(rkernel: Rkernel, tmp_path: Path) -> None:
     before = set(psutil.Process().children())
     with pytest.raises(NoSuchSession):
-        Session("work").ask("status")
+        Session("work").status()
     with pytest.raises(NoSuchSession):
         Session.open("work")
     session = Session.open("work", kernelspec="python3", log="mine.ipynb")
-    assert Session.open("work").ask("status")["pid"] == session.ask("status")["pid"]
+    assert Session.open("work").status().pid == session.status().pid
 
     events = list(session.execute("x = 6\nprint(x)\nx * 7"))
     kinds = [type(event) for event in events if isinstance(event, (Queued, Started, Stream, Display, Done))]
@@ -72,10 +73,10 @@ def test_session_runs_cells_and_is_shared_with_the_command(rkernel: Rkernel, tmp
     assert (error.name, done(failed).status) == ("ZeroDivisionError", 1)
 
     assert rkernel.exec("x").out == "6\n"
-    assert {"name": "x", "type": "int", "value": "6"} in session.ask("variables", pattern="x")
-    assert "x" in session.ask("complete", code="x")["matches"]
-    assert session.ask("inspect", name="print")["found"]
-    assert session.ask("restart") == {"generation": 2, "killed": []}
+    assert Variable("x", "int", value="6") in session.variables("x")
+    assert "x" in session.complete("x").matches
+    assert session.inspect("print").found
+    assert session.restart() == (2, ())
     assert done(list(session.execute(Request("x", generation=1)))).verdict == "lost"
     assert [cell.source for cell in nbformat.read(tmp_path / "mine.ipynb", as_version=4).cells][-1] == "x"
     session.close()

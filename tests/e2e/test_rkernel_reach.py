@@ -28,7 +28,7 @@ for i in range({}):
 
 @pytest.fixture
 def login(isolation: Isolation) -> Iterator[Path]:
-    """Give a short XDG_RUNTIME_DIR of the test's own, as logind makes one at login."""
+    """Yield a short XDG_RUNTIME_DIR of the test's own, as logind makes one at login."""
     folder = Path(tempfile.mkdtemp(dir=isolation.runtime))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -78,7 +78,9 @@ def test_host_that_cannot_be_reached_is_told_with_what_to_do(alone: Rkernel, ver
         path = alone.place("host.lock")
         path.write_text(path.read_text().partition("\n")[0])
         os.utime(path, (0, 0))  # written when it began
-    impatient = Patched(alone.folder, "from remote_kernel.session import opening; opening._UNREACHABLE_SECONDS = 0.5")
+    impatient = Patched(
+        alone.folder, "from remote_kernel.session import host_process; host_process._UNREACHABLE_SECONDS = 0.5"
+    )
     said = impatient.exec("x + 1", seconds=15)
     assert said.status == 6
     assert "lives, and cannot be reached" in said.err
@@ -165,5 +167,5 @@ def test_cell_that_is_too_long_is_refused_and_takes_no_memory(shared: Rkernel, t
 
 
 def _socket(rkernel: Rkernel) -> Path:
-    """Give where the session's host listens."""
+    """Return where the session's host listens."""
     return Path(rkernel.place("host.lock").read_text().splitlines()[1])

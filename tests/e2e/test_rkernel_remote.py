@@ -13,7 +13,7 @@ from typing import NamedTuple
 import nbformat
 import pytest
 
-from remote_kernel.kept.running import call, stop
+from remote_kernel.kept.running import find_running, stop_kernel
 from remote_kernel.kernelspec.discovery import probe
 from tests.support.ends import kernels_on, nothing_there
 from tests.support.kernels import options_for, wait_until, write_kernelspec
@@ -54,7 +54,7 @@ class Far(NamedTuple):
 
 @pytest.fixture
 def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Iterator[Far]:
-    """Give `rkernel` with a session of a kernel on the target, behind a relay."""
+    """Yield `rkernel` with a session of a kernel on the target, behind a relay."""
     relay, ssh_config = network
     write_kernelspec(alone.folder / "kernels", "far", options_for("target", ssh_config, remote_python))
     alone.open("far")
@@ -125,7 +125,7 @@ def test_close_without_a_host_ends_a_kept_kernel_or_says_that_it_does_not(
                 r"its kernel may live on on its host; 'remote_kernel stop ([0-9a-f]{12})' ends it", said.err
             )
             assert found, said
-            stop(call([options]).find(found[1]))
+            stop_kernel(find_running([options]).find(found[1]))
         wait_ended([kernel], 20)
         assert not alone.place().exists()
 
@@ -269,7 +269,7 @@ def test_launcher_that_is_killed_is_replaced_under_its_kernel(
         assert (said.status, said.out.splitlines()) == (0, ["begun", *lines, "'value'"]), said.err
         assert len(lines) > 20
         assert kernels_on(target) == [kernel]
-        (found,) = call([options]).kernels
+        (found,) = find_running([options]).kernels
         assert (found.keep, found.launchers) == (keep, 1)
         alone.host().kill()  # the next one lets another launcher begin, soon as it is
     end_processes(alone.hosts())

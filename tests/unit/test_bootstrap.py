@@ -185,3 +185,11 @@ def test_start_settings_are_what_the_options_say(monkeypatch: pytest.MonkeyPatch
     found = bootstrap.start_settings(options, "id", "link", {"key": "k"})
     assert json.loads(json.dumps(found)) == {**found, "env": [["A", "1\n2"]]}
     assert (found["folder"], found["linger"], found["connection"]) == ("/scratch", None, {"key": "k"})
+
+
+def test_what_was_read_ahead_is_sent_though_it_is_gone_from_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "_read_ahead", {})
+    before = bootstrap.program("marker", "attach", {})
+    bootstrap.read_ahead("attach")
+    monkeypatch.setattr(bootstrap, "find_spec", lambda name: None)
+    assert bootstrap.program("marker", "attach", {}) == before

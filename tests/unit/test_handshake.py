@@ -14,7 +14,7 @@ from remote_kernel.errors import ConnectTimeout, RemoteKernelError, RemoteShellN
 from remote_kernel.handshake import Handshake
 from remote_kernel.kernelspec.discovery import probe
 from remote_kernel.launcher import attempt
-from remote_kernel.launcher.attempt import Trip
+from remote_kernel.launcher.attempt import Attempt
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
@@ -54,33 +54,33 @@ sys.stdin.buffer.read()
 """
 
 
-class Traveller:
-    """End the loop with the trip."""
+class AttemptEvents:
+    """End the loop with the attempt."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self.error: RemoteKernelError | None = None
 
-    def arrived(self) -> None:
+    def connected(self) -> None:
         raise AssertionError
 
-    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
+    def disconnected(self, error: RemoteKernelError, *, was_connected: bool, silent: bool) -> None:
         self.error = error
         self._reactor.stop()
 
 
 def travel(seconds: float) -> None:
     with Reactor() as reactor:
-        traveller = Traveller(reactor)
-        journey = Trip(reactor, Link(), Log(), OPTIONS, traveller)
+        events = AttemptEvents(reactor)
+        journey = Attempt(reactor, Link(), Log(), OPTIONS, events)
         journey.start("attach", {}, seconds)
         reactor.run()
         journey.close()
-        assert traveller.error
-        raise traveller.error
+        assert events.error
+        raise events.error
 
 
-@pytest.mark.parametrize("program", [travel, lambda seconds: probe(OPTIONS, seconds)], ids=["trip", "probe"])
+@pytest.mark.parametrize("program", [travel, lambda seconds: probe(OPTIONS, seconds)], ids=["attempt", "probe"])
 @pytest.mark.parametrize(("logs_in", "count"), [("no", 1), ("yes", 2)])
 def test_a_silent_session_is_looked_into_once_it_has_logged_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: Callable[[float], object], logs_in: str, count: int

@@ -16,8 +16,8 @@ import pytest
 
 from remote_kernel.doctor.steps import examine
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteKernelError
-from remote_kernel.kept.running import RunningKernel, call, stop, tell_one
+from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteError
+from remote_kernel.kept.running import RunningKernel, ask_agent, find_running, stop_kernel
 from remote_kernel.kernelspec.discovery import discover, install_ipykernel, probe
 from remote_kernel.launcher import launcher
 from remote_kernel.link.link import CONTROL, DATA, HELLO, PROTOCOL_VERSION
@@ -145,8 +145,8 @@ COMMANDS: dict[str, tuple[Callable[[], object], list[Any]]] = {
             {**FOUND, "environments": [{**ENVIRONMENT, "version": "three.twelve"}]},
         ],
     ),
-    "tell": (lambda: tell_one(_kernel(), "keep"), [{}, {"host": "h"}, {"host": "h", "kernels": "x"}]),
-    "stop": (lambda: stop(_kernel()), [{"host": "h", "kernels": [5]}, {"host": 5, "kernels": []}]),
+    "tell": (lambda: ask_agent(_kernel(), "keep"), [{}, {"host": "h"}, {"host": "h", "kernels": "x"}]),
+    "stop": (lambda: stop_kernel(_kernel()), [{"host": "h", "kernels": [5]}, {"host": 5, "kernels": []}]),
 }
 
 
@@ -160,30 +160,55 @@ def test_answer_of_another_form_is_named(host: Host, name: str) -> None:
             command()
 
 
-def test_error_of_another_form_is_told_as_it_is(host: Host) -> None:
-    for said in ({"error": 5}, {"error": "KeyboardInterrupt", "message": ["x"]}, {"error": "TypeError", "hint": {}}):
-        host.answers(said)
-        with pytest.raises(RemoteKernelError):
-            probe(OPTIONS)
-
-
 @pytest.mark.parametrize(
-    "kernels",
-    ["x", 5, [5], [{}], [{**STATE, "id": "../x"}], [{**STATE, "since": 1e300}], [{**STATE, "launchers": "x"}]],
+    "said",
+    [
+        {"error": 5},
+        {"error": ["x"]},
+        {"error": "RemoteError"},
+        {"error": "RemoteError", "message": " "},
+        {"error": "KeyboardInterrupt", "message": ["x"]},
+        {"error": "TypeError", "message": "x", "hint": {}},
+    ],
+    ids=json.dumps,
 )
+def test_error_of_another_form_is_a_malformed_answer(host: Host, said: object) -> None:
+    host.answers(said)
+    with pytest.raises(ProtocolMismatch, match="bad answered something that cannot be read"):
+        probe(OPTIONS)
+
+
+def test_error_of_a_name_that_is_unknown_here_is_told_as_it_is(host: Host) -> None:
+    host.answers({"error": "KeyboardInterrupt", "message": "somebody pressed a key"})
+    with pytest.raises(RemoteError, match="somebody pressed a key"):
+        probe(OPTIONS)
+
+
+@pytest.mark.parametrize("wrong", [{"since": 1e300}, {"launchers": "x"}, {"kernel": None}], ids=json.dumps)
+def test_one_agent_that_answers_in_another_form_hides_no_other_on_its_host(host: Host, wrong: dict[str, Any]) -> None:
+    host.answers({"host": "h", "kernels": [{**STATE, "id": "ffffffffffff", **wrong}, STATE]})
+    running = find_running([OPTIONS])
+    assert not running.silent
+    assert {kernel.id: kernel.state for kernel in running.kernels} == {
+        "ffffffffffff": "unreadable",
+        STATE["id"]: "connected",
+    }
+
+
+@pytest.mark.parametrize("kernels", ["x", 5, [5], [{}], [{**STATE, "id": "../x"}]])
 def test_one_host_that_answers_in_another_form_hides_no_other(host: Host, kernels: object) -> None:
     host.answers({"host": "h", "kernels": kernels})
     host.answers({"host": "g", "kernels": [STATE]}, host="good")
-    roster = call([OPTIONS, LaunchOptions(Endpoint.parse("good"))])
-    assert [kernel.host for kernel in roster.kernels] == ["g"]
-    ((name, error),) = roster.silent
+    running = find_running([OPTIONS, LaunchOptions(Endpoint.parse("good"))])
+    assert [kernel.host for kernel in running.kernels] == ["g"]
+    ((name, error),) = running.silent
     assert (name, type(error)) == ("bad", ProtocolMismatch)
 
 
 def test_kernel_that_is_gone_is_no_malformed_answer(host: Host) -> None:
     host.answers({"host": "h", "kernels": []})
     with pytest.raises(NoSuchKernel):
-        tell_one(_kernel(), "keep")
+        ask_agent(_kernel(), "keep")
 
 
 @pytest.mark.parametrize("said", [{}, {"seconds": 5}, {"seconds": {"all": 0.0}, "errors": [], "disks": 5}])

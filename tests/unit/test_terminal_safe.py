@@ -16,7 +16,7 @@ from remote_kernel.cli.login import TerminalPerson
 from remote_kernel.doctor.finding import failed
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import RemoteError
-from remote_kernel.kept.running import Roster, RunningKernel
+from remote_kernel.kept.running import RunningKernel, RunningKernels
 from remote_kernel.launcher.log import Log
 from remote_kernel.options import LaunchOptions
 from remote_kernel.terminal_safe import ByteStream, terminal_safe, terminal_safe_json
@@ -65,20 +65,20 @@ def put_on(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def roster(monkeypatch: pytest.MonkeyPatch) -> None:
+def running(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have one host, which answers with what it likes."""
     answer = {"logs": [f"ok \x1b[31mred\x1b[0m {EVIL}\x1b[9A\x1b[J\n", ""], "diary": f"no cell\n{EVIL}\n"}
-    found = Roster([KERNEL], [("h", RemoteError(EVIL))], 2)
-    monkeypatch.setattr(kept, "_roster", lambda *_args, **_more: found)
-    monkeypatch.setattr(Roster, "find", lambda *_: KERNEL)
-    monkeypatch.setattr(kept, "tell_one", lambda *_: answer)
-    monkeypatch.setattr(kept, "stop", lambda _: None)
+    found = RunningKernels([KERNEL], [("h", RemoteError(EVIL))], 2)
+    monkeypatch.setattr(kept, "_running", lambda *_args, **_more: found)
+    monkeypatch.setattr(RunningKernels, "find", lambda *_: KERNEL)
+    monkeypatch.setattr(kept, "ask_agent", lambda *_: answer)
+    monkeypatch.setattr(kept, "stop_kernel", lambda _: None)
 
 
 @pytest.mark.parametrize("command", [["ps"], ["ps", "--json"], ["stop", "3fa2"], ["keep", "3fa2"]])
 def test_a_host_cannot_steer_the_terminal_by(
     command: list[str],
-    roster: None,
+    running: None,
     terminal: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -93,7 +93,7 @@ def test_a_host_cannot_steer_the_terminal_by(
 
 
 def test_logs_bring_colours_to_a_terminal_and_nothing_else(
-    roster: None, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    running: None, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put_on(terminal, monkeypatch)
     assert manager.main(["logs", "3fa2"]) == 0
@@ -103,10 +103,10 @@ def test_logs_bring_colours_to_a_terminal_and_nothing_else(
 
 
 def test_logs_show_the_last_lines(
-    monkeypatch: pytest.MonkeyPatch, roster: None, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, running: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = "".join(f"line {number}\u2028same\n" for number in range(30))
-    monkeypatch.setattr(kept, "tell_one", lambda *_: {"logs": [text, "1 %\r2 %\r3 %\n"]})
+    monkeypatch.setattr(kept, "ask_agent", lambda *_: {"logs": [text, "1 %\r2 %\r3 %\n"]})
     assert manager.main(["logs", "3fa2", "-n", "2"]) == 0
     assert [line for line in capsys.readouterr().out.split("\n") if "==>" not in line] == [
         "line 28\u2028same",
@@ -156,7 +156,7 @@ def test_a_servers_question_cannot_steer_the_terminal(
 
 
 def test_the_launchers_words_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    Log().tell(EVIL)
+    Log().warning(EVIL)
     check(capfd.readouterr().err)
 
 
@@ -177,7 +177,7 @@ def test_notes_of_the_log_cannot_steer_the_terminal(
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     log = Log()
     log.open("one")
-    log.note(EVIL)
+    log.info(EVIL)
     log.close()
     check((tmp_path / "remote_kernel-one.log").read_text())
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 
 from remote_kernel.cli.rkernel.cells import characters
-from remote_kernel.cli.rkernel.main import Command
+from remote_kernel.cli.rkernel.command import Subcommand, write_json
 from remote_kernel.cli.rkernel.which import add_session, find_session
-from remote_kernel.session.render.budget import DEFAULT, Budget
+from remote_kernel.session.protocol import encode
+from remote_kernel.session.render.budget import DEFAULT, bounded
 from remote_kernel.terminal_safe import terminal_safe
 
 VARS_EXAMPLES = """\
@@ -41,16 +41,15 @@ def add_vars(parser: argparse.ArgumentParser) -> None:
 
 def vars_(options: argparse.Namespace) -> int:
     """Run the command."""
-    found = find_session(options.session).ask("variables", pattern=options.pattern)
+    found = find_session(options.session).variables(options.pattern)
     if options.json:
-        _print_json(found)
+        write_json(encode(found))
         return 0
     lines = []
     for variable in found:
-        size = variable.get("shape") or variable.get("length", "")
-        parts = [variable["type"], str(size), variable.get("dtype", ""), variable.get("device", "")]
-        value = variable.get("value", "")
-        lines.append("  ".join(filter(None, (variable["name"], *parts, value))))
+        size = list(variable.shape) if variable.shape else variable.length
+        parts = (variable.type, "" if size is None else str(size), variable.dtype, variable.device, variable.value)
+        lines.append("  ".join(filter(None, (variable.name, *parts))))
     _show(lines, options, "a pattern such as 'loss*' shows fewer, --budget 0 all")
     return 0
 
@@ -69,11 +68,11 @@ def inspect(options: argparse.Namespace) -> int:
     """Run the command."""
     from remote_kernel.session.render.ansi import strip
 
-    found = find_session(options.session).ask("inspect", name=options.name, detail=int(options.source))
-    if not found.get("found"):
+    found = find_session(options.session).inspect(options.name, detail=int(options.source))
+    if not found.found:
         sys.stderr.write(f"rkernel: the kernel does not know '{options.name}'\n")
         return 1
-    _show([strip(found["data"].get("text/plain", "")).rstrip()], options, "--budget 0 shows all")
+    _show([strip(str(found.data.get("text/plain", ""))).rstrip()], options, "--budget 0 shows all")
     return 0
 
 
@@ -89,11 +88,11 @@ def add_complete(parser: argparse.ArgumentParser) -> None:
 
 def complete(options: argparse.Namespace) -> int:
     """Run the command."""
-    found = find_session(options.session).ask("complete", code=options.code)
+    found = find_session(options.session).complete(options.code)
     if options.json:
-        _print_json(found)
+        write_json(encode(found))
     else:
-        _show(map(str, found.get("matches", ())), options, "more of the name shows fewer, --budget 0 all")
+        _show(map(str, found.matches), options, "more of the name shows fewer, --budget 0 all")
     return 0
 
 
@@ -109,19 +108,11 @@ def _add_budget(parser: argparse.ArgumentParser) -> None:
 def _show(lines: Iterable[str], options: argparse.Namespace, hint: str) -> None:
     """Print lines within the budget; `hint` says how to see the others."""
     limit = (0 if sys.stdout.isatty() else DEFAULT) if options.budget is None else options.budget
-    parts: list[str] = []
-    budget = Budget(lambda _, text: parts.append(text), limit, hint=hint)
-    budget.write("", "".join(f"{terminal_safe(line)}\n" for line in lines))
-    budget.settle()
-    sys.stdout.write("".join(parts))
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    sys.stdout.write(bounded("".join(f"{terminal_safe(line)}\n" for line in lines), limit, hint))
 
 
 COMMANDS = {
-    "vars": Command(add_vars, vars_),
-    "inspect": Command(add_inspect, inspect),
-    "complete": Command(add_complete, complete),
+    "vars": Subcommand(add_vars, vars_),
+    "inspect": Subcommand(add_inspect, inspect),
+    "complete": Subcommand(add_complete, complete),
 }

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
 from remote_kernel.session.client import NoSuchSession, Session
-from remote_kernel.session.paths import Place, session_names
+from remote_kernel.session.paths import Paths, session_names
 
 if TYPE_CHECKING:
-    from remote_kernel.session.notebook.run import Wanted
-    from remote_kernel.session.program import Program
+    from remote_kernel.session.kernel_program import Program
+    from remote_kernel.session.notebook.run import WantedKernel
 
 VARIABLE = "RKERNEL_SESSION"
 
@@ -31,7 +31,7 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 
 def find_session(name: str) -> Session:
-    """Give the session of this name, else RKERNEL_SESSION's, else the only one. Raises NoSuchSession, UsageError."""
+    """Return the session of this name, else RKERNEL_SESSION's, else the only one. Raises NoSuchSession, UsageError."""
     name = name or os.environ.get(VARIABLE, "")
     if not name:
         names = session_names()
@@ -41,15 +41,15 @@ def find_session(name: str) -> Session:
             raise NoSuchSession("there is no session", "'rkernel exec -k KERNELSPEC ...' makes one")
         name = names[0]
     session = Session(name)
-    if not session.place.exists():
+    if not session.paths.exists():
         others = ", ".join(session_names())
         hint = f"there are: {others}" if others else "'rkernel exec -k KERNELSPEC ...' makes one"
         raise NoSuchSession(f"there is no session '{name}'", hint)
     return session
 
 
-class New(NamedTuple):
-    """What `exec` says of a session, should it have to be made: the kernelspec, the notebook and the kernel's folder.
+class NewSession(NamedTuple):
+    """What `exec` asks of a session, should it have to be made: the kernelspec, the notebook and the kernel's folder.
 
     `log` is None for the usual notebook, and empty for none.
     """
@@ -59,33 +59,34 @@ class New(NamedTuple):
     cwd: str = ""
 
 
-def find_or_make(name: str, new: New, wanted: Wanted | None = None) -> Session:
-    """Give the session that `exec` means, made if need be: by its name, by the kernelspec's, or the only one.
+def session_for(options: argparse.Namespace, wanted: WantedKernel | None = None) -> Session:
+    """Return the session that `exec` means, made if need be: by its name, by the kernelspec's, or the only one.
 
     `wanted` is what a notebook says of its kernel. Raises UsageError for a kernel of another language.
     """
-    name = name or os.environ.get(VARIABLE, "")
+    new = NewSession(options.kernel, "" if options.no_log else options.log, options.cwd)
+    name = options.session or os.environ.get(VARIABLE, "")
     if not name and not new.kernelspec:
         names = session_names()
         if len(names) == 1:
             return _existing(names[0], new, wanted)
         if names:
             raise UsageError("there are several sessions", f"give one with -s: {', '.join(names)}")
-    if name and Place(name).exists():
+    if name and Paths(name).exists():
         return _existing(name, new, wanted)
     program = _choose(new.kernelspec, wanted)
     if not name:
         name = program.kernelspec
-        if Place(name).exists():
+        if Paths(name).exists():
             return _existing(name, new, wanted)
     session = Session.open(name, kernelspec=program.kernelspec, log=new.log, workdir=new.cwd)
     _announce(session)
     return session
 
 
-def _choose(kernelspec: str, wanted: Wanted | None) -> Program:
-    """Give the kernelspec for a new session: the one that is named, else a notebook's own, else the only remote one."""
-    from remote_kernel.session.program import default_kernelspec, find_program
+def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
+    """Return a new session's kernelspec: the one that is named, else a notebook's own, else the only remote one."""
+    from remote_kernel.session.kernel_program import default_kernelspec, find_program
 
     if not kernelspec and wanted and wanted.kernelspec:
         with contextlib.suppress(NoSuchKernelspec):
@@ -96,8 +97,8 @@ def _choose(kernelspec: str, wanted: Wanted | None) -> Program:
     return program
 
 
-def _other_language(what: str, language: str, wanted: Wanted) -> UsageError:
-    from remote_kernel.session.program import list_programs
+def _other_language(what: str, language: str, wanted: WantedKernel) -> UsageError:
+    from remote_kernel.session.kernel_program import list_programs
 
     fitting = [one.kernelspec for one in list_programs() if one.language and wanted.fits(one.language)]
     hint = (
@@ -111,10 +112,10 @@ def _other_language(what: str, language: str, wanted: Wanted) -> UsageError:
 
 
 def _announce(session: Session) -> None:
-    """Say that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
+    """Write that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
     from remote_kernel.session.record import read_record
 
-    record = read_record(session.place)
+    record = read_record(session.paths)
     where = f" on {record.host}" if record.host else ""
     log = f"; all that runs is logged to {record.log}" if record.log else ""
     folder = f", in {record.folder}" if record.folder else ""
@@ -122,18 +123,18 @@ def _announce(session: Session) -> None:
     sys.stderr.write(f"rkernel: made session '{session.name}' with {what}{log}\n")
 
 
-def _existing(name: str, new: New, wanted: Wanted | None) -> Session:
-    """Give a session that there is, and see that it is what the options ask for, where they say. Raises UsageError."""
+def _existing(name: str, new: NewSession, wanted: WantedKernel | None) -> Session:
+    """Return a session that there is, and check that it is what the options ask for. Raises UsageError."""
     session = Session(name)
     if wanted and wanted.languages:
-        language = str(session.ask("status").get("language") or "")
+        language = session.status().language
         if not wanted.fits(language):
             raise _other_language(f"the kernel of session '{name}'", language, wanted)
-    if new == New():
+    if new == NewSession():
         return session
     from remote_kernel.session.record import read_record
 
-    record = read_record(session.place)
+    record = read_record(session.paths)
     if new.kernelspec and new.kernelspec.lower() not in (record.kernelspec.lower(), record.display_name.lower()):
         raise UsageError(
             f"the session '{name}' has a kernel of '{record.kernelspec or record.connection_file}'",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from remote_kernel.launcher.state_file import Presence
+from remote_kernel.launcher.state_file import LauncherState
 from remote_kernel.session.events import (
     Answered,
     Away,
@@ -27,12 +28,14 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
-from remote_kernel.session.host.script import exit_status as status_of
+from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.widgets import display_id
-from remote_kernel.session.host.wire import Message
+from remote_kernel.session.record import Record
 
 _RESENDS = 50
 _LONGEST_PAUSE_SECONDS = 0.2
+# What Python makes of a SystemExit that holds no number: it is known here by its text only.
+_NO_NUMBERS = {"": 0, "None": 0, "False": 0, "True": 1}
 
 NO_INPUT = "StdinNotImplementedError"  # ipykernel's, when the request said that nobody can be asked
 
@@ -41,7 +44,7 @@ class Recorder(Protocol):
     """Where a cell's events go: its journal, and the notebook."""
 
     def append(self, event: Event, line: Line | None = None) -> None:
-        """Take the next event; `line` is its line, where that is known already."""
+        """Append the next event; `line` is its line, where that is known already."""
 
 
 class Cell:
@@ -50,22 +53,20 @@ class Cell:
     It is done when both its reply and the kernel's `idle` have come, in whichever order, or when `finish` is called.
     """
 
-    def __init__(self, number: str, code: str, *, author: str, generation: int, key: str = "") -> None:
-        self.number, self.code, self.author, self.generation, self.key = number, code, author, generation, key
+    def __init__(self, queued: Queued, generation: int) -> None:
+        """`queued` is what its client has asked for, `generation` the present kernel of the session."""
+        self._queued, self.generation = queued, generation
+        self.number, self.code, self.author, self.only = queued.cell, queued.code, queued.author, queued.only
+        self.side, self.script, self.run, self.may_fail = queued.side, queued.script, queued.run, queued.may_fail
         self.request = ""  # the message id
         self.sends = 0  # to the kernel, an earlier host's among them
         self.started_at = 0.0
         self.execution_count: int | None = None
         self.allow_stdin = False
         self.answers: list[str] = []  # what input() gets before anybody is asked
-        self.only = 0  # the only kernel of the session in which it may run, 0 for any
-        self.side = False  # runs beside the others
-        self.asks = False  # whether somebody is there to be asked
+        self.asks = queued.asks  # whether somebody is there to be asked
         self.wants_input = False
         self._prompt = ""  # of what it wants
-        self.script: tuple[str, ...] = ()  # its file's path on this machine and its sys.argv, where it is one
-        self.run = ""  # the first cell of the notebook run that it belongs to
-        self.may_fail = False  # without an end of that run
         self.interrupted = False
         self.lost_because = ""  # however the kernel answers from now on
         self.missed = ""  # what to say of a part that did not get here
@@ -73,6 +74,7 @@ class Cell:
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
         self.resend: Callable[[], object] | None = None  # sends the request again
         self._resends = 0
+        self.is_reply_due = False  # here, and nowhere else: to no earlier host, and over no connection that broke
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._begun, self._answered = asyncio.Event(), asyncio.Event()
         self._recorders: list[Recorder] = []
@@ -83,18 +85,18 @@ class Cell:
         self._away_for = ""  # the reason
 
     def record(self, recorder: Recorder) -> None:
-        """Let a recorder have every event from now on."""
+        """Add a recorder, which gets every event from now on."""
         self._recorders.append(recorder)
 
-    def tell(self, event: Event, line: Line | None = None) -> None:
-        """Hand an event to the recorders."""
+    def emit(self, event: Event, line: Line | None = None) -> None:
+        """Pass an event to the recorders."""
         if isinstance(event, (Error, Clear)):
             self._shown_error = event.name if isinstance(event, Error) else ""
         for recorder in self._recorders:
             recorder.append(event, line)
 
     def replay(self, event: Event) -> None:
-        """Take an event that an earlier host has seen."""
+        """Repeat an event that an earlier host has seen."""
         if isinstance(event, Sent):
             self.sends += 1
         elif isinstance(event, Started):
@@ -105,38 +107,36 @@ class Cell:
             self._away_for = event.reason if isinstance(event, Away) else ""
         elif isinstance(event, (InputWanted, Answered)):
             self.wants_input, self._prompt = isinstance(event, InputWanted), event.prompt
-        self.tell(event)
+        self.emit(event)
 
-    def see_presence(self, now: Presence) -> None:
-        """Take note whether the kernel's host is connected; a cell that starts while it is away says so too.
+    def update_presence(self, now: LauncherState) -> None:
+        """Record that the kernel's host is connected, or away; a cell that starts while it is away says so too.
 
         Also when there is another reason for it: somebody has to log in first, say.
         """
         if self._is_away == now.connected or (self._is_away and self._away_for != now.reason):
             self._is_away, self._away_for = not now.connected, now.reason
-            self.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
+            self.emit(Back(now.at) if now.connected else Away(now.at, now.reason))
 
-    def queue(self, ahead: int) -> None:
-        """Take note that the cell waits behind `ahead` others."""
-        now = time.time()
-        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script, self.run)
-        self.tell(Queued(self.number, now, ahead, *about, self.may_fail))
+    def mark_queued(self, ahead: int) -> None:
+        """Record that the cell waits behind `ahead` others."""
+        self.emit(self._queued._replace(at=time.time(), ahead=ahead))
 
-    def send(self) -> None:
-        """Take note that the kernel gets it now."""
+    def mark_sent(self) -> None:
+        """Record that the kernel gets it now."""
         self.sends += 1
-        self.tell(Sent(time.time()))
+        self.emit(Sent(time.time()))
 
-    def start(self, execution_count: int | None = None) -> None:
-        """Take note that the kernel has begun. Idempotent."""
+    def mark_started(self, execution_count: int | None = None) -> None:
+        """Record that the kernel has begun. Idempotent."""
         if not self.started_at:
             self.started_at = time.time()
             self._begun.set()
             self.execution_count = execution_count
-            self.tell(Started(self.started_at, execution_count, self.generation))
+            self.emit(Started(self.started_at, execution_count, self.generation))
 
-    def take_output(self, message: Message) -> None:
-        """Take a message of iopub whose parent is this cell's request."""
+    def handle_output(self, message: Message) -> None:
+        """Handle a message of iopub whose parent is this cell's request."""
         content = message.content
         if message.kind == "status":
             if content.get("execution_state") == "idle":
@@ -144,49 +144,49 @@ class Cell:
                 self._settle()
             return
         if message.kind == "execute_input":
-            self.start(content.get("execution_count"))
+            self.mark_started(content.get("execution_count"))
             return
         event = read_output(message)
         if event is not None and not self.done.done():
-            self.start()
+            self.mark_started()
             if self.script and isinstance(event, Error) and event.name == "SystemExit":
                 return  # the reply says so, too
-            self.tell(event, stream_line(message.raw) if message.kind == "stream" else None)
+            self.emit(event, stream_line(message.raw) if message.kind == "stream" else None)
 
     def ask_input(self, prompt: str, password: bool) -> str | None:
-        """Give the line that input() gets, or tell whoever follows the cell that it waits for one, and give None."""
+        """Return the line that input() gets; None where there is none yet, and whoever follows the cell is asked."""
         if self.answers:
-            self.tell(Answered(prompt))
+            self.emit(Answered(prompt))
             return self.answers.pop(0)
         self.wants_input, self._prompt = True, prompt
-        self.tell(InputWanted(prompt, password))
+        self.emit(InputWanted(prompt, password))
         return None
 
-    def see_answer(self) -> None:
-        """Take note that the kernel gets the line that somebody was asked for."""
+    def mark_answered(self) -> None:
+        """Record that the kernel gets the line that somebody was asked for."""
         if self.wants_input:
             self.wants_input = False
-            self.tell(Answered(self._prompt))
+            self.emit(Answered(self._prompt))
 
-    def take_reply(self, message: Message) -> None:
-        """Take the execute_reply."""
+    def handle_reply(self, message: Message) -> None:
+        """Handle the execute_reply."""
         self.reply = message.content
         self.execution_count = self.reply.get("execution_count", self.execution_count)
         self._answered.set()
         self._settle()
 
     @property
-    def lets_go_on(self) -> bool:
+    def allows_next(self) -> bool:
         """True if it has ended so that the cell of a notebook after it may run."""
         verdict = self.done.result().verdict if self.done.done() else ""
         return verdict == "ok" or (verdict == "error" and self.may_fail)
 
     async def is_answered(self, seconds: float) -> bool:
-        """Wait that long for the kernel's reply, or the end; tell whether either has come."""
+        """Wait that long for the kernel's reply, or the end; true if either has come."""
         return await _comes(self._answered, seconds)
 
     async def has_begun(self, seconds: float) -> bool:
-        """Wait that long for the kernel to begin, or the end; tell whether either has come."""
+        """Wait that long for the kernel to begin, or the end; true if either has come."""
         return await _comes(self._begun, seconds)
 
     def settle_without_idle(self) -> None:
@@ -202,16 +202,20 @@ class Cell:
 
     @property
     def is_unanswered(self) -> bool:
-        """True if it was interrupted, and the kernel is through with it and has not replied, as far as is known."""
-        return self.interrupted and self._idle and self.reply is None and not self.done.done()
+        """True if the kernel is through with it and has not replied, as far as is known."""
+        is_known = self.interrupted or self.is_reply_due
+        return is_known and self._idle and self.reply is None and not self.done.done()
 
     def settle_without_reply(self) -> None:
-        """End an interrupted cell without a reply, which can no longer come.
+        """End a cell without a reply, which can no longer come.
 
-        ipykernel sends none where the interrupt finds it in its own code, shortly before the cell's or after it.
+        ipykernel sends none where an interrupt finds it in its own code, shortly before the cell's or after it.
         """
         if self.is_unanswered:
             self.reply = {}
+            if not self.interrupted:
+                words = "the kernel ended the cell without a reply, as when another front end interrupts it"
+                self.finish("interrupted", words)
             self._settle()
 
     def _settle(self) -> None:
@@ -235,9 +239,9 @@ class Cell:
 
     def exit_script(self, value: str) -> None:
         """End a script that has ended by a SystemExit of this text, as the Python interpreter would."""
-        status = status_of(value)
+        status = _exit_status(value)
         if status is None:
-            self.tell(Stream("stderr", f"{value}\n"))
+            self.emit(Stream("stderr", f"{value}\n"))
             status = 1
         if status:
             self.finish("error", f"the script ended with exit status {status}", status)
@@ -248,7 +252,7 @@ class Cell:
         """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
         for one in payloads(reply, "page") if not self.done.done() else ():
             if isinstance(one.get("data"), dict):
-                self.tell(Display(one["data"], {}))
+                self.emit(Display(one["data"], {}))
 
     def _aborted(self) -> None:
         """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
@@ -273,7 +277,7 @@ class Cell:
         now = time.time()
         if self._is_away and verdict != "lost":  # what ended it came through the connection
             self._is_away = False
-            self.tell(Back(now))
+            self.emit(Back(now))
         if verdict == "ok" and self._shown_error:  # by %run, say: the kernel does not count it as the cell's
             message = f"an error was shown ({self._shown_error}), though the cell itself ended well"
         done = Done(
@@ -285,7 +289,7 @@ class Cell:
             self.generation,
             exit_status,
         )
-        self.tell(done)
+        self.emit(done)
         self.done.set_result(done)
         self._begun.set()
         self._answered.set()
@@ -305,7 +309,7 @@ def payloads(reply: dict[str, Any], source: str) -> list[dict[str, Any]]:
 
 
 def read_output(message: Message) -> Event | None:
-    """Give what a message of iopub tells about its cell; None for what does not concern it."""
+    """Return what a message of iopub tells about its cell; None for what does not concern it."""
     kind, content = message.kind, message.content
     if kind == "stream":
         return Stream(str(content["name"]), str(content["text"]))
@@ -323,7 +327,7 @@ def read_output(message: Message) -> Event | None:
 
 
 def stream_line(raw: bytes) -> Line | None:
-    """Give a stream message's content as an event's line: 50 MB of text are neither encoded again nor copied."""
+    """Return a stream message's content as an event's line: 50 MB of text are neither encoded again nor copied."""
     if raw.startswith(b'{"') and b"\n" not in raw:
         return b'{"event": "stream", ', memoryview(raw)[1:], b"\n"
     return None
@@ -336,3 +340,24 @@ def _data(message: Message) -> dict[str, Any]:
             base64.b64encode(bytes(buffer)).decode() for buffer in message.buffers
         ]
     return data
+
+
+def script_metadata(script: Sequence[str], record: Record) -> dict[str, Any]:
+    """Return what the kernel has to know of a script, in the metadata of its cell; see Script in kernel_side.py.
+
+    `script` is the file's path on this machine, and then sys.argv. For a kernel of this machine `__file__` is that
+    path. On another the file is taken to lie below the kernel's folder as it lies here below the session's, unless
+    only the same path exists there.
+    """
+    path, *argv = script
+    below = os.path.relpath(path, record.cwd)
+    if below.startswith(os.pardir):
+        below = os.path.basename(path)
+    return {"argv": argv, "here": path, "below": below, "is_here": not record.host and not record.is_attached}
+
+
+def _exit_status(value: str) -> int | None:
+    """Return the exit status that Python makes of a SystemExit with this text; None for a message, which means 1."""
+    if value in _NO_NUMBERS:
+        return _NO_NUMBERS[value]
+    return int(value) & 0xFF if value.removeprefix("-").isdecimal() else None

@@ -12,15 +12,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from remote_kernel.files import write_private
-from remote_kernel.session.ending import read_done
-from remote_kernel.session.events import Done, Event, Started, Update
+from remote_kernel.session.events import Done, Event, Started, Update, read_done, read_journal
+from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell
-from remote_kernel.session.host.journal import read_journal
 from remote_kernel.session.notebook.file import NotebookFile
 from remote_kernel.session.notebook.nbformat import (
     NotANotebook,
@@ -31,7 +30,8 @@ from remote_kernel.session.notebook.nbformat import (
     parse_notebook,
 )
 from remote_kernel.session.notebook.outputs import Outputs
-from remote_kernel.session.paths import Place
+from remote_kernel.session.paths import Paths
+from remote_kernel.session.questions import CopyState
 
 _SETTLE_SECONDS, _LOOK_SECONDS = 1.0, 0.05  # for somebody else who writes into the file to come to the end of it
 
@@ -50,7 +50,7 @@ class ExecutedCopy:
         return len(self._outputs) == len(self.ids)
 
     def add(self, number: str, events: Iterable[Event]) -> None:
-        """Take all that a cell has given; updates of what earlier cells have displayed go to those."""
+        """Add all that a cell has given; updates of what earlier cells have displayed go to those."""
         outputs = self._outputs[number] = Outputs()
         started = None
         for event in events:
@@ -65,12 +65,12 @@ class ExecutedCopy:
                 outputs.add(event)
 
     def forget(self) -> None:
-        """Let go of what was taken: all of it is written."""
+        """Forget what was added: all of it is written."""
         self._outputs.clear()
         self._times.clear()
 
     def write(self) -> None:
-        """Put what was taken into the file. Raises NotebookError."""
+        """Write what was added into the file. Raises NotebookError."""
         file = NotebookFile(self.path)
         deadline = time.monotonic() + _SETTLE_SECONDS
         try:
@@ -94,7 +94,7 @@ class ExecutedCopy:
         except NotANotebook as error:
             raise NotebookError(f"cannot write into {self.path}: {error}") from error
         finally:
-            file.close()
+            file.release()
 
     def _fill(self, document: dict[str, Any]) -> None:
         cells = {cell["id"]: cell for cell in document["cells"]}
@@ -108,25 +108,25 @@ class ExecutedCopy:
 class Copies:
     """The copies that one session's host has to write, by the numbers of their runs."""
 
-    def __init__(self, place: Place, note: Callable[[str], None]) -> None:
-        self._place, self._note = place, note
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
         self._copies: dict[str, ExecutedCopy] = {}
         self._trouble: dict[str, str] = {}
         self._last: dict[str, asyncio.Task[None]] = {}  # what was written last, or is being
 
     def begin(self, run: str, path: str, ids: Mapping[str, str]) -> None:
-        """Take note of a run's copy, which is there, with no outputs yet."""
+        """Remember a run's copy, which is there, with no outputs yet."""
         with contextlib.suppress(OSError):  # a full disk: the next host would not know of it
-            write_private(self._note_path(run), json.dumps({"path": path, "cells": dict(ids)}))
+            write_private(self._path(run), json.dumps({"path": path, "cells": dict(ids)}))
         self._copies[run] = ExecutedCopy(path, ids)
 
-    def take_up(self) -> None:
-        """Go on with the copies of an earlier host, from what their cells have given. Called once, in the loop."""
-        for name in os.listdir(self._place.cells):
+    def restore(self) -> None:
+        """Continue the copies of an earlier host, from what their cells have given. Called once, in the loop."""
+        for name in os.listdir(self._paths.cells):
             run, _, kind = name.partition(".")
             if kind != "copy":
                 continue
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(self._note_path(run)) as file:
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(self._path(run)) as file:
                 fields = json.load(file)
                 self._copies[run] = ExecutedCopy(str(fields["path"]), dict(fields["cells"]))
                 self._write_next(run, list(fields["cells"]))
@@ -136,17 +136,14 @@ class Copies:
         if cell.run in self._copies:
             cell.done.add_done_callback(lambda _: self._write_next(cell.run, [cell.number]))
 
-    async def written(self, number: str) -> dict[str, str]:
-        """Wait until what has ended of this cell's run is written; give the copy's path, and what went wrong.
-
-        Both are empty for a cell that goes into no copy.
-        """
+    async def written(self, number: str) -> CopyState:
+        """Wait until what has ended of this cell's run is written, and return where, and what went wrong."""
         for run, copy in self._copies.items():
             if number in copy.ids:
                 if run in self._last:
                     await asyncio.wait({self._last[run]})
-                return {"path": copy.path, "trouble": self._trouble.get(run, "")}
-        return {"path": "", "trouble": ""}
+                return CopyState(copy.path, self._trouble.get(run, ""))
+        return CopyState()
 
     async def settle(self, seconds: float) -> None:
         """Wait that long at most for everything to be written."""
@@ -166,22 +163,22 @@ class Copies:
             self._trouble.pop(run, None)
         except NotebookError as error:
             self._trouble[run] = error.message
-            self._note(f"the copy of a notebook: {error.message}")
+            host_log.write(f"the copy of a notebook: {error.message}")
         except Exception as error:  # the top of a task
             self._trouble[run] = f"cannot write {copy.path}: unexpected {error!r}"
-            self._note(self._trouble[run])
+            host_log.write(self._trouble[run])
         if copy.is_complete and run not in self._trouble:
             copy.forget()
             with contextlib.suppress(OSError):
-                os.unlink(self._note_path(run))
+                os.unlink(self._path(run))
 
     def _add(self, copy: ExecutedCopy, numbers: Iterable[str]) -> None:
         for number in numbers:
-            path = self._place.journal(number)
+            path = self._paths.journal(number)
             with contextlib.suppress(OSError):  # it is gone, or was never written
                 if read_done(path):
                     copy.add(number, read_journal(path))
         copy.write()
 
-    def _note_path(self, run: str) -> str:
-        return os.path.join(self._place.cells, f"{run}.copy")
+    def _path(self, run: str) -> str:
+        return os.path.join(self._paths.cells, f"{run}.copy")

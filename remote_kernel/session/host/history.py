@@ -8,68 +8,62 @@ from itertools import islice
 from typing import NamedTuple
 
 from remote_kernel.errors import UsageError
-from remote_kernel.session.ending import read_done
-from remote_kernel.session.events import Done, Event, Queued, Sent, Started
-from remote_kernel.session.host.journal import read_journal
-from remote_kernel.session.paths import Place
+from remote_kernel.session.events import Done, Event, Queued, Sent, Started, read_done, read_journal
+from remote_kernel.session.paths import Paths
 
 
-class Left(NamedTuple):
+class UnfinishedCell(NamedTuple):
     """A cell whose end no host has seen. One that was not sent has never run."""
 
     queued: Queued
     was_sent: bool
 
 
-class Past:
-    """What the journals on disk tell; read once, when a host starts."""
+class History:
+    """The earlier cells, as the journals on disk tell; read once, when a host starts."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
         self._keys: dict[str, str] = {}
-        self._unfinished: list[Left] = []
-        numbers = [name.removesuffix(".jsonl") for name in os.listdir(place.cells)]
+        self.unfinished: list[UnfinishedCell] = []  # whose end no host has seen, the oldest first
+        numbers = [name.removesuffix(".jsonl") for name in os.listdir(paths.cells)]
         self._known = {number for number in numbers if number.isdigit()}
         self._last = max(map(int, self._known), default=0)
         for number in sorted(self._known, key=int):
             self._look_at(number)
 
     def _look_at(self, number: str) -> None:
-        first, done = _ends(self._place.journal(number))
+        first, done = _ends(self._paths.journal(number))
         queued = next((event for event in first if isinstance(event, Queued)), None)
         if queued and queued.key:
             self._keys[queued.key] = number
         if queued and not done:
-            self._unfinished.append(Left(queued, any(isinstance(event, (Sent, Started)) for event in first)))
-
-    def unfinished(self) -> list[Left]:
-        """Give the cells whose end no host has seen, the oldest first."""
-        return self._unfinished
+            self.unfinished.append(UnfinishedCell(queued, any(isinstance(event, (Sent, Started)) for event in first)))
 
     @property
     def is_empty(self) -> bool:
-        """Whether no cell was ever sent."""
+        """True if no cell was ever sent."""
         return not self._known
 
     def events(self, number: str) -> Iterator[Event]:
-        """Give what a cell's journal holds, as it is read; nothing where there is no such cell."""
-        return read_journal(self._place.journal(number)) if self.knows(number) else iter(())
+        """Yield what a cell's journal holds, as it is read; nothing where there is no such cell."""
+        return read_journal(self._paths.journal(number)) if self.knows(number) else iter(())
 
     def newest_first(self) -> list[str]:
-        """Give the numbers of all cells, the newest first."""
+        """Return the numbers of all cells, the newest first."""
         return sorted(self._known, key=int, reverse=True)
 
     def knows(self, number: str) -> bool:
-        """Whether there is, or was, a cell of this number."""
+        """True if there is, or was, a cell of this number."""
         return number in self._known
 
     def check(self, number: str) -> None:
-        """Raises UsageError where there is, and was, no cell of this number."""
+        """Raise UsageError where there is, and was, no cell of this number."""
         if not self.knows(number):
-            raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._place.name}'")
+            raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._paths.name}'")
 
-    def with_key(self, key: str, codes: Sequence[str], script: tuple[str, ...] = ()) -> str:
-        """Give the number of the cell that came with this key; empty where there is none, or none that ever ran.
+    def find_key(self, key: str, codes: Sequence[str], script: tuple[str, ...] = ()) -> str:
+        """Return the number of the cell that came with this key; empty where there is none, or none that ever ran.
 
         `codes` are those of a notebook run's cells, in order, or the one of a cell.
 
@@ -81,7 +75,7 @@ class Past:
         numbers = [str(int(number) + at) for at in range(len(codes))]
         try:
             found = [self.queued(each) for each in [*numbers, str(int(number) + len(codes))]]
-            first, done = _ends(self._place.journal(number))
+            first, done = _ends(self._paths.journal(number))
         except OSError:  # the disk is full, and it is in memory
             return number
         run = found[0].run if found[0] else ""
@@ -100,17 +94,17 @@ class Past:
         first = next(self.events(number), None)
         return first if isinstance(first, Queued) else None
 
-    def lets_go_on(self, number: str) -> bool:
+    def allows_next(self, number: str) -> bool:
         """True if the cell of a notebook after this one may run: this one has ended well, or was allowed to fail."""
         try:
-            queued, done = self.queued(number), read_done(self._place.journal(number))
+            queued, done = self.queued(number), read_done(self._paths.journal(number))
         except OSError:  # the disk is full: its own host has seen the end
             return True
         may_fail = queued is not None and queued.may_fail
         return done is not None and (done.verdict == "ok" or (done.verdict == "error" and may_fail))
 
     def next_number(self, key: str) -> str:
-        """Give the next cell's number, and remember its key."""
+        """Return the next cell's number, and remember its key."""
         self._last += 1
         number = str(self._last)
         self._known.add(number)
@@ -120,12 +114,12 @@ class Past:
 
 
 def _never_ran(first: list[Event], done: Done) -> bool:
-    """Whether a cell surely did not run: the kernel dropped it, or never got it."""
+    """True if a cell surely did not run: the kernel dropped it, or never got it."""
     begun = any(isinstance(event, Started) for event in first)
     sent = any(isinstance(event, Sent) for event in first)
     return not begun and (done.verdict == "aborted" or (done.verdict == "lost" and not sent))
 
 
 def _ends(path: str) -> tuple[list[Event], Done | None]:
-    """Give a journal's first events, up to Started, and its last if that is Done. Raises OSError."""
+    """Return a journal's first events, up to Started, and its last if that is Done. Raises OSError."""
     return list(islice(read_journal(path), 3)), read_done(path)

@@ -1,6 +1,6 @@
 """Answer a session's questions inside an IPython kernel, and keep what runs beside a cell apart from it.
 
-The session has the kernel run this source once (see installing.py). Python 3.8, and the standard library only.
+The session has the kernel run this source once (see kernel_client.py). Python 3.8, and the standard library only.
 
 An execute_request fires IPython's events, also where it is silent and where it runs beside a cell: matplotlib's inline
 backend then shows and closes every figure, those of the running cell too (ipykernel#1564). It takes what the running
@@ -40,7 +40,7 @@ _SKIPPED = (type(sys), type(lambda: 0), type(len), type)  # modules, functions, 
 
 
 class KernelSide:
-    """What this module does in one kernel. `ends` has the cells of rkernel that began, with how they ended."""
+    """The session's part in one kernel. `ends` has the cells of rkernel that began, with how they ended."""
 
     def __init__(self, shell: Any) -> None:
         earlier = getattr(shell.kernel, "_remote_kernel", None)  # another version's, it may be
@@ -54,7 +54,7 @@ class KernelSide:
         self._here = threading.local()  # `figures` are those of the cell that runs beside others in this thread
 
     def install(self) -> None:
-        """Take the place of an earlier one, if there is one."""
+        """Replace an earlier one, if there is one."""
         self.kernel._remote_kernel = self
         self.shell.events.trigger = self.trigger
         for handlers in (self.kernel.shell_handlers, self.kernel.control_handlers):
@@ -111,7 +111,7 @@ class KernelSide:
         return found
 
     def end(self, request: str) -> Any:
-        """Say how a cell ended: [count], or [count, error, text], null where it did not; UNSEEN if it never began.
+        """Return how a cell ended: [count], or [count, error, text], null where it did not; UNSEEN if it never began.
 
         Such a one never will: it may be on its way still, and the session sends it again under another name.
         """
@@ -215,10 +215,10 @@ class KernelSide:
 
 
 class Script:
-    """What a file's code finds as it would under `python FILE ARGUMENTS`, until `undo`."""
+    """All that a file's code finds as it would under `python FILE ARGUMENTS`, until `undo`."""
 
     def __init__(self, shell: Any, request: Any, argv: list[str], here: str, below: str, is_here: bool) -> None:
-        """Put it there. `here` is the file's path where the session is, `below` from the kernel's folder on.
+        """Set it up. `here` is the file's path where the session is, `below` from the kernel's folder on.
 
         The second counts unless the kernel `is_here` too, or only the first exists there.
         """
@@ -239,7 +239,7 @@ class Script:
         self._user.update(self._names)
 
     def undo(self) -> None:
-        """Take it back."""
+        """Remove it."""
         sys.argv = self._argv
         if self._folder in sys.path:
             sys.path.remove(self._folder)
@@ -257,7 +257,7 @@ def _reap() -> None:
 
 
 def _living_children() -> list[tuple[Any, str]]:
-    """Give the processes below this one in its process group, with their names; those that have ended are reaped."""
+    """Return the processes below this one in its process group, with their names; those that have ended are reaped."""
     import psutil
 
     _reap()
@@ -305,14 +305,14 @@ class _Refusing:
         self._refused, self._handler = refused, handler
 
     def serve(self, stream: Any, ident: Any, parent: Any) -> Any:
-        """Hand on what is not refused."""
+        """Pass on what is not refused."""
         if parent["header"]["msg_id"] not in self._refused:
             return self._handler(stream, ident, parent)
         return None
 
 
 def describe(value: Any) -> dict[str, Any]:
-    """Give a value's type, and its size or text where they are known without running code of the user's."""
+    """Return a value's type, and its size or text where they are known without running code of the user's."""
     kind = type(value)
     found: dict[str, Any] = {"type": kind.__name__}
     if str(kind.__module__).split(".")[0] in _LIBRARIES:
@@ -340,7 +340,7 @@ def describe(value: Any) -> dict[str, Any]:
 
 
 def _end(result: Any) -> list[Any]:
-    """Give how a cell ended from IPython's ExecutionResult; none where it was interrupted while it awaited."""
+    """Return how a cell ended from IPython's ExecutionResult; none where it was interrupted while it awaited."""
     if result is None:
         return [None, "KeyboardInterrupt", ""]
     error = result.error_in_exec if result.error_before_exec is None else result.error_before_exec

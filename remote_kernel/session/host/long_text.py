@@ -1,4 +1,4 @@
-"""Take a kernel's long text apart while it is still JSON: 50 MB that a cell has printed come as one message.
+"""Split a kernel's long text while it is still JSON: 50 MB that a cell has printed come as one message.
 
 In pieces it reaches the reader while the rest is still on its way to the journal and the notebook. No piece is larger
 than what a processor keeps at hand: decoding 50 MB at once takes two and a half times as long as in pieces.
@@ -18,12 +18,12 @@ _END = b'"}'
 
 
 def is_long(raw: bytes | memoryview) -> bool:
-    """Tell whether a stream message's content, as JSON text, is to be taken apart."""
+    """True if a stream message's content, as JSON text, is to be split."""
     return len(raw) >= LONG_BYTES and bytes(raw[-2:]) == _END and _HEAD.match(raw) is not None
 
 
 def pieces(raw: bytes | memoryview) -> Iterator[tuple[bytes, dict[str, str]]]:
-    """Give contents, each as JSON text and decoded, whose texts together are that of this long one.
+    """Yield contents, each as JSON text and decoded, whose texts together are that of this long one.
 
     Raises ValueError where it is no JSON.
     """
@@ -48,7 +48,7 @@ def pieces(raw: bytes | memoryview) -> Iterator[tuple[bytes, dict[str, str]]]:
 
 
 def _whole(text: bytes) -> bytes:
-    """Give the text without a character or an escape sequence at its end that it may only begin.
+    """Return the text without a character or an escape sequence at its end that it may only begin.
 
     JSON writes a character as up to twelve bytes: two escapes of six, the halves of a surrogate pair.
     """

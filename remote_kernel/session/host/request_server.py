@@ -1,15 +1,6 @@
-"""Answer a session's clients on its Unix socket.
+"""Answer a session's clients on its Unix socket, as protocol.py says.
 
-A client sends one line of JSON, `{"protocol": 1, "do": ..., ...}`, and gets lines back:
-
-    execute, follow       {"host": {...}}, then the cell's events (events.py) up to Done
-    everything else       {"answer": ...}
-    what cannot be done   {"problem": {"error": class, "message": ..., "hint": ..., "status": ...}}
-
-While a cell waits for input, `{"do": "answer", "text": ...}` answers, on a connection that follows it with
-`"asks": true`.
-
-A request has REQUEST_BYTES at most. Whoever sends something else, or nothing, is let go of soon.
+Whoever sends something that is no request, or nothing, is let go of soon.
 """
 
 from __future__ import annotations
@@ -18,49 +9,50 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable
 from typing import Any
 
 from remote_kernel import __version__
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.connection import REQUEST_BYTES, RequestTooLong
 from remote_kernel.session.events import VERSION
+from remote_kernel.session.host import host_log
 from remote_kernel.session.host.engine import Engine
-from remote_kernel.session.host.journal import is_place
-from remote_kernel.session.host.memory import give_back
-from remote_kernel.session.host.queue import Agenda
-from remote_kernel.session.host.requests import Requests
-from remote_kernel.session.host.tasks import Tasks
+from remote_kernel.session.host.journal import is_line_start, release_memory
+from remote_kernel.session.host.queue import CellQueue
+from remote_kernel.session.host.request_handlers import RequestHandlers
 from remote_kernel.session.host_lock import HostLock
-from remote_kernel.session.paths import Place
+from remote_kernel.session.paths import Paths
+from remote_kernel.session.protocol import (
+    REQUEST_BYTES,
+    Follow,
+    Following,
+    Request,
+    RequestTooLong,
+    decode,
+    encode,
+    encode_problem,
+)
 
 _REQUEST_SECONDS = 5.0  # for a client to send its request, which takes a tenth of a second for the longest
 _LONG_BYTES = 1 << 20
 
 
-class Reception:
+class RequestServer:
     """The socket of one session's host; host.lock says where it is."""
 
     def __init__(
-        self,
-        place: Place,
-        lock: HostLock,
-        engine: Engine,
-        agenda: Agenda,
-        requests: Requests,
-        note: Callable[[str], None],
+        self, paths: Paths, lock: HostLock, engine: Engine, queue: CellQueue, handlers: RequestHandlers
     ) -> None:
-        self._place, self._lock = place, lock
-        self._engine, self._agenda, self._requests, self._note = engine, agenda, requests, note
-        self._tasks = Tasks(note)
+        self._paths, self._lock = paths, lock
+        self._engine, self._queue, self._handlers = engine, queue, handlers
+        self._tasks = host_log.Tasks()
         self._server: asyncio.AbstractServer | None = None
         self._path, self._file = "", (0, 0, 0)  # of the socket, and which file that was
 
     async def open(self) -> None:
-        """Take clients, anew where the socket was removed. Raises TransportError, OSError."""
+        """Listen for clients, anew where the socket was removed. Raises TransportError, OSError."""
         if self._server:
             self._server.close()
-        path = self._place.new_socket()
+        path = self._paths.new_socket()
         self._server = await asyncio.start_unix_server(self._serve, path, limit=REQUEST_BYTES)
         os.chmod(path, 0o600)
         self._path, self._file = path, _which(path)
@@ -71,7 +63,7 @@ class Reception:
         try:
             self._lock.write(self._path if self._server else "")
         except OSError as error:
-            self._note(f"cannot write {self._place.host_lock}: {error.strerror}")
+            host_log.write(f"cannot write {self._paths.host_lock}: {error.strerror}")
 
     @property
     def is_reachable(self) -> bool:
@@ -79,7 +71,7 @@ class Reception:
         return _which(self._path) == self._file
 
     def close(self) -> None:
-        """Take no more clients; those that are being served are served on. Idempotent."""
+        """Accept no more clients; those that are being served are served on. Idempotent."""
         if not self._server:
             return
         self._server.close()
@@ -96,17 +88,20 @@ class Reception:
                 fields = json.loads(line)
                 if len(line) > _LONG_BYTES:
                     del line
-                    give_back()
+                    release_memory()
                 await self._obey(fields, reader, writer)
         except RemoteKernelError as error:
-            _send(writer, problem=problem(error))
-        except (ValueError, KeyError, TypeError) as error:
-            _send(writer, problem=problem(UsageError(f"the host does not understand the request: {error!r}")))
+            _send(writer, problem=encode_problem(error))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _send(writer, problem=encode_problem(UsageError(f"the host does not understand the request: {error!r}")))
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.TimeoutError, asyncio.CancelledError):
             writer.transport.abort()  # a client that is stopped would never take the rest
         except Exception as error:  # the top of a task
-            self._note(f"unexpected {error!r}")
-            _send(writer, problem=problem(RemoteKernelError(f"unexpected {error!r}", f"see {self._place.host_log}")))
+            host_log.write(f"unexpected {error!r}")
+            _send(
+                writer,
+                problem=encode_problem(RemoteKernelError(f"unexpected {error!r}", f"see {self._paths.host_log}")),
+            )
         finally:
             with contextlib.suppress(ConnectionError):
                 await writer.drain()
@@ -116,34 +111,37 @@ class Reception:
         if fields.get("protocol") != VERSION and fields.get("do") not in ("close", "leave", "status"):
             raise UsageError(
                 f"the session's host is of remote_kernel {__version__}, and speaks protocol {VERSION}",
-                f"'rkernel refresh {self._place.name}' replaces it; the kernel and its variables stay",
+                f"'rkernel refresh {self._paths.name}' replaces it; the kernel and its variables stay",
             )
         do = str(fields.get("do"))
         if do in ("execute", "follow"):
-            number = self._agenda.take(fields) if do == "execute" else str(fields["cell"])
-            await self._follow(number, int(fields.get("since") or 0), reader if fields.get("asks") else None, writer)
+            if do == "execute":
+                request = decode(Request, fields)
+                wanted = Follow(self._queue.submit(request), asks=request.asks)
+            else:
+                wanted = decode(Follow, fields)
+            await self._follow(wanted, reader, writer)
         else:
-            _send(writer, answer=await self._requests.answer(do, fields, lambda: not reader.at_eof()))
+            answer = await self._handlers.answer(do, fields, lambda: not reader.at_eof())
+            _send(writer, answer=encode(answer))
 
-    async def _follow(
-        self, number: str, since: int, reader: asyncio.StreamReader | None, writer: asyncio.StreamWriter
-    ) -> None:
-        """Send a cell's events from a byte of its journal on; `reader` is given where its client can be asked."""
-        path = self._place.journal(number)
-        journal = self._agenda.journals.get(number)
+    async def _follow(self, wanted: Follow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send a cell's events from a byte of its journal on, and take what the client answers to its questions."""
+        number, since = str(wanted.cell), wanted.since
+        path = self._paths.journal(number)
+        journal = self._queue.journals.get(number)
         if journal is None:
-            self._agenda.past.check(number)
+            self._queue.history.check(number)
             if not os.path.exists(path):
                 raise CellIsGone(f"what cell {number} gave is gone: somebody has removed {path}")
-        if not is_place(path, since) and not (journal and journal.holds(since)):
+        if not is_line_start(path, since) and not (journal and journal.holds(since)):
             raise UsageError(
                 f"cell {number} has no place {since} to go on from", "give the number that 'tail' has said"
             )
-        generation = self._engine.life.record.generation
+        generation = self._engine.kernel.record.generation
         end = journal.end if journal else os.path.getsize(path)
         ended = journal is None or journal.is_done
-        about = {"version": __version__, "cell": number, "generation": generation, "end": end, "ended": ended}
-        _send(writer, host=about)
+        _send(writer, host=encode(Following(number, generation, __version__, end, ended)))
         if journal is None:
             with open(path, "rb") as file:
                 file.seek(since)
@@ -151,8 +149,8 @@ class Reception:
                     writer.write(piece)
                     await writer.drain()
             return
-        if reader and (cell := self._agenda.cells.get(number)):
-            self._tasks.spawn(self._agenda.askers.listen(cell, reader))  # until the client leaves
+        if wanted.asks and (cell := self._queue.cells.get(number)):
+            self._tasks.spawn(self._queue.input_clients.listen(cell, reader))  # until the client leaves
         async for piece in journal.follow(since):
             writer.write(piece)
             await writer.drain()
@@ -170,7 +168,7 @@ async def _read_request(reader: asyncio.StreamReader) -> bytes:
 
 
 def _which(path: str) -> tuple[int, int, int]:
-    """Tell which file is at a path, by device, number and time, as numbers are used again; zeros for none."""
+    """Return which file is at a path: device, number, and time, as numbers are reused; zeros for none."""
     try:
         found = os.stat(path)
     except OSError:
@@ -184,13 +182,3 @@ class CellIsGone(RemoteKernelError):
 
 def _send(writer: asyncio.StreamWriter, **fields: object) -> None:
     writer.write((json.dumps(fields) + "\n").encode())
-
-
-def problem(error: RemoteKernelError) -> dict[str, object]:
-    """Give the object that tells a client of an error."""
-    return {
-        "error": type(error).__name__,
-        "message": error.message,
-        "hint": error.hint,
-        "status": error.exit_status,
-    }

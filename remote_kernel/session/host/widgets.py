@@ -1,4 +1,4 @@
-"""Keep what a kernel's widgets show, as far as text can say it: a progress bar of `tqdm.auto` is made of three.
+"""Follow what a kernel's widgets show, as far as text can say it: a progress bar of `tqdm.auto` is made of three.
 
 A widget's display holds its first state only, and what changes comes as messages of its comm, for a browser to draw.
 Here it becomes an update of that display: now and then while the cell runs, and when it ends.
@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from remote_kernel.session.events import Update
-from remote_kernel.session.host.wire import Message
+from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.render.artifacts import WIDGET
 
 _MOST = 2000  # widgets that are known, and of them those that are shown: the newest
@@ -29,21 +29,21 @@ class Widgets:
     def __init__(self) -> None:
         self._states: dict[str, dict[str, Any]] = {}
         self._boxes: dict[str, str] = {}  # the box that a widget is in
-        self._shown: dict[str, _Shown] = {}
+        self._shown: dict[str, _ShownWidget] = {}
         self._changed: dict[str, None] = {}  # those shown whose state is newer than what was told of them
 
     def take(self, message: Message) -> list[Update]:
-        """Take a message of iopub, and return the updates that are due; with a cell's `idle`, all that are left."""
+        """Handle a message of iopub, and return the updates that are due; with a cell's `idle`, all that are left."""
         kind, content = message.kind, message.content
         if kind in ("comm_open", "comm_msg"):
-            self._take_state(str(content.get("comm_id")), content.get("data"), is_new=kind == "comm_open")
+            self._update_state(str(content.get("comm_id")), content.get("data"), is_new=kind == "comm_open")
         elif kind in ("display_data", "execute_result"):
-            self._take_display(content)
+            self._update_display(content)
         if not self._changed or not (kind == "comm_msg" or content.get("execution_state") == "idle"):
             return []
         return self._due(0.0 if kind == "status" else _SECONDS)
 
-    def _take_state(self, name: str, data: Any, *, is_new: bool) -> None:
+    def _update_state(self, name: str, data: Any, *, is_new: bool) -> None:
         state = data.get("state") if isinstance(data, dict) else None
         if not isinstance(state, dict) or not (name in self._states or (is_new and _is_shown_as_text(state))):
             return
@@ -58,11 +58,11 @@ class Widgets:
                 self._changed[name] = None
             name = self._boxes.get(name, "")
 
-    def _take_display(self, content: dict[str, Any]) -> None:
+    def _update_display(self, content: dict[str, Any]) -> None:
         if identity := display_id(content):
             model = widget_of(content)
             if model in self._states:
-                self._shown[model] = _Shown(identity, content, self._text(model))
+                self._shown[model] = _ShownWidget(identity, content, self._text(model))
                 _forget_oldest(self._shown)
 
     def _due(self, seconds: float) -> list[Update]:
@@ -94,7 +94,7 @@ class Widgets:
         return f"{described} {text}".strip()
 
 
-class _Shown:
+class _ShownWidget:
     """A display of a widget, and what was last told of it."""
 
     def __init__(self, identity: str, content: dict[str, Any], text: str) -> None:

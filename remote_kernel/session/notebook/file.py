@@ -15,11 +15,14 @@ import socket
 import stat
 import time
 from collections.abc import Iterable
+from itertools import count
 from typing import NamedTuple
+
+from remote_kernel.process import is_alive
 
 
 class Stamp(NamedTuple):
-    """What tells one version of a file from another."""
+    """Identify a version of a file."""
 
     inode: int
     size: int
@@ -27,7 +30,7 @@ class Stamp(NamedTuple):
 
 
 class NotebookFile:
-    """The file at `path`, which one process at a time writes with this."""
+    """The file at `path`, which one process at a time writes so."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.realpath(path)
@@ -37,14 +40,14 @@ class NotebookFile:
         self._replaced_stamp: Stamp | None = None
 
     def stamp(self) -> Stamp | None:
-        """Look at what is there now; None where nothing is. Raises OSError."""
+        """Return the stamp of what is there now; None where nothing is. Raises OSError."""
         try:
             return _stamp(os.stat(self.path))
         except FileNotFoundError:
             return None
 
     def read(self) -> tuple[bytes, Stamp | None]:
-        """Read what is there. Raises OSError."""
+        """Return what is there. Raises OSError."""
         try:
             with open(self.path, "rb") as file:
                 found = _stamp(os.fstat(file.fileno()))
@@ -53,11 +56,11 @@ class NotebookFile:
             return b"", None
 
     def accept(self, stamp: Stamp | None) -> None:
-        """Count this version as known."""
+        """Count this version as known: it is ours, or merged into ours."""
         self._known = stamp
 
     def foreign(self) -> tuple[bytes, Stamp] | None:
-        """Give what somebody else has written since `accept` or `replace`, None for nothing. Raises OSError."""
+        """Return what somebody else has written since `accept` or `replace`, None for nothing. Raises OSError."""
         if self._replaced >= 0 and (found := _stamp(os.fstat(self._replaced))) != self._replaced_stamp:
             return os.pread(self._replaced, found.size, 0), found
         now = self.stamp()
@@ -67,28 +70,26 @@ class NotebookFile:
         return (data, found_now) if found_now else None
 
     def accept_foreign(self, stamp: Stamp) -> None:
-        """Count what `foreign` gave as known, whichever file it was in."""
+        """Count what `foreign` returned as known, whichever file it was in."""
         if self.is_replaced(stamp):
             self._replaced_stamp = stamp
         else:
             self._known = stamp
 
     def is_replaced(self, stamp: Stamp) -> bool:
-        """Tell whether this version is in the file that has lost its name, and so no longer in any folder."""
+        """True if this version is in the file that has lost its name, and so no longer in any folder."""
         return self._replaced_stamp is not None and stamp.inode == self._replaced_stamp.inode
 
     def set_aside(self, data: bytes) -> str:
-        """Keep what is no notebook beside it, and give the path. Raises OSError."""
-        number = 1
-        while True:
+        """Write what is no notebook to a file beside it, and return its path. Raises OSError."""
+        for number in count(1):
             path = os.path.join(self._folder, f".{self.name}.damaged-{number}")
-            try:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with (
+                contextlib.suppress(FileExistsError),
+                open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file,
+            ):
+                file.write(data)
                 break
-            except FileExistsError:
-                number += 1
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
         return path
 
     def replace(self, pieces: Iterable[bytes]) -> bool:
@@ -96,7 +97,7 @@ class NotebookFile:
 
         Raises OSError.
         """
-        fresh = os.path.join(self._folder, f".{self.name}.{_owner()}-{secrets.token_hex(4)}.part")
+        fresh = os.path.join(self._folder, f".{self.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.part")
         mode = None
         with contextlib.suppress(FileNotFoundError):
             mode = stat.S_IMODE(os.stat(self.path).st_mode)
@@ -114,7 +115,7 @@ class NotebookFile:
                 os.unlink(fresh)
 
     def _rename(self, fresh: str, fd: int) -> bool:
-        """Give the name to a complete version, unless there is another one that is not known."""
+        """Rename a complete version, unless there is another one that is not known."""
         if self.foreign():
             return False
         old = -1
@@ -131,7 +132,7 @@ class NotebookFile:
         return True
 
     def clean(self) -> None:
-        """Remove what writers that are dead have left."""
+        """Remove what dead writers have left."""
         pattern = re.compile(re.escape(f".{self.name}.") + r"(.+)-(\d+)-[0-9a-f]{8}\.part")
         with contextlib.suppress(OSError):
             for name in os.listdir(self._folder):
@@ -140,14 +141,10 @@ class NotebookFile:
                     os.unlink(os.path.join(self._folder, name))
 
     def release(self) -> None:
-        """Let go of the file that was replaced last: nobody is writing into it any longer. Idempotent."""
+        """Close the file that was replaced last: nobody is writing into it any longer. Idempotent."""
         if self._replaced >= 0:
             os.close(self._replaced)
         self._replaced, self._replaced_stamp = -1, None
-
-    def close(self) -> None:
-        """Let go of everything. Idempotent."""
-        self.release()
 
 
 def _stamp(found: os.stat_result) -> Stamp:
@@ -158,20 +155,8 @@ def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
 
 
-def _owner() -> str:
-    return f"{_host()}-{os.getpid()}"
-
-
 def _is_over(path: str, host: str, pid: int) -> bool:
-    """Whether the process that was writing it is gone; one on another host is, after a day."""
+    """True if the process that was writing it is gone; one on another host is, after a day."""
     if host != _host():
         return time.time() - os.stat(path).st_mtime > 86400
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return not is_alive(pid)

@@ -1,25 +1,22 @@
 """Log a session to a notebook while it goes: what runs is there within a second, and a person may edit it meanwhile.
 
-The host process tells what happens to its cells, in its event loop; a thread writes (see log_writer). The caller never
-waits for a disk: it holds the lock only to fold an event into a cell's outputs. Cells that have ended are kept as
-encoded bytes, not in memory but in a file without a name, so a version is those bytes joined. It is written whole (see
-notebook_file), on top of what a person has made of the version before (see page).
+The log is a fold of the cells' events, as the journals have them. The host process adds them in its event loop; a
+thread writes (see writer). The caller never waits for a disk: it holds the lock only to fold an event into a cell's
+outputs. A version is written whole (see file), merged with what a person has made of the version before (see merge).
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from remote_kernel.session.events import Display, Done, Event, Started, Stream, Update
-from remote_kernel.session.notebook.merge import KEY, Page
+from remote_kernel.session.notebook.merge import KEY, MergedNotebook
 from remote_kernel.session.notebook.nbformat import execution_times, is_cell_id, iso
 from remote_kernel.session.notebook.outputs import LIMIT_CHARACTERS, Outputs
-from remote_kernel.session.notebook.writer import LogWriter
+from remote_kernel.session.notebook.writer import NotebookWriter
 
 # Display ids that an update may still name. A cell that shows thousands of bars should not fill the memory for ever.
 _DISPLAYS_KEPT = 10_000
@@ -45,8 +42,8 @@ class LogFacts(NamedTuple):
     language_info: dict[str, Any] = {"name": "python"}  # noqa: RUF012  nobody changes it
 
 
-class _Cell:
-    """A cell that runs, or has ended and is not written yet."""
+class _LoggedCell:
+    """What is known of a cell."""
 
     def __init__(self, code: str, author: str, generation: int, at: float, outputs: Outputs) -> None:
         self.code, self.author, self.generation, self.at = code, author, generation, at
@@ -55,11 +52,10 @@ class _Cell:
         self.done: Done | None = None
 
 
-class NotebookLog:
+class NotebookLog(NotebookWriter):
     """The notebook at `path`. Use it as a context manager, or call `open` and `close`.
 
-    `tell` is called with one sentence, in the log's thread, when the file cannot be written, when it can again, and
-    when something in its place was moved aside. `limit` is that of a cell's outputs, in characters.
+    `limit` is that of a cell's outputs, in characters; for `tell` see NotebookWriter.
     """
 
     def __init__(
@@ -70,29 +66,20 @@ class NotebookLog:
         *,
         limit: int = LIMIT_CHARACTERS,
     ) -> None:
-        self.path = os.fspath(path)
+        super().__init__(os.fspath(path), facts.session, tell)
         self._facts, self._limit = facts, limit
-        self._cells: dict[str, _Cell] = {}
+        # All of these are changed with the lock held.
+        self._cells: dict[str, _LoggedCell] = {}  # those that run, or have ended and are not written yet
         self._touched: set[str] = set()  # cells to be written
         self._displays: dict[str, set[str]] = {}  # cells by display id
         self._late: dict[str, dict[str, Update]] = {}  # updates for cells that have ended, by cell and display id
         self._known: set[str] = set()  # every cell that was begun
         self._after: dict[str, Outputs] = {}  # what cells gave after their end
-        self._grown: set[str] = set()  # those of them to be written
-        self._changed = threading.Condition()  # guards all of these
-        self._writer = LogWriter(self.path, facts.session, self._changed, self._collect, tell)
 
     def open(self) -> None:
-        """Read what is there, or begin anew, and start writing. Blocks for 0.4 s per 10 MB.
-
-        Raises NotebookError where the file is no notebook, or its folder is missing.
-        """
-        self._writer.open()
-        self._known.update(self._writer.found)
-
-    def found(self) -> tuple[dict[str, bool], float]:
-        """Give what `open` has found: this session's cells, whether each has an end, and when that was written."""
-        return self._writer.found, self._writer.found_at
+        """Read what is there, as NotebookWriter does; its cells of this session may get more outputs."""
+        super().open()
+        self._known.update(self.found)
 
     def begin(
         self,
@@ -104,7 +91,7 @@ class NotebookLog:
         *,
         whole: str = "",
     ) -> None:
-        """Show a cell that runs now, or that the kernel is about to run. `at` is Unix time in seconds.
+        """Add a cell that runs now, or that the kernel is about to run. `at` is Unix time in seconds.
 
         `author` is empty for a cell of our own, and otherwise says which other front end ran it. `whole` is where all
         of its output is, for the note that stands for what is left out of the notebook. A cell of this id that the
@@ -116,11 +103,11 @@ class NotebookLog:
         began = time.time() if at is None else at
         with self._changed:
             self._known.add(cell_id)
-            self._cells[cell_id] = _Cell(code, author, generation, began, Outputs(self._limit, whole))
-            self._note(cell_id, urgent=True)
+            self._cells[cell_id] = _LoggedCell(code, author, generation, began, Outputs(self._limit, whole))
+            self._touch_cell(cell_id, urgent=True)
 
     def add(self, cell_id: str, event: Event) -> None:
-        """Take an event of a cell that has begun. A cell that is not known, or has ended, is left as it is."""
+        """Add an event of a cell that has begun. A cell that is not known, or has ended, is left as it is."""
         with self._changed:
             cell = self._cells.get(cell_id)
             if isinstance(event, Update):
@@ -136,14 +123,10 @@ class NotebookLog:
                     self._displays.setdefault(event.id, set()).add(cell_id)
                     if len(self._displays) > _DISPLAYS_KEPT:
                         del self._displays[next(iter(self._displays))]
-                self._note(cell_id)
-
-    def end(self, cell_id: str, done: Done) -> None:
-        """Say what became of a cell; nothing is added to it afterwards, but updates of what it has displayed."""
-        self.add(cell_id, done)
+                self._touch_cell(cell_id)
 
     def add_after(self, cell_id: str, event: Event) -> None:
-        """Take what a thread or a task of a cell gives after the cell's end: as in JupyterLab, it stays with it.
+        """Add what a thread or a task of a cell gives after the cell's end: as in JupyterLab, it stays with it.
 
         What belongs to no cell that has begun, as what a widget shows, is left out.
         """
@@ -151,73 +134,53 @@ class NotebookLog:
             cell = self._cells.get(cell_id)
             if isinstance(event, Update):
                 self._update(event)
-            elif cell:
-                if cell.outputs.add(event):
-                    self._note(cell_id)
-            elif cell_id in self._known and self._after.setdefault(cell_id, Outputs(self._limit // _AFTER_SHARE)).add(
-                event
-            ):
-                self._grow(cell_id)
+                return
+            outputs = cell.outputs if cell else self._after.get(cell_id)
+            if outputs is None and cell_id in self._known:
+                outputs = self._after[cell_id] = Outputs(self._limit // _AFTER_SHARE)
+            if outputs and outputs.add(event):
+                self._touch_cell(cell_id)
 
     def describe(self, facts: LogFacts) -> None:
         """Replace what the notebook says of the session, but its name."""
         with self._changed:
             self._facts = facts._replace(session=self._facts.session)
-            self._writer.touch()
-
-    @property
-    def trouble(self) -> str:
-        """Why the file lacks something at the moment, in a sentence; empty where it does not."""
-        return self._writer.trouble
-
-    def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Wait until all that was told before is in the file; false if it is not by then."""
-        return self._writer.flush(timeout_seconds)
-
-    def close(self, timeout_seconds: float = 10.0) -> bool:
-        """Write what is left and end the thread; false if not all is in the file. Idempotent."""
-        return self._writer.close(timeout_seconds)
+            self._touch()
 
     def __enter__(self) -> NotebookLog:
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # What follows is called with the lock held.
 
-    def _note(self, cell_id: str, *, urgent: bool = False) -> None:
+    def _touch_cell(self, cell_id: str, *, urgent: bool = False) -> None:
         self._touched.add(cell_id)
-        self._writer.touch(urgent=urgent)
-
-    def _grow(self, cell_id: str) -> None:
-        self._grown.add(cell_id)
-        self._writer.touch()
+        self._touch(urgent=urgent)
 
     def _update(self, event: Update) -> None:
         for cell_id in self._displays.get(event.id, ()):
             cell = self._cells.get(cell_id)
             if cell is None:
                 self._late.setdefault(cell_id, {})[event.id] = event
-                self._writer.touch()
+                self._touch()
             elif cell.outputs.update(event):
-                self._note(cell_id)
+                self._touch_cell(cell_id)
         for cell_id, after in self._after.items():
             if after.update(event):
-                self._grow(cell_id)
+                self._touch_cell(cell_id)
 
-    def _end(self, cell_id: str, cell: _Cell, done: Done) -> None:
+    def _end(self, cell_id: str, cell: _LoggedCell, done: Done) -> None:
         cell.done, cell.generation = done, done.generation
         if done.execution_count is not None:
             cell.outputs.execution_count = done.execution_count
         if done.message and done.verdict not in _PLAIN:
             cell.outputs.add(Stream("stderr", f"[{done.message}]\n"))
-        self._note(cell_id, urgent=True)
+        self._touch_cell(cell_id, urgent=True)
 
-    def _draft(self, cell_id: str, cell: _Cell) -> dict[str, Any]:
+    def _draft(self, cell_id: str, cell: _LoggedCell) -> dict[str, Any]:
         facts, done = self._facts, cell.done
         own: dict[str, Any] = {
             "session": facts.session,
@@ -238,46 +201,42 @@ class NotebookLog:
             "source": cell.code,
         }
 
-    # What follows is called in the writer's thread.
-
-    def _collect(self, page: Page) -> set[str]:
-        """Bring what has changed onto the page, and give the cells that run."""
+    def _collect(self, notebook: MergedNotebook) -> set[str]:
         with self._changed:
             facts = self._facts
             late, self._late = self._late, {}
-            touched = [(cell_id, cell) for cell_id, cell in self._cells.items() if cell_id in self._touched]
+            touched, self._touched = self._touched, set()
             drafts = [
                 (cell_id, self._draft(cell_id, cell), cell.outputs.display_ids if cell.done else None)
-                for cell_id, cell in touched
+                for cell_id, cell in self._cells.items()
+                if cell_id in touched
             ]
-            self._touched.clear()
-            for cell_id, cell in touched:
-                if cell.done:
+            after = {cell_id: self._after[cell_id].as_list() for cell_id in touched if cell_id in self._after}
+            for cell_id, _, displays in drafts:
+                if displays is not None:
                     del self._cells[cell_id]
             running = set(self._cells)
-            after = {cell_id: self._after[cell_id].as_list() for cell_id in self._grown}
-            self._grown.clear()
-            forgotten = list(self._after)[:-_AFTER_KEPT]
-            for cell_id in forgotten:
+            settled = list(self._after)[:-_AFTER_KEPT]
+            for cell_id in settled:
                 del self._after[cell_id]
         for cell_id, draft, displays in drafts:
             try:
-                page.put(cell_id, draft, displays)
+                notebook.put(cell_id, draft, displays)
             except (TypeError, ValueError, RecursionError) as error:
                 draft["outputs"] = Outputs.of_text(f"[what this cell gave cannot be written to a notebook: {error}]\n")
-                page.put(cell_id, draft, None if displays is None else {})
+                notebook.put(cell_id, draft, None if displays is None else {})
         for cell_id, updates in late.items():
-            page.update(cell_id, {name: (update.data, update.metadata) for name, update in updates.items()})
+            notebook.update(cell_id, {name: (update.data, update.metadata) for name, update in updates.items()})
         for cell_id, outputs in after.items():
-            page.extend(cell_id, outputs)
-        for cell_id in forgotten:
-            page.settle(cell_id)
-        page.describe(_metadata(facts), {"host": facts.host, "kernel": facts.kernel})
+            notebook.extend(cell_id, outputs)
+        for cell_id in settled:
+            notebook.settle(cell_id)
+        notebook.describe(_metadata(facts), {"host": facts.host, "kernel": facts.kernel})
         return running
 
 
 def _metadata(facts: LogFacts) -> dict[str, Any]:
-    """Give what Jupyter's tools want to know of a notebook. VS Code goes by the language's name."""
+    """Return what Jupyter's tools want to know of a notebook. VS Code goes by the language's name."""
     language = {"name": "python", **facts.language_info}
     name = facts.kernel or str(language["name"])
     kernelspec = {"name": name, "display_name": facts.display_name or name, "language": language["name"]}

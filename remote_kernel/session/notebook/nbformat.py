@@ -15,29 +15,27 @@ from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
 
-CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
 _TEXTS = ("application/javascript", "image/svg+xml")  # what nbformat writes in lines, besides text/...
 _JSON_TYPE = re.compile(r"application/(.*\+)?json")
 
 
 class NotANotebook(ValueError):
-    """What a file holds is no notebook of nbformat 4; says what it is instead."""
+    """What a file holds is no notebook of nbformat 4; the message says what it is instead."""
 
 
 class NotebookError(RemoteKernelError):
-    """A file that is to be a notebook and is none that can be written on, or that cannot be written at all."""
+    """A notebook's file cannot be read or written, or is no notebook that can be continued."""
 
     exit_status = UsageError.exit_status
 
 
 def is_cell_id(text: str) -> bool:
-    """Tell whether nbformat takes it for a cell's id."""
-    return bool(CELL_ID.fullmatch(text))
+    """True if nbformat takes it for a cell's id."""
+    return bool(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", text))
 
 
 def encode_cell(cell: dict[str, Any]) -> bytes:
-    """Give a cell as it stands in a notebook's list of cells, indented, without the comma."""
+    """Return a cell as it stands in a notebook's list of cells, indented, without the comma."""
     shaped = {**cell, "source": _lines(cell.get("source", ""))}
     if "outputs" in cell:
         shaped["outputs"] = [_shape(output) for output in cell["outputs"]]
@@ -45,7 +43,7 @@ def encode_cell(cell: dict[str, Any]) -> bytes:
 
 
 def encode_notebook(cells: Iterable[bytes], fields: dict[str, Any]) -> Iterator[bytes]:
-    """Give a notebook in pieces: its encoded cells, and the other fields of its document, among them `metadata`."""
+    """Return a notebook in pieces: its encoded cells, and the other fields of its document, among them `metadata`."""
     yield b'{\n "cells": ['
     separator = b"\n"
     for cell in cells:
@@ -101,18 +99,18 @@ def read_notebook(path: str) -> dict[str, Any]:
 
 
 def execution_times(started: float | None, ended: float | None) -> dict[str, str]:
-    """Give a cell's `metadata.execution` as JupyterLab records it."""
+    """Return a cell's `metadata.execution` as JupyterLab records it."""
     times = {"iopub.execute_input": started, "iopub.status.idle": ended, "shell.execute_reply": ended}
     return {name: iso(at) for name, at in times.items() if at is not None}
 
 
 def iso(at: float) -> str:
-    """Give Unix time as Jupyter writes it."""
+    """Return Unix time as Jupyter writes it."""
     return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def source_of(cell: dict[str, Any]) -> str:
-    """Give a cell's source as one text."""
+    """Return a cell's source as one text."""
     source = cell.get("source", "")
     return source if isinstance(source, str) else "".join(map(str, source if isinstance(source, list) else ()))
 
@@ -122,7 +120,7 @@ def _lines(text: Any) -> Any:
 
 
 def _shape(output: dict[str, Any]) -> dict[str, Any]:
-    """Give an output with its texts in lines, and with no data that the format does not allow."""
+    """Return an output with its texts in lines, and with no data that the format does not allow."""
     if output.get("output_type") == "stream":
         return {**output, "text": _lines(output.get("text", ""))}
     data = output.get("data")
@@ -166,7 +164,7 @@ def _encode(value: Any, indent: str, depth: int) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Put None for the numbers that JSON does not have, as JavaScript does."""
+    """Replace the numbers that JSON does not have by None, as JavaScript does."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -20,8 +20,8 @@ _OUTPUT_COST = 1000
 _DATA_DIVISOR = 6
 
 
-class _Text:
-    """A stream output."""
+class _StreamOutput:
+    """An output that is text of one stream."""
 
     def __init__(self, name: str, text: StreamText | None = None) -> None:
         self.name = name
@@ -32,8 +32,8 @@ class _Text:
         return _OUTPUT_COST + len(self.text)
 
 
-class _Shown:
-    """An output that is displayed, a result, or an error; `id` is the display id."""
+class _DataOutput:
+    """An output that is something displayed, a result, or an error; `id` is the display id."""
 
     def __init__(self, fields: dict[str, Any], id: str = "") -> None:
         self.fields, self.id = fields, id
@@ -53,35 +53,35 @@ class Outputs:
         self._empty()
 
     def _empty(self) -> None:
-        self._head: list[_Text | _Shown] = []
-        self._tail: deque[_Text | _Shown] = deque()
-        self._last: _Text | _Shown | None = None
+        self._head: list[_StreamOutput | _DataOutput] = []
+        self._tail: deque[_StreamOutput | _DataOutput] = deque()
+        self._last: _StreamOutput | _DataOutput | None = None
         self._cost = 0  # of what is complete in the half that is being filled
         self._full = False  # the first half
-        self._displays: dict[str, list[_Shown]] = {}
+        self._displays: dict[str, list[_DataOutput]] = {}
         self._left_out_characters = self._left_out_lines = self._left_out_outputs = 0
         self._clears_next = False
 
     @staticmethod
     def of_text(text: str) -> list[dict[str, Any]]:
-        """Give the outputs that are a sentence of ours."""
+        """Return the outputs that are a sentence of ours."""
         return [{"output_type": "stream", "name": "stderr", "text": text}]
 
     def add(self, event: Event) -> bool:
-        """Take an event of this cell; tell whether there is anything new to show. Others than outputs are nothing."""
+        """Add an event of this cell; true if there is anything new to show. Others than outputs are left out."""
         if isinstance(event, Stream):
             return self._write(event.name, event.text)
         if isinstance(event, Display):
             fields: dict[str, Any] = {"output_type": "display_data", "data": event.data, "metadata": event.metadata}
             if event.result:
                 fields |= {"output_type": "execute_result", "execution_count": self.execution_count}
-            self._show(_Shown(fields, event.id))
+            self._show(_DataOutput(fields, event.id))
         elif isinstance(event, Update):
             return self.update(event)
         elif isinstance(event, Error):
             lines = list(event.traceback)
             fields = {"output_type": "error", "ename": event.name, "evalue": event.value, "traceback": lines}
-            self._show(_Shown(fields))
+            self._show(_DataOutput(fields))
         elif isinstance(event, Clear):
             if event.wait:
                 self._clears_next = True
@@ -94,7 +94,7 @@ class Outputs:
         return True
 
     def update(self, event: Update) -> bool:
-        """Replace the data of every output with this display id; false where there is none. Any cell may say so."""
+        """Replace the data of every output with this display id; false where there is none. Any cell may send it."""
         shown = self._displays.get(event.id)
         if not shown:
             return False
@@ -104,17 +104,17 @@ class Outputs:
 
     @property
     def display_ids(self) -> dict[str, list[int]]:
-        """Where in `as_list` the outputs with a display id are."""
+        """The places in `as_list` of the outputs with a display id."""
         places: dict[str, list[int]] = {}
         if self._displays:
             for first, half in ((0, self._head), (len(self._head) + self._has_gap - self._is_joined, self._tail)):
                 for number, output in enumerate(half, first):
-                    if isinstance(output, _Shown) and output.id:
+                    if isinstance(output, _DataOutput) and output.id:
                         places.setdefault(output.id, []).append(number)
         return places
 
     def as_list(self) -> list[dict[str, Any]]:
-        """Give the outputs as nbformat 4 has them. Their data is shared with the events that brought it."""
+        """Return the outputs as nbformat 4 has them. Their data is shared with the events that brought it."""
         outputs = [_fields(output) for output in self._head]
         more = [_fields(output) for output in self._tail]
         if self._has_gap:
@@ -129,11 +129,11 @@ class Outputs:
 
     @property
     def _is_joined(self) -> bool:
-        """Whether the two halves meet within one text."""
+        """True if the two halves meet within one text."""
         if self._has_gap or not self._tail:
             return False
         last, first = self._head[-1], self._tail[0]
-        return isinstance(last, _Text) and isinstance(first, _Text) and last.name == first.name
+        return isinstance(last, _StreamOutput) and isinstance(first, _StreamOutput) and last.name == first.name
 
     def _note(self) -> str:
         what = []
@@ -150,8 +150,8 @@ class Outputs:
         if self._clears_next:
             self._empty()
         last = self._last
-        if not (isinstance(last, _Text) and last.name == name):
-            last = _Text(name)
+        if not (isinstance(last, _StreamOutput) and last.name == name):
+            last = _StreamOutput(name)
             self._put(last)
         before = len(last.text)
         last.text.append(text)
@@ -160,7 +160,7 @@ class Outputs:
             self._trim()
         return True
 
-    def _show(self, output: _Shown) -> None:
+    def _show(self, output: _DataOutput) -> None:
         if self._clears_next:
             self._empty()
         self._put(output)
@@ -169,7 +169,7 @@ class Outputs:
         if self._cost > self._half:
             self._trim()
 
-    def _put(self, output: _Text | _Shown) -> None:
+    def _put(self, output: _StreamOutput | _DataOutput) -> None:
         (self._tail if self._full else self._head).append(output)
         self._last = output
         self._cost += output.cost
@@ -179,13 +179,13 @@ class Outputs:
             self._full = True
             last = self._head[-1]
             # A display stays, however large: it may be the only one.
-            keep = isinstance(last, _Text) and self._half - (self._cost - len(last.text))
+            keep = isinstance(last, _StreamOutput) and self._half - (self._cost - len(last.text))
             self._cost, self._last = 0, None
-            if isinstance(last, _Text):
-                self._put(_Text(last.name, last.text.cut(max(0, keep))))
+            if isinstance(last, _StreamOutput):
+                self._put(_StreamOutput(last.name, last.text.cut(max(0, keep))))
         while self._cost > self._half:
             first = self._tail[0]
-            piece = first.text.drop_piece() if isinstance(first, _Text) else ""
+            piece = first.text.drop_piece() if isinstance(first, _StreamOutput) else ""
             if piece:
                 self._cost -= len(piece)
                 self._left_out_characters += len(piece)
@@ -195,9 +195,9 @@ class Outputs:
             else:
                 self._forget(self._tail.popleft())
 
-    def _forget(self, output: _Text | _Shown) -> None:
+    def _forget(self, output: _StreamOutput | _DataOutput) -> None:
         self._cost -= output.cost
-        if isinstance(output, _Text):
+        if isinstance(output, _StreamOutput):
             self._left_out_characters += len(output.text)
             self._left_out_lines += str(output.text).count("\n")
         else:
@@ -206,8 +206,8 @@ class Outputs:
                 self._displays[output.id].remove(output)
 
 
-def _fields(output: _Text | _Shown) -> dict[str, Any]:
-    if isinstance(output, _Text):
+def _fields(output: _StreamOutput | _DataOutput) -> dict[str, Any]:
+    if isinstance(output, _StreamOutput):
         return {"output_type": "stream", "name": output.name, "text": str(output.text)}
     return output.fields
 

@@ -31,8 +31,8 @@ class Step(NamedTuple):
     id: str = ""
 
 
-class Wanted(NamedTuple):
-    """What a notebook says of its kernel: the kernelspec's name and the language's names; nothing where it says none.
+class WantedKernel(NamedTuple):
+    """The kernel that a notebook wants: the kernelspec's name and the language's names, empty where it has none.
 
     There may be two: a kernelspec's `language` is not always what its kernel calls itself.
     """
@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
         return not self.languages or not language or language.lower() in self.languages
 
 
-class Recipe:
+class NotebookRun:
     """A notebook that is to be run."""
 
     def __init__(self, document: dict[str, Any], path: str = "") -> None:
@@ -54,19 +54,19 @@ class Recipe:
         self._cells: list[dict[str, Any]] = document["cells"]
 
     @classmethod
-    def read(cls, path: str) -> Recipe:
+    def read(cls, path: str) -> NotebookRun:
         """Read a notebook. Raises NotebookError where the file is none."""
         return cls(read_notebook(path), path)
 
-    def wanted(self) -> Wanted:
-        """Give what it says of the kernel that it was written with."""
+    def wanted(self) -> WantedKernel:
+        """Return the kernel that it was written with, as far as it says."""
         fields = [self._document["metadata"].get(key) for key in ("kernelspec", "language_info")]
         spec, info = (one if isinstance(one, dict) else {} for one in fields)
         languages = (str(text).lower() for text in (spec.get("language"), info.get("name")) if text)
-        return Wanted(str(spec.get("name") or ""), frozenset(languages))
+        return WantedKernel(str(spec.get("name") or ""), frozenset(languages))
 
     def steps(self, first: int = 1, last: int | None = None) -> list[Step]:
-        """Give what is to be run from cell `first` to cell `last`, both included.
+        """Return what is to be run from cell `first` to cell `last`, both included.
 
         All cells are counted, from 1, as they stand in the notebook; code cells without code are left out. Raises
         UsageError for a range that it does not have, and for a cell with half a character.
@@ -86,11 +86,11 @@ class Recipe:
                 found.append(Step(number, source, "raises-exception" in tags, cell["id"]))
         return found
 
-    def write_copy(self, path: str, steps: Sequence[Step], *, goes_on: bool = False) -> None:
+    def write_copy(self, path: str, steps: Sequence[Step], *, continues: bool = False) -> None:
         """Write the copy as it is when the run begins: the cells to come have no outputs. What is there is overwritten.
 
-        Where the run `goes_on` in it, the other cells keep the outputs that they have there. Raises NotebookError where
-        it cannot be written, and where another file than a notebook is there.
+        Where the run `continues` in it, the other cells keep the outputs that they have there. Raises NotebookError
+        where it cannot be written, and where another file than a notebook is there.
         """
         if os.path.isfile(path) and os.path.getsize(path):
             try:
@@ -99,7 +99,7 @@ class Recipe:
                 raise NotebookError(
                     f"{path} is there, and no notebook", "name another file with --output, or remove it"
                 ) from error
-        if goes_on:
+        if continues:
             self._keep_outputs(path, {step.number for step in steps})
         for step in steps:
             cell = self._cells[step.number - 1]
@@ -113,10 +113,10 @@ class Recipe:
         except OSError as error:
             raise NotebookError(f"cannot write {path}: {error.strerror}", "name another file with --output") from error
         finally:
-            file.close()
+            file.release()
 
     def _keep_outputs(self, path: str, to_come: set[int]) -> None:
-        """Take what the copy has of cells that are the same there and not to come: an earlier part of the run."""
+        """Copy the outputs that the copy has of cells that are the same there and not to come, of an earlier run."""
         try:
             found: list[dict[str, Any]] = read_notebook(path)["cells"]
         except NotebookError:  # there is none yet
@@ -132,6 +132,6 @@ class Recipe:
 
 
 def copy_path(path: str) -> str:
-    """Give where the executed copy of a notebook goes unless told otherwise: beside it, with `_out`."""
+    """Return where the executed copy of a notebook goes unless told otherwise: beside it, with `_out`."""
     stem, extension = os.path.splitext(path)
     return f"{stem}_out{extension}"

@@ -12,10 +12,11 @@ import os
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from remote_kernel.session.notebook.file import NotebookFile, Stamp
-from remote_kernel.session.notebook.merge import Page
+from remote_kernel.session.notebook.merge import MergedNotebook
 from remote_kernel.session.notebook.nbformat import NotANotebook, NotebookError, parse_notebook
 
 SHORTEST_PAUSE = 0.5  # seconds between two writes of a cell's outputs
@@ -27,25 +28,18 @@ _SETTLE_SECONDS = 5.0  # for how long what is no notebook may be one that is bei
 _SETTLE_EMPTY_SECONDS = 1.0
 
 
-class LogWriter:
-    """The thread, the page that it alone touches while it runs, and the file.
+class NotebookWriter(ABC):
+    """The thread, the merged notebook that it alone touches while it runs, and the file.
 
-    `collect` is called in the thread: it brings what has changed onto the page and gives the cells that run. `changed`
-    is the lock under which the caller changes things, and tells of it with `touch`.
+    A subclass changes things under the lock `_changed`, and then calls `_touch`. `tell` is called with one sentence, in
+    the thread, when the file cannot be written, when it can again, and when something in its place was moved aside.
     """
 
-    def __init__(
-        self,
-        path: str,
-        session: str,
-        changed: threading.Condition,
-        collect: Callable[[Page], set[str]],
-        tell: Callable[[str], None],
-    ) -> None:
+    def __init__(self, path: str, session: str, tell: Callable[[str], None]) -> None:
         self.path = path
-        self.page = Page(session)
+        self._notebook = MergedNotebook(session)
         self._file = NotebookFile(path)
-        self._changed, self._collect, self._tell = changed, collect, tell
+        self._changed, self._tell = threading.Condition(), tell
         self._count = self._saved = 0  # changes made, and those that are in the file
         self._urgent = self._closing = self._sleeping = False
         self._ended = self._pause = 0.0  # when the last write or look was over, and ten times what the write took
@@ -57,13 +51,20 @@ class LogWriter:
         self.found_at = 0.0  # when that was written, Unix time in seconds; 0.0 where there was nothing
         self._thread: threading.Thread | None = None
 
+    @abstractmethod
+    def _collect(self, notebook: MergedNotebook) -> set[str]:
+        """Put what has changed into the notebook, and return the cells that run. Called in the thread."""
+
     def open(self) -> None:
-        """Read what is there, or begin anew, and start the thread. Raises NotebookError."""
+        """Read what is there, or begin anew, and start writing. Blocks for 0.4 s per 10 MB.
+
+        Raises NotebookError where the file is no notebook, or its folder is missing.
+        """
         try:
             self._file.clean()
             data, stamp = self._file.read()
             if data.strip():
-                self.page.load(parse_notebook(data))
+                self.found = self._notebook.load(parse_notebook(data))
                 self.found_at = os.stat(self._file.path).st_mtime
             self._file.accept(stamp)
             os.stat(os.path.dirname(self._file.path))
@@ -71,19 +72,18 @@ class LogWriter:
             raise NotebookError(f"cannot log to {self.path}: {error.strerror}", "name another file") from error
         except NotANotebook as error:
             raise NotebookError(f"cannot log to {self.path}: {error}", "name another file") from error
-        self.found = self.page.own()
         self._thread = threading.Thread(target=self._run, name="notebook-log", daemon=True)
         self._thread.start()
 
-    def touch(self, *, urgent: bool = False) -> None:
-        """Say, with the lock held, that there is something to write; what is urgent is written within a second."""
+    def _touch(self, *, urgent: bool = False) -> None:
+        """Request a write, with the lock held; what is urgent is written within a second."""
         self._count += 1
         if self._sleeping or (urgent and not self._urgent):
             self._changed.notify_all()
         self._urgent = self._urgent or urgent
 
-    def flush(self, timeout_seconds: float) -> bool:
-        """Wait until all that was touched is in the file; false if it is not by then."""
+    def flush(self, timeout_seconds: float = 10.0) -> bool:
+        """Wait until all changes made before are in the file; false if they are not by then."""
         with self._changed:
             wanted = self._count
             self._urgent = True
@@ -91,7 +91,7 @@ class LogWriter:
             self._changed.wait_for(lambda: self._saved >= wanted or not self._is_alive, timeout_seconds)
             return self._saved >= wanted
 
-    def close(self, timeout_seconds: float) -> bool:
+    def close(self, timeout_seconds: float = 10.0) -> bool:
         """Write what is left and end the thread; false if not all is in the file. Idempotent."""
         with self._changed:
             self._closing = True
@@ -100,8 +100,8 @@ class LogWriter:
         if self._thread:
             self._thread.join(timeout_seconds + 1)
         if not self._is_alive:
-            self._file.close()
-            self.page.close()
+            self._file.release()
+            self._notebook.close()
         return self._saved == self._count
 
     @property
@@ -143,7 +143,7 @@ class LogWriter:
                 self._sleeping = False
 
     def _rest(self, is_idle: bool) -> float:
-        """For how many seconds there is nothing to do after the last write or look."""
+        """Return for how many seconds there is nothing to do after the last write or look."""
         if is_idle:
             return _LOOK_SECONDS[min(self._looks, len(_LOOK_SECONDS) - 1)]
         if self._failures:
@@ -175,24 +175,24 @@ class LogWriter:
         self._pause = 0.0 if is_idle else 10 * (self._ended - began)
 
     def _look(self) -> None:
-        """Take over what a person has saved, and have it written again if it lacks anything of ours."""
+        """Merge what a person has saved, and have it written again if it lacks anything of ours."""
         with contextlib.suppress(OSError):
             if not self._file.foreign():
                 self._file.release()
             elif self._merge(self._fill(), patient=True):
                 with self._changed:
-                    self.touch()
+                    self._touch()
 
     def _fill(self) -> set[str]:
-        """Bring what has changed onto the page as a new revision; give the cells that run."""
-        self.page.revision += 1
-        return self._collect(self.page)
+        """Put what has changed into the notebook as a new revision; return the cells that run."""
+        self._notebook.revision += 1
+        return self._collect(self._notebook)
 
     def _write(self) -> bool:
         """Write a version; false if that must be tried again."""
         running = self._fill()
         try:
-            written = self._merge(running) is not None and self._file.replace(self.page.pieces())
+            written = self._merge(running) is not None and self._file.replace(self._notebook.encode())
         except OSError as error:
             self._say(f"the notebook {self.path} cannot be written: {error.strerror}; it will be tried again")
             return False
@@ -202,7 +202,7 @@ class LogWriter:
         return written
 
     def _merge(self, running: set[str], *, patient: bool = False) -> bool | None:
-        """Take over what somebody else has written; tell whether that lacks something.
+        """Merge what somebody else has written; true if that lacks something.
 
         None while what is there is half-written; it may stay so for as long as it likes if we are `patient`. Raises
         OSError.
@@ -213,7 +213,7 @@ class LogWriter:
             settled = self._seconds_as_it_is(stamp)
             try:
                 if data.strip():
-                    lacks |= self.page.merge(data, running) or self._file.is_replaced(stamp)
+                    lacks |= self._notebook.merge(data, running) or self._file.is_replaced(stamp)
                 elif settled < _SETTLE_EMPTY_SECONDS:
                     return None
             except NotANotebook:
@@ -225,7 +225,7 @@ class LogWriter:
         return lacks
 
     def _seconds_as_it_is(self, stamp: Stamp) -> float:
-        """For how long a file that may be half-written has not changed. Not by its time: that is a server's, maybe."""
+        """Return for how long a file that may be half-written has not changed. Its own time may be a server's."""
         now = time.monotonic()
         if self._doubt is None or self._doubt[0] != stamp:
             self._doubt = stamp, now

@@ -14,6 +14,8 @@ import os
 import re
 from typing import Any, NamedTuple
 
+from remote_kernel.files import write_private
+
 _EXTENSIONS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -66,13 +68,13 @@ class Representation:
         self.notes = notes
 
     def __str__(self) -> str:
-        """Give the lines for a reader, without a line end."""
+        """Return the lines for a reader, without a line end."""
         lines = [self.text] if self.text else []
         return "\n".join([*lines, *map(str, self.files), *self.notes])
 
 
 def represent(data: dict[str, Any], folder: str) -> Representation:
-    """Give what stands for the bundle; its files are written into the folder."""
+    """Return what stands for a mime bundle; its files are written into the folder."""
     text, is_read = _best_text(data)
     files: list[Artifact] = []
     notes = []
@@ -94,7 +96,7 @@ def is_for_browsers(mime: str) -> bool:
 
 
 def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
-    """Give the text, and whether it is one that says what is shown."""
+    """Return the text, and whether it is one that says what is shown."""
     for mime in ("text/markdown", "text/plain", "text/latex"):
         text = _text(data.get(mime))
         if text and not (mime == "text/plain" and _is_stand_in(text, data)):
@@ -103,7 +105,7 @@ def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
 
 
 def _is_stand_in(text: str, data: dict[str, Any]) -> bool:
-    """Tell whether a plain text like `<Figure size 640x480 with 1 Axes>` stands for what another type holds.
+    """True if a plain text like `<Figure size 640x480 with 1 Axes>` stands for what another type holds.
 
     Altair's goes on with advice for a front end that does not know charts.
     """
@@ -132,7 +134,7 @@ def _text(value: Any) -> str:
 
 
 def save(folder: str, mime: str, data: Any) -> Artifact:
-    """Write the data, as a message's bundle holds it, into the folder, and give the file.
+    """Write the data, as a message's mime bundle holds it, into the folder, and return the file.
 
     The folder is made, for its owner only, when it is missing. Raises ValueError where binary data is no base64, and
     OSError where the file cannot be written.
@@ -141,34 +143,22 @@ def save(folder: str, mime: str, data: Any) -> Artifact:
     path = os.path.join(folder, f"{_digest(content)}.{_extension(mime)}")
     if not _is_there(path, len(content)):
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        _write(path, content)
+        write_private(path, content)
     return Artifact(mime, path, len(content), *pixels(content))
 
 
-def _write(path: str, content: bytes) -> None:
-    partial = f"{path}.{os.getpid()}.partial"
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-
-
 def is_text(mime: str) -> bool:
-    """Tell whether a bundle holds this type as text; other types are base64, and JSON is itself."""
+    """True if a mime bundle holds this type as text; other types are base64, and JSON is itself."""
     return mime.startswith(_TEXTS) or mime.endswith("+xml")
 
 
 def is_json(mime: str) -> bool:
-    """Tell whether a bundle holds this type as JSON."""
+    """True if a mime bundle holds this type as JSON."""
     return mime == "application/json" or mime.endswith(("+json", ".json"))  # Altair 6: vnd.vegalite.v6.json
 
 
 def decode(mime: str, data: Any) -> bytes:
-    """Give the bytes that the data stands for; raises ValueError where it is no base64."""
+    """Return the bytes that the data stands for; raises ValueError where it is no base64."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     if isinstance(data, list) and all(isinstance(part, str) for part in data) and not is_json(mime):

@@ -1,4 +1,4 @@
-"""Give a cell's outcome to a script: one JSON document at the end, or one JSON line for each event.
+"""Write a cell's outcome for a script: one JSON document at the end, or one JSON line for each event.
 
 Both say `"version": 1`. Within a version fields are added, never taken away or given another meaning.
 """
@@ -6,7 +6,6 @@ Both say `"version": 1`. Within a version fields are added, never taken away or 
 from __future__ import annotations
 
 import json
-from collections import deque
 from typing import Any
 
 from remote_kernel.session.events import (
@@ -26,7 +25,7 @@ from remote_kernel.session.events import (
 )
 from remote_kernel.session.render.ansi import PlainText, strip
 from remote_kernel.session.render.artifacts import Artifact, is_json, is_text, represent, save
-from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
+from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile, bounded
 from remote_kernel.session.render.traceback import trim
 from remote_kernel.session.render.view import TextFile, TextWriter, View
 
@@ -34,8 +33,8 @@ _FIRST_DISPLAYS, _LAST_DISPLAYS = 20, 80  # of more, those between are left out 
 _LONGEST_INLINE = 20_000  # characters of a representation that a line holds; a longer one is a file
 
 
-class _Field:
-    """A text of the document, bounded like the output of Text."""
+class _StreamField:
+    """A stream's text in the document, bounded like the output of TextRenderer."""
 
     def __init__(self, limit: int, file: OutputFile) -> None:
         self._parts: list[str] = []
@@ -65,30 +64,27 @@ class JsonRenderer:
 
     def __init__(self, out: TextFile, view: View) -> None:
         """Make it for one cell. Without a budget each text's bound is DEFAULT."""
-        self._out = TextWriter(out)
+        self._out, self._view = TextWriter(out), view
         self._limit = DEFAULT if view.budget is None else view.budget
-        self._files = view.files
-        self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
         self._file = OutputFile(view.output_file)
-        self._streams = {name: _Field(self._limit, self._file) for name in ("stdout", "stderr")}
+        self._streams = {name: _StreamField(self._limit, self._file) for name in ("stdout", "stderr")}
         self._queued = Queued("", 0.0)
         self._started = Started(0.0)
         self._unfinished = "running"  # the verdict where nobody waits for the end
-        self._error: Error | None = None
         self._clears = False
         self._closed = False
-        self._forget_displays()
+        self._begin()
 
-    def _forget_displays(self) -> None:
-        self._result: tuple[int, dict[str, Any]] | None = None
-        self._first: list[tuple[int, dict[str, Any]]] = []  # each with its place among all that was shown
-        self._last: deque[tuple[int, dict[str, Any]]] = deque(maxlen=_LAST_DISPLAYS if self._limit else None)
-        self._count = self._displays = 0
+    def _begin(self) -> None:
+        self._error: Error | None = None
+        self._shown: list[dict[str, Any]] = []  # displays and results
+        self._result: dict[str, Any] | None = None  # the last of those
+        self._left_out = 0  # displays
         self._truncated: list[str] = []
         self._updates: dict[str, Update] = {}
 
     def feed(self, event: Event) -> None:
-        """Take the next event; Done writes the document."""
+        """Handle the next event; Done writes the document."""
         if isinstance(event, (Stream, Display, Error)) and self._clears:
             self._clear()
         if isinstance(event, Stream):
@@ -121,29 +117,26 @@ class JsonRenderer:
         self._clears = False
         for field in self._streams.values():
             field.clear()
-        self._error = None
-        self._forget_displays()
+        self._begin()
 
     def _display(self, event: Display) -> None:
         self._updates.pop(event.id, None)
-        self._count += 1
-        shown = (self._count, {**self._shown(event.data), "id": event.id})
-        if not event.result:
-            self._add_display(shown)
-            return
-        if self._result:  # the last one is the result
-            self._add_display(self._result)
-        self._result = shown
-
-    def _add_display(self, shown: tuple[int, dict[str, Any]]) -> None:
-        self._displays += 1
-        if len(self._last) == self._last.maxlen and "displays" not in self._truncated:
-            self._truncated.append("displays")
+        shown = {**self._represent(event.data), "id": event.id}
+        self._shown.append(shown)
+        if event.result:
+            self._result = shown
+        displays = self._displays
+        if self._limit and len(displays) > _FIRST_DISPLAYS + _LAST_DISPLAYS:
+            self._shown.remove(displays[_FIRST_DISPLAYS])
+            self._left_out += 1
             self._file.open()
-        (self._first if self._displays <= _FIRST_DISPLAYS else self._last).append(shown)
 
-    def _shown(self, data: dict[str, Any]) -> dict[str, Any]:
-        shown = represent(data, self._files)
+    @property
+    def _displays(self) -> list[dict[str, Any]]:
+        return [shown for shown in self._shown if shown is not self._result]
+
+    def _represent(self, data: dict[str, Any]) -> dict[str, Any]:
+        shown = represent(data, self._view.files)
         text = strip(shown.text)
         if text and self._limit:
             self._file.record(text + "\n")
@@ -151,27 +144,21 @@ class JsonRenderer:
 
     def _write(self, done: Done) -> None:
         self._closed = True
-        for shown in [*self._shown_displays(), *self._shown_result()]:
+        for shown in self._shown:
             if update := self._updates.get(shown["id"]):
-                shown.update(self._shown(update.data))
+                shown.update(self._represent(update.data))
         document = self._document(done)
         self._file.close()
         self._out.write(json.dumps(document) + "\n")
         self._out.flush()
 
-    def _shown_displays(self) -> list[dict[str, Any]]:
-        return [shown for _, shown in sorted([*self._first, *self._last], key=lambda one: one[0])]
-
-    def _shown_result(self) -> list[dict[str, Any]]:
-        return [self._result[1]] if self._result else []
-
     def _document(self, done: Done) -> dict[str, Any]:
         streams = {name: field.finish() for name, field in self._streams.items()}
+        self._truncated = ["displays"] if self._left_out else []
         self._truncated += [name for name, field in self._streams.items() if field.budget.truncated]
-        for result in self._shown_result():
-            result["text"] = self._cut("result", result["text"])
-        displays = self._shown_displays()
-        for number, shown in enumerate(displays):
+        if self._result:
+            self._result["text"] = self._cut("result", self._result["text"])
+        for number, shown in enumerate(self._displays):
             shown["text"] = self._cut(f"displays[{number}]", shown["text"])
         error = self._error_fields()
         count = done.execution_count if done.execution_count is not None else self._started.execution_count
@@ -185,9 +172,9 @@ class JsonRenderer:
             "generation": done.generation,
             "seconds": round(done.seconds, 6),
             **streams,
-            "result": next(iter(self._shown_result()), None),
-            "displays": displays,
-            "displays_left_out": self._displays - len(displays),
+            "result": self._result,
+            "displays": self._displays,
+            "displays_left_out": self._left_out,
             "error": error,
             "truncated": self._truncated,
             "output_file": self._file.path if self._truncated else None,
@@ -196,7 +183,7 @@ class JsonRenderer:
     def _error_fields(self) -> dict[str, Any] | None:
         if not self._error:
             return None
-        texts = trim(self._error.traceback, full=self._full_traceback, cell_of=self._cell_of)
+        texts = trim(self._error.traceback, full=self._view.full_traceback, cell_of=self._view.cell_of)
         traceback = strip("\n".join(text.rstrip("\n") for text in texts))
         value = self._cut("error", self._error.value)
         return {"name": self._error.name, "value": value, "traceback": traceback}
@@ -207,11 +194,7 @@ class JsonRenderer:
             return text
         self._truncated.append(name)
         self._file.open()
-        parts: list[str] = []
-        budget = Budget(lambda _, part: parts.append(part), self._limit)
-        budget.write("", text)
-        budget.settle()
-        return "".join(parts)
+        return bounded(text, self._limit)
 
 
 class JsonLinesRenderer:

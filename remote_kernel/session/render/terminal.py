@@ -1,4 +1,4 @@
-"""A cell's output on a terminal: text as it comes, and what is cleared or updated is redrawn in its place.
+"""Show a cell's output on a terminal: text as it comes, and what is cleared or updated is redrawn in its place.
 
 Counts the rows that the output takes, as a terminal that wraps lines shows it. What has scrolled out cannot be taken
 back, nor what follows text that moves the cursor up by itself: there the new output goes below the old.
@@ -48,7 +48,7 @@ class Rows:
             self._column = end - max(0, end - 1) // self._columns * self._columns
 
     def erase(self, number: int = 0) -> str:
-        """Give what removes all from this row on, empty where it cannot; the output then goes on from there."""
+        """Return what removes all from this row on, empty where it cannot; the output then goes on from there."""
         up = self.number - number
         if not up and not self._column:
             return ""
@@ -71,8 +71,8 @@ class TerminalRenderer(TextRenderer):
         self._last_row = 0
         self._at_line_start = True  # for both files, as they are one place
 
-    def _pass_on(self, name: str, text: str) -> None:
-        super()._pass_on(name, text)
+    def _write(self, name: str, text: str) -> None:
+        super()._write(name, text)
         self._rows.add(text)
         self._at_line_start = ends_line(text, self._at_line_start)
         self._last_id = ""
@@ -84,25 +84,25 @@ class TerminalRenderer(TextRenderer):
         """Remove what is below the row, or go on below it."""
         erasing = self._rows.erase(row)
         if erasing:
-            super()._pass_on("stdout", erasing)
+            super()._write("stdout", erasing)
             self._at_line_start = True
         else:
-            self._line_starts()
+            self._start_line()
         self._last_id = ""
 
-    def _line_starts(self) -> None:
+    def _start_line(self) -> None:
         if not self._at_line_start:
-            self._pass_on("stdout", "\n")
+            self._write("stdout", "\n")
 
-    def _lines_end(self) -> None:
+    def _end_lines(self) -> None:
         for name, stream in self._texts.items():
-            self._give(name, stream.finish())
-        self._line_starts()
+            self._write_bounded(name, stream.finish())
+        self._start_line()
 
-    def _display_block(self, identity: str, text: str) -> None:
-        self._lines_end()
+    def _write_display(self, identity: str, text: str) -> None:
+        self._end_lines()
         row = self._rows.number
-        super()._display_block(identity, text)
+        super()._write_display(identity, text)
         self._last_id, self._last_row = identity, row
 
     def _update(self, event: Update) -> None:
@@ -113,10 +113,10 @@ class TerminalRenderer(TextRenderer):
         self._erase(self._last_row)
         text = self._text_of(event.data)
         self._shown[event.id] = text
-        self._display_block(event.id, text)
+        self._write_display(event.id, text)
 
-    def _last_line_ends(self) -> None:
-        self._line_starts()
+    def _end_last_line(self) -> None:
+        self._start_line()
 
 
 def _size(file: TextFile) -> tuple[int, int]:

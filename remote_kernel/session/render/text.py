@@ -18,7 +18,7 @@ from remote_kernel.session.events import (
     Stream,
     Update,
 )
-from remote_kernel.session.render.ansi import PlainText, TerminalText, strip
+from remote_kernel.session.render.ansi import PlainText, TerminalText
 from remote_kernel.session.render.artifacts import represent
 from remote_kernel.session.render.budget import DEFAULT, Budget, OutputFile
 from remote_kernel.session.render.view import TextFile, TextWriter, View, ends_line
@@ -41,9 +41,8 @@ class TextRenderer:
         limit = view.budget if view.budget is not None else 0 if out.isatty() else DEFAULT
         self._colours = err.isatty()
         self._file = OutputFile(view.output_file)
-        self._budget = Budget(self._pass_on, limit, self._file)
-        self._files = view.files
-        self._full_traceback, self._cell_of = view.full_traceback, view.cell_of
+        self._budget = Budget(self._write, limit, self._file)
+        self._view = view
         self._shown: dict[str, str] = {}  # the text of each display that has an id
         self._updates: dict[str, Update] = {}  # the last of each id
         self._error: Error | None = None  # held, as the last one is shown whatever the budget
@@ -64,19 +63,19 @@ class TextRenderer:
         elif isinstance(event, Clear):
             self._clears = True
             if not event.wait:
-                self._output_comes()
+                self._apply_held()
             return
         elif isinstance(event, Error):
-            self._output_comes()
+            self._apply_held()
             self._error = event
             return
         elif isinstance(event, Done):
             self._finish()
             self._note(event.message)
-            self._last_line_ends()
+            self._end_last_line()
             self._end()
         else:
-            self._tell(event)
+            self._show_state(event)
         self._flush()
 
     def close(self) -> None:
@@ -84,13 +83,13 @@ class TextRenderer:
         if self._closed:
             return
         self._finish()
-        self._line_starts()  # what comes next is about the cell
+        self._start_line()  # what comes next is about the cell
         self._end()
 
-    def _last_line_ends(self) -> None:
+    def _end_last_line(self) -> None:
         """End the line of a progress bar; stdout stays as the code wrote it."""
         if not self._writers["stderr"].at_line_start:
-            self._pass_on("stderr", "\n")
+            self._write("stderr", "\n")
 
     def _end(self) -> None:
         self._closed = True
@@ -98,29 +97,29 @@ class TextRenderer:
         self._file.close()
 
     def _stream(self, event: Stream) -> None:
-        self._output_comes()
+        self._apply_held()
         name = event.name if event.name in self._texts else "stdout"
-        self._give(name, self._texts[name].feed(event.text))
+        self._write_bounded(name, self._texts[name].feed(event.text))
 
     def _display(self, event: Display) -> None:
-        self._output_comes()
+        self._apply_held()
         text = self._text_of(event.data)
         if event.id:
             self._shown[event.id] = text
             self._updates.pop(event.id, None)
-        self._display_block(event.id, text)
+        self._write_display(event.id, text)
 
-    def _display_block(self, identity: str, text: str) -> None:
-        self._block("stdout", text)
+    def _write_display(self, identity: str, text: str) -> None:
+        self._write_block("stdout", text)
 
     def _update(self, event: Update) -> None:
         """Hold it: a stream of lines shows the last for each id, at the end."""
         self._updates[event.id] = event
 
     def _text_of(self, data: dict[str, Any]) -> str:
-        return str(represent(data, self._files))
+        return str(represent(data, self._view.files))
 
-    def _output_comes(self) -> None:
+    def _apply_held(self) -> None:
         """Apply a Clear that waited for the next output, and put an error that was not the last into the budget."""
         if self._clears:
             self._clears = False
@@ -132,7 +131,7 @@ class TextRenderer:
             self._clear()
         if self._error:
             error, self._error = self._error, None
-            self._block("stderr", self._traceback(error))
+            self._write_block("stderr", self._traceback(error))
 
     def _clear(self) -> None:
         self._budget.clear()
@@ -143,25 +142,25 @@ class TextRenderer:
             text = self._text_of(update.data)
             if text != self._shown.get(update.id):
                 self._shown[update.id] = text
-                self._block("stdout", text)
+                self._write_block("stdout", text)
         self._updates.clear()
         for name, stream in self._texts.items():
-            self._give(name, stream.finish())
+            self._write_bounded(name, stream.finish())
         self._budget.settle()
         if self._error:
             error, self._error = self._error, None
-            self._line_starts()
-            self._pass_on("stderr", self._traceback(error) + "\n")
+            self._start_line()
+            self._write("stderr", self._traceback(error) + "\n")
 
     def _traceback(self, error: Error) -> str:
         from remote_kernel.session.render.traceback import trim
 
-        texts = trim(error.traceback, full=self._full_traceback, cell_of=self._cell_of)
+        texts = trim(error.traceback, full=self._view.full_traceback, cell_of=self._view.cell_of)
         texts = texts or [f"{error.name}: {error.value}"]
         text = "\n".join(part.rstrip("\n") for part in texts)
-        return _text_for(True).feed(text) + "\x1b[0m" if self._colours else strip(text)
+        return _fit(text, terminal=self._colours)
 
-    def _tell(self, event: Event) -> None:
+    def _show_state(self, event: Event) -> None:
         if isinstance(event, (Queued, Started)):
             self._waits = isinstance(event, Queued)
         if isinstance(event, Queued) and event.ahead:
@@ -173,44 +172,39 @@ class TextRenderer:
             self._note("the connection is back")
         elif isinstance(event, InputWanted):
             for name, text in self._texts.items():
-                self._give(name, text.finish())
+                self._write_bounded(name, text.finish())
 
     def _note(self, message: str) -> None:
         if message:
-            self._line_starts()
-            self._pass_on("stderr", terminal_safe(f"rkernel: {message}\n"))
+            self._start_line()
+            self._write("stderr", terminal_safe(f"rkernel: {message}\n"))
 
-    def _line_starts(self) -> None:
+    def _start_line(self) -> None:
         """End a line that is open on either, as both may go to the same place."""
         for name, writer in self._writers.items():
             if not writer.at_line_start:
-                self._pass_on(name, "\n")
+                self._write(name, "\n")
 
-    def _block(self, name: str, text: str) -> None:
-        """Give a text lines of its own."""
+    def _write_block(self, name: str, text: str) -> None:
+        """Write a text on lines of its own."""
         if not text:
             return
-        self._lines_end()
-        if isinstance(self._texts[name], PlainText):
-            text = strip(text)
-        else:  # a display's text reaches the terminal as little as a stream's does
-            passing = _text_for(True)
-            text = passing.feed(text) + passing.finish()
-        self._give(name, text + "\n")
+        self._end_lines()
+        self._write_bounded(name, _fit(text, terminal=isinstance(self._texts[name], TerminalText)) + "\n")
 
-    def _lines_end(self) -> None:
+    def _end_lines(self) -> None:
         """End a line that is open in what goes through the budget."""
         for name, stream in self._texts.items():
-            self._give(name, stream.finish())
+            self._write_bounded(name, stream.finish())
             if not self._ends_line[name]:
-                self._give(name, "\n")
+                self._write_bounded(name, "\n")
 
-    def _give(self, name: str, text: str) -> None:
+    def _write_bounded(self, name: str, text: str) -> None:
         if text:
             self._ends_line[name] = ends_line(text, self._ends_line[name])
             self._budget.write(name, text)
 
-    def _pass_on(self, name: str, text: str) -> None:
+    def _write(self, name: str, text: str) -> None:
         """Write the text; what went to the other file before is there before, as both may be the same place."""
         if name != self._latest:
             self._writers[self._latest].flush()
@@ -224,3 +218,9 @@ class TextRenderer:
 
 def _text_for(terminal: bool) -> PlainText | TerminalText:
     return TerminalText() if terminal else PlainText()
+
+
+def _fit(text: str, *, terminal: bool) -> str:
+    """Return a text that is complete as a terminal, or another reader, may have it."""
+    stream = _text_for(terminal)
+    return stream.feed(text) + stream.finish()

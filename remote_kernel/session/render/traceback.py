@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from itertools import groupby
 
 from remote_kernel.session.render.ansi import strip
@@ -21,44 +20,22 @@ _MOST = 30  # frames that are shown; of more, the first third and the last two t
 _HINT = "--full-traceback shows them"
 
 
-@cache
-def _place() -> re.Pattern[str]:
-    """A frame's first line: IPython 8's `File ~/a.py:3, in f(x)`, Python's `File "a.py", line 3, in f`, IPython 7's
-    `~/a.py in f(x)`, and cells in all of their spellings."""
-    return re.compile(
-        r"\s*(?:(?P<cell>Cell In\s*\[|<ipython-input-)|Input In \[|"
-        r'File (?P<file>"[^"\n]+"|.+?)(?::\d+|, line \d+)|(?P<old>[~/<]\S*|\S+\.p(?:yx|xi|xd)) in \S)'
-    )
-
-
-@cache
-def _compiled() -> re.Pattern[str]:
-    """A frame of Cython whose source is not there: `File pandas/_libs/index.pyx:167, in pandas._libs.index.f()`."""
-    return re.compile(r"[^\n]+\.p(?:yx|xi|xd)\b[^\n]* in (?P<package>\w+)[^\n]*\n*\Z")
-
-
-@cache
-def _counted_cell() -> re.Pattern[str]:
-    return re.compile(r"\s*(?:\x1b\[[0-9;]*m)*(?:Cell|Input)(?:\x1b\[[0-9;]*m| )*In ?\[(\d{1,9})\]")
-
-
-@cache
-def _library() -> re.Pattern[str]:
-    return re.compile(
-        r"[\\/](?:site|dist)-packages[\\/](?P<package>[^\\/:.]+)"
-        r"|[\\/]lib(?:64)?[\\/](?:python|pypy)3?[.\dt]*[\\/](?:lib-dynload[\\/])?(?!(?:site|dist)-packages)(?P<module>[^\\/:.]+)"
-        r"|<frozen (?P<frozen>[^>.]+)|<(?P<internal>__\w+__) internals>"
-    )
-
-
-@cache
-def _no_source() -> re.Pattern[str]:
-    return re.compile(r"\n[^\n]*Could not get source, probably due dynamically evaluated source code[^\n]*")
-
-
-@cache
-def _header_gap() -> re.Pattern[str]:
-    return re.compile(r" {3,}(?=Traceback \(most recent call last\))")
+# A frame's first line: IPython 8's `File ~/a.py:3, in f(x)`, Python's `File "a.py", line 3, in f`, IPython 7's
+# `~/a.py in f(x)`, and cells in all of their spellings.
+_PLACE = (
+    r"\s*(?:(?P<cell>Cell In\s*\[|<ipython-input-)|Input In \[|"
+    r'File (?P<file>"[^"\n]+"|.+?)(?::\d+|, line \d+)|(?P<old>[~/<]\S*|\S+\.p(?:yx|xi|xd)) in \S)'
+)
+# A frame of Cython whose source is not there: `File pandas/_libs/index.pyx:167, in pandas._libs.index.f()`.
+_COMPILED = r"[^\n]+\.p(?:yx|xi|xd)\b[^\n]* in (?P<package>\w+)[^\n]*\n*\Z"
+_COUNTED_CELL = r"\s*(?:\x1b\[[0-9;]*m)*(?:Cell|Input)(?:\x1b\[[0-9;]*m| )*In ?\[(\d{1,9})\]"
+_LIBRARY = (
+    r"[\\/](?:site|dist)-packages[\\/](?P<package>[^\\/:.]+)"
+    r"|[\\/]lib(?:64)?[\\/](?:python|pypy)3?[.\dt]*[\\/](?:lib-dynload[\\/])?(?!(?:site|dist)-packages)(?P<module>[^\\/:.]+)"
+    r"|<frozen (?P<frozen>[^>.]+)|<(?P<internal>__\w+__) internals>"
+)
+_NO_SOURCE = r"\n[^\n]*Could not get source, probably due dynamically evaluated source code[^\n]*"
+_HEADER_GAP = r" {3,}(?=Traceback \(most recent call last\))"
 
 
 class _Part:
@@ -67,14 +44,14 @@ class _Part:
     __slots__ = ("count", "is_frame", "library", "text")
 
     def __init__(self, text: str) -> None:
-        self.text = text = _no_source().sub("", text)
+        self.text = text = re.sub(_NO_SOURCE, "", text)
         self.count = 1
         plain = strip(text)
-        place = _place().match(plain)
+        place = re.match(_PLACE, plain)
         self.is_frame = place is not None
         path = (place["file"] or place["old"] or "") if place else ""
-        found = _library().search(path.strip('"'))
-        found = found or (_compiled().match(plain) if place else None)
+        found = re.search(_LIBRARY, path.strip('"'))
+        found = found or (re.match(_COMPILED, plain) if place else None)
         self.library = next(filter(None, found.groups()), "") if found else ""
         if hidden := re.match(r"\s*\[\.\.\. skipping hidden (\d+)", plain):
             self.is_frame, self.library, self.count = True, "hidden", int(hidden[1])
@@ -83,7 +60,7 @@ class _Part:
 def trim(
     traceback: Iterable[str], *, full: bool = False, cell_of: Callable[[int], str] = lambda count: ""
 ) -> list[str]:
-    """Give the traceback's texts, each to be shown on lines of its own; `full` gives every frame.
+    """Return the traceback's texts, each to be shown on lines of its own; `full` keeps every frame.
 
     `cell_of` returns the session's number of the cell that the kernel has counted so, or nothing; where it is another
     number, it is shown as well.
@@ -102,7 +79,7 @@ def _trimmed(texts: list[str]) -> list[str]:
 
 
 def _with_number(text: str, cell_of: Callable[[int], str]) -> str:
-    found = _counted_cell().match(text)
+    found = re.match(_COUNTED_CELL, text)
     number = cell_of(int(found[1])) if found else ""
     if not found or number in ("", found[1]):
         return text
@@ -110,7 +87,7 @@ def _with_number(text: str, cell_of: Callable[[int], str]) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Give the frames of a text that is a whole traceback of Python's own."""
+    """Return the frames of a text that is a whole traceback of Python's own."""
     if text.count('\n  File "') < 1 or not strip(text).lstrip().startswith("Traceback ("):
         return [text]
     first, *frames = re.split(r'\n(?=  File ")', text)
@@ -129,7 +106,7 @@ def _shown(parts: list[_Part]) -> Iterator[str]:
         if not run:
             continue
         if not run[0].is_frame:
-            yield from (_header_gap().sub("  ", part.text) for part in run)
+            yield from (re.sub(_HEADER_GAP, "  ", part.text) for part in run)
         elif number == last or not all(part.library for part in run):
             yield from _few(list(_frames(_with_repeated(run, repeated))))
             repeated = []
@@ -147,7 +124,7 @@ def _with_repeated(run: list[_Part], repeated: list[_Part]) -> list[_Part]:
 
 
 def _frames(parts: list[_Part]) -> Iterator[str]:
-    """Give the frames of one exception, from the cell to where it was raised."""
+    """Return the frames of one exception, from the cell to where it was raised."""
     last = parts[-1] if parts[-1].library and parts[-1].library != "hidden" else None
     if last:
         parts = parts[:-1]
@@ -178,7 +155,7 @@ def _left_out(parts: list[_Part]) -> str:
 
 
 def _essence(frame: str) -> str:
-    """Give a frame's place, and the line that it is at; without the parameters, which may be dozens."""
+    """Return a frame's place, and the line that it is at; without the parameters, which may be dozens."""
     first, *source = frame.strip("\n").split("\n")
     place = re.sub(r"(, in (?:\x1b\[[0-9;]*m|[\w.<>])+).*", r"\1", first)
     at = [line for line in source if re.match(r"-+> ?\d", strip(line))] or source[:1]

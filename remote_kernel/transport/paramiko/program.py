@@ -51,7 +51,7 @@ class Pump:
         Raises SshFailure when the connection breaks.
         """
         for fd in (0, 1):
-            _widen(fd)
+            _enlarge(fd)
         self._start(self._send)
         readers = (self._start(self._receive), self._start(self._receive_errors))
         self._start(self._keep_alive)
@@ -103,8 +103,8 @@ class Pump:
             self._asked_at = 0.0
 
 
-def _widen(fd: int) -> None:
-    """Let a pipe hold more than 64 KiB where the system can: half as many turns, uploads up to 1.4 times as fast."""
+def _enlarge(fd: int) -> None:
+    """Enlarge a pipe beyond 64 KiB where the system can: half as many turns, uploads up to 1.4 times as fast."""
     if hasattr(fcntl, "F_SETPIPE_SZ"):
         try:
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -123,8 +123,8 @@ def _write_all(fd: int, data: bytes) -> bool:
     return True
 
 
-def _lend_terminal(channel: paramiko.Channel) -> None:
-    """Lend the session the terminal on stdin, its size, its kind and every key; called before the command runs."""
+def _attach_terminal(channel: paramiko.Channel) -> None:
+    """Connect the session to the terminal on stdin: size, kind, every key. Called before the command runs."""
     size = os.get_terminal_size(0)
     channel.get_pty(os.environ.get("TERM", "vt100"), size.columns, size.lines)
     changed = threading.Event()
@@ -178,7 +178,7 @@ def run(arguments: list[str], undo: ExitStack) -> int:
         channel = transport.open_session(WINDOW_BYTES, PACKET_BYTES, timeout=hops[-1].connect_seconds)
         channel.update_environment(dict(hops[-1].environment))
         if found.terminal:
-            _lend_terminal(channel)
+            _attach_terminal(channel)
         if found.is_subsystem:
             channel.invoke_subsystem(found.command)
         else:

@@ -1,4 +1,4 @@
-"""When a trip counts as made: a program in the place of ssh breaks at a chosen moment."""
+"""When an attempt counts as made: a program in the place of ssh breaks at a chosen moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, RemoteKernelError
-from remote_kernel.launcher.attempt import Trip
+from remote_kernel.launcher.attempt import Attempt
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.link import HELLO, PROTOCOL_VERSION, Link
 from remote_kernel.link.reactor import Reactor
@@ -31,19 +31,19 @@ if os.environ["GREETS"] == "yes":
 """
 
 
-class Traveller:
-    """Note what a trip reports, and end the loop with it."""
+class AttemptEvents:
+    """Note what an attempt reports, and end the loop with it."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self.arrivals = 0
         self.end: tuple[RemoteKernelError, bool] | None = None
 
-    def arrived(self) -> None:
+    def connected(self) -> None:
         self.arrivals += 1
 
-    def returned(self, error: RemoteKernelError, *, arrived: bool, silent: bool) -> None:
-        self.end = (error, arrived)
+    def disconnected(self, error: RemoteKernelError, *, was_connected: bool, silent: bool) -> None:
+        self.end = (error, was_connected)
         self._reactor.stop()
 
 
@@ -61,13 +61,13 @@ def test_an_attach_has_arrived_with_the_agents_greeting(
     monkeypatch.setenv("REMOTE_KERNEL_SSH", str(fake))
     monkeypatch.setenv("GREETS", greets)
     with Reactor() as reactor:
-        traveller = Traveller(reactor)
+        events = AttemptEvents(reactor)
         options = LaunchOptions(Endpoint.parse("nowhere"))
-        trip = Trip(reactor, Link(), Log(), options, traveller)
-        trip.start(mode, {}, 20.0)
+        attempt = Attempt(reactor, Link(), Log(), options, events)
+        attempt.start(mode, {}, 20.0)
         reactor.call_later(20.0, reactor.stop)
         reactor.run()
-        trip.close()
-    assert traveller.end
-    error, arrived = traveller.end
-    assert (type(error), arrived, traveller.arrivals) == (ConnectionLost, arrives, int(arrives))
+        attempt.close()
+    assert events.end
+    error, arrived = events.end
+    assert (type(error), arrived, events.arrivals) == (ConnectionLost, arrives, int(arrives))

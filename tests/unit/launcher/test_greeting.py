@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pytest
 import zmq
 
-from remote_kernel.launcher.greeting import FIRST, HeadStart
-from remote_kernel.link.link import Link, Sink, Stream
+from remote_kernel.launcher.greeting import FIRST_BYTES, EarlyGreeting
+from remote_kernel.link.link import Link, LinkStream, Sink
 
 SECONDS = 20
 OLD = b"\xff\0\0\0\0\0\0\0\x01\x7f\x01"  # libzmq 3
@@ -35,7 +35,7 @@ class SocketStub(Sink):
 class Begun(NamedTuple):
     """A stream with a head start: its end at the front end, the sink behind it, and what `refused` has noted."""
 
-    stream: Stream
+    stream: LinkStream
     front: socket.socket
     sink: SocketStub
     refused: list[bool]
@@ -53,18 +53,18 @@ def begun() -> Iterator[Begun]:
         stream = Link().open("shell")
         stream.sink = sink = SocketStub()
         refused: list[bool] = []
-        HeadStart(stream, back, lambda: refused.append(True))
+        EarlyGreeting(stream, back, lambda: refused.append(True))
         yield Begun(stream, front, sink, refused)
 
 
 @pytest.mark.parametrize("step", [1, 10, 11, 30, 64])
 def test_first_bytes_go_to_the_front_end_once(begun: Begun, step: int) -> None:
-    greeting = FIRST + b"\x01NULL" + bytes(48)
-    assert begun.front.recv(100) == FIRST
+    greeting = FIRST_BYTES + b"\x01NULL" + bytes(48)
+    assert begun.front.recv(100) == FIRST_BYTES
     for start in range(0, len(greeting), step):
         begun.say(greeting[start : start + step])
-    assert begun.sink.came == greeting[len(FIRST) :]
-    assert begun.stream.consumed == len(FIRST)  # the rest is for the socket's sink to consume
+    assert begun.sink.came == greeting[len(FIRST_BYTES) :]
+    assert begun.stream.consumed == len(FIRST_BYTES)  # the rest is for the socket's sink to consume
     assert begun.stream.sink is begun.sink
     assert not begun.refused
 
@@ -94,7 +94,7 @@ def test_front_end_that_has_gone_is_no_error() -> None:
     front, back = socket.socketpair()
     front.close()
     with back:
-        HeadStart(Link().open("shell"), back, lambda: None)
+        EarlyGreeting(Link().open("shell"), back, lambda: None)
 
 
 def test_real_peer_greets_in_full_before_the_other_has_spoken_and_messages_pass() -> None:
@@ -116,7 +116,7 @@ def test_real_peer_greets_in_full_before_the_other_has_spoken_and_messages_pass(
 
         stream = Link().open("shell")
         stream.sink = Forward(connection)
-        HeadStart(stream, connection, lambda: pytest.fail("libzmq greets otherwise"))
+        EarlyGreeting(stream, connection, lambda: pytest.fail("libzmq greets otherwise"))
         greeting = b""
         while len(greeting) < 64:  # MSG_WAITALL does not wait on a socket with a timeout
             greeting += connection.recv(64 - len(greeting))
@@ -152,7 +152,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
         sink.sendall(data)
 
 
-def read_into(source: socket.socket, stream: Stream) -> None:
+def read_into(source: socket.socket, stream: LinkStream) -> None:
     source.settimeout(SECONDS)
     while data := source.recv(7):  # the worst of pieces
         stream.sink.deliver(memoryview(data))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel import handshake, process
+from remote_kernel import process
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import AuthenticationFailed, ConnectTimeout
 from remote_kernel.files import private_folder, write_private
@@ -167,7 +167,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, *answers: object) -> list[object]:
             raise found
         return found, ""
 
-    monkeypatch.setattr(handshake, "ask", ask)
+    monkeypatch.setattr(orphans, "ask", ask)
     monkeypatch.setattr(orphans, "_FIRST_WAIT_SECONDS", 0.0)
     monkeypatch.setattr(orphans, "_LOOK_SECONDS", 0.01)
     return left
@@ -203,7 +203,7 @@ def test_a_restart_that_nobody_heard_ends_a_kept_kernel_too(
         asked.append(settings["do"])
         return {"kernels": [{"pid": 1}]}, ""
 
-    monkeypatch.setattr(handshake, "ask", ask)
+    monkeypatch.setattr(orphans, "ask", ask)
     OrphanNote(OPTIONS, "0123456789ab").hand_over(restart=restart)
     assert orphans.main() == 0
     assert asked == [told] and not note.exists()
@@ -239,8 +239,10 @@ def test_the_watcher_leaves_a_kernel_to_the_launcher_that_takes_the_place_of_a_k
     monkeypatch.setenv("REMOTE_KERNEL_STATE_FILE", "/dev/null")  # as under a session of rkernel, which starts another
     OrphanNote(OPTIONS, "0123456789ab").write()
     change(note, born="long ago")
-    threading.Timer(0.2, OrphanNote(OPTIONS, "0123456789ab").write).start()
+    later = threading.Timer(0.2, OrphanNote(OPTIONS, "0123456789ab").write)
+    later.start()
     assert orphans.main() == 0
+    later.join()
     assert left and note.exists()
     change(note, born="long ago")
     monkeypatch.setattr(orphans, "_SUCCESSOR_SECONDS", 0.2)

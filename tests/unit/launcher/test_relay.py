@@ -14,7 +14,7 @@ import zmq
 from jupyter_client.session import Session
 
 from remote_kernel.errors import ConnectionFileError, PortInUse
-from remote_kernel.jupyter.connection_file import CHANNELS, Connection
+from remote_kernel.jupyter.connection_file import CHANNELS, ConnectionFile
 from remote_kernel.launcher import launcher
 from remote_kernel.launcher.relay import Relay
 
@@ -31,8 +31,8 @@ class Ends:
         self.notes: list[str] = []
         self.front_session = Session(key=b"front")
         self.kernel_session = Session(key=b"kernel")
-        self.front = Connection("ipc", str(folder / "f"), PORTS, {"key": "front"})
-        back = Connection("ipc", str(folder / "k"), PORTS, {"key": "kernel", "signature_scheme": "hmac-sha256"})
+        self.front = ConnectionFile("ipc", str(folder / "f"), PORTS, {"key": "front"})
+        back = ConnectionFile("ipc", str(folder / "k"), PORTS, {"key": "kernel", "signature_scheme": "hmac-sha256"})
         self.kernel = {}
         for channel, port in PORTS.items():
             socket = self._socket(zmq.XPUB if channel == "iopub" else zmq.REP if channel == "hb" else zmq.ROUTER)
@@ -223,17 +223,19 @@ def test_port_in_use_and_unknown_scheme_are_told(tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("r")
     with zmq.Context() as context, context.socket(zmq.ROUTER) as taken:
         port = taken.bind_to_random_port("tcp://127.0.0.1")
-        front = Connection("tcp", "127.0.0.1", {**PORTS, "shell": port}, {"key": "front"})
+        front = ConnectionFile("tcp", "127.0.0.1", {**PORTS, "shell": port}, {"key": "front"})
         with pytest.raises(PortInUse, match=rf"port {port} \(shell\) of 127.0.0.1 is in use"):
             Relay(front, print, lambda: None)
     with pytest.raises(ConnectionFileError, match="hmac-rot13"):
-        Relay(Connection("ipc", str(folder / "f"), PORTS, {"key": "", "signature_scheme": "hmac-rot13"}), print, print)
+        Relay(
+            ConnectionFile("ipc", str(folder / "f"), PORTS, {"key": "", "signature_scheme": "hmac-rot13"}), print, print
+        )
 
 
 @pytest.mark.parametrize("relayed", [False, True])
 def test_only_a_socket_makes_room_for_the_front_ends(tmp_path_factory: pytest.TempPathFactory, relayed: bool) -> None:
     folder = tmp_path_factory.mktemp("r")
-    front = Connection("ipc", str(folder / "f"), PORTS, {"key": "front"})
+    front = ConnectionFile("ipc", str(folder / "f"), PORTS, {"key": "front"})
     path = folder / "f-3"
 
     def listen() -> None:
@@ -257,8 +259,8 @@ def test_connection_files_curve_keys_are_used(tmp_path_factory: pytest.TempPathF
     public, secret = (key.decode() for key in zmq.curve_keypair())
     folder = tmp_path_factory.mktemp("r")
     values = {"key": "front", "curve_publickey": public, "curve_secretkey": secret}
-    relay = Relay(Connection("ipc", str(folder / "f"), PORTS, values), print, lambda: None)
-    relay.start(Connection("ipc", str(folder / "k"), PORTS, {"key": "kernel"}))
+    relay = Relay(ConnectionFile("ipc", str(folder / "f"), PORTS, values), print, lambda: None)
+    relay.start(ConnectionFile("ipc", str(folder / "k"), PORTS, {"key": "kernel"}))
     try:
         with zmq.Context() as context, context.socket(zmq.ROUTER) as kernel, context.socket(zmq.DEALER) as front:
             kernel.bind(f"ipc://{folder}/k-1")

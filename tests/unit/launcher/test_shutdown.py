@@ -12,7 +12,7 @@ import zmq
 from jupyter_client.session import Session
 
 from remote_kernel.jupyter.zmtp import Splitter
-from remote_kernel.launcher.shutdown import HOLD_SECONDS, Closing, ControlSocket
+from remote_kernel.launcher.shutdown import HOLD_SECONDS, ControlSocket, ShutdownFilter
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
 
@@ -35,16 +35,16 @@ def message(kind: str, content: dict[str, Any] | None = None, key: str = KEY) ->
 
 
 class Watched:
-    """A control connection with a Closing; `passed` is what went on to the kernel."""
+    """A control connection with a ShutdownFilter; `passed` is what went on to the kernel."""
 
     def __init__(self, *, kept: bool) -> None:
         self.reactor = Reactor()
         self.left = 0
-        self.closing = Closing(self.reactor, self._leave)
-        self.closing.kept = kept
+        self.filter = ShutdownFilter(self.reactor, self._leave)
+        self.filter.kept = kept
         self.near, self.far = socket.socketpair()
         self._stream = Link().open("control")
-        self.socket = ControlSocket(self.reactor, self._stream, self.near, lambda _: None, self.closing, {"key": KEY})
+        self.socket = ControlSocket(self.reactor, self._stream, self.near, lambda _: None, self.filter, {"key": KEY})
         self.socket.take(GREETING + READY)
         self._start = self._stream.end
 
@@ -102,11 +102,11 @@ def test_restart_reaches_a_kept_kernel_at_once(watched: Watched) -> None:
 
 
 def test_front_end_that_wants_a_restart_does_not_spare_a_kept_kernel(watched: Watched) -> None:
-    assert watched.closing.spares
+    assert watched.filter.spares
     watched.socket.take(message("shutdown_request", {"restart": True}))
-    assert not watched.closing.spares
+    assert not watched.filter.spares
     watched.socket.take(message("shutdown_request", {"restart": False}))
-    assert watched.closing.spares, "the kernel did not heed it, and now the front end just closes"
+    assert watched.filter.spares, "the kernel did not heed it, and now the front end just closes"
 
 
 def test_forged_shutdown_makes_nobody_leave(watched: Watched) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from remote_kernel.launcher.forward import Ports
-from remote_kernel.link.link import Link, Stream
+from remote_kernel.link.link import Link, LinkStream
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.link.sockets import connect_socket, serve
 from remote_kernel.options import Forward
@@ -102,7 +102,7 @@ def test_a_connection_that_was_reset_already_ends_nobody(reset: None, reactor: R
         connection = connect_socket(address, socket.AF_INET)
         assert connection
         connection.close()
-        tunnels, stream = Tunnels(reactor), Stream(Link(), 16, f"tcp:{address[1]}")
+        tunnels, stream = Tunnels(reactor), LinkStream(Link(), 16, f"tcp:{address[1]}")
         tunnels.opened(stream)
         assert not stream.closing
         tunnels.close()
@@ -166,7 +166,7 @@ def test_tunnel_to_a_busy_program_is_made_while_all_else_goes_on(reactor: Reacto
             waiting = undo.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(address)
-        tunnels, stream = Tunnels(reactor), Stream(Link(), 16, f"tcp:{address[1]}")
+        tunnels, stream = Tunnels(reactor), LinkStream(Link(), 16, f"tcp:{address[1]}")
         begun = time.monotonic()
         tunnels.opened(stream)
         stream.sink.deliver(memoryview(b"hello"))
@@ -198,7 +198,7 @@ def test_tunnel_to_where_nobody_listens_is_closed(reactor: Reactor, listener: so
     port: int = listener.getsockname()[1]
     listener.close()
     for channel in (f"tcp:{port}", "tcp:0", "tcp:x", "tcp:70000"):
-        stream = Stream(Link(), 16, channel)
+        stream = LinkStream(Link(), 16, channel)
         Tunnels(reactor).opened(stream)
         run(reactor, 0.1)
         assert stream.closing

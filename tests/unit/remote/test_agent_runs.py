@@ -21,7 +21,7 @@ import pytest
 from remote_kernel import bootstrap
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import PythonNotFound
-from remote_kernel.link.link import CONTROL, STDERR, STDOUT, Link, MessageSink, Sink, Stream, send_message
+from remote_kernel.link.link import CONTROL, STDERR, STDOUT, Link, LinkStream, MessageSink, Sink, send_message
 from remote_kernel.link.reactor import Pipe, Reactor
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.ssh_errors import explain
@@ -39,7 +39,7 @@ VALUE = "two\nlines, 'quotes\" $HOME `id` \\n \U0001f642 é"
 class Gather(Sink):
     """Keep what a stream brings."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: LinkStream) -> None:
         self.stream = stream
         self.data = b""
         self.finished = False

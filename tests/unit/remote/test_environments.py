@@ -14,12 +14,12 @@ import pytest
 
 from remote_kernel.remote import environments
 from remote_kernel.remote.environments import TrustedOwners
-from remote_kernel.remote.kernel import Settings
+from remote_kernel.remote.kernel import KernelSettings
 from tests.support.kernels import wait_until
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="giving a file away takes root")
-SETTINGS = Settings(
+SETTINGS = KernelSettings(
     {
         "id": "",
         "connection": {},

@@ -19,7 +19,7 @@ from remote_kernel.jupyter.zmtp import GREETING, EndFinder, Splitter, command, f
 from remote_kernel.link import spool as spool_module
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor
-from remote_kernel.remote.iopub import Gap, IopubSocket
+from remote_kernel.remote.iopub import IopubSocket, MissingMessages
 from remote_kernel.remote.text_log import _text
 
 KEY = "secret"
@@ -66,7 +66,7 @@ class Socket:
     def take(self, data: bytes, step: int = 1000) -> None:
         for start in range(0, len(data), step):
             self.sink.take(data[start : start + step])
-            self.sink.enough()
+            self.sink.must_pause()
 
     def drain(self) -> None:
         """Be a front end that takes all there is."""
@@ -194,7 +194,7 @@ def test_a_message_that_bursts_the_spare_room_waits() -> None:
     made = Socket(10_000)
     data = GREETING + READY + line(0, 100_000)
     made.take(data[:40_000], step=1000)
-    assert made.sink.enough()
+    assert made.sink.must_pause()
     assert made.events == [{"event": "overflow", "exact": False, "disk": False}]
     made.drain()
     made.take(data[40_000:])
@@ -215,7 +215,7 @@ def test_even_the_state_of_cells_is_bounded() -> None:
 def test_an_encrypted_connection_is_read_no_further_and_the_loss_is_said_to_be_unknown() -> None:
     made = Socket(10_000)
     made.take(CURVE + b"\x04" + bytes(20_000))
-    assert made.sink.enough()
+    assert made.sink.must_pause()
     assert made.events == [{"event": "overflow", "exact": False, "disk": False}]
     made.drain()
     assert len(made.raw) == 64 + 20_001
@@ -224,7 +224,7 @@ def test_an_encrypted_connection_is_read_no_further_and_the_loss_is_said_to_be_u
 def test_the_end_of_the_kernel_gives_the_count_too() -> None:
     made = Socket(10_000)
     made.take(GREETING + READY + b"".join(line(n, 500) for n in range(50)))
-    made.sink.over()
+    made.sink.at_end()
     made.drain()
     numbers, missing = numbers_and_missing(made.messages())
     assert len(numbers) + missing == 50
@@ -275,12 +275,12 @@ def test_ends_are_where_the_messages_end(all_frames: list[list[bytes]], chance: 
 
 @pytest.mark.parametrize("header", [b"\x81\xa3abc", b"[" * 100_000, b"[]"], ids=["msgpack", "nested", "no object"])
 def test_a_loss_of_messages_that_are_no_json_is_told_to_the_log_alone(header: bytes) -> None:
-    gap = Gap([b"topic", DELIMITER, b"", header, b"parent", b"", b""])
-    gap.add(100)
-    assert gap.notice(Signer({"key": "k"})) == b""
+    missing = MissingMessages([b"topic", DELIMITER, b"", header, b"parent", b"", b""])
+    missing.add(100)
+    assert missing.notice(Signer({"key": "k"})) == b""
 
 
-def test_diary_passes_over_what_is_nested_too_deep() -> None:
+def test_text_log_passes_over_what_is_nested_too_deep() -> None:
     deep = b"[" * 100_000
     assert _text([DELIMITER, b"", b'{"msg_type": "stream"}', b"{}", b"{}", deep]) == ""
     assert _text([DELIMITER, b"", deep, b"{}", b"{}", b"{}"]) == ""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.cli.rkernel.main import COMMANDS, HELP, find_command, make_parser, run
+from remote_kernel.cli.rkernel.command import COMMANDS, HELP, find_command, make_parser
+from remote_kernel.cli.rkernel.main import run
 from remote_kernel.errors import UsageError
 from remote_kernel.session.events import VERDICTS
 
@@ -24,7 +25,7 @@ SLOW = (
     "nbformat",
     "paramiko",
     "remote_kernel.session.host.host",
-    "remote_kernel.session.opening",
+    "remote_kernel.session.host_process",
     "subprocess",
     "tempfile",
     "typer",
@@ -33,10 +34,10 @@ SLOW = (
 
 _LOADED = """\
 import json, os, socket, sys, threading
-from remote_kernel.session.paths import Place
-place = Place("work")
-place.make()
-open(place.record, "w").write("{}")
+from remote_kernel.session.paths import Paths
+paths = Paths("work")
+paths.make()
+open(paths.record, "w").write("{}")
 def serve(listener):
     client, _ = listener.accept()
     client.recv(65536)
@@ -50,20 +51,20 @@ def serve(listener):
         client.sendall((json.dumps(line) + "\\n").encode())
     client.close()
 with socket.socket(socket.AF_UNIX) as listener:
-    listener.bind(place.socket())
+    listener.bind(paths.socket())
     listener.listen()
     thread = threading.Thread(target=serve, args=(listener,))
     thread.start()
     from remote_kernel.cli.rkernel.main import run
     status = run(["exec", "-s", "work", "--code", "1"])
     thread.join()
-os.unlink(place.socket())
+os.unlink(paths.socket())
 print(status, *sorted(sys.modules))
 """
 
 
 def parsers() -> list[argparse.ArgumentParser]:
-    """Give the parsers of all commands."""
+    """Return the parsers of all commands."""
     found = []
     for name in COMMANDS:
         command = find_command(name)

@@ -15,17 +15,15 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from remote_kernel.session.events import Done, Event, Line, Sent, Stream
+from remote_kernel.session.events import Done, Event, Line, Queued, Sent, Stream
 from remote_kernel.session.host import engine as engine_module
-from remote_kernel.session.host import kernel_side
+from remote_kernel.session.host import host_log, kernel_side
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.engine import CellWaits, Engine
-from remote_kernel.session.host.foreign import Foreign
-from remote_kernel.session.host.installing import NotInstalled
-from remote_kernel.session.host.kernel_client import Contact
+from remote_kernel.session.host.foreign import ForeignCells
+from remote_kernel.session.host.kernel_client import KernelClient, NoAnswer, NotInstalled
 from remote_kernel.session.host.kernel_side import UNSEEN
-from remote_kernel.session.host.questions import NoAnswer
-from remote_kernel.session.paths import Place
+from remote_kernel.session.paths import Paths
 from remote_kernel.session.record import Record
 from tests.support.relay import Address, Relay
 
@@ -40,7 +38,7 @@ class Kernel(NamedTuple):
     client: BlockingKernelClient
 
     def connection(self) -> dict[str, Any]:
-        """Give its connection file's content."""
+        """Return its connection file's content."""
         values: dict[str, Any] = json.loads(Path(self.manager.connection_file).read_text())
         return values
 
@@ -75,7 +73,7 @@ def kernel() -> Iterator[Kernel]:
 
 @pytest.fixture
 def relay(kernel: Kernel) -> Iterator[Relay]:
-    """Give a relay in front of the kernel's iopub."""
+    """Yield a relay in front of the kernel's iopub."""
     relay = Relay(Address("127.0.0.1", kernel.connection()["iopub_port"]))
     yield relay
     relay.close()
@@ -83,24 +81,25 @@ def relay(kernel: Kernel) -> Iterator[Relay]:
 
 @pytest.fixture
 def attach(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Give a context in which an engine holds the kernel, with these values in the connection file."""
+    """Return a context in which an engine holds the kernel, with these values in the connection file."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
     notes: list[str] = []
+    monkeypatch.setattr(host_log, "write", notes.append)
 
     @asynccontextmanager
     async def attach(**values: Any) -> AsyncIterator[Engine]:
-        place = Place("unit")
-        place.make()
+        paths = Paths("unit")
+        paths.make()
         path = tmp_path / "kernel-of-another.json"
         path.write_text(json.dumps({**kernel.connection(), **values}))
         record = Record("", "Python 3", str(path), "", str(tmp_path), IDENTITY, 0.0)
-        engine = Engine(place, record, notes.append)
-        await engine.life.adopt()
+        engine = Engine(paths, record)
+        await engine.kernel.adopt()
         try:
             yield engine
         finally:
-            engine.life.release()
+            engine.kernel.release()
             assert not notes
 
     return attach
@@ -110,7 +109,7 @@ _numbers = iter(range(1, 1000))
 
 
 def new_cell(code: str) -> tuple[Cell, Events]:
-    cell = Cell(str(next(_numbers)), code, author="tests", generation=1)
+    cell = Cell(Queued(str(next(_numbers)), 0.0, code=code, author="tests"), 1)
     cell.record(events := Events())
     return cell, events
 
@@ -161,9 +160,9 @@ def test_cell_whose_idle_is_lost_ends_with_a_note_when_all_its_output_is_here(
 ) -> None:
     async def work() -> None:
         async with attach() as engine:
-            take = Cell.take_output
+            take = Cell.handle_output
             monkeypatch.setattr(
-                Cell, "take_output", lambda cell, message: message.kind == "status" or take(cell, message)
+                Cell, "handle_output", lambda cell, message: message.kind == "status" or take(cell, message)
             )
             events, done = await run(engine, "print('all of it')")
             assert (done.verdict, events.text) == ("ok", "all of it\n")
@@ -237,6 +236,31 @@ def test_interrupt_that_finds_the_kernel_in_its_own_code_ends_the_cell(attach: C
     go(work)
 
 
+def test_interrupt_by_another_front_end_that_finds_the_kernel_in_its_own_code_ends_the_cell(
+    attach: Callable[..., Any], kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, INTERRUPTED_IN_ITS_OWN_CODE)
+            cell, _ = new_cell("print('never')")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.started_at)
+            await asyncio.sleep(0.5)  # it really runs, and is left alone
+            assert not cell.done.done()
+            kernel.manager.interrupt_kernel()
+            await asyncio.wait_for(running, 20)
+            done = cell.done.result()
+            assert (done.verdict, done.message.partition(",")[0]) == (
+                "interrupted",
+                "the kernel ended the cell without a reply",
+            )
+            assert (await run(engine, "print('next')"))[0].text == "next\n"
+
+    go(work)
+
+
 def person_runs(kernel: Kernel, folder: Path) -> str:
     """Let another front end run a cell until there is the file `stop`; give the id of its request."""
     wait = f"import os, time\nwhile not os.path.exists({str(folder / 'stop')!r}): time.sleep(0.01)"
@@ -253,7 +277,7 @@ def test_interrupt_of_a_waiting_cell_leaves_the_cell_of_another_front_end_alone(
             await until(lambda: engine.foreign.cells)
             cell, events = new_cell("print('never')")
             running = asyncio.ensure_future(engine.execute(cell))
-            await until(lambda: engine.take_back(cell))
+            await until(lambda: engine.withdraw(cell))
             await running
             assert (cell.done.result().verdict, events.text) == ("aborted", "")
             later, events = new_cell("print(ended)")
@@ -273,7 +297,7 @@ def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
     async def hold(engine: Engine, cell: Cell) -> None:
         """Hold nothing: the other front end was quicker."""
 
-    monkeypatch.setattr(Engine, "_hold", hold)
+    monkeypatch.setattr(Engine, "_hold_back", hold)
     monkeypatch.setattr(engine_module, "_INTERRUPT_SECONDS", (0.5, 5.0, 5.0))
 
     async def work() -> None:
@@ -296,14 +320,14 @@ def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
 def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_seems_busy(
     attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def beside(contact: Contact, info: dict[str, Any]) -> tuple[str, str]:
+    async def beside(client: KernelClient) -> tuple[str, str]:
         raise NoAnswer("the kernel did not answer")
 
     async def work() -> None:
         async with attach() as engine:
             cell, events = new_cell("1")
             cell.side = True
-            monkeypatch.setattr(Contact, "beside", beside)
+            monkeypatch.setattr(KernelClient, "beside", beside)
             with pytest.raises(NoAnswer):
                 await engine.execute(cell)
             assert not any(isinstance(event, Sent) for event in events)
@@ -315,15 +339,15 @@ def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_
 def test_rest_waits_for_a_short_cell_and_not_for_a_long_one(attach: Callable[..., Any], tmp_path: Path) -> None:
     async def work() -> None:
         async with attach() as engine:
-            await engine.rest(SECONDS)
+            await engine.wait_for_cells(SECONDS)
             stop = tmp_path / "stop"
             cell, _ = new_cell(f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.01)")
             running = asyncio.ensure_future(engine.execute(cell))
             await until(lambda: cell.started_at)
-            await engine.rest(0.05)
+            await engine.wait_for_cells(0.05)
             assert not cell.done.done()
             stop.touch()
-            await engine.rest(SECONDS)
+            await engine.wait_for_cells(SECONDS)
             assert cell.done.result().verdict == "ok"
             await running
 
@@ -342,7 +366,7 @@ def test_first_cell_waits_for_what_ran_before_the_session_came(
         async with attach() as engine:
             cell, _ = new_cell("1")
             running = asyncio.ensure_future(engine.execute(cell))
-            await until(lambda: engine.take_back(cell))
+            await until(lambda: engine.withdraw(cell))
             await running
             (tmp_path / "stop").touch()
             assert (await run(engine, "print(ended)"))[0].text == "by itself\n"
@@ -357,7 +381,7 @@ def test_next_cell_ends_the_cell_of_another_front_end_whose_idle_got_lost(
         async with attach() as engine:
             await run(engine, "1")
             with monkeypatch.context() as patch:
-                patch.setattr(Foreign, "_end", lambda *_: None)
+                patch.setattr(ForeignCells, "_end", lambda *_: None)
                 kernel.client.execute("'of another'")
                 await until(lambda: engine.foreign.cells)
                 (other,) = engine.foreign.cells
@@ -392,8 +416,8 @@ session.msg = msg
                     assert (await run(engine, "1"))[1].verdict == "ok"
                     await asyncio.to_thread(kernel.client.execute_interactive, "2", timeout=SECONDS)
                 assert (await run(engine, "3"))[1].verdict == "ok"
-                assert engine.life.record.generation == 1
-                assert not engine.life.trouble
+                assert engine.kernel.record.generation == 1
+                assert not engine.kernel.trouble
             finally:
                 await run(engine, "session.msg = session.plain_msg")
 
@@ -404,12 +428,12 @@ def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callab
     async def work() -> None:
         async with attach() as engine:
             await run(engine, "ran = []")
-            await engine.prepare()
-            assert await engine.ask_side("end", {"request": "late"}, "shell") == UNSEEN
+            await engine.kernel.require_client().prepare()
+            assert await engine.kernel.require_client().ask_prepared("end", {"request": "late"}, "shell") == UNSEEN
             for name in ("late", "other"):
                 content = {"code": f"ran.append({name!r})", "silent": False, "store_history": False}
-                await engine.life.reach().wire.send("shell", "execute_request", content, identity=name)
-            await engine.passed()
+                await engine.kernel.require_client().sockets.send("shell", "execute_request", content, identity=name)
+            await engine.drained()
             assert (await run(engine, "print(ran)"))[0].text == "['other']\n"
 
     go(work)
@@ -426,9 +450,10 @@ def test_source_that_runs_in_kernels_needs_python_3_8_and_nothing_of_ours() -> N
 def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any]) -> None:
     async def work() -> None:
         async with attach() as engine:
-            engine.life.info = {**engine.life.info, "language_info": {"name": "sh"}}
+            client = engine.kernel.require_client()
+            client.info = {**client.info, "language_info": {"name": "sh"}}
             with pytest.raises(NotInstalled, match="cannot be looked into"):
-                await engine.look("variables", pattern="*")
+                await client.ask_kernel_side("variables", pattern="*")
             assert (await run(engine, "print(1)"))[0].text == "1\n"
             cell, _ = new_cell("print('never')")
             cell.script = ("/job.py", "job.py", "--lr")

@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from remote_kernel.session.events import Answered, Event, InputWanted, Line
-from remote_kernel.session.host import input_clients as askers_module
+from remote_kernel.session.events import Answered, Event, InputWanted, Line, Queued
+from remote_kernel.session.host import input_clients as input_clients_module
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.engine import Engine
-from remote_kernel.session.host.input_clients import Askers
+from remote_kernel.session.host.input_clients import InputClients
 
 SECONDS = 20
 
@@ -26,7 +26,7 @@ class Kernel:
 
     async def answer_input(self, cell: Cell, text: str) -> None:
         self.got.append(text)
-        cell.see_answer()
+        cell.mark_answered()
 
     async def refuse_input(self, cell: Cell) -> None:
         self.refused.append(cell.number)
@@ -40,13 +40,13 @@ class Events(list[Event]):
 
 
 def new_cell() -> Cell:
-    cell = Cell("1", "input()", author="tests", generation=1)
+    cell = Cell(Queued("1", 0.0, code="input()", author="tests"), 1)
     cell.asks = cell.allow_stdin = True
     return cell
 
 
 def typing(*lines: str, leaves: bool = False) -> asyncio.StreamReader:
-    """Give the connection of a client."""
+    """Return the connection of a client."""
     reader = asyncio.StreamReader()
     for line in lines:
         reader.feed_data(json.dumps({"do": "answer", "text": line}).encode() + b"\n")
@@ -58,12 +58,12 @@ def typing(*lines: str, leaves: bool = False) -> asyncio.StreamReader:
 def test_question_ends_with_the_last_client_that_could_answer_and_not_before() -> None:
     async def work() -> None:
         kernel, cell = Kernel(), new_cell()
-        askers = Askers(cast("Engine", kernel))
+        input_clients = InputClients(cast("Engine", kernel))
         stays = typing()
-        listening = asyncio.ensure_future(askers.listen(cell, stays))
+        listening = asyncio.ensure_future(input_clients.listen(cell, stays))
         await asyncio.sleep(0)
         cell.ask_input("who? ", password=False)
-        await askers.listen(cell, typing(leaves=True))
+        await input_clients.listen(cell, typing(leaves=True))
         assert cell.asks
         assert not kernel.refused
         stays.feed_eof()
@@ -79,7 +79,7 @@ def test_answer_to_no_question_is_left_alone_and_one_to_a_question_is_recorded()
         kernel, cell = Kernel(), new_cell()
         cell.record(events := Events())
         cell.ask_input("who? ", password=False)
-        await Askers(cast("Engine", kernel)).listen(cell, typing("me", "me again", leaves=True))
+        await InputClients(cast("Engine", kernel)).listen(cell, typing("me", "me again", leaves=True))
         assert kernel.got == ["me"]
         assert not kernel.refused
         assert events == [InputWanted("who? "), Answered("who? ")]
@@ -91,14 +91,14 @@ def test_answer_to_no_question_is_left_alone_and_one_to_a_question_is_recorded()
 def test_client_that_does_not_find_the_next_host_is_not_asked_unless_it_was_already(
     monkeypatch: pytest.MonkeyPatch, is_asked: bool
 ) -> None:
-    monkeypatch.setattr(askers_module, "_RETURN_SECONDS", 0.05)
+    monkeypatch.setattr(input_clients_module, "_RETURN_SECONDS", 0.05)
 
     async def work() -> None:
         kernel, cell = Kernel(), new_cell()
-        askers = Askers(cast("Engine", kernel))
+        input_clients = InputClients(cast("Engine", kernel))
         if is_asked:
             cell.replay(InputWanted("who? "))
-        returning = asyncio.ensure_future(askers.see_return(cell))
+        returning = asyncio.ensure_future(input_clients.wait_for_return(cell))
         await asyncio.sleep(0)
         if not is_asked:
             cell.ask_input("who? ", password=False)

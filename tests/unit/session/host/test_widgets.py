@@ -8,8 +8,8 @@ import pytest
 
 from remote_kernel.session.events import Update
 from remote_kernel.session.host import widgets
+from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.widgets import Widgets
-from remote_kernel.session.host.wire import Message
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -35,7 +35,7 @@ IDLE = message("status", execution_state="idle")
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give a function that gives the texts of the updates that these messages bring."""
+    """Return a function that returns the texts of the updates that these messages bring."""
     monkeypatch.setattr(widgets, "_SECONDS", 3600.0)
     kernel = Widgets()
 

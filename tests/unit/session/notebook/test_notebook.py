@@ -53,7 +53,7 @@ def run(log: NotebookLog, cell_id: str, code: str, *events: Event, **of_begin: A
     log.begin(cell_id, code, **of_begin)
     for event in events:
         log.add(cell_id, event)
-    log.end(cell_id, Done("ok", time.time(), seconds=0.5))
+    log.add(cell_id, Done("ok", time.time(), seconds=0.5))
 
 
 def edit(path: Path, change: Any, version: bytes = b"") -> None:
@@ -87,7 +87,7 @@ def test_running_cell_is_there_within_a_second_with_what_it_gave(path: Path, log
 def test_cell_says_who_ran_it_where_when_and_how_it_ended(path: Path, log: NotebookLog) -> None:
     log.begin("c1", "1", "JupyterLab", 1, 1000.0)
     log.add("c1", Started(1000.25, execution_count=4, generation=2))
-    log.end("c1", Done("error", 1002.5, seconds=2.25, execution_count=4, generation=2))
+    log.add("c1", Done("error", 1002.5, seconds=2.25, execution_count=4, generation=2))
     assert log.flush()
 
     metadata = read(path).cells[0].metadata
@@ -124,7 +124,7 @@ def test_notebook_says_what_kernel_it_is_of(path: Path, log: NotebookLog) -> Non
 
 def test_verdict_that_the_outputs_do_not_tell_is_an_output(path: Path, log: NotebookLog) -> None:
     log.begin("c1", "1")
-    log.end("c1", Done("lost", time.time(), "the kernel died: out of memory"))
+    log.add("c1", Done("lost", time.time(), "the kernel died: out of memory"))
     assert log.flush()
 
     assert read(path).cells[0].outputs[0].text == "[the kernel died: out of memory]\n"
@@ -234,7 +234,7 @@ def test_file_saved_from_an_older_version_loses_no_newer_cell(path: Path, log: N
     assert log.flush()
     older = path.read_bytes()
     log.add("c2", Stream("stdout", "late"))
-    log.end("c2", Done("ok", time.time()))
+    log.add("c2", Done("ok", time.time()))
     run(log, "c3", "3")
     assert log.flush()
 
@@ -254,7 +254,7 @@ def test_running_cell_cannot_be_removed_but_an_ended_one_stays_removed(path: Pat
     assert log.flush()
     assert ids(path) == ["c1"]
 
-    log.end("c1", Done("ok", time.time()))
+    log.add("c1", Done("ok", time.time()))
     assert log.flush()
     edit(path, lambda cells: cells.clear())
     run(log, "c2", "2")
@@ -294,7 +294,7 @@ def test_what_breaks_the_writing_of_one_version_does_not_end_the_log(
     path: Path, log: NotebookLog, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr("remote_kernel.session.notebook.merge.Page.pieces", lambda page: 1 / 0)
+        broken.setattr("remote_kernel.session.notebook.merge.MergedNotebook.encode", lambda notebook: 1 / 0)
         run(log, "c1", "1")
         assert not log.flush(1)
     assert len(said) == 1 and "ZeroDivisionError" in said[0]
@@ -433,9 +433,9 @@ def test_version_of_a_person_that_lacks_nothing_is_left_as_it_is(path: Path, log
     assert log.flush()
     edit(path, lambda cells: cells.insert(0, markdown("title")))
     before = path.stat()
-    looks = log._writer._looks
+    looks = log._looks
 
-    assert wait_until(lambda: log._writer._looks >= looks + 2, 20)
+    assert wait_until(lambda: log._looks >= looks + 2, 20)
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     run(log, "c2", "2")
     assert log.flush()
@@ -503,7 +503,7 @@ with NotebookLog(sys.argv[1], LogFacts("train")) as log:
         log.begin(cell, "x" * 5_000)
         for line in range(100):
             log.add(cell, Stream("stdout", f"{line}\\n" * 100))
-        log.end(cell, Done("ok", time.time()))
+        log.add(cell, Done("ok", time.time()))
         log.flush()
 """
 
@@ -546,7 +546,7 @@ def test_five_thousand_cells_do_not_slow_the_caller(path: Path, log: NotebookLog
 def test_idle_log_uses_no_cpu(log: NotebookLog) -> None:
     run(log, "c1", "1")
     assert log.flush()
-    assert wait_until(lambda: not log._writer._file._replaced >= 0, 20)
+    assert wait_until(lambda: not log._file._replaced >= 0, 20)
     before = time.process_time()
     time.sleep(0.5)  # there is nothing to wait for: nothing is to happen
 

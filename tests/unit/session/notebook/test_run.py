@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from remote_kernel.errors import UsageError
 from remote_kernel.session.notebook.nbformat import NotebookError
-from remote_kernel.session.notebook.run import Recipe, Step, copy_path
+from remote_kernel.session.notebook.run import NotebookRun, Step, copy_path
 
 
 @pytest.fixture
@@ -31,30 +31,30 @@ def texts(path: str) -> list[str]:
 
 
 def test_all_cells_are_counted_and_those_with_code_are_run(path: str) -> None:
-    recipe = Recipe.read(path)
-    a, b, c = recipe.steps()
+    run = NotebookRun.read(path)
+    a, b, c = run.steps()
 
     ids = [cell.id for cell in nbformat.read(path, 4).cells]
     assert (a, b, c) == (Step(2, "a", id=ids[1]), Step(3, "b", id=ids[2]), Step(5, "c", id=ids[4]))
-    assert recipe.steps(3) == [b, c]
-    assert recipe.steps(1, 2) == [a]
-    assert recipe.steps(4, 4) == []
+    assert run.steps(3) == [b, c]
+    assert run.steps(1, 2) == [a]
+    assert run.steps(4, 4) == []
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, None), (6, None), (1, 6), (3, 2)])
 def test_range_that_the_notebook_does_not_have_is_refused(path: str, first: int, last: int | None) -> None:
     with pytest.raises(UsageError, match="it has cells 1 to 5, text cells included"):
-        Recipe.read(path).steps(first, last)
+        NotebookRun.read(path).steps(first, last)
 
 
 def test_empty_notebook_has_nothing_to_run() -> None:
-    assert Recipe({"cells": []}).steps() == []
+    assert NotebookRun({"cells": []}).steps() == []
 
 
 def test_copy_has_no_outputs_of_the_cells_to_come_and_the_original_stays(path: str) -> None:
     before = Path(path).read_bytes()
-    recipe = Recipe.read(path)
-    recipe.write_copy(copy_path(path), recipe.steps(3))
+    run = NotebookRun.read(path)
+    run.write_copy(copy_path(path), run.steps(3))
 
     assert copy_path(path) == path.replace("work.ipynb", "work_out.ipynb")
     assert texts(copy_path(path)) == ["old", "", "old", ""]
@@ -62,8 +62,8 @@ def test_copy_has_no_outputs_of_the_cells_to_come_and_the_original_stays(path: s
 
 
 def test_run_that_goes_on_keeps_what_the_copy_has_of_the_cells_before(path: str) -> None:
-    recipe, copy = Recipe.read(path), copy_path(path)
-    recipe.write_copy(copy, recipe.steps(3), goes_on=True)
+    run, copy = NotebookRun.read(path), copy_path(path)
+    run.write_copy(copy, run.steps(3), continues=True)
     assert texts(copy) == ["old", "", "old", ""]  # there was none
 
     notebook = nbformat.read(copy, 4)
@@ -72,8 +72,8 @@ def test_run_that_goes_on_keeps_what_the_copy_has_of_the_cells_before(path: str)
         cell.outputs = [new_output("stream", name="stdout", text="new")]
     notebook.cells[2].execution_count = 5
     nbformat.write(notebook, copy)
-    recipe = Recipe.read(path)
-    recipe.write_copy(copy, recipe.steps(5), goes_on=True)
+    run = NotebookRun.read(path)
+    run.write_copy(copy, run.steps(5), continues=True)
     assert texts(copy) == ["old", "new", "new", ""]  # the first is another cell there
     assert nbformat.read(copy, 4).cells[2].execution_count == 5
 
@@ -84,7 +84,7 @@ def test_tags_of_nbclient_are_known(path: str) -> None:
     notebook.cells[2].metadata.tags = ["skip-execution"]
     nbformat.write(notebook, path)
 
-    assert [(step.number, step.may_fail) for step in Recipe.read(path).steps()] == [(2, True), (5, False)]
+    assert [(step.number, step.may_fail) for step in NotebookRun.read(path).steps()] == [(2, True), (5, False)]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_tags_of_nbclient_are_known(path: str) -> None:
 def test_language_of_the_notebook_is_compared_with_a_kernel_s(
     metadata: dict[str, object], language: str, fits: bool
 ) -> None:
-    assert Recipe({"cells": [], "metadata": metadata}).wanted().fits(language) is fits
+    assert NotebookRun({"cells": [], "metadata": metadata}).wanted().fits(language) is fits
 
 
 @pytest.mark.parametrize("content", ["print(1)", "[]", '{"cells": []}', '{"worksheets": [], "nbformat": 3}', "\udc80"])
@@ -110,18 +110,18 @@ def test_file_that_is_no_notebook_is_refused(tmp_path: Path, content: str) -> No
     path.write_bytes(content.encode(errors="surrogateescape"))
 
     with pytest.raises(NotebookError, match="cannot read"):
-        Recipe.read(str(path))
+        NotebookRun.read(str(path))
 
 
 def test_other_file_in_the_place_of_the_copy_is_left_alone(path: str, tmp_path: Path) -> None:
     (tmp_path / "results.csv").write_text("a,b\n")
-    recipe = Recipe.read(path)
+    run = NotebookRun.read(path)
     with pytest.raises(NotebookError, match="is there, and no notebook"):
-        recipe.write_copy(str(tmp_path / "results.csv"), recipe.steps())
+        run.write_copy(str(tmp_path / "results.csv"), run.steps())
     assert (tmp_path / "results.csv").read_text() == "a,b\n"
 
 
 def test_copy_that_cannot_be_written_is_an_error(path: str, tmp_path: Path) -> None:
-    recipe = Recipe.read(path)
+    run = NotebookRun.read(path)
     with pytest.raises(NotebookError, match="No such file"):
-        recipe.write_copy(str(tmp_path / "no" / "out.ipynb"), recipe.steps())
+        run.write_copy(str(tmp_path / "no" / "out.ipynb"), run.steps())

@@ -20,4 +20,4 @@ from tests.support.kernels import options_for
 def test_words_of_the_ssh_to_a_jump_host_are_told(tmp_path: Path, last: str) -> None:
     config = tmp_path / "config"
     config.write_text("Host behind\n    ProxyCommand sh -c 'echo no way today >&2; exit 1'\n")
-    assert "no way today" in openssh.in_full(options_for("behind", config, ""), last)
+    assert "no way today" in openssh.complete_stderr(options_for("behind", config, ""), last)

@@ -1,4 +1,4 @@
-"""What a session's kernel is started with: any kernelspec of this machine, remote or local."""
+"""Find what a session's kernel is started with: any kernelspec of this machine, remote or local."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Program(NamedTuple):
     folder: str = ""
 
     def command(self, connection_file: str) -> list[str]:
-        """Give the argv for this connection file."""
+        """Return the argv for this connection file."""
         words = [word.replace("{connection_file}", connection_file) for word in self.argv]
         if words[0] in ("python", "python3"):  # as jupyter_client: the interpreter that Jupyter runs in
             words[0] = sys.executable
@@ -54,7 +54,7 @@ def list_programs() -> Iterator[Program]:
 
 
 def find_program(name: str, workdir: str = "") -> Program:
-    """Give the kernelspec with this slug, else the one with this display name. Raises NoSuchKernelspec, UsageError.
+    """Return the kernelspec with this slug, else the one with this display name. Raises NoSuchKernelspec, UsageError.
 
     `workdir` is the folder on the host to start a remote one in, in place of its own.
     """
@@ -96,7 +96,7 @@ def _read(folder: Path, workdir: str = "") -> Program:
 
 
 def what_there_is(programs: Iterable[Program]) -> str:
-    """Say which of these -k takes: a few of their names, and the command that lists all."""
+    """Return which of these -k takes: a few of their names, and the command that lists all."""
     names = [program.kernelspec for program in programs]
     if not names:
         return "make one with 'remote_kernel add HOST', or install ipykernel for one on this machine"
@@ -105,7 +105,7 @@ def what_there_is(programs: Iterable[Program]) -> str:
 
 
 def default_kernelspec() -> str:
-    """Give the only remote kernelspec that there is. Raises UsageError where there are several, or none."""
+    """Return the only remote kernelspec that there is. Raises UsageError where there are several, or none."""
     programs = list(list_programs())
     remote = [program.kernelspec for program in programs if program.host]
     if not remote:

@@ -1,4 +1,4 @@
-"""Speak with a session's host: lines of JSON both ways over its Unix socket, and no wait without an end.
+"""Talk to a session's host: lines of JSON both ways over its Unix socket, and no wait without an end.
 
 A host answers at once whatever its kernel does, so one that does not within HANG_SECONDS was stopped, or hangs.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import _socket  # what the kernel of the socket module is; that itself takes 7 ms more, for what is not needed here
 import json
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from remote_kernel.errors import RemoteKernelError, UsageError, by_name
-from remote_kernel.session.paths import Place
+from remote_kernel.errors import RemoteKernelError
+from remote_kernel.session.paths import Paths
+from remote_kernel.session.protocol import decode_problem, request_line
 
 HANG_SECONDS = 20.0
-REQUEST_BYTES = 64 << 20  # of a request, with the code in it
 _PIECE = 1 << 18
 
 
@@ -32,28 +32,24 @@ class HostHangs(RemoteKernelError):
     exit_status = 6
 
 
-class RequestTooLong(UsageError):
-    """A request, with the code of its cell, has more than REQUEST_BYTES."""
+class NoSuchSession(RemoteKernelError):
+    """No session of that name on this machine, or none that can be meant."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            f"a cell has {REQUEST_BYTES >> 20} MB at most, and this one has more",
-            "bring data to the kernel's host as a file, with 'remote_kernel sync', and read it there",
-        )
+    exit_status = 3
 
 
-class Connection:
+class HostConnection:
     """One connection to a host. Use it as a context manager, or call `close`."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, paths: Paths) -> None:
         """Connect. Raises OSError where there is no host, and HostHangs."""
-        self._name = place.name
+        self._paths = paths
         self._socket = _socket.socket(_socket.AF_UNIX)
         self._pieces: list[bytes] = []
         self._lines: list[bytes] = []
         try:
             self._socket.settimeout(HANG_SECONDS)
-            self._socket.connect(place.socket())
+            self._socket.connect(paths.socket())
         except TimeoutError:
             self._socket.close()
             raise self.hangs() from None
@@ -61,15 +57,8 @@ class Connection:
             self._socket.close()
             raise
 
-    def send(self, fields: dict[str, Any]) -> None:
-        """Send one line. Raises HostGone, HostHangs and RequestTooLong, and UsageError for half a character."""
-        try:
-            line = (json.dumps(fields, ensure_ascii=False) + "\n").encode()
-        except UnicodeEncodeError as error:
-            half = ord(error.object[error.start])
-            raise UsageError(f"the text to send has half a character, U+{half:04X}", "give valid text") from error
-        if len(line) > REQUEST_BYTES:
-            raise RequestTooLong
+    def send(self, line: bytes) -> None:
+        """Send one line. Raises HostGone, HostHangs."""
         try:
             self._socket.settimeout(HANG_SECONDS)
             self._socket.sendall(line)
@@ -78,23 +67,23 @@ class Connection:
         except OSError as error:
             raise _gone(error) from error
 
-    def line(self, seconds: float = 0.0, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
-        """Give the next line's object. Raises what the host reports, HostGone, and HostHangs when none comes in time.
+    def answer(self, seconds: float = 0.0) -> Any:
+        """Return what the next line answers. Raises what the host reports, HostGone, and HostHangs if none comes.
 
-        `seconds` is for what takes a host longer than HANG_SECONDS; `check` is called whenever those have passed.
+        `seconds` is for what takes a host longer than HANG_SECONDS: whenever those have passed, it has to answer else.
         """
         deadline = time.monotonic() + seconds
         while (raw := self.raw_line(time.monotonic() + HANG_SECONDS)) is None:
             if time.monotonic() > deadline:
                 raise self.hangs()
-            check()
-        fields: dict[str, Any] = json.loads(raw)
+            check_host(self._paths)
+        fields = json.loads(raw)
         if "problem" in fields:
-            raise problem_of(fields["problem"])
-        return fields
+            raise decode_problem(fields["problem"])
+        return fields["host"] if "host" in fields else fields["answer"]
 
     def raw_line(self, deadline: float) -> bytes | None:
-        """Give the next line with its end; None when the deadline, a monotonic time, has passed. Raises HostGone."""
+        """Return the next line with its end; None when the deadline, a monotonic time, has passed. Raises HostGone."""
         while not self._lines:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -118,17 +107,17 @@ class Connection:
         return self._lines.pop()
 
     def hangs(self) -> HostHangs:
-        """Give the error for a host that does not answer."""
+        """Return the error for a host that does not answer."""
         return HostHangs(
-            f"the host of session '{self._name}' does not answer",
-            f"'rkernel refresh {self._name}' replaces it; the kernel keeps running, and its cell too",
+            f"the host of session '{self._paths.name}' does not answer",
+            f"'rkernel refresh {self._paths.name}' replaces it; the kernel keeps running, and its cell too",
         )
 
     def close(self) -> None:
         """Close it. Idempotent."""
         self._socket.close()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> HostConnection:
         return self
 
     def __exit__(
@@ -137,11 +126,12 @@ class Connection:
         self.close()
 
 
-def problem_of(fields: dict[str, Any]) -> RemoteKernelError:
-    """Rebuild an error that a host has reported."""
-    error = by_name(str(fields["error"]), str(fields["message"]), str(fields["hint"]))
-    error.exit_status = int(fields["status"])
-    return error
+def check_host(paths: Paths, seconds: float | None = None) -> None:
+    """Raise HostHangs if there is a host, and it does not answer within so long."""
+    with suppress(OSError, HostGone), HostConnection(paths) as connection:
+        connection.send(request_line("status"))
+        if connection.raw_line(time.monotonic() + (seconds or HANG_SECONDS)) is None:
+            raise connection.hangs()
 
 
 def _gone(error: OSError | None) -> HostGone:

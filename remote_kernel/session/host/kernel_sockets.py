@@ -1,4 +1,4 @@
-"""Speak Jupyter's messages with one kernel, over the sockets of its connection file.
+"""Exchange Jupyter's messages with one kernel, over the sockets of its connection file.
 
 A host holds these sockets for as long as a session lives. jupyter_client would do the same with 25 MB more of memory in
 each host, which would be most of what it needs.
@@ -18,7 +18,7 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import parse_monitor_message
 
-from remote_kernel.jupyter.connection_file import Connection
+from remote_kernel.jupyter.connection_file import ConnectionFile
 from remote_kernel.jupyter.signing import DELIMITER, Signer, delimiter_at, header_and_content
 from remote_kernel.session.host.long_text import LONG_BYTES, is_long, pieces
 
@@ -44,14 +44,14 @@ class Message(NamedTuple):
     parent_subshell: str = ""
 
 
-class Wire:
+class KernelSockets:
     """The sockets to one kernel. Used in one asyncio loop; closed by `close`.
 
     All of them share the identity, so that a request for input, which the kernel sends on stdin to whoever asked on
     shell, comes here.
     """
 
-    def __init__(self, connection: Connection, identity: str) -> None:
+    def __init__(self, connection: ConnectionFile, identity: str) -> None:
         """Connect, which does not wait for the kernel. Raises ValueError for an unknown signature scheme."""
         self._signer = Signer(connection.values)
         self._session = identity
@@ -76,13 +76,13 @@ class Wire:
             socket.connect(connection.address(channel))
 
     @staticmethod
-    def _encrypt(socket: zmq.asyncio.Socket, connection: Connection) -> None:
+    def _encrypt(socket: zmq.asyncio.Socket, connection: ConnectionFile) -> None:
         if connection.is_encrypted:
             public, secret = (str(connection.values[f"curve_{kind}key"]).encode() for kind in ("public", "secret"))
             socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = public, secret, public
 
     def new_id(self) -> str:
-        """Give an id for the next message."""
+        """Return an id for the next message."""
         self._sent += 1
         return f"{self._session}_{os.getpid()}_{self._sent}"
 
@@ -97,7 +97,7 @@ class Wire:
         parent: dict[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> str:
-        """Send a request and give its id. `subshell` sends it to that subshell of the kernel."""
+        """Send a request and return its id. `subshell` sends it to that subshell of the kernel."""
         identity = identity or self.new_id()
         header = {
             "msg_id": identity,
@@ -149,7 +149,7 @@ class Wire:
         return bool(await self._stdin.poll(int(seconds * 1000)))
 
     async def connections(self) -> AsyncIterator[bool]:
-        """Tell when the connection on shell comes (true) and goes, until `close` is called."""
+        """Yield when the connection on shell comes (true) and goes, until `close` is called."""
         watched = zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
         monitor = self._sockets["shell"].get_monitor_socket(watched)
         while True:
@@ -164,7 +164,7 @@ class Wire:
 
 
 def _bytes(frame: zmq.Frame) -> bytes:
-    """Give what is in a frame; 50 MB of text are not copied for it."""
+    """Return what is in a frame; 50 MB of text are not copied for it."""
     return frame.bytes if len(frame) < LONG_BYTES else cast("bytes", frame.buffer)
 
 
