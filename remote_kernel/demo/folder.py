@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,8 +20,8 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.process import processes, read_text
 from remote_kernel.signals import uninterrupted
 from remote_kernel.transport import choice
-from remote_kernel.transport.masters import MASTERS_FOLDER
-from remote_kernel.transport.ssh_config import environment, ssh_program, uses_openssh
+from remote_kernel.transport.masters import MASTERS_FOLDER, end_master, master_at, pid_at
+from remote_kernel.transport.ssh_config import uses_openssh
 
 HOST = "demo"
 MARK = "REMOTE_KERNEL_DEMO"
@@ -103,13 +102,12 @@ Host {HOST}
     def end_shared_connections(self) -> None:
         """End the SSH connection that outlives its kernel."""
         for path in self._shared_connections():
-            self._ask_shared(path, "exit")
+            end_master(master_at(path))
 
     def kill_connections(self) -> int:
         """Kill the processes that hold the connections, without a word to the server; return their number."""
         if uses_openssh(self.options()):
-            found = [re.search(r"pid=(\d+)", self._ask_shared(path, "check")) for path in self._shared_connections()]
-            pids = [int(match[1]) for match in found if match]
+            pids = [pid for path in self._shared_connections() if (pid := pid_at(path))]
         else:
             wanted = (choice.PROGRAM, str(self.ssh_config))
             pids = [pid for pid, command in _commands().items() if all(word in command for word in wanted)]
@@ -117,21 +115,9 @@ Host {HOST}
             os.kill(pid, signal.SIGKILL)
         return len(pids)
 
-    def _shared_connections(self) -> list[Path]:
-        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS_FOLDER}/*") if path.is_socket()]
-
-    def _ask_shared(self, path: Path, what: str) -> str:
-        command = [ssh_program(), "-F", str(self.ssh_config), f"-oControlPath={path}", "-O", what, HOST]
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=environment(),
-            timeout=10,
-            check=False,
-        )
-        return done.stdout + done.stderr
+    def _shared_connections(self) -> list[str]:
+        found = self.runtime.glob(f"remote_kernel/{MASTERS_FOLDER}/*")
+        return [str(path) for path in found if path.is_socket()]
 
 
 @contextmanager
