@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from remote_kernel import handshake
 from remote_kernel.cli import sync as sync_command
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
@@ -735,7 +736,7 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
     monkeypatch.setattr(remote_end.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
     monkeypatch.setattr(RemoteEnd, "greet", lambda self: None)
-    monkeypatch.setattr(remote_end.choice, "name", lambda *_: "paramiko")
+    monkeypatch.setattr(handshake, "uses_openssh", lambda *_: False)
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
