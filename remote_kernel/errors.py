@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree. Each kind has an exit status of its own and says what to do.
+"""What can go wrong, as one tree. Each kind has an exit status of its own and says what to do; this is what it means.
 
     RemoteKernelError                     1
     ├── UsageError                        2   an invalid option, endpoint or name
@@ -7,28 +7,28 @@
     ├── PortInUse                        11   a port of the connection file is taken here
     ├── LocalFilesError                  12   a file or folder here cannot be used: full, gone, read-only
     ├── TransportError                   20   SSH failed for a reason that is not listed below
-    │   ├── SshNotFound                  21   there is no such ssh program
-    │   ├── SshConfigError               22   ssh does not accept its configuration
+    │   ├── SshNotFound                  21   there is no ssh program here, or not the one asked for
+    │   ├── SshConfigError               22   ssh refuses its configuration file or an option of it
     │   ├── UnknownHost                  23   the name has no address
     │   ├── ConnectionRefused            24   the host answers, the port does not
     │   ├── ConnectTimeout               25   no answer in time, or no route
-    │   ├── AuthenticationFailed         26   the server does not let this user in
+    │   ├── AuthenticationFailed         26   the server does not let this user in with what was offered
     │   ├── HostKeyUnknown               27   the server's key is in no known_hosts file
     │   ├── HostKeyChanged               28   the server's key is not the one on record
     │   ├── JumpHostFailed               29   a jump host did not pass the connection on
     │   ├── ConnectionLost               30   the link broke after it had been up
-    │   └── AccountRefused               31   the server knows this account, and does not let it in
+    │   └── AccountRefused               31   the login is accepted, the account or its session is not
     ├── RemoteError                      40   the remote host cannot run what is asked
     │   ├── PythonNotFound               41   no such interpreter, or older than 3.8
     │   ├── KernelNotInstalled           42   the interpreter lacks ipykernel
     │   ├── RemoteKernelspecNotFound     43   --kernel names none that the host has
-    │   ├── RemoteFolderError            44   no folder there can be written: full, read-only
-    │   ├── RemoteShellNoise             45   something other than our program answered
-    │   └── ProtocolMismatch             46   the two ends speak different versions, or one makes no sense
+    │   ├── RemoteFolderError            44   no folder there can take the connection file: full, read-only
+    │   ├── RemoteShellNoise             45   the remote shell printed something, and our program never answered
+    │   └── ProtocolMismatch             46   the two ends speak different versions, or one broke the protocol
     ├── KernelDied                       50   the kernel ended before it was ready
-    ├── KernelGone                       51   the kernel ended while the connection was lost
+    ├── KernelGone                       51   the kernel is no longer there after the connection had been lost
     │   └── NoSuchKernel                 53   no kernel with that id on the hosts that were asked
-    ├── KernelParted                     52   the kernel goes on without this front end
+    ├── KernelParted                     52   the kernel goes on without this front end, which was away for too long
     └── SyncError                        60   files cannot be copied, for a reason that is not listed below
         ├── NothingToSync                61   there is no such file or folder to copy
         ├── NoRoom                       62   the disk that the files go to is full
@@ -64,32 +64,22 @@ class RemoteKernelError(Exception):
 
 
 class UsageError(RemoteKernelError):
-    """An invalid option, endpoint or name."""
-
     exit_status = 2
 
 
 class NoSuchKernelspec(UsageError):
-    """No kernelspec of that name is installed on this machine."""
-
     exit_status = 3
 
 
 class ConnectionFileError(RemoteKernelError):
-    """The connection file is missing, truncated, not JSON, or lacks a key."""
-
     exit_status = 10
 
 
 class PortInUse(RemoteKernelError):
-    """A port that the connection file names is taken on this machine."""
-
     exit_status = 11
 
 
 class LocalFilesError(RemoteKernelError):
-    """A file or folder of this machine cannot be used: the disk is full, the folder is gone or read-only."""
-
     exit_status = 12
 
     @classmethod
@@ -106,176 +96,118 @@ class LocalFilesError(RemoteKernelError):
 
 
 class TransportError(RemoteKernelError):
-    """SSH failed. The subclasses tell the common causes apart."""
-
     exit_status = 20
 
 
 class SshNotFound(TransportError):
-    """There is no ssh program on this machine, or not the one asked for."""
-
     exit_status = 21
 
 
 class SshConfigError(TransportError):
-    """The ssh program refuses its configuration file or an option of it."""
-
     exit_status = 22
 
 
 class UnknownHost(TransportError):
-    """The host name has no address."""
-
     exit_status = 23
 
 
 class ConnectionRefused(TransportError):
-    """The host answers, but nothing listens on the port."""
-
     exit_status = 24
 
 
 class ConnectTimeout(TransportError):
-    """No answer in time, or no route to the host."""
-
     exit_status = 25
 
 
 class AuthenticationFailed(TransportError):
-    """The server does not let this user in with what was offered."""
-
     exit_status = 26
 
 
 class HostKeyUnknown(TransportError):
-    """The server's host key is in no known_hosts file."""
-
     exit_status = 27
 
 
 class HostKeyChanged(TransportError):
-    """The server's host key differs from the one on record."""
-
     exit_status = 28
 
 
 class JumpHostFailed(TransportError):
-    """A jump host did not pass the connection on."""
-
     exit_status = 29
 
 
 class ConnectionLost(TransportError):
-    """The link broke after it had been up."""
-
     exit_status = 30
 
 
 class AccountRefused(TransportError):
-    """The server accepts the login and refuses the account or its session: expired, no job, maintenance, limits."""
-
     exit_status = 31
 
 
 class RemoteError(RemoteKernelError):
-    """The remote host was reached but cannot run what is asked."""
-
     exit_status = 40
 
 
 class PythonNotFound(RemoteError):
-    """The remote host has no such Python, or only one older than 3.8."""
-
     exit_status = 41
 
 
 class KernelNotInstalled(RemoteError):
-    """The remote interpreter lacks ipykernel."""
-
     exit_status = 42
 
 
 class RemoteKernelspecNotFound(RemoteError):
-    """The remote host has no kernelspec of the name given with --kernel."""
-
     exit_status = 43
 
 
 class RemoteFolderError(RemoteError):
-    """No folder on the remote host can take the connection file: full or read-only."""
-
     exit_status = 44
 
 
 class RemoteShellNoise(RemoteError):
-    """The remote shell printed something and our program never answered."""
-
     exit_status = 45
 
 
 class ProtocolMismatch(RemoteError):
-    """The agent there and the launcher here speak different versions, or a sync's other end broke the protocol."""
-
     exit_status = 46
 
 
 class KernelDied(RemoteKernelError):
-    """The kernel process ended before it was ready."""
-
     exit_status = 50
 
 
 class KernelGone(RemoteKernelError):
-    """The kernel is no longer there after the connection had been lost."""
-
     exit_status = 51
 
 
 class NoSuchKernel(KernelGone):
-    """No kernel on the hosts that were asked has that id."""
-
     exit_status = 53
 
 
 class KernelParted(RemoteKernelError):
-    """The kernel's agent has let go of this front end, which was away for too long; the kernel is kept."""
-
     exit_status = 52
 
 
 class SyncError(RemoteKernelError):
-    """Files cannot be copied. The subclasses tell the common causes apart."""
-
     exit_status = 60
 
 
 class NothingToSync(SyncError):
-    """There is no file or folder of the name that was given."""
-
     exit_status = 61
 
 
 class NoRoom(SyncError):
-    """The disk that the files go to is full, or a quota is reached."""
-
     exit_status = 62
 
 
 class SyncIncomplete(SyncError):
-    """Some paths could not be copied; the others were."""
-
     exit_status = 63
 
 
 class NoSftp(SyncError):
-    """The server has no SFTP, or this user may not use it."""
-
     exit_status = 64
 
 
 class PushFailed(SyncError):
-    """The folder that is to be pushed before a kernel starts could not be, so that the kernel was not started."""
-
     exit_status = 65
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import selectors
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -28,7 +27,7 @@ from remote_kernel.errors import (
 )
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, masters, notes
-from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier, PipeText
+from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier, PipedProcess
 from remote_kernel.transport.ssh_config import to_paste, uses_openssh
 from remote_kernel.typed_json import MALFORMED
 
@@ -253,51 +252,25 @@ def _run(
     """Run the program there; return what ssh printed for a person, and its status, None where it was killed."""
     command = bootstrap.remote_command(options.remote_python(), len(program), marker)
     argv = choice.carrier_argv(options, command)
-    stderr = ""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        argv if debug_lines is None else choice.verbose(options, argv),
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        env=choice.environment(options),
-        bufsize=0,
-    ) as process:
-        assert process.stdin and process.stdout and process.stderr
-        stdin = process.stdin
-        errors = PipeText(process, process.stderr)
-
-        def send(data: bytes = program) -> None:
-            with suppress(OSError):  # why, the end of stdout tells
-                stdin.write(data)
-
+    if debug_lines is not None:
+        argv = choice.verbose(options, argv)
+    with PipedProcess(argv, choice.environment(options)) as process:
+        process.send(bootstrap.FIRST_LINE)
         try:
-            send(bootstrap.FIRST_LINE)
-            wait_for_answer(options, process.stdout.fileno(), handshake, send, timeout_seconds)
+            wait_for_answer(options, process.stdout.fileno(), handshake, lambda: process.send(program), timeout_seconds)
         except BaseException:
             process.kill()
             raise
         finally:
-            stdin.close()
-            status = _status(process)
-            stderr, said = _split_stderr(errors.text())
+            status, stderr = process.end(_END_SECONDS)  # a program that an rc file has started may hold it open
+            stderr, said = _split_stderr(stderr)
             if debug_lines is not None:
                 debug_lines += said
-    if errors.is_flood:
+    if process.is_flood:
         from remote_kernel.transport.ssh_errors import flooded  # only here: few sessions fail
 
         raise flooded(options, stderr.encode())
     return stderr, status
-
-
-def _status(process: subprocess.Popen[bytes]) -> int | None:
-    """Wait for ssh, which has nothing more to carry, and return its exit status."""
-    try:
-        status = process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:  # a program that an rc file has started holds the session open
-        process.kill()
-        status = process.wait()
-    return status if status >= 0 else None
 
 
 def _split_stderr(stderr: str) -> tuple[str, list[str]]:

@@ -18,6 +18,8 @@ from remote_kernel.errors import UsageError
 DEFAULT_LINGER_SECONDS = 24 * 3600.0
 DEFAULT_SPOOL_BYTES = 2 << 30
 FOREVER = float("inf")
+# Those whose value is a text, and a field of the same name.
+_TEXT_FLAGS = ("--python", "--kernel", "--workdir", "--init", "--transport", "--ssh-config", "--resume", "--on-start")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -100,18 +102,8 @@ class LaunchOptions(NamedTuple):
     def to_arguments(self) -> list[str]:
         """Return the command-line arguments, without the program, that `parse_launch` reads back the same."""
         words: list[str] = []
-        for flag, value in (
-            ("--endpoint", str(self.endpoint)),
-            ("-J", print_jumps(self.jumps)),
-            ("--python", self.python),
-            ("--kernel", self.kernel),
-            ("--workdir", self.workdir),
-            ("--init", self.init),
-            ("--transport", self.transport),
-            ("--ssh-config", self.ssh_config),
-            ("--resume", self.resume),
-            ("--on-start", self.on_start),
-        ):
+        texts = [(flag, getattr(self, flag[2:].replace("-", "_"))) for flag in _TEXT_FLAGS]
+        for flag, value in [("--endpoint", str(self.endpoint)), ("-J", print_jumps(self.jumps)), *texts]:
             if value.startswith(("-", "~")):  # jupyter_client would put our home for a word's leading ~
                 words.append(f"{flag}{'=' if flag.startswith('--') else ''}{value}")
             elif value:
@@ -142,16 +134,7 @@ def parse_launch(arguments: Sequence[str]) -> LaunchOptions:
     parser = _Parser(prog="remote_kernel", add_help=False, allow_abbrev=False)
     parser.add_argument("--endpoint", required=True)
     parser.add_argument("-J", "--jump", dest="jumps", default="")
-    for flag in (
-        "--python",
-        "--kernel",
-        "--workdir",
-        "--init",
-        "--transport",
-        "--ssh-config",
-        "--resume",
-        "--on-start",
-    ):
+    for flag in _TEXT_FLAGS:
         parser.add_argument(flag, default="")
     parser.add_argument("--env", action="append", default=[])
     parser.add_argument("--forward", action="append", default=[])

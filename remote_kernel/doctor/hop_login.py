@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -19,7 +17,7 @@ from remote_kernel.doctor.finding import Finding, ok, unknown
 from remote_kernel.errors import ConnectTimeout, RemoteKernelError
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, masters, openssh
-from remote_kernel.transport.carrier import PipeText
+from remote_kernel.transport.carrier import PipedProcess
 from remote_kernel.transport.ssh_config import CONNECT_SECONDS, effective_config
 from remote_kernel.transport.ssh_errors import explain
 from remote_kernel.transport.ssh_messages import SshFailure, at_jump_host
@@ -118,26 +116,17 @@ def version_behind(options: LaunchOptions, jump: LaunchOptions, host: str, port:
     jump hosts else.
     """
     argv = choice.verbose(jump, openssh.reach_argv(jump, host, port))
-    pipe = subprocess.PIPE
-    with ExitStack() as undo:
-        process = undo.enter_context(
-            subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=choice.environment(jump), bufsize=0
-            )
-        )
-        undo.callback(process.kill)
-        assert process.stdout and process.stderr
-        errors = PipeText(process, process.stderr)
-        undo.callback(errors.close)
+    with PipedProcess(argv, choice.environment(jump)) as process, ExitStack() as undo:
+        process.stdin.close()
         limit = threading.Timer(2 * CONNECT_SECONDS, process.kill)
         limit.start()
         undo.callback(limit.cancel)
         banner = process.stdout.readline(_BANNER_BYTES).decode("ascii", "replace").strip()
         process.stdout.close()  # which ends ssh if it has more to say
-        if process.wait() == -signal.SIGKILL and not errors.is_flood:
+        status, said = process.end(2 * CONNECT_SECONDS)
+        if status is None and not process.is_flood:
             hint = "check the endpoint as the jump host sees it"
             raise ConnectTimeout(f"{host} does not answer through {jump.endpoint}", hint)
-        said = errors.text()
     debug_lines += said.splitlines()
     if banner.startswith("SSH-"):
         return banner

@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import select
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from remote_kernel import errors
 from remote_kernel.doctor.finding import Finding, failed, ok, unknown, warning
 from remote_kernel.doctor.hop_login import version_behind
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, masters
-from remote_kernel.transport.carrier import PipeText
+from remote_kernel.transport.carrier import PipedProcess
 from remote_kernel.transport.ssh_config import HopAddress, uses_openssh
 from remote_kernel.transport.ssh_errors import explained
 from remote_kernel.transport.ssh_messages import NOT_HONOURED
@@ -153,34 +152,17 @@ def _sessions(options: LaunchOptions) -> Finding:
         )
     began = time.monotonic()
     argv = choice.verbose(options, choice.carrier_argv(options, "cat"))
-    held: list[tuple[subprocess.Popen[bytes], PipeText]] = []
+    held: list[PipedProcess] = []
     refused = 0
-    try:
-        for _ in range(SESSIONS):
-            pipe = subprocess.PIPE
-            session = subprocess.Popen(
-                argv, stdin=pipe, stdout=pipe, stderr=pipe, env=choice.environment(options), bufsize=0
-            )
-            assert session.stderr
-            held.append((session, PipeText(session, session.stderr)))
-        for session, _ in held:  # each is open once its cat has answered, and stays so until all are
-            assert session.stdin and session.stdout
-            session.stdin.write(b"x")
-            select.select([session.stdout], [], [], 10)
-    except OSError:
-        pass
-    for session, said in held:
-        assert session.stdin and session.stdout
+    with ExitStack() as undo:
         with suppress(OSError):
-            session.stdin.close()
-        session.stdout.close()
-        try:
-            session.wait(10)
-        except subprocess.TimeoutExpired:
-            session.kill()
-            session.wait()
-        refused += "Session open refused by peer" in said.text()
-        said.close()
+            for _ in range(SESSIONS):
+                held.append(undo.enter_context(PipedProcess(argv, choice.environment(options))))
+            for session in held:  # each is open once its cat has answered, and stays so until all are
+                session.send(b"x")
+                select.select([session.stdout], [], [], 10)
+        for session in held:
+            refused += "Session open refused by peer" in session.end(10)[1]
     if len(held) < SESSIONS:
         return unknown("sessions", "not looked at: this machine starts no more processes", "see 'ulimit -u' and '-n'")
     if refused:

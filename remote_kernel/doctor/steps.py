@@ -19,14 +19,13 @@ from remote_kernel.errors import (
     RemoteKernelError,
     RemoteShellNoise,
     SshConfigError,
-    SshNotFound,
 )
 from remote_kernel.handshake import ask, reading
 from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
 from remote_kernel.launcher.forward import listening
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import masters
-from remote_kernel.transport.ssh_config import ssh_program, uses_openssh
+from remote_kernel.transport.ssh_config import no_ssh_program, ssh_program, uses_openssh
 from remote_kernel.transport.ssh_messages import NOT_HONOURED
 
 ASK_SECONDS = 60.0
@@ -170,10 +169,7 @@ def _program(options: LaunchOptions) -> Finding:
     try:
         done = subprocess.run([found or program, "-V"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SshNotFound(
-            f"there is no ssh program '{program}' here",
-            "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path",
-        ) from error
+        raise no_ssh_program(program) from error
     version_text = (done.stderr or done.stdout).strip().partition(",")[0]
     return ok("ssh", f"{version_text or 'does not say its version'} ({found})")
 

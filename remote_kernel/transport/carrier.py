@@ -17,7 +17,7 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import IO, NamedTuple
+from typing import IO
 
 # A background process's stdin is /dev/null but for the detour over descriptor 4. dash has no `>&12`, hence /dev/fd.
 _ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >&3; }} &'
@@ -126,25 +126,53 @@ class PipeText:
         return self._text.decode("utf-8", "replace")
 
 
-class Printed(NamedTuple):
-    """How a process ended, and the end of what it printed."""
+class PipedProcess:
+    """A carrier to talk to, for one `with` block: leaving that ends it. Its stderr is read in a thread meanwhile."""
 
-    status: int
-    stdout: str
-    stderr: str
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, new_session: bool = False) -> None:
+        """Start `argv`, out of reach of Ctrl-C if it has a `new_session`. Raises OSError."""
+        pipe = subprocess.PIPE
+        self._process = process = subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, bufsize=0, start_new_session=new_session
+        )
+        assert process.stdin and process.stdout and process.stderr
+        self.stdin, self.stdout = process.stdin, process.stdout
+        self._errors = PipeText(process, process.stderr)
 
+    def __enter__(self) -> PipedProcess:
+        return self
 
-def run_and_read(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> Printed:
-    """Run a carrier that has nothing to send. Raises OSError, and TimeoutExpired after so many seconds."""
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, bufsize=0
-    ) as process:
-        assert process.stdout and process.stderr
-        stdout, stderr = PipeText(process, process.stdout), PipeText(process, process.stderr)
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        for stream in (self.stdin, self.stdout):
+            stream.close()
+        self._process.wait()
+        self._errors.close()
+
+    @property
+    def is_flood(self) -> bool:
+        """True if it was killed because it printed without end on stderr."""
+        return self._errors.is_flood
+
+    def send(self, data: bytes) -> None:
+        """Write to its stdin. If nobody reads that any more, the end of `stdout` tells why."""
+        with suppress(OSError):
+            self.stdin.write(data)
+
+    def kill(self) -> None:
+        """End it at once. Idempotent."""
+        self._process.kill()
+
+    def end(self, seconds: float) -> tuple[int | None, str]:
+        """Close its stdin and wait for its end; return the exit status and the end of what it printed on stderr.
+
+        The status is None where it was killed, as it is after so many seconds.
+        """
+        self.stdin.close()
         try:
-            process.wait(seconds)
-        except BaseException:
-            process.kill()
-            raise
-        return Printed(process.returncode, stdout.text(), stderr.text())
+            status = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        return status if status >= 0 else None, self._errors.text()

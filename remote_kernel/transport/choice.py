@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from remote_kernel.options import Forward, LaunchOptions
 from remote_kernel.transport import openssh, ssh_config
-from remote_kernel.transport.ssh_config import HopAddress, uses_openssh, where
+from remote_kernel.transport.ssh_config import HopAddress, destination, uses_openssh
 from remote_kernel.transport.ssh_messages import Person
 
 PROGRAM = "remote_kernel.transport.paramiko.program"
@@ -23,7 +23,7 @@ def carrier_argv(options: LaunchOptions, remote_command: str, *, avoid_master: b
     if uses_openssh(options):
         return openssh.ssh_argv(options, remote_command, avoid_master=avoid_master)
     # Its stderr is for people: not for what a library has to say of the one below it.
-    return [sys.executable, "-Wignore", "-m", PROGRAM, *where(options), remote_command]
+    return [sys.executable, "-Wignore", "-m", PROGRAM, *destination(options), remote_command]
 
 
 def subsystem_argv(options: LaunchOptions, subsystem: str) -> list[str]:
@@ -48,7 +48,7 @@ def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool)
     if uses_openssh(options):
         return openssh.session_argv(options, remote_command, terminal=terminal)
     asks = ["-t"] if terminal else []
-    return [sys.executable, "-m", PROGRAM, *asks, *where(options), remote_command]
+    return [sys.executable, "-m", PROGRAM, *asks, *destination(options), remote_command]
 
 
 def environment(options: LaunchOptions) -> dict[str, str]:

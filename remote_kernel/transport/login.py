@@ -76,22 +76,22 @@ def _without_login_advice(options: LaunchOptions, error: RemoteKernelError) -> R
     return error
 
 
-class Status(NamedTuple):
+class LoginStatus(NamedTuple):
     """What a login has left for kernels, and one sentence about it."""
 
     is_there: bool
     text: str
 
 
-def status(options: LaunchOptions) -> Status:
+def status(options: LaunchOptions) -> LoginStatus:
     """Return what a kernel's start will find. Connects to nowhere."""
     if uses_openssh(options):
         pid = masters.master_pid(options)
         held = f"logged in: ssh, process {pid}, holds the connection that kernels share"
-        return Status(bool(pid), held if pid else "not logged in")
+        return LoginStatus(bool(pid), held if pid else "not logged in")
     with explained(options):
         names = choice.secrets_in_keyring(options)
-    return Status(bool(names), f"in the keyring: {', '.join(names)}" if names else "nothing in the keyring")
+    return LoginStatus(bool(names), f"in the keyring: {', '.join(names)}" if names else "nothing in the keyring")
 
 
 def log_out(options: LaunchOptions) -> str:

@@ -15,12 +15,12 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.ssh_config import (
     Settings,
     all_settings,
+    destination,
     environment,
     first_of_each,
     hop_settings,
     printed_settings,
     ssh_program,
-    where,
 )
 
 MASTER_SECONDS = 600  # a restart, a second kernel or a sync within ten minutes skips the handshake
@@ -92,7 +92,7 @@ def _checksum(words: Sequence[str]) -> str:
 
 
 def _name_checksum(options: LaunchOptions) -> str:
-    return _checksum(where(options))[:6]
+    return _checksum(destination(options))[:6]
 
 
 def master_of(argv: Sequence[str]) -> Master | None:
@@ -104,7 +104,7 @@ def is_logged_in(options: LaunchOptions, argv: Sequence[str]) -> bool:
     """True if there is a shared connection already that this command, an `ssh_argv`, goes over."""
     if _control_path_in(argv):
         return master_of(argv) is not None
-    return _pid_from([ssh_program(), "-O", "check", *where(options)]) > 0
+    return _pid_from([ssh_program(), "-O", "check", *destination(options)]) > 0
 
 
 def _control_path_in(argv: Sequence[str]) -> str:
@@ -134,7 +134,7 @@ def master_pid(options: LaunchOptions) -> int:
     settings = all_settings(options)
     if not config_shares(first_of_each(settings)):
         return _pid_at(control_path(options, settings))
-    return _pid_from([ssh_program(), "-O", "check", *where(options)])
+    return _pid_from([ssh_program(), "-O", "check", *destination(options)])
 
 
 def _pid_at(path: str) -> int:
@@ -193,4 +193,4 @@ def end_command(options: LaunchOptions) -> str:
     """Return the command line that ends a connection which the user's configuration shares, for a person to run."""
     from shlex import join
 
-    return join([ssh_program(), "-O", "exit", *where(options)])
+    return join([ssh_program(), "-O", "exit", *destination(options)])

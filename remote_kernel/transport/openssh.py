@@ -14,16 +14,16 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport.carrier import run_and_read
+from remote_kernel.transport.carrier import PipedProcess
 from remote_kernel.transport.masters import config_shares, master_options
 from remote_kernel.transport.ssh_config import (
     CONNECT_SECONDS,
     all_settings,
+    destination,
     effective_config,
     environment,
     first_of_each,
     ssh_program,
-    where,
 )
 from remote_kernel.transport.ssh_messages import LOCKED_KEY, account_refused
 
@@ -52,7 +52,7 @@ def ssh_argv(options: LaunchOptions, remote_command: str, *, avoid_master: bool 
     settings = all_settings(options)
     words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_connection_options(first_of_each(settings))]
     words += master_options(options, settings) or (["-oControlPath=none"] if avoid_master else [])
-    return [ssh_program(), *words, *where(options), remote_command]
+    return [ssh_program(), *words, *destination(options), remote_command]
 
 
 def reach_argv(options: LaunchOptions, host: str, port: int) -> list[str]:
@@ -64,7 +64,7 @@ def reach_argv(options: LaunchOptions, host: str, port: int) -> list[str]:
     config = effective_config(options)
     words = ["-oBatchMode=yes", "-oLogLevel=ERROR", *_connection_options(config)]
     words += [] if config_shares(config) else ["-oControlPath=none"]
-    return [ssh_program(), *words, "-W", f"[{host}]:{port}", *where(options)]
+    return [ssh_program(), *words, "-W", f"[{host}]:{port}", *destination(options)]
 
 
 def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool) -> list[str]:
@@ -78,7 +78,7 @@ def session_argv(options: LaunchOptions, remote_command: str, *, terminal: bool)
     if terminal:
         words = ["-oRequestTTY=force", *(word for word in words if word not in _NOT_AT_A_TERMINAL)]
     words += master_options(options, settings)
-    return [ssh_program(), *words, *where(options), remote_command]
+    return [ssh_program(), *words, *destination(options), remote_command]
 
 
 def login_argv(options: LaunchOptions, persist_seconds: float, *, asks: bool) -> list[str]:
@@ -95,7 +95,7 @@ def login_argv(options: LaunchOptions, persist_seconds: float, *, asks: bool) ->
             words.append(f"-oControlPersist={persist_seconds:.0f}")
     else:
         words += master_options(options, settings, persist_seconds)
-    return [ssh_program(), *words, *where(options), "true"]
+    return [ssh_program(), *words, *destination(options), "true"]
 
 
 def forward_argv(options: LaunchOptions, ports: Sequence[tuple[int, int]]) -> list[str]:
@@ -108,7 +108,7 @@ def forward_argv(options: LaunchOptions, ports: Sequence[tuple[int, int]]) -> li
     words += ["-oControlPath=none", "-oExitOnForwardFailure=yes"]
     for local, remote in ports:
         words += ["-L", f"127.0.0.1:{local}:127.0.0.1:{remote}"]
-    return [ssh_program(), *words, *where(options)]
+    return [ssh_program(), *words, *destination(options)]
 
 
 def _connection_options(config: Mapping[str, str]) -> list[str]:
@@ -161,13 +161,20 @@ def _with_jump_host_words(options: LaunchOptions, stderr: str) -> str:
     config = effective_config(options)
     if config.get("proxyjump", "none") == config.get("proxycommand", "none") == "none":
         return stderr
-    words = ["-oBatchMode=yes", "-oLogLevel=ERROR", "-oControlPath=none", "-oControlPersist=no"]
-    argv = [ssh_program(), *words, *_connection_options(config), *where(options), "true"]
+    return _stderr_once_more(options, "-oLogLevel=ERROR", *_connection_options(config)) or stderr
+
+
+def _stderr_once_more(options: LaunchOptions, *words: str) -> str:
+    """Return what ssh prints when it fails once more, without a shared connection; empty where it does not fail."""
+    own = ["-oBatchMode=yes", "-oControlPath=none", "-oControlPersist=no"]
+    argv = [ssh_program(), *own, *words, *destination(options), "true"]
     try:
-        done = run_and_read(argv, environment(), CONNECT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return stderr
-    return done.stderr or stderr if done.status == 255 else stderr
+        with PipedProcess(argv, environment()) as process:
+            process.stdout.close()  # a login shell may print there for ever
+            status, stderr = process.end(CONNECT_SECONDS)
+    except OSError:
+        return ""
+    return stderr if status == 255 else ""
 
 
 def _with_refusal(options: LaunchOptions, stderr: str) -> str:
@@ -178,17 +185,11 @@ def _with_refusal(options: LaunchOptions, stderr: str) -> str:
     """
     if stderr.strip() and not _CLOSED.search(stderr):
         return stderr
-    words = ["-v", "-oBatchMode=yes", "-oControlPath=none", "-oControlPersist=no"]
-    argv = [ssh_program(), *words, f"-oConnectTimeout={CONNECT_SECONDS}", *where(options)]
-    try:
-        done = run_and_read([*argv, "true"], environment(), CONNECT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return stderr
-    said = done.stderr.replace("\r\n", "\n")
-    if done.status == 255 and (no_session := _SESSION_REFUSED.search(said)):
+    said = _stderr_once_more(options, "-v", f"-oConnectTimeout={CONNECT_SECONDS}").replace("\r\n", "\n")
+    if no_session := _SESSION_REFUSED.search(said):
         return f"{no_session[0]}\n{stderr}"
     known, closed = list(_USER_IS_KNOWN.finditer(said)), _CLOSED.search(said)
-    if done.status != 255 or not known or not closed or "debug1: Authenticated" in said[known[-1].end() :]:
+    if not known or not closed or "debug1: Authenticated" in said[known[-1].end() :]:
         return stderr
     between = said[known[-1].end() : closed.start()].splitlines()
     line = account_refused(closed[1], closed[2], (line for line in between if not line.startswith("debug1: ")))

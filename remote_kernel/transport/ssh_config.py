@@ -61,6 +61,12 @@ def ssh_program() -> str:
     return os.environ.get("REMOTE_KERNEL_SSH", "") or "ssh"
 
 
+def no_ssh_program(program: str) -> SshNotFound:
+    """Return the error for an ssh program that is not there."""
+    hint = "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path"
+    return SshNotFound(f"there is no ssh program '{program}' here", hint)
+
+
 def environment() -> dict[str, str]:
     """Return ssh's environment: ours, without the ways in which ssh would ask a person that is not there.
 
@@ -69,8 +75,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
 
 
-def where(options: LaunchOptions) -> list[str]:
-    """Return the ssh arguments that say where to go, the host last."""
+def destination(options: LaunchOptions) -> list[str]:
+    """Return the ssh arguments that name the destination, the host last."""
     endpoint = resolve_alias(options)
     words = ["-F", os.path.expanduser(options.ssh_config)] if options.ssh_config else []
     if options.jumps:
@@ -91,7 +97,7 @@ def to_paste(options: LaunchOptions, remote_command: str = "true") -> str:
 
     if not uses_openssh(options):
         return options.command_line("connect", "--", *split(remote_command))
-    return join([ssh_program(), *where(options), remote_command])
+    return join([ssh_program(), *destination(options), remote_command])
 
 
 def aliases(ssh_config: str = "") -> Iterator[str]:
@@ -177,7 +183,7 @@ def hop_settings(options: LaunchOptions, settings: Settings, depth: int = 0) -> 
 def all_settings(options: LaunchOptions) -> Settings:
     """Ask ssh for all its settings for this host. Raises SshNotFound, SshConfigError."""
     # With a command: ForkAfterAuthentication is refused without one, and a RemoteCommand beside one.
-    return printed_settings([ssh_program(), "-T", "-G", "-oRemoteCommand=none", *where(options), "true"])
+    return printed_settings([ssh_program(), "-T", "-G", "-oRemoteCommand=none", *destination(options), "true"])
 
 
 def printed_settings(argv: list[str]) -> Settings:
@@ -198,10 +204,7 @@ def printed_settings(argv: list[str]) -> Settings:
                 f"cannot run '{argv[0]}' here: {os.strerror(error.errno).lower()}",
                 "look at this machine's load, and at the limits that 'ulimit -a' shows",
             ) from error
-        raise SshNotFound(
-            f"there is no ssh program '{argv[0]}' here",
-            "install the OpenSSH client or set REMOTE_KERNEL_SSH to its path",
-        ) from error
+        raise no_ssh_program(argv[0]) from error
     except subprocess.TimeoutExpired as error:
         raise SshConfigError(
             "ssh takes longer than 10 s to read its configuration", "run 'ssh -G HOST' to see"

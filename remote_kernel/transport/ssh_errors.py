@@ -201,14 +201,14 @@ def explain(options: LaunchOptions, stderr: str, status: int | None, noise: byte
     if status == SHELL_REPLACED_STATUS:
         return shell_replaced(options)
     if status not in (255, None):
-        return _remote(options, stderr, status, noise)
+        return _remote_failure(options, stderr, status, noise)
     full = re.search(r"unix_listener: cannot \w+ to path (\S+): (No space left on device|Disk quota exceeded)", stderr)
     if full:  # for the connection that kernels share
         return LocalFilesError(
             f"cannot make a socket in {os.path.dirname(full[1])}: {full[2].lower()}",
             "make room there, or set XDG_RUNTIME_DIR to another folder",
         )
-    found = _cause(options, stderr)
+    found = _find_cause(options, stderr)
     if found is not None:
         return found
     last = _last_line(stderr)
@@ -244,7 +244,7 @@ def flooded(options: LaunchOptions, noise: bytes) -> RemoteShellNoise:
     )
 
 
-def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
+def _find_cause(options: LaunchOptions, stderr: str) -> TransportError | None:
     for cause in _CAUSES:
         found = re.search(cause.pattern, stderr)
         if not found:
@@ -254,10 +254,10 @@ def _cause(options: LaunchOptions, stderr: str) -> TransportError | None:
         if through and cause.kind in _OF_THE_NETWORK:
             return _jump_failed(options, stderr)
         texts = (_refusing_hop(options, stderr, through), *found.groups())
-        said, user = _before(cause.pattern, stderr), _refused_user(stderr, texts[0])
+        said, user = _words_before(cause.pattern, stderr), _refused_user(stderr, texts[0])
         message = cause.message.format(*texts, print=_fingerprint(stderr), said=said, user=user)
-        copy = _copy_id(options, stderr, through)
-        return cause.kind(message, cause.hint.format(login=_login(options), copy=f"'{copy}'"))
+        copy = _key_copy_command(options, stderr, through)
+        return cause.kind(message, cause.hint.format(login=_login_command(options), copy=f"'{copy}'"))
     return None
 
 
@@ -265,10 +265,10 @@ def _refusing_hop(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Return the name of the hop that refused: the target, or the jump host as ssh names it."""
     if not through:
         return str(options.endpoint)
-    return f"jump host {_hop_name(stderr) or _jumps(options)}"
+    return f"jump host {_hop_name(stderr) or _jump_names(options)}"
 
 
-def _jumps(options: LaunchOptions) -> str:
+def _jump_names(options: LaunchOptions) -> str:
     """Return the jump hosts of the options, else those of the ssh config."""
     if options.jumps:
         return print_jumps(options.jumps)
@@ -285,9 +285,9 @@ def _refused_user(stderr: str, who: str) -> str:
     return "" if not denied or f"{denied[1]}@" in who else f" for user '{denied[1]}'"
 
 
-def _copy_id(options: LaunchOptions, stderr: str, through: bool) -> str:
+def _key_copy_command(options: LaunchOptions, stderr: str, through: bool) -> str:
     """Return the command that gives the hop that refused a public key."""
-    hop = _hop_of(options, stderr) if through else options
+    hop = _way_to_hop(options, stderr) if through else options
     if hop is None:
         return f"ssh-copy-id {_hop_name(stderr) or 'JUMP_HOST'}"
     words = ["ssh-copy-id", *(["-F", hop.ssh_config] if hop.ssh_config else [])]
@@ -305,22 +305,14 @@ def _hop_name(stderr: str) -> str:
     return named[1] if named else ""
 
 
-def _try_it(options: LaunchOptions, stderr: str, through: bool) -> str:
-    """Return the command that goes to the hop and no further; it may be in ssh's config alone."""
-    if not through:
-        return to_paste(options)
-    hop = _hop_of(options, stderr)
-    return to_paste(hop) if hop else "ssh JUMP_HOST true"
-
-
-def _hop_of(options: LaunchOptions, stderr: str) -> LaunchOptions | None:
+def _way_to_hop(options: LaunchOptions, stderr: str) -> LaunchOptions | None:
     """Return the way to the jump host that ssh means, None if that is in the ssh config alone."""
     named = re.sub(r".*@|\[|\](?::\d+)?$", "", _hop_name(stderr))
     hops = [number for number, jump in enumerate(options.jumps) if named == jump.host or len(options.jumps) == 1]
     return options._replace(endpoint=options.jumps[hops[0]], jumps=options.jumps[: hops[0]]) if hops else None
 
 
-def _login(options: LaunchOptions) -> str:
+def _login_command(options: LaunchOptions) -> str:
     """Return the command that logs in, in quotes that it does not have itself."""
     command = options.login_command()
     return f'"{command}"' if "'" in command else f"'{command}'"
@@ -333,19 +325,19 @@ def _fingerprint(stderr: str) -> str:
 
 
 def _jump_failed(options: LaunchOptions, stderr: str) -> JumpHostFailed:
-    jumps = _jumps(options)
+    jumps = _jump_names(options)
     refused = re.search(r"open failed: (?:connect failed: )?([^\n\r]+)", stderr)
     if refused:
         return JumpHostFailed(
             f"jump host {jumps} cannot reach {options.endpoint}: {refused[1].strip().lower()}",
             "check the endpoint as the jump host sees it, and that it allows forwarding (AllowTcpForwarding)",
         )
-    return JumpHostFailed(
-        f"jump host {jumps} cannot be reached: {_first_line(stderr)}", f"try: {_try_it(options, stderr, through=True)}"
-    )
+    hop = _way_to_hop(options, stderr)  # no further: the jump host itself is not reached
+    hint = f"try: {to_paste(hop) if hop else 'ssh JUMP_HOST true'}"
+    return JumpHostFailed(f"jump host {jumps} cannot be reached: {_first_line(stderr)}", hint)
 
 
-def _remote(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
+def _remote_failure(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
     said = _last_line(stderr) or _last_line(noise.decode("utf-8", "replace"))
     if re.match(r"zlib\.error: |OSError: \[Errno 9\]", said):
         what = f"'{options.python}', or something in the rc files of {options.endpoint}," if options.python else ""
@@ -389,7 +381,7 @@ def _first_line(text: str) -> str:
     return next(iter(_lines(text)), "no reason given")
 
 
-def _before(pattern: str, stderr: str) -> str:
+def _words_before(pattern: str, stderr: str) -> str:
     """Return what was said ahead of ssh's own words, by a ProxyCommand for example, as it belongs into a message."""
     first = _first_line(stderr)
     return "" if re.search(pattern, first) else f": {first}"

@@ -613,7 +613,7 @@ def test_alias_may_have_any_signs_that_ssh_takes(transport: str, target: Server,
         assert str(way.options().endpoint) == name
         masters.end_masters(way.options())
     options = options_for("gpu:2", path, "", transport=transport)  # no alias: a port
-    assert ssh_config.where(options)[-3:] == ["-p", "2", "gpu"]
+    assert ssh_config.destination(options)[-3:] == ["-p", "2", "gpu"]
 
 
 @pytest.mark.parametrize("changed", ["port", "user", "identity", "jump host", "ProxyCommand"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 
 import paramiko
 import sshtunnel
@@ -46,20 +46,6 @@ def not_honoured(options: LaunchOptions) -> list[str]:
     config = Config(options.ssh_config)
     config.hops(resolve_alias(options), options.jumps or None)
     return config.warnings
-
-
-@contextmanager
-def connected(options: LaunchOptions) -> Iterator[paramiko.Transport]:
-    """Connect and log in, asking nobody anything, for as long as the block. Raises SshFailure.
-
-    A connection that breaks inside the block is ConnectionLost.
-    """
-    with ExitStack() as undo:
-        transport = connect(hops_of(options), undo)
-        try:
-            yield transport
-        except (paramiko.SSHException, EOFError) as error:
-            raise ConnectionLost(f"the connection to {options.endpoint} broke: {error}", "try again") from error
 
 
 def log_in_once(options: LaunchOptions, person: Person | None) -> str:
@@ -119,8 +105,9 @@ def forward_ports(options: LaunchOptions, forwards: Sequence[Forward], opened: C
     Any number of connections may go through each; one that the remote host cannot pass on is closed. Raises PortInUse,
     ConnectionLost, SshFailure.
     """
-    with connected(options) as transport, ExitStack() as undo:
-        hop = hops_of(options)[-1]
+    hops = hops_of(options)
+    with ExitStack() as undo, suppress(paramiko.SSHException, EOFError):  # it broke
+        transport, hop = connect(hops, undo), hops[-1]
         for forward in forwards:
             local = forwarder(transport, hop, ("127.0.0.1", forward.remote), ("127.0.0.1", forward.local))
             try:

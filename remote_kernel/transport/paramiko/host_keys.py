@@ -10,7 +10,7 @@ import logging
 
 import paramiko
 
-from remote_kernel.transport.known_hosts import add_key, fingerprint, known_keys, known_name
+from remote_kernel.transport.known_hosts import KnownKey, add_key, fingerprint, known_keys, known_name
 from remote_kernel.transport.paramiko.config import Hop
 from remote_kernel.transport.ssh_messages import Person, SshFailure
 
@@ -39,22 +39,16 @@ def verify(hop: Hop, key: paramiko.PKey, person: Person | None = None) -> None:
     """Raise SshFailure unless the server that shows this key is to be trusted."""
     name, blob, kind = name_of(hop), key.asbytes(), short_name(key.get_name())
     known = known_keys(hop.known_hosts, name)
-    if any(other.revoked and other.blob == blob for other in known):
-        raise SshFailure(f"WARNING: REVOKED HOST KEY DETECTED for {name}\nHost key verification failed.")
-    known = [other for other in known if not other.revoked]
-    if any(other.blob == blob for other in known):
-        SSH_LOG.debug("debug1: Host '%s' is known and matches the %s host key.", name, kind)
+    if _is_known(known, name, key):
         return
+    known = [other for other in known if not other.revoked]
     for other in known:
         if other.kind == key.get_name():
             raise SshFailure(
                 _WARNING.format(kind=kind, fingerprint=fingerprint(blob), file=other.file, line=other.line, name=name)
             )
-    without_port = known_keys(hop.known_hosts, hop.host) if name != hop.host and not hop.alias else []
-    if any(other.blob == blob and other.revoked for other in without_port):
-        raise SshFailure(f"WARNING: REVOKED HOST KEY DETECTED for {hop.host}\nHost key verification failed.")
-    if any(other.blob == blob and not other.revoked for other in without_port):
-        SSH_LOG.debug("debug1: Host '%s' is known and matches the %s host key.", hop.host, kind)
+    has_port = name != hop.host and not hop.alias
+    if has_port and _is_known(known_keys(hop.known_hosts, hop.host), hop.host, key):
         return
     doubt = f"The authenticity of host '{name}' can't be established: {kind} key fingerprint is {fingerprint(blob)}."
     if not known and hop.strict in ("accept-new", "no", "off"):
@@ -67,6 +61,16 @@ def verify(hop: Hop, key: paramiko.PKey, person: Person | None = None) -> None:
     # The name is told either way: through a jump host nothing else says whose key it is.
     unknown = f"No {kind} host key is known for {name} here.\n"
     raise SshFailure(f"{doubt}\n{strict if hop.strict == 'yes' else unknown}Host key verification failed.")
+
+
+def _is_known(known: list[KnownKey], name: str, key: paramiko.PKey) -> bool:
+    """True if the key is among these, which are on record for the name. Raises SshFailure if it is revoked there."""
+    same = [other for other in known if other.blob == key.asbytes()]
+    if any(other.revoked for other in same):
+        raise SshFailure(f"WARNING: REVOKED HOST KEY DETECTED for {name}\nHost key verification failed.")
+    if same:
+        SSH_LOG.debug("debug1: Host '%s' is known and matches the %s host key.", name, short_name(key.get_name()))
+    return bool(same)
 
 
 def short_name(kind: str) -> str:

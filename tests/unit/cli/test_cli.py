@@ -750,7 +750,7 @@ def test_names_of_other_tools_are_told_ours(other: str, command: str, run: Run) 
 def test_login_means_a_kernelspec_by_any_of_its_names(name: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("add", "me@gpu1", "-J", "gate", "--name", "Remote CUDA", "--no-check")
     monkeypatch.setattr(
-        login.transport_login, "status", lambda way: login.transport_login.Status(True, f"through {way.jumps[0]}")
+        login.transport_login, "status", lambda way: login.transport_login.LoginStatus(True, f"through {way.jumps[0]}")
     )
     assert run("login", name, "--status").out == "me@gpu1: through gate\n"
 

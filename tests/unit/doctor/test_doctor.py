@@ -113,7 +113,7 @@ def test_a_machine_that_starts_no_more_processes_is_a_finding(monkeypatch: pytes
     monkeypatch.setattr(masters, "master_pid", lambda _: 1)
     monkeypatch.setattr(choice, "carrier_argv", lambda *_: ["cat"])
     monkeypatch.setattr(choice, "verbose", lambda _, argv: argv)
-    monkeypatch.setattr(route.subprocess, "Popen", short)
+    monkeypatch.setattr(carrier.subprocess, "Popen", short)
     assert route.sessions_finding(OPTIONS).state is State.UNKNOWN
     assert [one.returncode for one in started] == [0, 0]
 
