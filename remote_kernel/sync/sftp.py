@@ -27,6 +27,7 @@ from remote_kernel.sync.wire import SyncFailure, Violation, shown, to_text
 from remote_kernel.transport import choice, notes
 
 _MOST_NAMED = 100
+_END_SECONDS = 5.0
 _SECOND = 10**9
 _CLOCKS_DIFFER = 1  # seconds, between hosts that keep time
 
@@ -66,12 +67,12 @@ class SftpEnd(RemoteProcess):
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""
-        if self._process.poll() is not None:
+        if not self._process.is_running:
             raise self.why()
 
     def why(self) -> RemoteKernelError:
         """Return the error for a conversation that broke off."""
-        self._ended()
+        self._process.end(_END_SECONDS)
         return self._lost()
 
 
