@@ -159,8 +159,6 @@ def is_json(mime: str) -> bool:
 
 def decode(mime: str, data: Any) -> bytes:
     """Return the bytes that the data stands for; raises ValueError where it is no base64."""
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
     if isinstance(data, list) and all(isinstance(part, str) for part in data) and not is_json(mime):
         data = "".join(data)  # nbformat's multi-line strings
     if not isinstance(data, str) or is_json(mime):
