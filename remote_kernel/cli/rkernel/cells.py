@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from remote_kernel.cli.rkernel.command import Subcommand
+from remote_kernel.cli.rkernel.command import Subcommand, characters
 from remote_kernel.cli.rkernel.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel.which import add_session, find_session, session_for
 from remote_kernel.errors import UsageError
@@ -56,13 +56,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         help="at most N characters, head and tail, the rest in a file; 0: all (default: 8000; a terminal: all)",
     )
     group.add_argument("--full-traceback", action="store_true", help="also the frames inside libraries")
-
-
-def characters(text: str) -> int:
-    """Return the number that `--budget` has."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of characters")
-    return int(text)
 
 
 def _seconds(text: str) -> float:
