@@ -37,7 +37,7 @@ _EXTENSIONS = {
 _TEXTS = ("text/", "application/javascript", "application/xml")
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_QUIET = re.compile(  # of use in a browser only: a widget, and code that loads another's
+_QUIET = (  # of use in a browser only: a widget, and code that loads another's
     r"application/(vnd\.jupyter\.widget-view\+json|vnd\.remote-kernel\.buffers\+json|vnd\.\w+_(load|exec)\..*)"
 )
 _DRAWS = ("<script", "<svg", "<canvas", "<img", "<iframe", "<video", "<audio")
@@ -92,7 +92,7 @@ def represent(data: dict[str, Any], folder: str) -> Representation:
 
 def is_for_browsers(mime: str) -> bool:
     """True if nothing but a browser can make anything of this type."""
-    return bool(_QUIET.fullmatch(mime))
+    return bool(re.fullmatch(_QUIET, mime))
 
 
 def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
