@@ -14,18 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.events import VERDICTS, Error, Event
+from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell, payloads, read_output, script_metadata
 from remote_kernel.session.host.foreign import ForeignCells, number_of
 from remote_kernel.session.host.kernel_client import (
     UNLIMITED_SECONDS,
     ConnectionAway,
-    NoAnswer,
     NotInstalled,
     execute_content,
 )
-from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT, UNSEEN
+from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT
 from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.lifecycle import KernelLifecycle
 from remote_kernel.session.host.widgets import Widgets
@@ -213,38 +212,6 @@ class Engine:
         """Wait that long for the cells that the kernel has got to end."""
         if under_way := [cell.done for cell in self._cells.values()]:
             await asyncio.wait(under_way, timeout=seconds)
-
-    async def learn_end(self, cell: Cell) -> bool:
-        """End a cell as it has ended; true if it never began, and never will unless it is sent again.
-
-        Waits until the kernel has come to the end of what runs, and all output of that is here. Raises
-        RemoteKernelError.
-        """
-        client = self.kernel.require_client()
-        while True:
-            try:
-                was_there = await client.prepare()
-                break
-            except NoAnswer:  # the connection to its host is away, say: the cell goes on
-                continue
-        if cell.side:
-            await client.ended_beside()
-        channel = "control" if cell.side else "shell"
-        end = await client.ask_prepared("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
-        if not cell.side:
-            await self.drained()
-        if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
-            return (was_there or cell.is_remembered) and not cell.started_at
-        if end and not cell.done.done():
-            count, *error = end
-            cell.execution_count = cell.execution_count if count is None else count
-            cell.mark_started(cell.execution_count)
-            if error[:1] == ["SystemExit"] and cell.script:
-                cell.exit_script(error[1])
-            elif error:
-                cell.emit(Error(*error))
-            cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
-        return False
 
     async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
         """Send a request and return its reply; see KernelClient.ask. Raises KernelLost without a kernel, NoAnswer."""
