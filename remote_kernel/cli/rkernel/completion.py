@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from remote_kernel.cli.rkernel.main import COMMANDS, HELP, find_command, make_parser
+from remote_kernel.cli.rkernel.command import COMMANDS, HELP, find_command, make_parser
 from remote_kernel.terminal_safe import terminal_safe
 
 VARIABLE = "_RKERNEL_COMPLETE"

@@ -50,6 +50,16 @@ class Dependent(Listener, Protocol):
     def kernel_lost(self, message: str) -> None:
         """Called when the kernel is gone, and all that ran in it."""
 
+    @property
+    def is_exiting(self) -> bool:
+        """True if the kernel has said that it ends."""
+
+    def kernel_exited(self) -> bool:
+        """Called when the kernel's connection is gone: end all cells if it has said that it ends.
+
+        Returns True if no other kernel is to be expected at its ports.
+        """
+
 
 class GapListener(Protocol):
     """Called when another launcher takes the place of a killed one: a reply may be lost."""
@@ -353,9 +363,15 @@ class KernelLifecycle:
                 await client.sockets.send("control", "kernel_info_request", {})
 
     async def _check_listening(self, client: KernelClient) -> None:
-        if await comes_back(self.record.connection_file):
+        await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        if self._dependent.kernel_exited():
+            self._died("was shut down")
+            return
+        if await comes_back(self.record.connection_file, self.connection_values["shell_port"]):
             try:
                 await client.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
+                if self._dependent.is_exiting:  # not every kernel names a session of its own, which would have told
+                    self._another_kernel()
                 return
             except NoAnswer:  # somebody else has got its port
                 pass

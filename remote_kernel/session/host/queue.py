@@ -171,6 +171,7 @@ class CellQueue:
         """End the cells that run though replies may be lost with their launcher; see GapListener."""
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
+                cell.is_reply_due = False
                 if is_whole and cell.missed == _MISSED:
                     cell.missed = ""
                 elif not is_over:

@@ -236,6 +236,31 @@ def test_interrupt_that_finds_the_kernel_in_its_own_code_ends_the_cell(attach: C
     go(work)
 
 
+def test_interrupt_by_another_front_end_that_finds_the_kernel_in_its_own_code_ends_the_cell(
+    attach: Callable[..., Any], kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, INTERRUPTED_IN_ITS_OWN_CODE)
+            cell, _ = new_cell("print('never')")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.started_at)
+            await asyncio.sleep(0.5)  # it really runs, and is left alone
+            assert not cell.done.done()
+            kernel.manager.interrupt_kernel()
+            await asyncio.wait_for(running, 20)
+            done = cell.done.result()
+            assert (done.verdict, done.message.partition(",")[0]) == (
+                "interrupted",
+                "the kernel ended the cell without a reply",
+            )
+            assert (await run(engine, "print('next')"))[0].text == "next\n"
+
+    go(work)
+
+
 def person_runs(kernel: Kernel, folder: Path) -> str:
     """Let another front end run a cell until there is the file `stop`; give the id of its request."""
     wait = f"import os, time\nwhile not os.path.exists({str(folder / 'stop')!r}): time.sleep(0.01)"
