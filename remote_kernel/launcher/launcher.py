@@ -222,6 +222,9 @@ class Launcher:
         serve(self._reactor, listener, lambda connection: self._accepted(channel, connection))
 
     def _accepted(self, channel: str, connection: socket.socket) -> None:
+        if self._link.is_full:
+            connection.close()
+            return
         stream = self._link.open(channel)
         if channel == "control":
             sink: SocketSink = ControlSocket(
