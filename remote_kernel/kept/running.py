@@ -12,7 +12,8 @@ from remote_kernel import bootstrap
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import NoSuchKernel, RemoteError, RemoteKernelError, UsageError
 from remote_kernel.handshake import ask, reading
-from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs, same_name
+from remote_kernel.kernelspec.installed import Kernelspec, list_kernelspecs, same_name
+from remote_kernel.kernelspec.writing import forget_kernel
 from remote_kernel.options import LaunchOptions
 from remote_kernel.typed_json import MALFORMED, list_of, row, text
 

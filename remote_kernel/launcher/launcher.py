@@ -220,6 +220,9 @@ class Launcher:
     # -- the front end
 
     def _accepted(self, channel: str, connection: socket.socket) -> None:
+        if self._link.is_full:
+            connection.close()
+            return
         stream = self._link.open(channel)
         if channel == "control":
             sink: SocketSink = ControlSocket(

@@ -19,7 +19,7 @@ ROOT = Path(remote_kernel.__file__).parent
 
 # Who may import whom: only what is lower, or beside it. A name is a folder or a single file of the package.
 LAYERS = (
-    {"errors", "process", "terminal_safe", "typed_json"},
+    {"errors", "process", "signals", "terminal_safe", "typed_json"},
     {"link", "jupyter"},  # both ends
     {"remote"},  # there
     {"endpoint"},
