@@ -88,7 +88,8 @@ class ResumingLauncher(Launcher):
 
     def _load_the_rest(self) -> None:
         super()._load_the_rest()
-        from remote_kernel import kernelspec  # noqa: F401
+        with contextlib.suppress(ImportError):
+            from remote_kernel import kernelspec  # noqa: F401
 
     def _note_restart(self, restart: bool) -> None:
         if restart and self._settings:
