@@ -67,18 +67,17 @@ IdArgument = Annotated[
     str,
     typer.Argument(metavar="ID", help="The kernel's id from 'ps', or at least its first four characters, e.g. 3fa2."),
 ]
-HostsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KERNELSPEC|HOST]...",
-        help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
-        autocompletion=completion.targets,
-    ),
-]
 
 
 def ps(
-    hosts: HostsArgument = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KERNELSPEC|HOST]...",
+            help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
+            autocompletion=completion.targets,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the kernels that are alive on the remote hosts.
@@ -248,11 +247,10 @@ def _running(hosts: list[str], *, complete: bool = False) -> RunningKernels:
 
 def _as_row(kernel: RunningKernel) -> tuple[str, ...]:
     since = datetime.fromtimestamp(kernel.since, timezone.utc).astimezone()
+    endpoint = str(kernel.way.endpoint)
     return (
         kernel.id,
-        f"{kernel.way.endpoint}"
-        if str(kernel.way.endpoint) == kernel.host
-        else f"{kernel.way.endpoint} ({kernel.host})",
+        endpoint if endpoint == kernel.host else f"{endpoint} ({kernel.host})",
         kernel.slug or kernel.kernel or "-",
         kernel.state,
         "busy" if kernel.busy else "idle",

@@ -22,7 +22,7 @@ import pytest
 import typer
 
 import remote_kernel
-from remote_kernel.cli import check, connect, doctor, edge, login, manager
+from remote_kernel.cli import check, connect, doctor, login, manager
 from remote_kernel.cli import sync as sync_command
 from remote_kernel.cli.settings import GivenSettings
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
@@ -946,5 +946,5 @@ def test_options_of_a_remote_command_are_told_where_to_go(words: tuple[str, ...]
 
 
 def test_question_about_a_mistyped_command_ends_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert edge._refuse("remote_kernel", typer.BadParameter("No 'ad'. Did you mean 'add'?")) == 2  # as newer typers say
+    assert manager._refuse(typer.BadParameter("No 'ad'. Did you mean 'add'?")) == 2  # as newer typers say
     assert capsys.readouterr().err.endswith("did you mean 'add'? See 'remote_kernel --help'\n")
