@@ -41,14 +41,6 @@ class Folders:
             self._enter(folder)
         return self._open[-1][1], name
 
-    def has(self, path: bytes) -> bool:
-        """True if there is a folder that a path is in."""
-        try:
-            self.locate(path)
-        except OSError:
-            return False
-        return True
-
     def _enter(self, folder: bytes) -> None:
         self.turn += 1
         while len(self._open) > 1 and not (folder + b"/").startswith(self._open[-1][0] + b"/"):

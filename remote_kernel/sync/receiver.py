@@ -246,7 +246,6 @@ class Receiver:
         plan, entries = self.plan, self.offer.entries
         found: dict[str, Any] = {
             "root": to_text(self.root),
-            "name": "" if self.offer.is_folder or not entries else to_text(entries[0].path),
             "files": len(plan.wanted),
             "bytes": sum(entries[number].size for number in plan.wanted),
         }

@@ -110,7 +110,7 @@ class Sender:
         """Do what `tell` does, in steps: the first waits for no other end that only compares. Raises Broken."""
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "mode": source.mode}
-        self._wire.write_object(wire.BEGIN, {**begin, "root": to_text(source.root)})
+        self._wire.write_object(wire.BEGIN, begin)
         self._wire.listed, told = 0, self._wire.written
         for entries in self._batches():
             self._wire.write_rows(wire.ENTRIES, [pack(entry) for entry in entries])
