@@ -2,7 +2,6 @@
 
 What is in a folder is then named by the folder's descriptor and its last part alone. That costs no more than whole
 paths do: the folders on the way to the last one asked for stay open, and what is copied comes folder by folder.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations

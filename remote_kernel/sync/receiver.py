@@ -1,7 +1,4 @@
-"""The end that has the destination: compare, say what is wanted, and put it in place.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""The end that has the destination: compare, say what is wanted, and put it in place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The end that has the source: list it, then send what the other end wants.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""The end that has the source: list it, then send what the other end wants."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ rules, and whether it is what was asked for. Three more things keep to the rule,
 - what is left out of `--delete` by `--exclude` is what was given here, not what the other end repeats.
 
 What is new in the protocol is checked here too, and what it says is refused (Violation), not mended.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
