@@ -43,7 +43,6 @@ BEGIN: dict[str, Any] = {
     "name": "",
     "is_folder": True,
     "mode": 0o755,
-    "root": "/x",
 }
 NOTES: dict[str, Any] = {
     "left_out": 0,
@@ -577,7 +576,6 @@ def test_what_a_file_system_says_nothing_about_is_told_and_the_rest_is_listed(
         [(wire.BEGIN, [])],
         [(wire.BEGIN, {"name": "x"})],
         [(wire.BEGIN, {**BEGIN, "name": 1})],
-        [(wire.BEGIN, {**BEGIN, "root": "\0"})],
         [(wire.BEGIN, {**BEGIN, "mode": 0o4755})],
         [(wire.BEGIN, {**BEGIN, "name": "a/b"})],
         [(wire.PLAN, {})],
@@ -622,13 +620,13 @@ def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes
 
 
 def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
-    described = {"root": "/x", "name": "", "files": 1, "bytes": 2}
+    described = {"root": "/x", "files": 1, "bytes": 2}
     counts: dict[str, Any] = dict.fromkeys(validate.COUNTS, 0)
     failed = [["a", "why"]]
     assert validate.check_plan(described) == described
     assert validate.check_actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
     assert validate.check_summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
-    for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b")):
+    for key, value in (("bytes", "2"), ("files", -1), ("root", 1)):
         with pytest.raises(Violation):
             validate.check_plan({**described, key: value})
     for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5)):
@@ -713,7 +711,7 @@ SPEAKS = """
 import os, sys
 from remote_kernel.sync import wire
 far = wire.MessageWire(0, 1)
-far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
+far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
 far.write_object(wire.ENTRIED, {"left_out": 0, "gitignore": False})
 far.flush()
