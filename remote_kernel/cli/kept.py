@@ -17,7 +17,10 @@ from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.handshake import reading
 from remote_kernel.jupyter.connection_file import runtime_folder
 from remote_kernel.kept.running import RunningKernel, RunningKernels, ask_agent, find_running, hosts_to_ask, stop_kernel
-from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
+from remote_kernel.kernelspec.folders import kernels_folder
+from remote_kernel.kernelspec.installed import list_kernelspecs
+from remote_kernel.kernelspec.names import check_free
+from remote_kernel.kernelspec.writing import Draft, write_kernelspec
 from remote_kernel.link.link import PROTOCOL_VERSION
 from remote_kernel.options import print_size
 from remote_kernel.typed_json import list_of, text

@@ -68,7 +68,7 @@ class ReconnectEvents(AttemptEvents, Protocol):
         """Make the attempt that attaches to it again. Raises TransportError."""
 
     def stop(self, error: RemoteKernelError) -> None:
-        """Return up."""
+        """End with this error."""
 
 
 class Reconnector:

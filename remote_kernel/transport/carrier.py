@@ -160,19 +160,29 @@ class PipedProcess:
         with suppress(OSError):
             self.stdin.write(data)
 
+    @property
+    def is_running(self) -> bool:
+        """True if it has not ended."""
+        return self._process.poll() is None
+
+    def terminate(self) -> None:
+        """Ask it to end. Idempotent."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """End it at once. Idempotent."""
         self._process.kill()
 
-    def end(self, seconds: float) -> tuple[int | None, str]:
-        """Close its stdin and wait for its end; return the exit status and the end of what it printed on stderr.
-
-        The status is None where it was killed, as it is after so many seconds.
-        """
+    def wait(self, seconds: float) -> int | None:
+        """Close its stdin and wait for its end; return its status, None where it was killed, as after `seconds`."""
         self.stdin.close()
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        return status if status >= 0 else None, self._errors.text()
+        return status if status >= 0 else None
+
+    def end(self, seconds: float) -> tuple[int | None, str]:
+        """Return what `wait` does, and the end of what it printed on stderr."""
+        return self.wait(seconds), self._errors.text()

@@ -120,7 +120,7 @@ class PlainText:
 
     @property
     def held(self) -> str:
-        """The lines that may change yet, the last of them without its end."""
+        """Return the lines that may change yet, the last of them without its end."""
         if len(self._rows) == 1:
             return self._rows[0] or ""
         return "\n".join(_without_padding(row) for row in self._rows if row is not None)

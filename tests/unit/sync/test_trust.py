@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
+from remote_kernel import handshake
 from remote_kernel.cli import sync as sync_command
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import partial_file, remote_end, sftp_fetch, validate, wire
+from remote_kernel.sync import partial_file, remote_end, sftp, validate, wire
 from remote_kernel.sync.contents import SmallFileWriter
 from remote_kernel.sync.engine import retry, sync
 from remote_kernel.sync.options import SyncOptions
@@ -32,8 +33,8 @@ from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Source, find_source
+from remote_kernel.sync.sftp import SftpFetch
 from remote_kernel.sync.sftp_client import Job, Sftp
-from remote_kernel.sync.sftp_fetch import SftpFetch
 from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, MessageWire, SyncFailure, Violation
@@ -227,7 +228,7 @@ def test_sftp_brings_nothing_through_a_link(
             for job in jobs:
                 assert list(job) == []
 
-    monkeypatch.setattr(sftp_fetch, "read_file", read_file)
+    monkeypatch.setattr(sftp, "read_file", read_file)
     monkeypatch.setattr(Receiver, "_clear", lambda *_: None)
     source = find_source(bytes(here) + b"/", OPTIONS).listed()
     receiver = SftpFetch(Server(), source, bytes(there), SyncOptions(delete=True), lambda *_: None)
@@ -735,7 +736,7 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
     monkeypatch.setattr(remote_end.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
     monkeypatch.setattr(RemoteEnd, "greet", lambda self: None)
-    monkeypatch.setattr(remote_end.choice, "name", lambda *_: "paramiko")
+    monkeypatch.setattr(handshake, "uses_openssh", lambda *_: False)
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
