@@ -66,7 +66,7 @@ class HostLock:
         except FileNotFoundError:
             return False
 
-    def take_again(self) -> bool:
+    def lock_again(self) -> bool:
         """Lock the file anew after it was removed; false if another host has done so. Raises OSError."""
         lock = take_lock(self._path)
         if lock < 0:

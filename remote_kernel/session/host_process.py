@@ -107,18 +107,14 @@ def _making(paths: Paths) -> Iterator[None]:
 
 def _lock(path: str) -> int:
     """Return a descriptor that holds the lock; -1 where somebody else has it, or has just removed the file."""
-    try:
+    lock = -1
+    with contextlib.suppress(FileNotFoundError):  # the last session has just been closed
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:  # the last session has just been closed
-        return -1
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_ino == os.stat(path).st_ino:
+        lock = take_lock(path)
+        if lock < 0 or os.path.samestat(os.fstat(lock), os.stat(path)):
             return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
+    if lock >= 0:
+        os.close(lock)
     return -1
 
 

@@ -58,7 +58,7 @@ def session(kernelspec: str, name: str = "") -> Iterator[Session]:
 
 def calls(near: Session) -> Iterator[Row]:
     """Time whole processes, from start to end."""
-    connection_file = read_record(near.place).connection_file
+    connection_file = read_record(near.paths).connection_file
     once = Path(f"/tmp/bench-{os.getpid()}.py")
     once.write_text("1")
 

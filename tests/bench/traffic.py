@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jupyter_client.blocking.client import BlockingKernelClient
 
-from remote_kernel.launcher.greeting import FIRST
+from remote_kernel.launcher.greeting import FIRST_BYTES
 from tests.bench.world import ROUND_TRIP_SECONDS, Row, World, medians
 from tests.support.kernels import manager_for, write_kernelspec
 
@@ -78,7 +78,7 @@ def run_seconds(client: BlockingKernelClient, code: str) -> float:
 def link_alone(world: World, runs: int) -> Iterator[Row]:
     """Measure a stream from a program that stands for a kernel and only sends, beside `ssh host cat`."""
     script = Path(world.target.home) / "flood.py"
-    script.write_text(_FLOOD % (FIRST, FLOOD_BYTES >> 20))
+    script.write_text(_FLOOD % (FIRST_BYTES, FLOOD_BYTES >> 20))
     spec = Path(world.target.home) / ".local/share/jupyter/kernels/flood"
     spec.mkdir(parents=True)
     argv = f'["{world.python}", "{script}", "{{connection_file}}"]'
@@ -122,7 +122,7 @@ def flood_seconds(world: World, name: str) -> float:
                     raise
                 time.sleep(0.01)
         with connection:
-            assert connection.recv(len(FIRST), socket.MSG_WAITALL) == FIRST
+            assert connection.recv(len(FIRST_BYTES), socket.MSG_WAITALL) == FIRST_BYTES
             count = len(connection.recv(1))
             begin = time.perf_counter()
             while data := connection.recv(1 << 20):

@@ -53,22 +53,20 @@ class Cell:
     It is done when both its reply and the kernel's `idle` have come, in whichever order, or when `finish` is called.
     """
 
-    def __init__(self, number: str, code: str, *, author: str, generation: int, key: str = "") -> None:
-        self.number, self.code, self.author, self.generation, self.key = number, code, author, generation, key
+    def __init__(self, queued: Queued, generation: int) -> None:
+        """`queued` is what its client has asked for, `generation` the present kernel of the session."""
+        self._queued, self.generation = queued, generation
+        self.number, self.code, self.author, self.only = queued.cell, queued.code, queued.author, queued.only
+        self.side, self.script, self.run, self.may_fail = queued.side, queued.script, queued.run, queued.may_fail
         self.request = ""  # the message id
         self.sends = 0  # to the kernel, an earlier host's among them
         self.started_at = 0.0
         self.execution_count: int | None = None
         self.allow_stdin = False
         self.answers: list[str] = []  # what input() gets before anybody is asked
-        self.only = 0  # the only kernel of the session in which it may run, 0 for any
-        self.side = False  # runs beside the others
-        self.asks = False  # whether somebody is there to be asked
+        self.asks = queued.asks  # whether somebody is there to be asked
         self.wants_input = False
         self._prompt = ""  # of what it wants
-        self.script: tuple[str, ...] = ()  # its file's path on this machine and its sys.argv, where it is one
-        self.run = ""  # the first cell of the notebook run that it belongs to
-        self.may_fail = False  # without an end of that run
         self.interrupted = False
         self.lost_because = ""  # however the kernel answers from now on
         self.missed = ""  # what to say of a part that did not get here
@@ -89,7 +87,7 @@ class Cell:
         """Add a recorder, which gets every event from now on."""
         self._recorders.append(recorder)
 
-    def tell(self, event: Event, line: Line | None = None) -> None:
+    def emit(self, event: Event, line: Line | None = None) -> None:
         """Pass an event to the recorders."""
         if isinstance(event, (Error, Clear)):
             self._shown_error = event.name if isinstance(event, Error) else ""
@@ -108,37 +106,35 @@ class Cell:
             self._away_for = event.reason if isinstance(event, Away) else ""
         elif isinstance(event, (InputWanted, Answered)):
             self.wants_input, self._prompt = isinstance(event, InputWanted), event.prompt
-        self.tell(event)
+        self.emit(event)
 
-    def see_presence(self, now: LauncherState) -> None:
+    def update_presence(self, now: LauncherState) -> None:
         """Record that the kernel's host is connected, or away; a cell that starts while it is away says so too.
 
         Also when there is another reason for it: somebody has to log in first, say.
         """
         if self._is_away == now.connected or (self._is_away and self._away_for != now.reason):
             self._is_away, self._away_for = not now.connected, now.reason
-            self.tell(Back(now.at) if now.connected else Away(now.at, now.reason))
+            self.emit(Back(now.at) if now.connected else Away(now.at, now.reason))
 
-    def enter_queue(self, ahead: int) -> None:
+    def mark_queued(self, ahead: int) -> None:
         """Record that the cell waits behind `ahead` others."""
-        now = time.time()
-        about = (self.code, self.author, self.key, self.side, self.only, self.asks, self.script, self.run)
-        self.tell(Queued(self.number, now, ahead, *about, self.may_fail))
+        self.emit(self._queued._replace(at=time.time(), ahead=ahead))
 
-    def send(self) -> None:
+    def mark_sent(self) -> None:
         """Record that the kernel gets it now."""
         self.sends += 1
-        self.tell(Sent(time.time()))
+        self.emit(Sent(time.time()))
 
-    def start(self, execution_count: int | None = None) -> None:
+    def mark_started(self, execution_count: int | None = None) -> None:
         """Record that the kernel has begun. Idempotent."""
         if not self.started_at:
             self.started_at = time.time()
             self._begun.set()
             self.execution_count = execution_count
-            self.tell(Started(self.started_at, execution_count, self.generation))
+            self.emit(Started(self.started_at, execution_count, self.generation))
 
-    def take_output(self, message: Message) -> None:
+    def handle_output(self, message: Message) -> None:
         """Handle a message of iopub whose parent is this cell's request."""
         content = message.content
         if message.kind == "status":
@@ -147,31 +143,31 @@ class Cell:
                 self._settle()
             return
         if message.kind == "execute_input":
-            self.start(content.get("execution_count"))
+            self.mark_started(content.get("execution_count"))
             return
         event = read_output(message)
         if event is not None and not self.done.done():
-            self.start()
+            self.mark_started()
             if self.script and isinstance(event, Error) and event.name == "SystemExit":
                 return  # the reply says so, too
-            self.tell(event, stream_line(message.raw) if message.kind == "stream" else None)
+            self.emit(event, stream_line(message.raw) if message.kind == "stream" else None)
 
     def ask_input(self, prompt: str, password: bool) -> str | None:
         """Return the line that input() gets; None where there is none yet, and whoever follows the cell is asked."""
         if self.answers:
-            self.tell(Answered(prompt))
+            self.emit(Answered(prompt))
             return self.answers.pop(0)
         self.wants_input, self._prompt = True, prompt
-        self.tell(InputWanted(prompt, password))
+        self.emit(InputWanted(prompt, password))
         return None
 
-    def see_answer(self) -> None:
+    def mark_answered(self) -> None:
         """Record that the kernel gets the line that somebody was asked for."""
         if self.wants_input:
             self.wants_input = False
-            self.tell(Answered(self._prompt))
+            self.emit(Answered(self._prompt))
 
-    def take_reply(self, message: Message) -> None:
+    def handle_reply(self, message: Message) -> None:
         """Handle the execute_reply."""
         self.reply = message.content
         self.execution_count = self.reply.get("execution_count", self.execution_count)
@@ -179,7 +175,7 @@ class Cell:
         self._settle()
 
     @property
-    def lets_go_on(self) -> bool:
+    def allows_next(self) -> bool:
         """True if it has ended so that the cell of a notebook after it may run."""
         verdict = self.done.result().verdict if self.done.done() else ""
         return verdict == "ok" or (verdict == "error" and self.may_fail)
@@ -240,7 +236,7 @@ class Cell:
         """End a script that has ended by a SystemExit of this text, as the Python interpreter would."""
         status = _exit_status(value)
         if status is None:
-            self.tell(Stream("stderr", f"{value}\n"))
+            self.emit(Stream("stderr", f"{value}\n"))
             status = 1
         if status:
             self.finish("error", f"the script ended with exit status {status}", status)
@@ -251,7 +247,7 @@ class Cell:
         """Show what `?` and `%page` give, which comes with the reply: JupyterLab shows it with the cell, too."""
         for one in payloads(reply, "page") if not self.done.done() else ():
             if isinstance(one.get("data"), dict):
-                self.tell(Display(one["data"], {}))
+                self.emit(Display(one["data"], {}))
 
     def _aborted(self) -> None:
         """Send it again, which is safe: it has not begun. Often, for the other client may fail again meanwhile."""
@@ -276,7 +272,7 @@ class Cell:
         now = time.time()
         if self._is_away and verdict != "lost":  # what ended it came through the connection
             self._is_away = False
-            self.tell(Back(now))
+            self.emit(Back(now))
         if verdict == "ok" and self._shown_error:  # by %run, say: the kernel does not count it as the cell's
             message = f"an error was shown ({self._shown_error}), though the cell itself ended well"
         done = Done(
@@ -288,7 +284,7 @@ class Cell:
             self.generation,
             exit_status,
         )
-        self.tell(done)
+        self.emit(done)
         self.done.set_result(done)
         self._begun.set()
         self._answered.set()

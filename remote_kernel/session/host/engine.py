@@ -41,9 +41,9 @@ class Engine(KernelRequests):
     def __init__(self, paths: Paths, record: Record) -> None:
         self.foreign = ForeignCells()
         self._widgets = Widgets()
-        self.tell_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
+        self.emit_after: Callable[[str, Event], None] = lambda number, event: None  # what comes after a cell's end
         self.kernel = KernelLifecycle(paths, record)
-        self.kernel.support(self)
+        self.kernel.set_dependent(self)
         self._name = paths.name
         self._cells: dict[str, Cell] = {}
         self._is_shell_known = False  # whether a cell ran in it when we came, is known
@@ -56,13 +56,13 @@ class Engine(KernelRequests):
     async def execute(self, cell: Cell) -> None:
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
-            await self._hold(cell)
+            await self._hold_back(cell)
         if self._is_exiting:
             await self._wait_for_exit(cell)
         elif not self.kernel.is_away():
             with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
                 await self.prepare()
-        if self.kernel.has_let_go:  # the next host runs the cell
+        if self.kernel.has_released:  # the next host runs the cell
             await cell.done
         if cell.done.done():
             return
@@ -79,10 +79,10 @@ class Engine(KernelRequests):
             cell.finish("aborted", "it never ran: this kernel gives a script no arguments, as ipykernel 6 and later do")
             return
         cell.generation = kernel.record.generation
-        self._look_at_presence()  # before this cell is among those that are told of a change
+        self._check_presence()  # before this cell is among those that are told of a change
         if cell.side:
-            cell.way = await kernel.reach().beside(kernel.info)
-        cell.send()
+            cell.way = await kernel.require_client().beside(kernel.info)
+        cell.mark_sent()
         self.expect(cell)
         if cell.way[0] == "control":
             cell.missed = (
@@ -90,7 +90,7 @@ class Engine(KernelRequests):
             )
         cell.resend = lambda: kernel.tasks.spawn(self._send(cell))
         if now := kernel.presence():
-            cell.see_presence(now)
+            cell.update_presence(now)
         try:
             await self._send(cell)
             await self.follow(cell)
@@ -100,7 +100,7 @@ class Engine(KernelRequests):
     async def _send(self, cell: Cell) -> None:
         content = execute_content(cell.code, store_history=not cell.side, allow_stdin=cell.allow_stdin)
         channel, subshell = cell.way
-        client = self.kernel.reach()
+        client = self.kernel.require_client()
         cell.is_remembered, sockets = client.is_prepared, client.sockets
         metadata: dict[str, Any] = {"remote_kernel": BESIDE if cell.side else CELL}
         if cell.script:
@@ -120,7 +120,7 @@ class Engine(KernelRequests):
         """Return why a cell that may run in one kernel of the session only does not run in this one."""
         return f"this is kernel {self.kernel.record.generation} of the session, not kernel {cell.only}"
 
-    async def _hold(self, cell: Cell) -> None:
+    async def _hold_back(self, cell: Cell) -> None:
         """Hold a cell here while another front end's runs: from the kernel's own queue it could not come back.
 
         Until the kernel's shell answers: that cell may have begun before we came, and its end may get lost.
@@ -128,7 +128,7 @@ class Engine(KernelRequests):
         if self.kernel.is_dead or (self._is_shell_known and not self.foreign.cells):
             return
         self._held.append(cell)
-        self._look_at_presence()
+        self._check_presence()
         self._began.set()
         asking = asyncio.ensure_future(self.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS))
         either: set[asyncio.Future[Any]] = {asking, cell.done}
@@ -139,7 +139,7 @@ class Engine(KernelRequests):
             asking.cancel()
             self._held.remove(cell)
 
-    def take_back(self, cell: Cell) -> bool:
+    def withdraw(self, cell: Cell) -> bool:
         """End a cell that waits here for another front end's to end; false where it does not."""
         if cell in self._held:
             cell.interrupted = True
@@ -158,7 +158,7 @@ class Engine(KernelRequests):
     def send_again(self, cell: Cell) -> None:
         """Send a cell that never began once more, under another name."""
         self._cells.pop(cell.request, None)
-        cell.send()
+        cell.mark_sent()
         self.expect(cell)
         if cell.resend:
             cell.resend()
@@ -204,7 +204,7 @@ class Engine(KernelRequests):
             return True
         return False
 
-    async def rest(self, seconds: float) -> None:
+    async def wait_for_cells(self, seconds: float) -> None:
         """Wait that long for the cells that the kernel has got to end."""
         if under_way := [cell.done for cell in self._cells.values()]:
             await asyncio.wait(under_way, timeout=seconds)
@@ -227,7 +227,7 @@ class Engine(KernelRequests):
         if cell and cell.side:
             raise UsageError("a cell that was run with --side cannot be interrupted", "it has to end by itself")
         if cell and not cell.started_at and (self.foreign.cells or self.kernel.record.is_attached):
-            await self._see_begin(cell)
+            await self._wait_for_begin(cell)
             if cell.done.done():
                 return True
         main = [mine for mine in self._cells.values() if not mine.side]
@@ -238,7 +238,7 @@ class Engine(KernelRequests):
             if self.kernel.process and self.kernel.record.interrupt_mode == "signal":
                 self.kernel.process.signal(signal.SIGINT)
             else:
-                await self.kernel.reach().sockets.send("control", "interrupt_request", {})
+                await self.kernel.require_client().sockets.send("control", "interrupt_request", {})
             if not running:
                 return True
             if await self._stop(running, 0.0 if self.kernel.is_away() else seconds):
@@ -260,7 +260,7 @@ class Engine(KernelRequests):
         """
         deadline, pause = time.monotonic() + seconds, _WAKE_SECONDS
         while True:
-            await self.kernel.reach().sockets.send("shell", "kernel_info_request", {})
+            await self.kernel.require_client().sockets.send("shell", "kernel_info_request", {})
             until = min(deadline, time.monotonic() + pause)
             if all([await each.is_answered(until - time.monotonic()) for each in running]):
                 return True
@@ -271,7 +271,7 @@ class Engine(KernelRequests):
                 return False
             pause *= 2
 
-    async def _see_begin(self, cell: Cell) -> None:
+    async def _wait_for_begin(self, cell: Cell) -> None:
         """Wait for a cell to begin: what runs before it is somebody else's.
 
         Raises CellWaits where that takes long, and interrupts it when it begins.
@@ -293,10 +293,10 @@ class Engine(KernelRequests):
 
     async def answer_input(self, cell: Cell, text: str) -> None:
         """Send a cell the line that it has asked for."""
-        await self.kernel.reach().sockets.send("stdin", "input_reply", {"value": text})
-        cell.see_answer()  # not before: the next host would take it for answered, and the cell would wait for ever
+        await self.kernel.require_client().sockets.send("stdin", "input_reply", {"value": text})
+        cell.mark_answered()  # not before: the next host would take it for answered, and the cell would wait for ever
 
-    def take_input(self, message: Message) -> None:
+    def handle_input(self, message: Message) -> None:
         """Handle a request for a line of text."""
         cell = self._cells.get(message.parent)
         if cell and message.kind == "input_request":
@@ -315,54 +315,54 @@ class Engine(KernelRequests):
 
     # -- what else the kernel's life brings
 
-    def take_output(self, message: Message) -> None:
+    def handle_output(self, message: Message) -> None:
         """Handle a message of iopub."""
         for update in self._widgets.take(message):
-            self._tell(message, update)
+            self._emit(message, update)
         cell = self._cells.get(message.parent)
         if cell and not cell.done.done():
             if message.kind == "execute_input" and not cell.side:
-                self.foreign.pass_over()
-            cell.take_output(message)
+                self.foreign.end_in_main_thread()
+            cell.handle_output(message)
         elif message.parent_session == self.kernel.record.identity:
             if message.parent.startswith(f"{message.parent_session}-"):  # else it is a question's
-                self._take_after(message.parent.rpartition("-")[2], message)
-        elif not self.foreign.take_output(message, self.kernel.record.generation):
-            self._take_after(number_of(message), message)
+                self._record_after(message.parent.rpartition("-")[2], message)
+        elif not self.foreign.handle_output(message, self.kernel.record.generation):
+            self._record_after(number_of(message), message)
 
-    def _tell(self, message: Message, event: Event) -> None:
+    def _emit(self, message: Message, event: Event) -> None:
         """Record an event beside the message that it was learnt from."""
         cell = self._cells.get(message.parent) or self.foreign.find(message.parent)
         if cell and not cell.done.done():
-            cell.tell(event)
+            cell.emit(event)
         else:
-            self.tell_after(number_of(message), event)
+            self.emit_after(number_of(message), event)
 
-    def _take_after(self, number: str, message: Message) -> None:
+    def _record_after(self, number: str, message: Message) -> None:
         """Record what a thread or a task of a cell gives after the cell's end."""
         if message.parent and (event := read_output(message)):
-            self.tell_after(number, event)
+            self.emit_after(number, event)
 
-    def take_reply(self, message: Message) -> None:
+    def handle_reply(self, message: Message) -> None:
         """Handle a reply to a cell, or to the question for the kernel's memory."""
         if message.kind == "usage_reply":
             self.kernel.memory_bytes = int(message.content.get("kernel_memory") or 0)
         elif message.kind == "execute_reply" and message.parent in self._cells:
             asked = payloads(message.content, "ask_exit")
             self._is_exiting = self._is_exiting or any(not one.get("keepkernel") for one in asked)
-            self._cells[message.parent].take_reply(message)
+            self._cells[message.parent].handle_reply(message)
 
     def connected(self, *, is_new: bool) -> None:
         """Start to watch over the cells in a kernel; in one that was found there may be somebody else's."""
         self._is_shell_known, self._is_exiting = is_new, False
         self.kernel.tasks.spawn(self._watch_cells())
 
-    def lose(self, message: str) -> None:
+    def kernel_lost(self, message: str) -> None:
         """End all cells: the kernel is gone."""
         self._is_exiting = False
         for cell in [*self._cells.values(), *self._held]:
             cell.finish("lost", message)
-        self.foreign.lose(message)
+        self.foreign.kernel_lost(message)
 
     async def _watch_cells(self) -> None:
         """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
@@ -372,16 +372,16 @@ class Engine(KernelRequests):
             if not self._cells and not self._held:
                 await self._began.wait()
             await asyncio.sleep(_PRESENCE_SECONDS)
-            self._look_at_presence()
+            self._check_presence()
             if time.monotonic() - last > _USAGE_SECONDS and "ipython" in str(self.kernel.info.get("implementation")):
                 last = time.monotonic()
-                await self.kernel.reach().sockets.send("control", "usage_request", {})
+                await self.kernel.require_client().sockets.send("control", "usage_request", {})
 
-    def _look_at_presence(self) -> None:
+    def _check_presence(self) -> None:
         now = self.kernel.presence()
         if now:
             for cell in [*self._cells.values(), *self._held]:
-                cell.see_presence(now)
+                cell.update_presence(now)
 
 
 class CellWaits(RemoteKernelError):

@@ -121,7 +121,7 @@ class Copies:
             write_private(self._path(run), json.dumps({"path": path, "cells": dict(ids)}))
         self._copies[run] = ExecutedCopy(path, ids)
 
-    def take_up(self) -> None:
+    def restore(self) -> None:
         """Continue the copies of an earlier host, from what their cells have given. Called once, in the loop."""
         for name in os.listdir(self._paths.cells):
             run, _, kind = name.partition(".")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from remote_kernel.session.events import Error, Event, Line
+from remote_kernel.session.events import Error, Event, Line, Queued
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.kernel_sockets import Message
 
 
 class ForeignCells:
-    """The foreign cells that run. `tell` gets each when it begins, and may have its events recorded."""
+    """The foreign cells that run. `on_begin` gets each when it begins, and may have its events recorded."""
 
     def __init__(self) -> None:
-        self.tell: Callable[[Cell], None] = lambda cell: None
+        self.on_begin: Callable[[Cell], None] = lambda cell: None
         self._cells: dict[str, tuple[Cell, _Outcome]] = {}
 
     @property
@@ -26,31 +27,31 @@ class ForeignCells:
         known = self._cells.get(request)
         return known[0] if known else None
 
-    def take_output(self, message: Message, generation: int) -> bool:
+    def handle_output(self, message: Message, generation: int) -> bool:
         """Handle a message of iopub that belongs to no cell of ours; false where it belongs to none that runs."""
         known = self._cells.get(message.parent)
         if known:
             self._go_on(message, known[0])
         elif message.kind == "execute_input":
-            cell = Cell("", str(message.content["code"]), author=message.parent_user, generation=generation)
-            cell.number = number_of(message)
+            code, author = str(message.content["code"]), message.parent_user
+            cell = Cell(Queued(number_of(message), time.time(), code=code, author=author), generation)
             outcome = _Outcome(is_main=not message.parent_subshell)
             if outcome.is_main:
-                self.pass_over()
+                self.end_in_main_thread()
             self._cells[message.parent] = cell, outcome
-            self.tell(cell)
+            self.on_begin(cell)
             cell.record(outcome)
-            cell.take_output(message)
+            cell.handle_output(message)
         else:
             return False
         return True
 
     def _go_on(self, message: Message, cell: Cell) -> None:
-        cell.take_output(message)
+        cell.handle_output(message)
         if message.kind == "status" and message.content.get("execution_state") == "idle":
             self._end(message.parent)
 
-    def pass_over(self) -> None:
+    def end_in_main_thread(self) -> None:
         """End those in the kernel's main thread, where the next cell has begun: their own `idle` got lost."""
         for request, (_, outcome) in list(self._cells.items()):
             if outcome.is_main:
@@ -60,7 +61,7 @@ class ForeignCells:
         cell, outcome = self._cells.pop(request)
         cell.finish("error" if outcome.failed else "ok")
 
-    def lose(self, message: str) -> None:
+    def kernel_lost(self, message: str) -> None:
         """End them all: the kernel is gone."""
         for cell in self.cells:
             cell.finish("lost", message)

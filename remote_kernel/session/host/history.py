@@ -26,7 +26,7 @@ class History:
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
         self._keys: dict[str, str] = {}
-        self._unfinished: list[UnfinishedCell] = []
+        self.unfinished: list[UnfinishedCell] = []  # whose end no host has seen, the oldest first
         numbers = [name.removesuffix(".jsonl") for name in os.listdir(paths.cells)]
         self._known = {number for number in numbers if number.isdigit()}
         self._last = max(map(int, self._known), default=0)
@@ -39,11 +39,7 @@ class History:
         if queued and queued.key:
             self._keys[queued.key] = number
         if queued and not done:
-            self._unfinished.append(UnfinishedCell(queued, any(isinstance(event, (Sent, Started)) for event in first)))
-
-    def unfinished(self) -> list[UnfinishedCell]:
-        """Return the cells whose end no host has seen, the oldest first."""
-        return self._unfinished
+            self.unfinished.append(UnfinishedCell(queued, any(isinstance(event, (Sent, Started)) for event in first)))
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +63,7 @@ class History:
         if not self.knows(number):
             raise UsageError(f"there is no cell {number} in this session", f"see 'rkernel status {self._paths.name}'")
 
-    def with_key(self, key: str, codes: Sequence[str], script: tuple[str, ...] = ()) -> str:
+    def find_key(self, key: str, codes: Sequence[str], script: tuple[str, ...] = ()) -> str:
         """Return the number of the cell that came with this key; empty where there is none, or none that ever ran.
 
         `codes` are those of a notebook run's cells, in order, or the one of a cell.
@@ -99,7 +95,7 @@ class History:
         first = next(self.events(number), None)
         return first if isinstance(first, Queued) else None
 
-    def lets_go_on(self, number: str) -> bool:
+    def allows_next(self, number: str) -> bool:
         """True if the cell of a notebook after this one may run: this one has ended well, or was allowed to fail."""
         try:
             queued, done = self.queued(number), read_done(self._paths.journal(number))

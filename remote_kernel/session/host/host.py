@@ -42,10 +42,10 @@ class Host:
         self._history = History(paths)
         self._engine = Engine(paths, record)
         self._notebook = Recording(paths, record, host_log.write)
-        self._engine.foreign.tell = self._notebook.record
-        self._engine.tell_after = self._notebook.add_after
+        self._engine.foreign.on_begin = self._notebook.record
+        self._engine.emit_after = self._notebook.add_after
         self._queue = CellQueue(paths, self._engine, self._history, self._notebook)
-        self._engine.kernel.see_gap = self._queue.see_gap
+        self._engine.kernel.handle_gap = self._queue.handle_gap
         self._handlers = RequestHandlers(paths, self._engine, self._queue, self._notebook)
         self._server = RequestServer(paths, lock, self._engine, self._queue, self._handlers)
         self._upkeep = Upkeep(paths, lock, self._engine.kernel, self._queue, self._server)
@@ -53,10 +53,10 @@ class Host:
     async def run(self, ready: Callable[[], None]) -> None:
         """Serve until `close`; call `ready` when clients may come. Raises RemoteKernelError where no kernel starts."""
         self._open_notebook()
-        left = self._queue.take_up()
+        left = self._queue.restore()
         await self._find_kernel()
         self._notebook.describe(self._engine.kernel.record, self._engine.kernel.info)
-        self._queue.follow_up(left)
+        self._queue.follow_restored(left)
         await self._server.open()
         runner = asyncio.ensure_future(self._queue.run())
         upkeep = asyncio.ensure_future(self._upkeep.run())
@@ -100,7 +100,7 @@ class Host:
             elif kernel.record.generation == 1 and self._history.is_empty:
                 await kernel.start()
             else:
-                kernel.lack()
+                kernel.mark_missing()
         except RemoteKernelError:
             if self._history.is_empty:
                 raise

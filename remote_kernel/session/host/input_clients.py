@@ -41,15 +41,15 @@ class InputClients:
                 if cell.wants_input:
                     await self._engine.answer_input(cell, text)
         self._there[cell] -= 1
-        await self._see_whether_any(cell)
+        await self._check_any_left(cell)
 
-    async def see_return(self, cell: Cell) -> None:
+    async def wait_for_return(self, cell: Cell) -> None:
         """Wait for those to come again who followed an earlier host's cell; of one that waits for a line, for ever."""
         if not cell.wants_input:
             await asyncio.wait({cell.done}, timeout=_RETURN_SECONDS)
-            await self._see_whether_any(cell)
+            await self._check_any_left(cell)
 
-    async def _see_whether_any(self, cell: Cell) -> None:
+    async def _check_any_left(self, cell: Cell) -> None:
         if self._there[cell] > 0:
             return
         del self._there[cell]

@@ -29,7 +29,7 @@ class IopubDrain:
         self._marks: dict[str, asyncio.Future[bool]] = {}  # by the question's id
         self._heard_at = time.monotonic()
 
-    def see(self, message: Message) -> None:
+    def register(self, message: Message) -> None:
         """Register a message of iopub, after it was handled."""
         self._heard_at = time.monotonic()
         mark = self._marks.get(message.parent)
@@ -69,7 +69,7 @@ class IopubDrain:
         await asyncio.wait({drained}, timeout=seconds)
         return self._heard_at > begun
 
-    async def silent(self, seconds: float, at_most: float) -> None:
+    async def wait_silent(self, seconds: float, at_most: float) -> None:
         """Wait until nothing has come on iopub for so long: of a kernel that has ended, its last output."""
         deadline = time.monotonic() + at_most
         while (now := time.monotonic()) < min(deadline, self._heard_at + seconds):

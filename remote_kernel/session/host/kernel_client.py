@@ -33,13 +33,13 @@ get_ipython().kernel.{mark} = True
 class Listener(Protocol):
     """Handles what comes."""
 
-    def take_output(self, message: Message) -> None:
+    def handle_output(self, message: Message) -> None:
         """Handle a message of iopub."""
 
-    def take_reply(self, message: Message) -> None:
+    def handle_reply(self, message: Message) -> None:
         """Handle one of shell or control that answers none of the questions."""
 
-    def take_input(self, message: Message) -> None:
+    def handle_input(self, message: Message) -> None:
         """Handle one of stdin."""
 
 
@@ -51,16 +51,16 @@ class KernelClient:
         sockets: KernelSockets,
         listener: Listener,
         is_away: Callable[[], bool],
-        see_another_kernel: Callable[[], None],
+        another_kernel: Callable[[], None],
     ) -> None:
         """`is_away` tells whether the connection to the kernel's host is away.
 
-        `see_another_kernel` is called when another kernel process answers: somebody else has restarted it.
+        `another_kernel` is called when another kernel process answers: somebody else has restarted it.
         """
         self.sockets = sockets
         self.is_up = False  # it has answered
         self.iopub = IopubDrain(sockets, is_away)
-        self._listener, self._see_another_kernel = listener, see_another_kernel
+        self._listener, self._another_kernel = listener, another_kernel
         self._waiting: dict[str, asyncio.Future[Message]] = {}  # for a reply, by the request's id
         self._kernel_session = ""
         self._subshell: str | None = None
@@ -71,10 +71,10 @@ class KernelClient:
     def listen(self, tasks: host_log.Tasks) -> None:
         """Start to read the channels."""
         for channel, take in (
-            ("iopub", self._take_output),
-            ("shell", self._take_reply),
-            ("control", self._take_reply),
-            ("stdin", self._listener.take_input),
+            ("iopub", self._handle_output),
+            ("shell", self._handle_reply),
+            ("control", self._handle_reply),
+            ("stdin", self._listener.handle_input),
         ):
             tasks.spawn(self._read(channel, take))
 
@@ -99,17 +99,17 @@ class KernelClient:
         is_another, self._kernel_session = bool(self._kernel_session), message.session
         if is_another:
             self._subshell = self._had_side = None
-            self._see_another_kernel()
+            self._another_kernel()
 
-    def _take_output(self, message: Message) -> None:
+    def _handle_output(self, message: Message) -> None:
         self._heard.set()
-        self._listener.take_output(message)
-        self.iopub.see(message)
+        self._listener.handle_output(message)
+        self.iopub.register(message)
 
-    def _take_reply(self, message: Message) -> None:
+    def _handle_reply(self, message: Message) -> None:
         question = self._waiting.get(message.parent)
         if question is None or question.done():
-            self._listener.take_reply(message)
+            self._listener.handle_reply(message)
         else:
             question.set_result(message)
 

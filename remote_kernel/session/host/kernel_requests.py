@@ -30,7 +30,7 @@ class KernelRequests:
 
     async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
         """Send a request and return its reply; see KernelClient.ask. Raises KernelLost without a kernel, NoAnswer."""
-        return await self.kernel.reach().ask(kind, content, **more)
+        return await self.kernel.require_client().ask(kind, content, **more)
 
     def _check_connection(self) -> None:
         now = self.kernel.presence()
@@ -46,30 +46,30 @@ class KernelRequests:
         An IPython kernel answers in a thread of its own; another one on the shell when it is free, else beside it.
         """
         with contextlib.suppress(NotInstalled):
-            found: dict[str, Any] = await self.look(kind, **content)
+            found: dict[str, Any] = await self.ask_kernel_side(kind, **content)
             return found
         if not self.is_busy:
             return (await self.ask(kind, content)).content
-        channel, subshell = await self.kernel.reach().beside(self.kernel.info)
+        channel, subshell = await self.kernel.require_client().beside(self.kernel.info)
         return (await self.ask(kind, content, channel=channel, subshell=subshell)).content
 
     async def prepare(self) -> bool:
-        """Prepare the kernel for `look`; see KernelClient.prepare."""
+        """Prepare the kernel for `ask_kernel_side`; see KernelClient.prepare."""
         if not self.kernel.info:  # it did not answer when this host came
             self.kernel.info = (await self.ask("kernel_info_request", {}, channel="control")).content
-        return await self.kernel.reach().prepare(self.kernel.info)
+        return await self.kernel.require_client().prepare(self.kernel.info)
 
-    async def look(self, do: str, **arguments: Any) -> Any:
+    async def ask_kernel_side(self, do: str, **arguments: Any) -> Any:
         """Ask kernel_side.py in an IPython kernel, beside a running cell too. Raises ConnectionAway, NotInstalled.
 
-        This and `ask_side` are the only way in which the session runs code of its own in a kernel: it changes nothing
-        of the user's.
+        This and `ask_prepared` are the only way in which the session runs code of its own in a kernel: it changes
+        nothing of the user's.
         """
         self._check_connection()
         await self.prepare()
-        return await self.ask_side(do, arguments)
+        return await self.ask_prepared(do, arguments)
 
-    async def ask_side(
+    async def ask_prepared(
         self, do: str, arguments: dict[str, Any], channel: str = "control", seconds: float = ANSWER_SECONDS
     ) -> Any:
         """Ask kernel_side.py where it runs already: on shell it answers between two cells. Raises RemoteError."""
@@ -84,7 +84,7 @@ class KernelRequests:
         None where it does not say within seconds: it is about to be ended all the same.
         """
         with contextlib.suppress(RemoteKernelError, asyncio.TimeoutError, TimeoutError):
-            killed = await asyncio.wait_for(self.look("end_children"), _CHILDREN_SECONDS)
+            killed = await asyncio.wait_for(self.ask_kernel_side("end_children"), _CHILDREN_SECONDS)
             return [str(name) for name in killed]
         return []
 
@@ -95,7 +95,7 @@ class KernelRequests:
 
     async def ended_beside(self) -> None:
         """Wait until no cell runs beside the others any longer, and all output of those that did is here."""
-        for channel, subshell in await self.kernel.reach().ways_beside(self.kernel.info):
+        for channel, subshell in await self.kernel.require_client().ways_beside(self.kernel.info):
             await self.ask("kernel_info_request", {}, channel=channel, subshell=subshell, seconds=UNLIMITED_SECONDS)
             await self.drained(channel, subshell)
 
@@ -114,7 +114,7 @@ class KernelRequests:
         if cell.side:
             await self.ended_beside()
         channel = "control" if cell.side else "shell"
-        end = await self.ask_side("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
+        end = await self.ask_prepared("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
         if not cell.side:
             await self.drained()
         if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
@@ -122,11 +122,11 @@ class KernelRequests:
         if end and not cell.done.done():
             count, *error = end
             cell.execution_count = cell.execution_count if count is None else count
-            cell.start(cell.execution_count)
+            cell.mark_started(cell.execution_count)
             if error[:1] == ["SystemExit"] and cell.script:
                 cell.exit_script(error[1])
             elif error:
-                cell.tell(Error(*error))
+                cell.emit(Error(*error))
             cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
         return False
 

@@ -47,7 +47,7 @@ class Dependent(Listener, Protocol):
     def connected(self, *, is_new: bool) -> None:
         """Called when there is a client of a kernel, started just now or found; what is spawned ends with it."""
 
-    def lose(self, message: str) -> None:
+    def kernel_lost(self, message: str) -> None:
         """Called when the kernel is gone, and all that ran in it."""
 
     async def end_children(self) -> list[str]:
@@ -76,12 +76,12 @@ class KernelLifecycle:
         self.process: KernelProcessGroup | None = None  # none where the kernel is somebody else's
         self.tasks = host_log.Tasks()  # that end with the client
         self.last_presence: LauncherState | None = None  # that was seen
-        self.see_gap: GapListener = lambda *, is_over, is_whole=False: None
+        self.handle_gap: GapListener = lambda *, is_over, is_whole=False: None
         self._succeeded_at = float("-inf")
         self._paths = paths
         self._dependent: Dependent
 
-    def support(self, dependent: Dependent) -> None:
+    def set_dependent(self, dependent: Dependent) -> None:
         """Register who runs cells in the kernel. Called once, before anything else."""
         self._dependent = dependent
 
@@ -172,7 +172,7 @@ class KernelLifecycle:
         connection = read_connection_file(self.record.connection_file)
         self.connection_values = connection.values
         sockets = KernelSockets(connection, self.record.identity)
-        self.client = client = KernelClient(sockets, self._dependent, self.is_away, self._see_another_kernel)
+        self.client = client = KernelClient(sockets, self._dependent, self.is_away, self._another_kernel)
         self.trouble, self.is_lost = "", False
         client.listen(self.tasks)
         self.tasks.spawn(self._watch_connection(client))
@@ -219,16 +219,16 @@ class KernelLifecycle:
             raise UsageError("the kernel is being restarted", "try again in a moment")
         self.is_dead, self.trouble = True, ""
         try:
-            self._lose("the kernel was restarted")
+            self._kernel_lost("the kernel was restarted")
             killed = await self.end()
             self._save(generation=self.record.generation + 1)
             await self.start()
             return killed
         finally:
             if self.is_dead and not self.trouble:
-                self.lack()
+                self.mark_missing()
 
-    def lack(self) -> None:
+    def mark_missing(self) -> None:
         """Record that there is no kernel since one did not start again."""
         again = f"'rkernel restart {self._paths.name}' tries once more"
         self.trouble = f"there is no kernel: it did not start again when it was restarted; {again}"
@@ -263,7 +263,7 @@ class KernelLifecycle:
         self._disconnect()
 
     @property
-    def has_let_go(self) -> bool:
+    def has_released(self) -> bool:
         """True if the kernel lives on without this host, which leaves: the next one sees to its cells."""
         return self.client is None and not self.is_dead
 
@@ -280,7 +280,7 @@ class KernelLifecycle:
         except OSError as error:
             host_log.write(f"cannot write {self._paths.record}: {error.strerror}; a next host may not find the kernel")
 
-    def reach(self) -> KernelClient:
+    def require_client(self) -> KernelClient:
         """Return the client of the kernel. Raises KernelLost where there is none."""
         if self.client is None:
             raise self._no_kernel()
@@ -304,9 +304,9 @@ class KernelLifecycle:
         now = self.presence()
         return now is not None and not now.connected
 
-    def _see_another_kernel(self) -> None:
+    def _another_kernel(self) -> None:
         self._save(generation=self.record.generation + 1)
-        self._lose("the kernel was restarted by another front end, and what it held is gone")
+        self._kernel_lost("the kernel was restarted by another front end, and what it held is gone")
         if self.client:  # what was asked was lost with it
             self.client.end_waits(KernelLost("the kernel was restarted by another front end", "ask again"))
         self.trouble = (
@@ -322,15 +322,15 @@ class KernelLifecycle:
             process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
             if self._succeed() and self.process:
                 self.tasks.spawn(self._watch_process(self.process, client))
-                self.see_gap(is_over=False)
-                self.tasks.spawn(self._see_back(before))
+                self.handle_gap(is_over=False)
+                self.tasks.spawn(self._wait_until_back(before))
                 return
         how = process.describe_end(await process.clear_away(), self.memory_bytes)
-        await client.iopub.silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self.process is process:
             self._died(how)
 
-    async def _see_back(self, before: LauncherState | None) -> None:
+    async def _wait_until_back(self, before: LauncherState | None) -> None:
         """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
         while (now := self.presence()) is None or not now.connected or now == before:
             await asyncio.sleep(_BACK_SECONDS)
@@ -338,17 +338,17 @@ class KernelLifecycle:
             await asyncio.sleep(_BACK_SECONDS)
             if (now := self.presence()) and now.is_whole:
                 break
-        self.see_gap(is_over=True, is_whole=now is not None and now.is_whole)
+        self.handle_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, client: KernelClient) -> None:
         """For a kernel that is somebody else's: see it go, or come back as another one."""
         async for is_there in client.sockets.connections():
             if not is_there and self.record.is_attached:
-                self.tasks.spawn(self._look_for_it(client))
+                self.tasks.spawn(self._check_listening(client))
             elif is_there and client.is_up:  # its answer shows whether it is the same
                 await client.sockets.send("control", "kernel_info_request", {})
 
-    async def _look_for_it(self, client: KernelClient) -> None:
+    async def _check_listening(self, client: KernelClient) -> None:
         if await comes_back(self.record.connection_file):
             try:
                 await client.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
@@ -372,13 +372,13 @@ class KernelLifecycle:
             self.trouble = f"the kernel {how}; {what}"
         self.is_dead = True
         host_log.write(self.trouble)
-        self._lose(f"the kernel {how}; {what}")
+        self._kernel_lost(f"the kernel {how}; {what}")
         self.process = None
         asyncio.get_running_loop().call_soon(self._disconnect)
 
-    def _lose(self, message: str) -> None:
+    def _kernel_lost(self, message: str) -> None:
         self.memory_bytes = 0
-        self._dependent.lose(message)
+        self._dependent.kernel_lost(message)
 
 
 class KernelLost(KernelDied):

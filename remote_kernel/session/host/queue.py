@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterable
 
 from remote_kernel.errors import RemoteKernelError, UsageError
@@ -51,29 +52,24 @@ class CellQueue:
 
     # -- what an earlier host has left
 
-    def take_up(self) -> list[Cell]:
+    def restore(self) -> list[Cell]:
         """Make the cells that an earlier host has left without an end, and return those that the kernel has got.
 
         Call it before the kernel is found, so that nothing of theirs is missed.
         """
         sent = []
         shared: dict[str, list[str]] = {}
-        self.copies.take_up()
-        for left in self.history.unfinished():
+        self.copies.restore()
+        for left in self.history.unfinished:
             queued = left.queued
-            earlier = self.history.events(queued.cell)
-            cell = self._new_cell(queued.cell, queued.code, queued.author, queued.key, earlier)
-            cell.side, cell.only, cell.script = queued.side, queued.only, queued.script
-            cell.run, cell.may_fail = queued.run, queued.may_fail
             first = queued.run or queued.cell
             answers = kept_answers(self._paths, first)
             if answers and first not in shared:
                 shared[first] = self._left_of(answers, queued)
-            cell.answers = shared.get(first, [])
-            self.copies.watch(cell)
-            cell.asks, cell.allow_stdin = queued.asks, queued.asks or bool(answers)
+            cell = self._new_cell(queued, shared.get(first, []), self.history.events(queued.cell))
+            cell.allow_stdin = cell.asks or bool(answers)
             if cell.asks and (left.was_sent or not cell.run):
-                self._tasks.spawn(self.input_clients.see_return(cell))
+                self._tasks.spawn(self.input_clients.wait_for_return(cell))
             if not left.was_sent:
                 (self._unsent_beside if cell.side else self.waiting).append(cell)
                 continue
@@ -90,20 +86,20 @@ class CellQueue:
         got = [event for number in numbers for event in self.history.events(str(number)) if isinstance(event, Answered)]
         return answers[len(got) :]
 
-    def follow_up(self, left: Iterable[Cell]) -> None:
-        """Follow what `take_up` returned, once the kernel is found, and run what was to run beside it."""
-        following = [(cell, self._tasks.spawn(self._see_to_its_end(cell))) for cell in left]
+    def follow_restored(self, left: Iterable[Cell]) -> None:
+        """Follow what `restore` returned, once the kernel is found, and run what was to run beside it."""
+        following = [(cell, self._tasks.spawn(self._follow_to_end(cell))) for cell in left]
         self._left = [task for cell, task in following if not cell.side]
         for cell in self._unsent_beside:
             self._tasks.spawn(self._run(cell))
 
-    async def _see_to_its_end(self, cell: Cell) -> None:
+    async def _follow_to_end(self, cell: Cell) -> None:
         """Follow a cell that may have ended unseen: once the kernel answers something later in its place, it has."""
         following = asyncio.ensure_future(self._engine.follow(cell))
-        asking = asyncio.ensure_future(self._see_it_over(cell))
+        asking = asyncio.ensure_future(self._wait_until_over(cell))
         await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()
-        if self._engine.kernel.has_let_go:
+        if self._engine.kernel.has_released:
             return
         never_began = asking.done() and not asking.exception() and asking.result()
         if never_began and not cell.done.done():
@@ -120,7 +116,7 @@ class CellQueue:
         await following
         self.forget(cell)
 
-    async def _see_it_over(self, cell: Cell) -> bool:
+    async def _wait_until_over(self, cell: Cell) -> bool:
         """Wait until an earlier host's cell cannot run any longer, and end it if the kernel tells how it ended.
 
         True if it never began, and has to be sent again.
@@ -138,7 +134,7 @@ class CellQueue:
                 await self._engine.drained()
         return False
 
-    def see_gap(self, *, is_over: bool, is_whole: bool = False) -> None:
+    def handle_gap(self, *, is_over: bool, is_whole: bool = False) -> None:
         """End the cells that run though replies may be lost with their launcher; see GapListener."""
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
@@ -150,8 +146,8 @@ class CellQueue:
                     self._tasks.spawn(self._end_unseen(cell))
 
     async def _end_unseen(self, cell: Cell) -> None:
-        never_began = await self._see_it_over(cell)
-        if self._engine.kernel.has_let_go:
+        never_began = await self._wait_until_over(cell)
+        if self._engine.kernel.has_released:
             return
         if never_began and cell.resend and not cell.done.done():
             cell.missed = ""
@@ -161,27 +157,27 @@ class CellQueue:
 
     # -- what clients send
 
-    def take(self, request: Request) -> str:
+    def submit(self, request: Request) -> str:
         """Queue a client's cell and return its number; a key that was used before gives that cell's number."""
         script = self._script_of(request)
-        if request.key and (number := self.history.with_key(request.key, [request.code], script)):
+        if request.key and (number := self.history.find_key(request.key, [request.code], script)):
             return number
         self._check_kernel()
         number = self.history.next_number(request.key)
-        cell = self._new_cell(number, request.code, request.author or AUTHOR, request.key)
-        cell.script = script
         if request.answers:
             keep_answers(self._paths, number, request.answers)
-        self._enqueue(cell, request, list(request.answers))
+        author, how = request.author or AUTHOR, (request.side, request.generation, request.asks)
+        queued = Queued(number, time.time(), 0, request.code, author, request.key, *how, script)
+        self._enqueue(queued, list(request.answers))
         return number
 
-    def take_run(self, run: NotebookRun) -> list[str]:
+    def submit_run(self, run: NotebookRun) -> list[str]:
         """Queue the cells of a notebook and return their numbers: each runs only if the one before it lets it.
 
         They share the answers. A key that was used before gives that run's numbers; with `only_known` that is all.
         """
         cells = run.cells
-        known = self.history.with_key(run.key, [each.code for each in cells]) if run.key and cells else ""
+        known = self.history.find_key(run.key, [each.code for each in cells]) if run.key and cells else ""
         if known or run.only_known or not cells:
             return [str(int(known) + at) for at in range(len(cells))] if known else []
         self._check_kernel()
@@ -190,11 +186,11 @@ class CellQueue:
             keep_answers(self._paths, numbers[0], run.answers)
         if run.copy:
             self.copies.begin(numbers[0], run.copy, {each: cell.id for each, cell in zip(numbers, cells, strict=True)})
-        answers = list(run.answers)
+        answers, author, how = list(run.answers), run.author or AUTHOR, (run.side, run.generation, run.asks)
         for number, each in zip(numbers, cells, strict=True):
-            cell = self._new_cell(number, each.code, run.author or AUTHOR, run.key if number == numbers[0] else "")
-            cell.run, cell.may_fail = numbers[0], each.may_fail
-            self._enqueue(cell, run, answers)
+            key = run.key if number == numbers[0] else ""
+            queued = Queued(number, time.time(), 0, each.code, author, key, *how, (), numbers[0], each.may_fail)
+            self._enqueue(queued, answers)
         return numbers
 
     def _check_kernel(self) -> None:
@@ -203,15 +199,11 @@ class CellQueue:
         if kernel.is_dead and not kernel.trouble:
             raise UsageError("the kernel is being restarted", "try again in a moment")
 
-    def _enqueue(self, cell: Cell, request: Request | NotebookRun, answers: list[str]) -> None:
+    def _enqueue(self, queued: Queued, answers: list[str]) -> None:
         """Queue a cell, or run it beside the others, as its client asks."""
-        kernel = self._engine.kernel
-        cell.answers, cell.asks = answers, request.asks
-        cell.allow_stdin = cell.asks or bool(answers)
-        cell.side, cell.only = request.side, request.generation
-        self.copies.watch(cell)
+        kernel, cell = self._engine.kernel, self._new_cell(queued, answers)
         ahead = len(self.waiting) + (self.running is not None) + bool(self._engine.foreign.cells)
-        cell.enter_queue(0 if cell.side or cell.run not in ("", cell.number) else ahead)
+        cell.mark_queued(0 if cell.side or cell.run not in ("", cell.number) else ahead)
         if kernel.is_dead or cell.only not in (0, kernel.record.generation):
             cell.finish("lost", kernel.trouble if kernel.is_dead else self._engine.wrong_kernel(cell))
             self.forget(cell)
@@ -231,15 +223,17 @@ class CellQueue:
             raise UsageError(f"a file cannot be given arguments {where}", "leave them out")
         return ()
 
-    def _new_cell(self, number: str, code: str, author: str, key: str, earlier: Iterable[Event] = ()) -> Cell:
+    def _new_cell(self, queued: Queued, answers: list[str], earlier: Iterable[Event] = ()) -> Cell:
         """Make a cell whose events go to its journal and the notebook; `earlier` are those that the journal has."""
-        cell = Cell(number, code, author=author, generation=self._engine.kernel.record.generation, key=key)
+        number, cell = queued.cell, Cell(queued, self._engine.kernel.record.generation)
+        cell.answers, cell.allow_stdin = answers, cell.asks or bool(answers)
         self._notebook.record(cell)
         for event in earlier:
             cell.replay(event)
         self.journals[number] = journal = Journal(self._paths.journal(number))
         cell.record(journal)
         self.cells[number] = cell
+        self.copies.watch(cell)
         return cell
 
     async def run(self) -> None:
@@ -266,31 +260,29 @@ class CellQueue:
             if before in self.cells:  # of those beside the others each has a task of its own
                 await self.cells[before].done
             last = self._last_of_run.get(cell.run)
-            if not (last.lets_go_on if last and last.number == before else self.history.lets_go_on(before)):
+            if not (last.allows_next if last and last.number == before else self.history.allows_next(before)):
                 cell.finish("aborted", f"it never ran: cell {before} of the same notebook did not end well")
         if cell.run and cell.asks:
-            self._tasks.spawn(self.input_clients.see_return(cell))
+            self._tasks.spawn(self.input_clients.wait_for_return(cell))
         try:
             await self._engine.execute(cell)
         except NoAnswer as error:
             cell.finish("aborted", f"it never ran: {error}")
         except RemoteKernelError as error:
-            if self._engine.kernel.has_let_go:
+            if self._engine.kernel.has_released:
                 return
             cell.finish("lost", str(error))
         self.forget(cell)
 
     # -- ends
 
-    def take_out_rest(self, cell: Cell) -> None:
+    def remove_rest_of_run(self, cell: Cell) -> None:
         """End what waits of the notebook run that this cell belongs to."""
         for other in list(self.waiting):
             if cell.run and other.run == cell.run:
-                self.take_out(
-                    other, "aborted", f"it never ran: cell {cell.number} of the same notebook was interrupted"
-                )
+                self.remove(other, "aborted", f"it never ran: cell {cell.number} of the same notebook was interrupted")
 
-    def take_out(self, cell: Cell, verdict: str, why: str) -> None:
+    def remove(self, cell: Cell, verdict: str, why: str) -> None:
         """End a cell that is in the queue."""
         self.waiting.remove(cell)
         cell.finish(verdict, why)

@@ -19,11 +19,11 @@ _SEEN_SECONDS = 1.0  # within which a cell that was sent may not have been in th
 class Recording:
     """A session's notebook as its host sees it; without a path in the record it takes everything and does nothing."""
 
-    def __init__(self, paths: Paths, record: Record, tell: Callable[[str], None]) -> None:
+    def __init__(self, paths: Paths, record: Record, emit: Callable[[str], None]) -> None:
         self._paths = paths
         self._stamp = f"{int(record.created):x}"
         self._given_up = ""
-        self._log = NotebookLog(record.log, LogFacts(paths.name), tell) if record.log else None
+        self._log = NotebookLog(record.log, LogFacts(paths.name), emit) if record.log else None
 
     def open(self) -> None:
         """Open the notebook. Raises NotebookError where there is something else, or no folder for it."""
@@ -53,7 +53,7 @@ class Recording:
                 break
             if f"{self._stamp}-{number}" not in found:
                 numbers.add(number)
-        numbers -= {left.queued.cell for left in history.unfinished()}
+        numbers -= {left.queued.cell for left in history.unfinished}
         for number in sorted(filter(str.isdigit, numbers), key=int):
             self._replay(number, history.events(number))
 

@@ -113,12 +113,12 @@ class RequestHandlers:
         for cell in list(queue.waiting):
             if cell.number == number or asked.all:
                 cell.interrupted = True
-                queue.take_out(cell, "aborted", "it was taken out of the queue")
+                queue.remove(cell, "aborted", "it was taken out of the queue")
                 dropped.append(cell.number)
         if number and dropped:
             return Interrupted(True, dropped)
         target = queue.cells.get(number) if number else queue.running
-        if target and engine.take_back(target):
+        if target and engine.withdraw(target):
             return Interrupted(True, [*dropped, target.number])
         if number and target is None:
             queue.history.check(number)
@@ -126,7 +126,7 @@ class RequestHandlers:
         if target is None and not engine.is_busy:
             return Interrupted(True, dropped, idle=True)
         if target:
-            queue.take_out_rest(target)
+            queue.remove_rest_of_run(target)
         what = _describe(target or next(iter(engine.foreign.cells), None))
         return Interrupted(await engine.interrupt(target, is_wanted), dropped, what)
 
@@ -135,7 +135,7 @@ class RequestHandlers:
         if kernel.record.is_attached:
             raise UsageError("this kernel was started elsewhere", "restart it there")
         for cell in list(self._queue.waiting):
-            self._queue.take_out(cell, "lost", "it never ran: the kernel was restarted")
+            self._queue.remove(cell, "lost", "it never ran: the kernel was restarted")
         killed = await kernel.restart()
         return Restarted(kernel.record.generation, killed)
 
@@ -153,18 +153,18 @@ class RequestHandlers:
 
     async def _leave(self, asked: Leave) -> Leave:
         self._queue.pause()
-        await self._engine.rest(_REST_SECONDS)
+        await self._engine.wait_for_cells(_REST_SECONDS)
         self._engine.kernel.release()
         self.leave.set()
         return asked
 
     async def _variables(self, asked: ListVariables) -> list[Variable]:
         """List a Python kernel's variables, sorted by name; raises RemoteError where a value takes too long."""
-        found = await self._engine.look("variables", pattern=asked.pattern or "*")
+        found = await self._engine.ask_kernel_side("variables", pattern=asked.pattern or "*")
         return [Variable(name, **found[name]) for name in sorted(found)]
 
     async def _run(self, run: NotebookRun) -> RunTaken:
-        return RunTaken(self._queue.take_run(run), self._engine.kernel.record.generation)
+        return RunTaken(self._queue.submit_run(run), self._engine.kernel.record.generation)
 
     async def _written(self, asked: AskCopy) -> CopyState:
         return await self._queue.copies.written(asked.cell)

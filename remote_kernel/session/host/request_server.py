@@ -117,7 +117,7 @@ class RequestServer:
         if do in ("execute", "follow"):
             if do == "execute":
                 request = decode(Request, fields)
-                wanted = Follow(self._queue.take(request), asks=request.asks)
+                wanted = Follow(self._queue.submit(request), asks=request.asks)
             else:
                 wanted = decode(Follow, fields)
             await self._follow(wanted, reader, writer)

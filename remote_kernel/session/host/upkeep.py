@@ -62,7 +62,7 @@ class Upkeep:
         """Make the folder again; false where another host has got the session's name. Raises OSError."""
         paths, record = self._paths, self._kernel.record
         paths.make()
-        if not self._lock.is_in_place() and not self._lock.take_again():
+        if not self._lock.is_in_place() and not self._lock.lock_again():
             return False
         write_record(paths, record)
         if not record.is_attached and not os.path.exists(paths.connection_file):

@@ -36,14 +36,14 @@ class Widgets:
         """Handle a message of iopub, and return the updates that are due; with a cell's `idle`, all that are left."""
         kind, content = message.kind, message.content
         if kind in ("comm_open", "comm_msg"):
-            self._take_state(str(content.get("comm_id")), content.get("data"), is_new=kind == "comm_open")
+            self._update_state(str(content.get("comm_id")), content.get("data"), is_new=kind == "comm_open")
         elif kind in ("display_data", "execute_result"):
-            self._take_display(content)
+            self._update_display(content)
         if not self._changed or not (kind == "comm_msg" or content.get("execution_state") == "idle"):
             return []
         return self._due(0.0 if kind == "status" else _SECONDS)
 
-    def _take_state(self, name: str, data: Any, *, is_new: bool) -> None:
+    def _update_state(self, name: str, data: Any, *, is_new: bool) -> None:
         state = data.get("state") if isinstance(data, dict) else None
         if not isinstance(state, dict) or not (name in self._states or (is_new and _is_shown_as_text(state))):
             return
@@ -58,7 +58,7 @@ class Widgets:
                 self._changed[name] = None
             name = self._boxes.get(name, "")
 
-    def _take_display(self, content: dict[str, Any]) -> None:
+    def _update_display(self, content: dict[str, Any]) -> None:
         if identity := display_id(content):
             model = widget_of(content)
             if model in self._states:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.session.events import Done
+from remote_kernel.session.events import Done, Queued
 from remote_kernel.session.host import cell as cell_module
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.kernel_sockets import Message
@@ -21,13 +21,13 @@ def message(kind: str, **content: Any) -> Message:
 
 def take_end(cell: Cell, status: str, **reply: Any) -> None:
     """Give a cell its reply, and the kernel's `idle`."""
-    cell.take_reply(message("execute_reply", status=status, **reply))
-    cell.take_output(message("status", execution_state="idle"))
+    cell.handle_reply(message("execute_reply", status=status, **reply))
+    cell.handle_output(message("status", execution_state="idle"))
 
 
 async def aborted(times: int) -> tuple[Done, int]:
     """Let the kernel abort a cell so often, and then run it; give its end, and how often it was sent again."""
-    cell, sent = Cell("1", "1", author="", generation=1), 0
+    cell, sent = Cell(Queued("1", 0.0, code="1"), 1), 0
 
     def resend() -> None:
         nonlocal sent
@@ -53,9 +53,9 @@ def test_cell_that_is_aborted_for_ever_never_ran(monkeypatch: pytest.MonkeyPatch
 
 def test_cell_that_has_begun_is_not_sent_again() -> None:
     async def run() -> Done:
-        cell = Cell("1", "1", author="", generation=1)
+        cell = Cell(Queued("1", 0.0, code="1"), 1)
         cell.resend = lambda: pytest.fail("sent again")
-        cell.take_output(message("execute_input", execution_count=1))
+        cell.handle_output(message("execute_input", execution_count=1))
         take_end(cell, "aborted")
         return await asyncio.wait_for(cell.done, SECONDS)
 
@@ -64,10 +64,10 @@ def test_cell_that_has_begun_is_not_sent_again() -> None:
 
 def test_reply_without_idle_ends_a_cell_with_a_word_about_what_may_be_missing() -> None:
     async def run() -> Done:
-        cell = Cell("1", "1", author="", generation=1)
+        cell = Cell(Queued("1", 0.0, code="1"), 1)
         cell.settle_without_idle()
         assert not cell.done.done()
-        cell.take_reply(message("execute_reply", status="ok"))
+        cell.handle_reply(message("execute_reply", status="ok"))
         cell.settle_without_idle()
         return await asyncio.wait_for(cell.done, SECONDS)
 

@@ -15,7 +15,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from remote_kernel.session.events import Done, Event, Line, Sent, Stream
+from remote_kernel.session.events import Done, Event, Line, Queued, Sent, Stream
 from remote_kernel.session.host import engine as engine_module
 from remote_kernel.session.host import host_log, kernel_side
 from remote_kernel.session.host.cell import Cell
@@ -109,7 +109,7 @@ _numbers = iter(range(1, 1000))
 
 
 def new_cell(code: str) -> tuple[Cell, Events]:
-    cell = Cell(str(next(_numbers)), code, author="tests", generation=1)
+    cell = Cell(Queued(str(next(_numbers)), 0.0, code=code, author="tests"), 1)
     cell.record(events := Events())
     return cell, events
 
@@ -160,9 +160,9 @@ def test_cell_whose_idle_is_lost_ends_with_a_note_when_all_its_output_is_here(
 ) -> None:
     async def work() -> None:
         async with attach() as engine:
-            take = Cell.take_output
+            take = Cell.handle_output
             monkeypatch.setattr(
-                Cell, "take_output", lambda cell, message: message.kind == "status" or take(cell, message)
+                Cell, "handle_output", lambda cell, message: message.kind == "status" or take(cell, message)
             )
             events, done = await run(engine, "print('all of it')")
             assert (done.verdict, events.text) == ("ok", "all of it\n")
@@ -252,7 +252,7 @@ def test_interrupt_of_a_waiting_cell_leaves_the_cell_of_another_front_end_alone(
             await until(lambda: engine.foreign.cells)
             cell, events = new_cell("print('never')")
             running = asyncio.ensure_future(engine.execute(cell))
-            await until(lambda: engine.take_back(cell))
+            await until(lambda: engine.withdraw(cell))
             await running
             assert (cell.done.result().verdict, events.text) == ("aborted", "")
             later, events = new_cell("print(ended)")
@@ -272,7 +272,7 @@ def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
     async def hold(engine: Engine, cell: Cell) -> None:
         """Hold nothing: the other front end was quicker."""
 
-    monkeypatch.setattr(Engine, "_hold", hold)
+    monkeypatch.setattr(Engine, "_hold_back", hold)
     monkeypatch.setattr(engine_module, "_INTERRUPT_SECONDS", (0.5, 5.0, 5.0))
 
     async def work() -> None:
@@ -314,15 +314,15 @@ def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_
 def test_rest_waits_for_a_short_cell_and_not_for_a_long_one(attach: Callable[..., Any], tmp_path: Path) -> None:
     async def work() -> None:
         async with attach() as engine:
-            await engine.rest(SECONDS)
+            await engine.wait_for_cells(SECONDS)
             stop = tmp_path / "stop"
             cell, _ = new_cell(f"import os, time\nwhile not os.path.exists({str(stop)!r}): time.sleep(0.01)")
             running = asyncio.ensure_future(engine.execute(cell))
             await until(lambda: cell.started_at)
-            await engine.rest(0.05)
+            await engine.wait_for_cells(0.05)
             assert not cell.done.done()
             stop.touch()
-            await engine.rest(SECONDS)
+            await engine.wait_for_cells(SECONDS)
             assert cell.done.result().verdict == "ok"
             await running
 
@@ -341,7 +341,7 @@ def test_first_cell_waits_for_what_ran_before_the_session_came(
         async with attach() as engine:
             cell, _ = new_cell("1")
             running = asyncio.ensure_future(engine.execute(cell))
-            await until(lambda: engine.take_back(cell))
+            await until(lambda: engine.withdraw(cell))
             await running
             (tmp_path / "stop").touch()
             assert (await run(engine, "print(ended)"))[0].text == "by itself\n"
@@ -404,10 +404,10 @@ def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callab
         async with attach() as engine:
             await run(engine, "ran = []")
             await engine.prepare()
-            assert await engine.ask_side("end", {"request": "late"}, "shell") == UNSEEN
+            assert await engine.ask_prepared("end", {"request": "late"}, "shell") == UNSEEN
             for name in ("late", "other"):
                 content = {"code": f"ran.append({name!r})", "silent": False, "store_history": False}
-                await engine.kernel.reach().sockets.send("shell", "execute_request", content, identity=name)
+                await engine.kernel.require_client().sockets.send("shell", "execute_request", content, identity=name)
             await engine.drained()
             assert (await run(engine, "print(ran)"))[0].text == "['other']\n"
 
@@ -427,7 +427,7 @@ def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any
         async with attach() as engine:
             engine.kernel.info = {**engine.kernel.info, "language_info": {"name": "sh"}}
             with pytest.raises(NotInstalled, match="cannot be looked into"):
-                await engine.look("variables", pattern="*")
+                await engine.ask_kernel_side("variables", pattern="*")
             assert (await run(engine, "print(1)"))[0].text == "1\n"
             cell, _ = new_cell("print('never')")
             cell.script = ("/job.py", "job.py", "--lr")

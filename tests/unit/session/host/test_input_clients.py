@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from remote_kernel.session.events import Answered, Event, InputWanted, Line
+from remote_kernel.session.events import Answered, Event, InputWanted, Line, Queued
 from remote_kernel.session.host import input_clients as input_clients_module
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.engine import Engine
@@ -26,7 +26,7 @@ class Kernel:
 
     async def answer_input(self, cell: Cell, text: str) -> None:
         self.got.append(text)
-        cell.see_answer()
+        cell.mark_answered()
 
     async def refuse_input(self, cell: Cell) -> None:
         self.refused.append(cell.number)
@@ -40,7 +40,7 @@ class Events(list[Event]):
 
 
 def new_cell() -> Cell:
-    cell = Cell("1", "input()", author="tests", generation=1)
+    cell = Cell(Queued("1", 0.0, code="input()", author="tests"), 1)
     cell.asks = cell.allow_stdin = True
     return cell
 
@@ -98,7 +98,7 @@ def test_client_that_does_not_find_the_next_host_is_not_asked_unless_it_was_alre
         input_clients = InputClients(cast("Engine", kernel))
         if is_asked:
             cell.replay(InputWanted("who? "))
-        returning = asyncio.ensure_future(input_clients.see_return(cell))
+        returning = asyncio.ensure_future(input_clients.wait_for_return(cell))
         await asyncio.sleep(0)
         if not is_asked:
             cell.ask_input("who? ", password=False)
