@@ -28,7 +28,7 @@ def main() -> int:
 
         return launch(arguments)
     if arguments[:1] == ["sync"]:
-        from remote_kernel.cli.quick import sync
+        from remote_kernel.cli.sync import main as sync
 
         status = sync(arguments[1:])
         if status is not None:

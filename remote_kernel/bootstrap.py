@@ -32,7 +32,7 @@ _LINK = ("link.pace", "link.spool", "link.link")
 _KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
 _ATTACH = (*_LINK, *_KERNEL, "remote.attach")
-_FILES = tuple(f"sync.{name}" for name in ("wishes", "blocks", "wire", "rules", "tree", "answers", "modes", "small"))
+_FILES = tuple(f"sync.{name}" for name in ("options", "blocks", "wire", "rules", "tree", "validate", "remote_program"))
 SHIPPED = {
     "start": (
         *(*_LINK, *_STREAMS, *_KERNEL, "remote.channels", "remote.tunnel", "jupyter.zmtp", "jupyter.signing"),
@@ -43,11 +43,8 @@ SHIPPED = {
     "survey": ("process", "remote.kernel", "remote.survey"),
     "install": ("process", "remote.kernel", "remote.survey"),
     "environment": ("process", "remote.kernel", "remote.survey"),
-    "send": (*_FILES, "sync.sender", "sync.far", "sync.far_sender"),
-    "receive": (
-        *(*_FILES, "sync.validate", "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
-        *("sync.far", "sync.far_receiver"),
-    ),
+    "send": (*_FILES, "sync.sender"),
+    "receive": (*_FILES, "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
     "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.port_forward"),
     "discover": ("process", "remote.kernel", "remote.environments"),
     "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),

@@ -17,6 +17,7 @@ from remote_kernel.cli.settings import (
     InstallOption,
     NameOption,
     NoCheckOption,
+    option,
     takes,
 )
 from remote_kernel.endpoint import Endpoint
@@ -62,58 +63,30 @@ def add(
     *,
     given: GivenSettings,
     user: Annotated[
-        bool,
-        typer.Option(
-            "--user", help="Install into your own Jupyter data folder (the default).", rich_help_panel=NAME_GROUP
-        ),
+        bool, option(NAME_GROUP, "--user", "Install into your own Jupyter data folder (the default).")
     ] = False,
     sys_prefix: Annotated[
-        bool,
-        typer.Option(
-            "--sys-prefix", help="Install into the Python environment of this command.", rich_help_panel=NAME_GROUP
-        ),
+        bool, option(NAME_GROUP, "--sys-prefix", "Install into the Python environment of this command.")
     ] = False,
     prefix: Annotated[
-        str,
-        typer.Option(
-            "--prefix",
-            metavar="DIR",
-            help="Install into DIR/share/jupyter/kernels, e.g. /opt/jupyter.",
-            show_default=False,
-            rich_help_panel=NAME_GROUP,
-        ),
+        str, option(NAME_GROUP, "--prefix DIR", "Install into DIR/share/jupyter/kernels, e.g. /opt/jupyter.")
     ] = "",
     replace: Annotated[
-        bool,
-        typer.Option(
-            "--replace", help="Overwrite a kernelspec with that name, if 'add' made it.", rich_help_panel=NAME_GROUP
-        ),
+        bool, option(NAME_GROUP, "--replace", "Overwrite a kernelspec with that name, if 'add' made it.")
     ] = False,
     no_check: NoCheckOption = False,
     install: InstallOption = False,
     discover: Annotated[
         bool,
-        typer.Option(
-            "--discover",
-            help="Look for environments on the host, show them, and add those that you choose.",
-            rich_help_panel=LOOK_GROUP,
+        option(
+            LOOK_GROUP, "--discover", "Look for environments on the host, show them, and add those that you choose."
         ),
     ] = False,
     everything: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="With --discover: add everything that can run a kernel, without asking.",
-            rich_help_panel=LOOK_GROUP,
-        ),
+        bool, option(LOOK_GROUP, "--all", "With --discover: add everything that can run a kernel, without asking.")
     ] = False,
     as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="With --discover: print what the host has as JSON, and add nothing.",
-            rich_help_panel=LOOK_GROUP,
-        ),
+        bool, option(LOOK_GROUP, "--json", "With --discover: print what the host has as JSON, and add nothing.")
     ] = False,
 ) -> int:
     """Install a kernelspec for a remote host, after trying it.

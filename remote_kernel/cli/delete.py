@@ -9,6 +9,7 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
+from remote_kernel.cli.settings import YesOption
 from remote_kernel.errors import UsageError
 from remote_kernel.kernelspec import Kernelspec, find_kernelspec, list_kernelspecs, remove_kernelspec, require_added
 
@@ -30,7 +31,7 @@ def delete(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete every kernelspec that 'add' made.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Delete kernelspecs that 'add' made.
 

@@ -13,7 +13,7 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say_json
-from remote_kernel.cli.settings import GivenSettings, takes
+from remote_kernel.cli.settings import GivenSettings, JsonOption, takes
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
 from remote_kernel.doctor.steps import examine
 from remote_kernel.errors import TransportError, UnknownHost, UsageError
@@ -63,9 +63,7 @@ def doctor(
     *,
     given: GivenSettings,
     no_start: Annotated[bool, typer.Option("--no-start", help="Only look; do not start a kernel.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Find out why a remote kernel does not start.
 

@@ -1,15 +1,18 @@
-"""`remote_kernel sync`: files both ways, to where the kernel works and back."""
+"""`remote_kernel sync` for typer: its help, its completion, and whatever `sync` does not read itself."""
 
 from __future__ import annotations
 
+import functools
 import glob
+import inspect
 import os
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from remote_kernel.cli.copying import Request, run
 from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
+from remote_kernel.cli.sync import DECLARED, run, sync_options
 from remote_kernel.kernelspec import list_kernelspecs
 
 EXAMPLES = """\b
@@ -29,13 +32,43 @@ is '.': 'sync data remote:work' makes work/data, and 'sync data/ remote:work' fi
 
 
 def _complete(incomplete: str) -> list[str]:
-    """Complete slugs, `remote:` and local paths in the shell."""
+    """Return the slugs, `remote:` and local paths that begin so, for the shell."""
     words = [spec.slug for spec in list_kernelspecs()] + ["remote:"]
     paths = [path + "/" * os.path.isdir(path) for path in sorted(glob.glob(glob.escape(incomplete) + "*"))]
     return [word for word in words if word.startswith(incomplete)] + paths
 
 
+def _declared(command: Callable[..., None]) -> Callable[..., None]:
+    """Add to the command the options of `DECLARED`, in place of its parameter `said`, which is what was given of them.
+
+    typer reads the signature, so that is what changes.
+    """
+    parameters = dict(inspect.signature(command).parameters)
+    hints = inspect.get_annotations(command, eval_str=True)
+    for option in DECLARED:
+        kind = list[str] | None if option.metavar else bool
+        declared = typer.Option(*option.flags, metavar=option.metavar or None, help=option.help)
+        hints[option.field] = Annotated[kind, declared]
+        parameters[option.field] = inspect.Parameter(
+            option.field, inspect.Parameter.KEYWORD_ONLY, default=None if option.metavar else False
+        )
+    said = [option.field for option in DECLARED]
+    order = [name for name in parameters if name not in ("said", "given")]
+    del parameters["said"]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        command(said={name: values.pop(name) for name in said}, **values)
+
+    run.__annotations__ = {name: hint for name, hint in hints.items() if name != "said"}
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in (*order, "given")]
+    )
+    return run
+
+
 @takes(*WAY_THERE)
+@_declared
 def sync(
     words: Annotated[
         list[str],
@@ -46,43 +79,8 @@ def sync(
             autocompletion=_complete,
         ),
     ],
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude",
-            metavar="PATTERN",
-            help="Skip what this pattern matches, written as in a .gitignore, e.g. '*.ckpt'; may be repeated. With ! "
-            "in front it copies files that a .gitignore skips.",
-        ),
-    ] = None,
-    no_ignore: Annotated[
-        bool, typer.Option("--no-ignore", help="Also copy ignored files (.gitignore) and .git folders.")
-    ] = False,
-    delete: Annotated[
-        bool,
-        typer.Option(
-            "--delete", help="Delete files at the destination that the source does not have; skipped files stay."
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("-n", "--dry-run", help="Change nothing, only list what would be done.")
-    ] = False,
-    checksum: Annotated[
-        bool, typer.Option("--checksum", help="Compare contents where sizes are equal, not only times.")
-    ] = False,
-    watch: Annotated[
-        bool,
-        typer.Option("--watch", help="Keep running, and copy changes made here: looks once a second, until Ctrl-C."),
-    ] = False,
-    sftp: Annotated[
-        bool,
-        typer.Option(
-            "--sftp",
-            help="Copy over SFTP. This happens by itself if the host has no Python or allows only SFTP.",
-        ),
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Name every path that is copied or deleted.")] = False,
     *,
+    said: dict[str, Any],
     given: GivenSettings,
 ) -> None:
     """Copy files to the remote host, or back.
@@ -91,5 +89,4 @@ def sync(
     the parts that differ. Ignored files (.gitignore) are skipped. A file appears under its name only when it is
     complete. A connection that breaks is tried again for two minutes; the same command, given later, continues.
     """
-    asked = Request(words, exclude, no_ignore, delete, dry_run, checksum, watch, verbose, sftp)
-    run(asked, given.applied_to if given.any() else None)
+    run(words, sync_options(said), given.applied_to if given.any() else None)

@@ -9,10 +9,9 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note
 from remote_kernel.cli.login import person_here
-from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, TargetArgument, takes
 from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.launcher.forward import Forwarder, forward_by_ssh
@@ -34,14 +33,7 @@ Examples:
 
 @takes(*WAY_THERE)
 def forward(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="KERNELSPEC|HOST",
-            help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
-            autocompletion=completion.targets,
-        ),
-    ],
+    name: TargetArgument,
     ports: Annotated[
         list[str],
         typer.Argument(

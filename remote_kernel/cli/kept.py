@@ -11,6 +11,7 @@ import typer
 
 from remote_kernel.cli import completion
 from remote_kernel.cli.edge import complain, note, say, say_json
+from remote_kernel.cli.settings import JsonOption, YesOption
 from remote_kernel.cli.table import print_rows
 from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.handshake import reading
@@ -74,9 +75,7 @@ HostsArgument = Annotated[
 
 def ps(
     hosts: HostsArgument = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the kernels that are alive on the remote hosts.
 
@@ -106,7 +105,7 @@ def stop_(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="End every kernel, on every host or those named.")] = False,
-    yes: Annotated[bool, typer.Option("-y", "--yes", help="Do not ask first.")] = False,
+    yes: YesOption = False,
 ) -> int:
     """End kernels, and wait until they have ended.
 

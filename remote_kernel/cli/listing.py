@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from remote_kernel.cli.edge import note, say_json
+from remote_kernel.cli.settings import JsonOption
 from remote_kernel.cli.table import print_rows
-from remote_kernel.endpoint import print_jumps
+from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
-from remote_kernel.options import print_duration, print_size
+from remote_kernel.options import LaunchOptions, print_duration, print_size
 from remote_kernel.transport.ssh_config import transport_name
 
 COLUMNS = ("SLUG", "NAME", "ENDPOINT", "JUMP HOSTS", "RUNS", "LOCATION")
@@ -27,9 +26,7 @@ kernel.json cannot be understood, problem says why and the settings are null.
 
 
 def list_(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON list; its keys are below and will not change.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the kernelspecs that run on remote hosts."""
     specs = list_kernelspecs()
@@ -66,25 +63,28 @@ def _short(folder: Path) -> str:
 
 
 def _as_object(spec: Kernelspec) -> dict[str, Any]:
-    options = spec.options
+    options = spec.options or LaunchOptions(Endpoint("unknown"))
+    settings = {
+        "endpoint": str(options.endpoint),
+        "jump_hosts": [str(jump) for jump in options.jumps],
+        "python": options.remote_python(),
+        "kernel": options.kernel,
+        "env": dict(options.env),
+        "workdir": options.workdir,
+        "init": options.init,
+        "transport": transport_name(options),
+        "ssh_config": options.ssh_config,
+        "linger": print_duration(options.linger_seconds),
+        "keep": options.keep,
+        "spool": print_size(options.spool_bytes),
+        "forward": [str(forward) for forward in options.forward],
+        "on_start": options.on_start,
+        "resume": options.resume,
+    }
     return {
         "slug": spec.slug,
         "display_name": spec.display_name,
-        "endpoint": str(options.endpoint) if options else None,
-        "jump_hosts": [str(jump) for jump in options.jumps] if options else None,
-        "python": options.remote_python() if options else None,
-        "kernel": options.kernel if options else None,
-        "env": dict(options.env) if options else None,
-        "workdir": options.workdir if options else None,
-        "init": options.init if options else None,
-        "transport": transport_name(options) if options else None,
-        "ssh_config": options.ssh_config if options else None,
-        "linger": print_duration(options.linger_seconds) if options else None,
-        "keep": options.keep if options else None,
-        "spool": print_size(options.spool_bytes) if options else None,
-        "forward": [str(forward) for forward in options.forward] if options else None,
-        "on_start": options.on_start if options else None,
-        "resume": options.resume if options else None,
+        **(settings if spec.options else dict.fromkeys(settings)),
         "language": spec.language,
         "folder": str(spec.folder),
         "made_by_add": spec.was_added,

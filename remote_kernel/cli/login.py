@@ -12,9 +12,8 @@ from typing import Annotated
 
 import typer
 
-from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
-from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, TargetArgument, takes
 from remote_kernel.errors import UsageError
 from remote_kernel.kept.running import hosts_to_ask
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug, way_of
@@ -34,19 +33,10 @@ Example:
   remote_kernel logout gpu1
 """
 
-HostArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="KERNELSPEC|HOST",
-        help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
-        autocompletion=completion.targets,
-    ),
-]
-
 
 @takes(*WAY_THERE)
 def login(
-    host: HostArgument,
+    host: TargetArgument,
     given: GivenSettings,
     persist: Annotated[
         str,
@@ -87,7 +77,7 @@ def login(
 
 @takes(*WAY_THERE)
 def logout(
-    host: HostArgument,
+    host: TargetArgument,
     given: GivenSettings,
 ) -> None:
     """Undo what 'login' has left for kernels.

@@ -16,7 +16,7 @@ _FIRST_SECONDS = 0.5  # what takes no longer needs no bar
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-class Lines:
+class ProgressLines:
     """Tells in plain lines, every LINE_SECONDS."""
 
     def __init__(self) -> None:
@@ -24,12 +24,12 @@ class Lines:
         self._begun = self._told = time.monotonic()
 
     def planned(self, size: int, files: int) -> None:
-        """Begin to count."""
+        """Start to count."""
         self._size, self._files, self._done_size, self._done_files = size, files, 0, 0
         self._begun = self._told = time.monotonic()
 
     def moved(self, size: int, files: int) -> None:
-        """Count, and say so if it is time."""
+        """Count, and print that if it is time."""
         self._done_size += size
         self._done_files += files
         now = time.monotonic()
@@ -44,15 +44,15 @@ class Lines:
         )
 
     def interrupted(self, error: RemoteKernelError) -> None:
-        """Say that the connection was lost and is tried again."""
+        """Print that the connection was lost and is tried again."""
         complain("remote_kernel", f"{error.message}; trying again")
 
     def fell_back(self, error: RemoteKernelError) -> None:
-        """Say that it goes over SFTP, and why."""
+        """Print that it goes over SFTP, and why."""
         complain("remote_kernel", f"{error.message}; copying over SFTP instead")
 
 
-class Bar(Lines):
+class ProgressBar(ProgressLines):
     """Draws a bar with rate and time left, by rich, once there is something to wait for."""
 
     def __init__(self, title: str) -> None:
@@ -62,7 +62,7 @@ class Bar(Lines):
         self._task: Any = None
 
     def planned(self, size: int, files: int) -> None:
-        """Begin to count."""
+        """Start to count."""
         self.close()
         super().planned(size, files)
 
@@ -78,12 +78,12 @@ class Bar(Lines):
             self._bar.update(self._task, completed=self._done_size, files=f"{self._done_files}/{self._files}")
 
     def interrupted(self, error: RemoteKernelError) -> None:
-        """Say that the connection was lost and is tried again."""
+        """Print that the connection was lost and is tried again."""
         self.close()
         super().interrupted(error)
 
     def close(self) -> None:
-        """Leave the bar as it is. Idempotent."""
+        """Stop the bar as it is. Idempotent."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -107,12 +107,12 @@ class Bar(Lines):
 
 
 @contextmanager
-def reporter(title: str) -> Iterator[Lines]:
-    """Give who tells of progress: a bar if stderr is a terminal."""
+def reporter(title: str) -> Iterator[ProgressLines]:
+    """Yield what shows progress: a bar if stderr is a terminal."""
     if not sys.stderr.isatty():
-        yield Lines()
+        yield ProgressLines()
         return
-    bar = Bar(title)
+    bar = ProgressBar(title)
     try:
         yield bar
     finally:
@@ -120,12 +120,12 @@ def reporter(title: str) -> Iterator[Lines]:
 
 
 def counted(count: int, noun: str, plural: str = "s") -> str:
-    """Give `1 file`, `2 files`."""
+    """Return `1 file`, `2 files`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}{plural}"
 
 
 def size_text(size: float) -> str:
-    """Give a size with its unit, in powers of 1000."""
+    """Return a size with its unit, in powers of 1000."""
     at = 0
     while size >= 999.5 and at < len(_UNITS) - 1:
         size, at = size / 1000, at + 1
@@ -133,7 +133,7 @@ def size_text(size: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Give a time as 8 s, 2:05 or 1:02:05."""
+    """Return a time as 8 s, 2:05 or 1:02:05."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -143,7 +143,7 @@ def time_text(seconds: float) -> str:
 
 
 def shown(path: str) -> str:
-    """Give a path on one line, without what could steer a terminal."""
+    """Return a path on one line, without what could steer a terminal."""
     return "".join(
         sign
         if sign.isprintable()

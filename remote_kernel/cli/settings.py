@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from remote_kernel.cli import completion
 from remote_kernel.endpoint import Endpoint, parse_jumps
 from remote_kernel.options import (
     LaunchOptions,
@@ -34,27 +35,38 @@ LIFE_GROUP = "Lost connections and closed notebooks"
 FILES_GROUP = "Ports and files"
 CHECK_GROUP = "The check"
 
-NameOption = Annotated[
-    str | None,
-    typer.Option(
-        "--name", metavar="NAME", help='What kernel menus show, e.g. "Remote CUDA".', rich_help_panel=NAME_GROUP
-    ),
-]
+
+def option(group: str | None, usage: str, help: str) -> Any:
+    """Return an option for `Annotated`: its group in `--help`, None for those without, and its usage as there.
+
+    The usage is the flags and the name of the value, if it takes one: `-J --jump HOST,...`.
+    """
+    flags = [word for word in usage.split() if word.startswith("-")]
+    metavar = "".join(word for word in usage.split() if word not in flags) or None
+    return typer.Option(*flags, metavar=metavar, help=help, rich_help_panel=group, show_default=False)
+
+
+NameOption = Annotated[str | None, option(NAME_GROUP, "--name NAME", 'What kernel menus show, e.g. "Remote CUDA".')]
 NoCheckOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-check",
-        help="Do not connect, and do not start a kernel to see whether it works.",
-        rich_help_panel=CHECK_GROUP,
-    ),
+    bool, option(CHECK_GROUP, "--no-check", "Do not connect, and do not start a kernel to see whether it works.")
 ]
 InstallOption = Annotated[
     bool,
-    typer.Option(
+    option(
+        CHECK_GROUP,
         "--install",
-        help="Install ipykernel if it is missing: into the remote interpreter, or, if that is the system's own, into a "
+        "Install ipykernel if it is missing: into the remote interpreter, or, if that is the system's own, into a "
         "new environment.",
-        rich_help_panel=CHECK_GROUP,
+    ),
+]
+JsonOption = Annotated[bool, option(None, "--json", "Print a JSON list; its keys are below and will not change.")]
+YesOption = Annotated[bool, option(None, "-y --yes", "Do not ask first.")]
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="KERNELSPEC|HOST",
+        help="A kernelspec by its slug or name, or a host, e.g. gpu1.",
+        autocompletion=completion.targets,
     ),
 ]
 
@@ -65,132 +77,106 @@ class GivenSettings:
 
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            "--endpoint",
-            metavar="[USER@]HOST[:PORT]",
-            help="The remote host or its ssh config alias, e.g. me@gpu1:2222.",
-            rich_help_panel=HOST_GROUP,
+        option(
+            HOST_GROUP, "--endpoint [USER@]HOST[:PORT]", "The remote host or its ssh config alias, e.g. me@gpu1:2222."
         ),
     ] = None
     jump: Annotated[
         list[str] | None,
-        typer.Option(
-            "-J",
-            "--jump",
-            metavar="HOST,...",
-            help="Jump hosts on the way, the nearest first, e.g. me@gate,inner:2222.",
-            rich_help_panel=HOST_GROUP,
-        ),
+        option(HOST_GROUP, "-J --jump HOST,...", "Jump hosts on the way, the nearest first, e.g. me@gate,inner:2222."),
     ] = None
     python: Annotated[
         str | None,
-        typer.Option(
-            "--python",
-            metavar="PATH",
-            help="The remote interpreter, e.g. /opt/conda/bin/python; else REMOTE_KERNEL_PYTHON, else python3.",
-            rich_help_panel=KERNEL_GROUP,
+        option(
+            KERNEL_GROUP,
+            "--python PATH",
+            "The remote interpreter, e.g. /opt/conda/bin/python; else REMOTE_KERNEL_PYTHON, else python3.",
         ),
     ] = None
     kernel: Annotated[
         str | None,
-        typer.Option(
-            "--kernel",
-            metavar="NAME",
-            help="Start this kernelspec of the remote host, in any language, e.g. ir.",
-            rich_help_panel=KERNEL_GROUP,
-        ),
+        option(KERNEL_GROUP, "--kernel NAME", "Start this kernelspec of the remote host, in any language, e.g. ir."),
     ] = None
     env: Annotated[
         list[str] | None,
-        typer.Option(
-            "--env",
-            metavar="K=V",
-            help="A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
+        option(
+            KERNEL_GROUP,
+            "--env K=V",
+            "A variable for the kernel, e.g. CUDA_VISIBLE_DEVICES=0; may be repeated. Not for secrets: anyone "
             "on this machine can read it in the process list, and, during 'connect', briefly on the remote host too.",
-            rich_help_panel=KERNEL_GROUP,
         ),
     ] = None
     workdir: Annotated[
         str | None,
-        typer.Option(
-            "--workdir",
-            metavar="DIR",
-            help="The remote folder to start in, e.g. '~/work'; in quotes, or the local shell expands it.",
-            rich_help_panel=KERNEL_GROUP,
+        option(
+            KERNEL_GROUP,
+            "--workdir DIR",
+            "The remote folder to start in, e.g. '~/work'; in quotes, or the local shell expands it.",
         ),
     ] = None
     init: Annotated[
         str | None,
-        typer.Option(
-            "--init",
-            metavar="SHELL",
-            help="Shell code to run before the kernel, in a login shell, e.g. 'module load cuda'.",
-            rich_help_panel=KERNEL_GROUP,
+        option(
+            KERNEL_GROUP,
+            "--init SHELL",
+            "Shell code to run before the kernel, in a login shell, e.g. 'module load cuda'.",
         ),
     ] = None
     transport: Annotated[
         str | None,
-        typer.Option(
-            "--transport",
-            metavar="NAME",
-            help="How to connect: openssh (the ssh program), or, in Python, e.g. paramiko. The default is openssh if "
+        option(
+            HOST_GROUP,
+            "--transport NAME",
+            "How to connect: openssh (the ssh program), or, in Python, e.g. paramiko. The default is openssh if "
             "there is an ssh program.",
-            rich_help_panel=HOST_GROUP,
         ),
     ] = None
     linger: Annotated[
         str | None,
-        typer.Option(
-            "--linger",
-            metavar="TIME",
-            help="How long the kernel waits for a lost connection to come back, e.g. 15m, 2d, forever; else 24h.",
-            rich_help_panel=LIFE_GROUP,
+        option(
+            LIFE_GROUP,
+            "--linger TIME",
+            "How long the kernel waits for a lost connection to come back, e.g. 15m, 2d, forever; else 24h.",
         ),
     ] = None
     keep: Annotated[
         bool | None,
-        typer.Option(
+        option(
+            LIFE_GROUP,
             "--keep/--no-keep",
-            help="Let kernels outlive their front end: closing a notebook leaves them running, until 'stop' ends them.",
-            rich_help_panel=LIFE_GROUP,
+            "Let kernels outlive their front end: closing a notebook leaves them running, until 'stop' ends them.",
         ),
     ] = None
     spool: Annotated[
         str | None,
-        typer.Option(
-            "--spool",
-            metavar="SIZE",
-            help="How much output waits on the remote host while the connection is lost, e.g. 64M; else 2G.",
-            rich_help_panel=LIFE_GROUP,
+        option(
+            LIFE_GROUP,
+            "--spool SIZE",
+            "How much output waits on the remote host while the connection is lost, e.g. 64M; else 2G.",
         ),
     ] = None
     forward: Annotated[
         list[str] | None,
-        typer.Option(
-            "--forward",
-            metavar="[LOCAL:]PORT",
-            help="Forward a port of this machine to one of the remote host while the kernel runs, e.g. 6006 or "
+        option(
+            FILES_GROUP,
+            "--forward [LOCAL:]PORT",
+            "Forward a port of this machine to one of the remote host while the kernel runs, e.g. 6006 or "
             "16006:6006; may be repeated.",
-            rich_help_panel=FILES_GROUP,
         ),
     ] = None
     on_start: Annotated[
         str | None,
-        typer.Option(
-            "--on-start",
-            metavar="PATH",
-            help="Copy this local folder's contents to the kernel's workdir before each start, e.g. ~/project; ignored "
+        option(
+            FILES_GROUP,
+            "--on-start PATH",
+            "Copy this local folder's contents to the kernel's workdir before each start, e.g. ~/project; ignored "
             "files (.gitignore) are skipped.",
-            rich_help_panel=FILES_GROUP,
         ),
     ] = None
     ssh_config: Annotated[
         str | None,
-        typer.Option(
-            "--ssh-config",
-            metavar="FILE",
-            help="Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config.",
-            rich_help_panel=HOST_GROUP,
+        option(
+            HOST_GROUP, "--ssh-config FILE", "Use this ssh config file, e.g. ~/.ssh/cluster, instead of ~/.ssh/config."
         ),
     ] = None
 
@@ -241,27 +227,23 @@ def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result
 
     typer reads the signature, so that is what changes: an option is declared once, for every command that has it.
     """
-    hints = inspect.get_annotations(GivenSettings, eval_str=True)
+    settings = inspect.get_annotations(GivenSettings, eval_str=True)
+    given = [inspect.Parameter(name, _KEYWORD, default=None, annotation=settings[name]) for name in names]
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         # Not get_type_hints: before Python 3.11 it wraps what has None as its default, and typer sees no Annotated.
-        own = inspect.get_annotations(command, eval_str=True)
-        kinds: list[tuple[str, Any, Any]] = []
-        for name, parameter in inspect.signature(command).parameters.items():
-            if name == "given":
-                kinds += [(setting, hints[setting], None) for setting in names]
-            else:
-                kinds.append((name, own[name], parameter.default))
+        hints = inspect.get_annotations(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for one in inspect.signature(command).parameters.values():
+            own = one.replace(kind=_KEYWORD, annotation=hints[one.name])
+            parameters += given if one.name == "given" else [own]
 
         @functools.wraps(command)
         def run(**values: Any) -> Result:
-            given = GivenSettings(**{name: values.pop(name) for name in names})
-            return command(given=given, **values)
+            return command(given=GivenSettings(**{name: values.pop(name) for name in names}), **values)
 
-        run.__annotations__ = {name: hint for name, hint, _ in kinds}
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, _KEYWORD, default=default, annotation=hint) for name, hint, default in kinds]
-        )
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         return run
 
     return decorate

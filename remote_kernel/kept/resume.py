@@ -59,7 +59,7 @@ class ResumingLauncher(Launcher):
 
     def __init__(self, reactor: Reactor, options: LaunchOptions, front: ConnectionFile, log: Log) -> None:
         """Use the front end's connection; `run` listens there."""
-        self._relay = PrivateRelay(front, log.note)
+        self._relay = PrivateRelay(front, log.info)
         super().__init__(reactor, options._replace(keep=True), self._relay.back, log)
         self._settings: dict[str, Any] | None = None
         self._filter.on_shutdown = self._note_restart
@@ -68,7 +68,7 @@ class ResumingLauncher(Launcher):
         """Serve until the front end leaves or the kernel has ended. Raises the error that kept it from attaching."""
         if self._options.extra_arguments:
             words = " ".join(self._options.extra_arguments)
-            self._log.note(f"the front end's arguments for the kernel are ignored, because it runs already: {words}")
+            self._log.info(f"the front end's arguments for the kernel are ignored, because it runs already: {words}")
         try:
             with self._relay:
                 return super().run()
@@ -104,7 +104,7 @@ class ResumingLauncher(Launcher):
         from remote_kernel.kernelspec import forget_kernel
 
         for slug in forget_kernel(self._options.resume, where):
-            self._log.note(f"removed the kernelspec '{slug}': its kernel has ended")
+            self._log.info(f"removed the kernelspec '{slug}': its kernel has ended")
 
 
 class RestartedLauncher(Launcher):

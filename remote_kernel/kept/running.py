@@ -181,9 +181,9 @@ class _State(NamedTuple):
     fingerprint: str = ""
 
 
-def _kernel(way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
+def _kernel(way: LaunchOptions, host: str, state: dict[str, Any], specs: Iterable[Kernelspec]) -> RunningKernel:
     """Return what an agent's state is of. Raises MALFORMED."""
-    found = row(_State, said)
+    found = row(_State, state)
     if not _ID.fullmatch(found.id) or not 0 <= found.since < _LAST_SECOND:
         raise ValueError("no id, or no time")
     spec = next(
@@ -194,7 +194,7 @@ def _kernel(way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable
         way=way,
         slug=spec.slug if spec else "",
         display_name=spec.display_name if spec else "",
-        state="unreadable" if "unreadable" in said else _state(found),
+        state="unreadable" if "unreadable" in state else _state(found),
         **{name: getattr(found, name) for name in _State._fields if name in RunningKernel._fields},
     )
 

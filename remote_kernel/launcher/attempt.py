@@ -139,11 +139,11 @@ class Attempt:
         if self._carrier:
             self._carrier.kill()
 
-    def answered(self, told: str) -> None:
+    def answered(self, answer: str) -> None:
         """Handle the marker and what stands behind it. Called by the pipe."""
-        if told:
+        if answer:
             try:
-                raise_reported(parse_answer(self._options, told))
+                raise_reported(parse_answer(self._options, answer))
                 raise malformed(self._options)
             except RemoteKernelError as error:
                 self.refuse(error)
@@ -232,7 +232,7 @@ class Attempt:
                 return
             is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.answer is not None
             if is_shown and (self._mode != "attach" or self._is_connected):  # the launcher says once what keeps failing
-                self._log.say(self._said.feed(data))
+                self._log.write(self._said.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             os.close(self._carrier.stderr)

@@ -196,7 +196,7 @@ class Forwarder:
             self._reactor.stop()
             return
         if was_connected:
-            self._log.tell(f"{error.message}; trying to reconnect")
+            self._log.warning(f"{error.message}; trying to reconnect")
         self._tries += 1
         self._reactor.call_later(scattered(backoff(self._tries - 1)), self._go)
 
@@ -252,7 +252,7 @@ def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], on_connec
         errors="replace",
     )
     assert process.stderr
-    waiting, said = len(forwards), ""
+    waiting, errors = len(forwards), ""
     try:
         with process.stderr as lines:
             for line in lines:
@@ -261,15 +261,15 @@ def _over_openssh(options: LaunchOptions, forwards: Sequence[Forward], on_connec
                     if not waiting:
                         on_connected()
                 elif not line.startswith("debug1: "):
-                    said += line
+                    errors += line
         status = process.wait()
     finally:
         process.terminate()
         process.wait()
     for forward in forwards:
-        if f":{forward.local}: Address already in use" in said:
+        if f":{forward.local}: Address already in use" in errors:
             message = f"port {forward.local} of this machine is in use"
             raise PortInUse(message, "choose another, for example 16006:6006")
     if waiting:
-        raise explain(options, said, status, b"")
+        raise explain(options, errors, status, b"")
     raise ConnectionLost(f"the connection to {options.endpoint} broke", "try again")

@@ -79,13 +79,13 @@ def main(
             if connection.is_encrypted and not options.resume:
                 from remote_kernel.launcher.relay import PrivateRelay  # which needs pyzmq, 40 ms of import
 
-                relay = undo.enter_context(PrivateRelay(connection, log.note))
+                relay = undo.enter_context(PrivateRelay(connection, log.info))
             launcher = (kind or Launcher)(reactor, options, relay.back if relay else connection, log)
             if relay:
                 launcher.on_listening = relay.start
             return launcher.run()
     except RemoteKernelError as error:
-        log.tell(str(error))
+        log.warning(str(error))
         return error.exit_status
     finally:
         log.close()
@@ -127,7 +127,7 @@ class Launcher:
         for number in (signal.SIGTERM, signal.SIGHUP):
             self._reactor.on_signal(number, self._say_bye)
         if has_lost_its_front_end():
-            self._log.note("the front end was gone before the kernel was started")
+            self._log.info("the front end was gone before the kernel was started")
             return 128 + signal.SIGTERM
         if os.getppid() != 1:  # else somebody has set it free on purpose
             self._watch_parent(os.getppid())
@@ -135,12 +135,12 @@ class Launcher:
         try:
             self.on_listening()
             notes.raise_recent_refusal(self._options)
-            self._log.note(f"connecting to {self._options.endpoint}")
+            self._log.info(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
                 self._watch_port(channel, listener)
             for forward in self._options.forward:
-                self._forwarded.listen_when_free(forward, lambda: self._link, self._log.tell)
+                self._forwarded.listen_when_free(forward, lambda: self._link, self._log.warning)
             self._reconnector.watch_clock()
             self._reactor.call_later(ORPHANS_SECONDS, watch_orphans)
             self._reactor.run()
@@ -235,7 +235,7 @@ class Launcher:
 
     def _greets_otherwise(self) -> None:
         self._may_greet_early = False
-        self._log.note("the kernel speaks an old ZMTP: front ends get no head start at their greeting")
+        self._log.info("the kernel speaks an old ZMTP: front ends get no head start at their greeting")
 
     def _signal(self, number: int) -> None:
         self._tell("signal", number=number)
@@ -255,7 +255,7 @@ class Launcher:
             return
         self._leaving = True
         self._filter.forget()
-        self._log.note("the front end closes the kernel")
+        self._log.info("the front end closes the kernel")
         if self._ended:
             self._finish()
             return
@@ -287,16 +287,16 @@ class Launcher:
             self._started(agent_messages.started(message))
         elif event == "ready":
             self._slow.cancel()
-            self._log.note(f"kernel ready after {agent_messages.ready(message).seconds:.2f} s")
+            self._log.info(f"kernel ready after {agent_messages.ready(message).seconds:.2f} s")
             self._reactor.call_later(IDLE_SECONDS, self._load_the_rest)
         elif event == "kept":
             self._filter.kept = True
             self._note.remove()
         elif event == "parted":
-            self._log.note(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
+            self._log.info(f"the kernel is kept; 'remote_kernel resume {self._identity}' attaches to it")
             self._leave(0)
         elif event in ("overflow", "discarded"):
-            self._log.tell(agent_messages.loss(message, self._options.spool_bytes))
+            self._log.warning(agent_messages.loss(message, self._options.spool_bytes))
         elif event == "failed":
             self._tell("done")
             self.stop(agent_messages.failed(message))
@@ -309,9 +309,9 @@ class Launcher:
         self._note.host = found.host
         if not self._filter.kept:
             self._note.write()
-        self._log.note(f"kernel process {found.pid} on {found.host}, folder {found.folder}")
+        self._log.info(f"kernel process {found.pid} on {found.host}, folder {found.folder}")
         if found.warning:
-            self._log.tell(found.warning)
+            self._log.warning(found.warning)
         if self._options.init:
             self._slow = self._reactor.call_later(SLOW_SECONDS, self._tell_of_init)
 
@@ -323,7 +323,7 @@ class Launcher:
 
     def _tell_of_init(self) -> None:
         what = f"--init '{self._options.init}', or the login shell there, may wait for something"
-        self._log.tell(f"the kernel is not ready after {SLOW_SECONDS:.0f} s; {what}")
+        self._log.warning(f"the kernel is not ready after {SLOW_SECONDS:.0f} s; {what}")
 
     def _drained(self, _: float) -> float:
         """Finish once the front end has the kernel's last bytes."""
@@ -353,12 +353,12 @@ class Launcher:
         write_state(LauncherState(connected=True, peak_bytes=peak, out_of_memory=is_oom))
         if status == -signal.SIGKILL and is_oom:
             used = f"it used up to {peak / 1e6:,.0f} MB"
-            self._log.tell(f"the kernel was killed, probably because its host ran out of memory; {used}")
+            self._log.warning(f"the kernel was killed, probably because its host ran out of memory; {used}")
         if not self._ended.ready and not self._leaving:
             self.stop(self._died(status, self._ended.stderr))
             return
         if self._ended.why and not self._leaving:
-            self._log.tell(f"the kernel was ended: {self._ended.why}")
+            self._log.warning(f"the kernel was ended: {self._ended.why}")
         self._leave(128 - status if status < 0 else status)
 
     def _died(self, status: int, stderr: str) -> RemoteKernelError:

@@ -32,23 +32,23 @@ class Log:
             self.path = os.path.join(folder, f"remote_kernel-{name}.log")
             self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
-            self.tell(f"no log file: {error}")
+            self.warning(f"no log file: {error}")
 
-    def note(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Write a line of ours to the file only."""
-        self._write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} remote_kernel: {terminal_safe(text)}\n".encode())
+        self._append(f"{time.strftime('%Y-%m-%d %H:%M:%S')} remote_kernel: {terminal_safe(text)}\n".encode())
 
-    def tell(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """Write a line of ours to stderr and the file."""
-        self.say(f"remote_kernel: {terminal_safe(text)}\n")
+        self.write(f"remote_kernel: {terminal_safe(text)}\n")
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Write terminal-safe text to stderr and the file: stderr may be the terminal that Jupyter runs in.
 
         A front end that does not read its kernel's stderr does not stop us.
         """
         data = text.encode()
-        self._write(data)
+        self._append(data)
         for start in range(0, len(data), 4096):  # a pipe that polls writable takes 4096 bytes without waiting
             try:
                 if not select.select([], [2], [], 0)[1]:
@@ -57,7 +57,7 @@ class Log:
             except (OSError, ValueError):
                 return
 
-    def _write(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> None:
         if self._fd < 0 or self._size > LOG_LIMIT:
             return
         try:
@@ -87,7 +87,7 @@ class OutputSink(Sink):
 
     def deliver(self, data: memoryview) -> None:
         """Log it."""
-        self._log.say(self._text.feed(bytes(data)))
+        self._log.write(self._text.feed(bytes(data)))
         self._stream.consume(len(data))
 
 

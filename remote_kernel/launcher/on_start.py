@@ -79,7 +79,7 @@ class OnStartPush:
                 "look at this machine's load, and try again",
             ) from error
         assert self._process.stdout
-        self._log.note(f"pushing '{folder}' to {self._options.endpoint}")
+        self._log.info(f"pushing '{folder}' to {self._options.endpoint}")
         self._reactor.watch(self._process.stdout.fileno(), READ, self._read)
         self._timers = [
             self._reactor.call_later(seconds, lambda: self._no_answer(seconds)),
@@ -115,7 +115,7 @@ class OnStartPush:
             message = json.loads(line)
             event = message["event"]
         except (ValueError, TypeError, KeyError):
-            self._log.say(self._said.feed(line + b"\n"))  # a bug's traceback
+            self._log.write(self._said.feed(line + b"\n"))  # a bug's traceback
             return
         if event == "planned":
             self._timers[0].cancel()
@@ -123,7 +123,7 @@ class OnStartPush:
         elif event == "moved":
             self._moved = message
         elif event == "done":
-            self._log.note(f"pushed {message['files']} files, {message['unchanged']} were there")
+            self._log.info(f"pushed {message['files']} files, {message['unchanged']} were there")
             self.is_wanted = False
             self._finish(None)
         else:
@@ -148,7 +148,7 @@ class OnStartPush:
 
     def _tell(self) -> None:
         total, size = self._plan.get("files", 0), self._plan.get("bytes", 0) / 1e6
-        self._log.tell(
+        self._log.warning(
             f"still pushing '{self._options.on_start}' before the kernel starts: {self._moved['files']} of {total} "
             f"files, {size:.0f} MB; what has arrived stays, should the front end give up"
         )

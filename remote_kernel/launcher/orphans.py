@@ -93,7 +93,7 @@ class OrphanNote:
     def remove(self) -> None:
         """Remove the note: the kernel has ended, or is kept. Idempotent."""
         self._lost = False
-        _remove(self._identity)
+        _remove_note(self._identity)
 
     def _write(self, launcher: int, born: str, do: str = "bye") -> None:
         note = _Note(
@@ -110,7 +110,7 @@ class OrphanNote:
             do=do,
         )
         with contextlib.suppress(OSError, TransportError):
-            write_private(_path(self._identity), json.dumps(note._asdict()))
+            write_private(_note_path(self._identity), json.dumps(note._asdict()))
 
 
 def watch_orphans() -> None:
@@ -172,13 +172,13 @@ def _watch() -> None:
                 continue
             # The lease counts from there: the connection may have been there until then.
             until = seen_at + note.linger
-            options = _options(note)
-            if options is None or time.time() > until or _tell_agent(identity, options, note, tries):
-                _remove(identity)
+            options = _options_of(note)
+            if options is None or time.time() > until or _notify_agent(identity, options, note, tries):
+                _remove_note(identity)
         time.sleep(_LOOK_SECONDS)
 
 
-def _options(note: _Note) -> LaunchOptions | None:
+def _options_of(note: _Note) -> LaunchOptions | None:
     """Return the launcher's options; None where another version has written what this one does not know."""
     try:
         return parse_launch(note.arguments)
@@ -186,7 +186,7 @@ def _options(note: _Note) -> LaunchOptions | None:
         return None
 
 
-def _tell_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Tries) -> bool:
+def _notify_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Tries) -> bool:
     """Notify a kernel's agent that its front end is gone, if it is time to try; return True once it has heard.
 
     Kernels behind one server wait together while that cannot be reached.
@@ -240,9 +240,9 @@ def _to_watch() -> dict[str, _Note]:
         if not name.startswith(_PREFIX) or name.endswith(".new"):
             continue
         identity = name.removeprefix(_PREFIX)
-        note = _read(identity)
+        note = _read_note(identity)
         if note is None or not process.is_same_boot(note.boot, process.boot()):
-            _remove(identity)
+            _remove_note(identity)
         elif note.pids == _pid_namespace() and (note.lost or not _has_launcher(note)):
             found[identity] = note
     return found
@@ -276,22 +276,22 @@ def _has_launcher(note: _Note) -> bool:
     return note.launcher != _NOBODY and process.is_alive(note.launcher, note.born)
 
 
-def _path(identity: str) -> str:
+def _note_path(identity: str) -> str:
     return os.path.join(private_folder(), f"{_PREFIX}{identity}")
 
 
-def _read(identity: str) -> _Note | None:
+def _read_note(identity: str) -> _Note | None:
     try:
-        with open(_path(identity), encoding="utf-8") as file:
-            said = json.load(file)
-        return row(_Note, said, arguments=list_of(str, said["arguments"]))
+        with open(_note_path(identity), encoding="utf-8") as file:
+            values = json.load(file)
+        return row(_Note, values, arguments=list_of(str, values["arguments"]))
     except (OSError, RecursionError, *MALFORMED):
         return None
 
 
-def _remove(identity: str) -> None:
+def _remove_note(identity: str) -> None:
     try:
-        os.unlink(_path(identity))
+        os.unlink(_note_path(identity))
     except OSError:
         pass
 

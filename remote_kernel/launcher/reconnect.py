@@ -106,7 +106,7 @@ class Reconnector:
         self._master = self._attempt.master() if self._attempt else None
         was_lost = self.lost_at > 0
         if was_lost:
-            self._log.tell(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
+            self._log.warning(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
         self.was_connected = True
         self.lost_at, self._tries, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
         return was_lost
@@ -115,7 +115,7 @@ class Reconnector:
         """Try to connect again after a loss; `silent` as AttemptEvents.disconnected has it."""
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._tries, self._stale = 0, silent
-        self._log.tell(f"{error.message}; the kernel keeps running; trying to reconnect")
+        self._log.warning(f"{error.message}; the kernel keeps running; trying to reconnect")
         self._tell_away(error.message)
         notes.write_outage(self._options)
         self._try_again()
@@ -164,7 +164,7 @@ class Reconnector:
         """Look whether the machine has slept: the wall clock then runs ahead of the monotonic one."""
         ahead = time.time() - time.monotonic()
         if self._clock and ahead - self._clock > CLOCK_SECONDS:
-            self._log.note(f"the machine has slept for {ahead - self._clock:.0f} s")
+            self._log.info(f"the machine has slept for {ahead - self._clock:.0f} s")
             self._link.doubt(time.monotonic())
             self.try_now()
         elif self._refused and not notes.is_login_refused(self._options):  # somebody was let in since
@@ -233,10 +233,10 @@ class Reconnector:
 
     def _end_stale_master(self) -> None:
         if self._master is not None and masters.exists(self._master):
-            self._log.note("ending the stale shared connection")
+            self._log.info("ending the stale shared connection")
             masters.end_master(self._master)
 
     def _note_once(self, error: RemoteKernelError) -> None:
         if type(error) is not self._reason:
             self._reason = type(error)
-            self._log.note(f"not yet: {error}")
+            self._log.info(f"not yet: {error}")

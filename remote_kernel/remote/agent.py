@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 
 LAUNCHER_GRACE_SECONDS = 10.0  # time for a launcher that lost only its ssh to come back
 TERMINATE_SECONDS = 2.0  # from SIGTERM to SIGKILL
-NEWS_SECONDS = 24 * 3600.0  # for a launcher to come back for the news of its kernel's end
+REPORT_SECONDS = 24 * 3600.0  # for a launcher to come back for the report of its kernel's end
 CONFIRM_SECONDS = 0.1  # from a refused port to the traceback of it
 PORT_TRIES = 5
 
@@ -252,10 +252,12 @@ class Agent(PeerOwner):
         elif self._ready and self._ports and self._status is None:
             self._text_log.start(self._ports)
 
-    def await_news(self, peer: Peer) -> None:
+    def await_report(self, peer: Peer) -> None:
         """Wait for a launcher that is away to hear of the kernel's end, if nothing else bounds the waiting."""
         linger = self._settings.linger
-        peer.set_lease(NEWS_SECONDS if linger is None else linger, lambda: self.peer_left(peer), "the kernel has ended")
+        peer.set_lease(
+            REPORT_SECONDS if linger is None else linger, lambda: self.peer_left(peer), "the kernel has ended"
+        )
 
     def _give_up(self, peer: Peer, why: str) -> None:
         # A kept kernel is its front end's or somebody's who resumed it, not of an attempt that has failed.
@@ -375,7 +377,7 @@ class Agent(PeerOwner):
     # -- the end
 
     def _end(self, why: str) -> None:
-        if self._status is not None:  # nobody came for the news of its end
+        if self._status is not None:  # nobody came for the report of its end
             self._reactor.stop()
             return
         self._why = self._why or why
@@ -404,7 +406,7 @@ class Agent(PeerOwner):
             self._start(self._start_kernel)
             return
         self._status = status
-        news = {
+        report = {
             "status": status,
             "ready": self._ready,
             "why": self._why,
@@ -412,7 +414,7 @@ class Agent(PeerOwner):
             **self._kernel.memory_at_end(),
         }
         for peer in list(self._peers.values()):
-            peer.kernel_ended(news)
+            peer.kernel_ended(report)
         if not self._peers:
             self._reactor.stop()
 

@@ -38,17 +38,10 @@ _LONGEST = 4 << 20  # bytes of an answer; that with a text log is the longest
 _LISTEN_SECONDS = 10.0  # for an agent that is just starting: asking systemd for a scope may take five
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session. `attach` returns when the agent lets go of it, the rest after one line of JSON."""
+def main(marker: str, parameters: dict[str, Any]) -> dict[str, object] | None:
+    """Run in the SSH session, and return the answer; `attach` has none when the agent has used the session."""
     settings = parameters["settings"]
-    if parameters["mode"] == "attach":
-        told = attach(settings, marker)
-        if told is None:
-            os._exit(0)
-    else:
-        told = ask(settings)
-    os.write(1, f"\n{marker} {json.dumps(told)}\n".encode())
-    os._exit(0)
+    return attach(settings, marker) if parameters["mode"] == "attach" else ask(settings)
 
 
 def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
@@ -70,13 +63,13 @@ def attach(settings: dict[str, Any], marker: str) -> dict[str, object] | None:
         fds = array.array("i", [0, 1, 2])
         with connection:
             connection.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds.tobytes())])
-            answer = _receive(connection)
-        if not answer:
+            data = _receive(connection)
+        if not data:
             return None
-        told: dict[str, object] = json.loads(answer)
-        if "error" in told:
-            return told
-        version = told.get("version")
+        answer: dict[str, object] = json.loads(data)
+        if "error" in answer:
+            return answer
+        version = answer.get("version")
         return {
             "error": "ProtocolMismatch",
             "message": f"the kernel's agent on {hostname()} speaks protocol {version}, this version {PROTOCOL_VERSION}",

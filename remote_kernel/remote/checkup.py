@@ -5,9 +5,7 @@ Runs there in place of the agent for `remote_kernel doctor`, once for all questi
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 import time
 
@@ -23,10 +21,9 @@ if TYPE_CHECKING:
 _TRIAL_BYTES = 64 << 10
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session: print one line of JSON behind the marker and end."""
-    os.write(1, f"\n{marker} {json.dumps(check_up(KernelSettings(parameters['settings'])))}\n".encode())
-    sys.exit(0)
+def main(_: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run in the SSH session, and return the answer."""
+    return check_up(KernelSettings(parameters["settings"]))
 
 
 def check_up(settings: KernelSettings) -> dict[str, Any]:

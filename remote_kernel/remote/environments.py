@@ -17,7 +17,6 @@ import select
 import signal
 import stat
 import subprocess
-import sys
 import time
 
 from remote_kernel.process import read_text
@@ -53,10 +52,9 @@ print("remote_kernel", json.dumps(found))
 """
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session: print one line of JSON behind the marker and end."""
-    os.write(1, f"\n{marker} {json.dumps(find(KernelSettings(parameters['settings'])))}\n".encode())
-    sys.exit(0)
+def main(_: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Run in the SSH session, and return the answer."""
+    return find(KernelSettings(parameters["settings"]))
 
 
 def find(settings: KernelSettings) -> dict[str, Any]:
@@ -275,18 +273,18 @@ def _read(line: bytes) -> dict[str, Any] | None:
 def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
     """Return what a process printed, which ends now; one that goes on, or prints more than we ask for, is killed."""
     assert process.stdout
-    deadline, said = time.monotonic() + seconds, b""
+    deadline, output = time.monotonic() + seconds, b""
     with process.stdout as stdout:
-        while len(said) < _LONGEST and select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        while len(output) < _LONGEST and select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
             data = os.read(stdout.fileno(), _LONGEST)
-            said += data
+            output += data
             if not data:
                 break
         else:
-            said = b""
+            output = b""
     try:
-        process.wait(max(0.1, deadline - time.monotonic()) if said else 0)
-        return said
+        process.wait(max(0.1, deadline - time.monotonic()) if output else 0)
+        return output
     except subprocess.TimeoutExpired:
         pass
     try:

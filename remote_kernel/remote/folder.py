@@ -187,14 +187,14 @@ class Guard:
 
     @staticmethod
     def _wait(reading: int, folder: str) -> None:
-        said = b""
+        received = b""
         while True:
             data = os.read(reading, 64)
             if not data:
                 break
-            said += data
-        if not said.endswith(b"bye"):
-            for pid in said.split()[-1:]:
+            received += data
+        if not received.endswith(b"bye"):
+            for pid in received.split()[-1:]:
                 if int(pid):
                     kill_session(int(pid))
             remove_folder(folder)

@@ -40,7 +40,7 @@ class PeerOwner:
     def peer_away(self, peer: Peer, *, launcher_gone: bool) -> None:
         """Handle the loss of a peer's SSH session, with which its launcher may have gone."""
 
-    def await_news(self, peer: Peer) -> None:
+    def await_report(self, peer: Peer) -> None:
         """Wait for a launcher that is away to hear of the kernel's end."""
 
     def peer_left(self, peer: Peer) -> None:
@@ -66,7 +66,7 @@ class Peer:
         self.away = ""  # why its launcher is not attached now
         self.has_heard = False  # whether it ever acknowledged what it was told
         self._kernel_ended = self._reported = self._leaving = self._closed = False
-        self._news: dict[str, object] = {"why": ""}
+        self._end_report: dict[str, object] = {"why": ""}
 
     # -- the launcher
 
@@ -154,10 +154,10 @@ class Peer:
         self._away(launcher_gone=not lost)
 
     def _away(self, *, launcher_gone: bool) -> None:
-        if self._leaving or (self._reported and (launcher_gone or self._news["why"])):
+        if self._leaving or (self._reported and (launcher_gone or self._end_report["why"])):
             self._owner.peer_left(self)  # it has all and has left, or it is away and its kernel was ended for that
         elif self._reported:
-            self._owner.await_news(self)
+            self._owner.await_report(self)
         else:
             self._owner.peer_away(self, launcher_gone=launcher_gone)
 
@@ -229,9 +229,9 @@ class Peer:
 
     # -- its end
 
-    def kernel_ended(self, news: dict[str, object]) -> None:
+    def kernel_ended(self, report: dict[str, object]) -> None:
         """Report the kernel's end once the launcher has the kernel's last bytes; called once."""
-        self._kernel_ended, self._news = True, news
+        self._kernel_ended, self._end_report = True, report
         self._tunnels.close()
         for number, sink in list(self._sockets.items()):
             if isinstance(sink, HeldStream):
@@ -253,13 +253,13 @@ class Peer:
             return
         self._reported = True
         streams = self.link.streams
-        self.send_event("ended", output_ends=[streams[STDOUT].end, streams[STDERR].end], **self._news)
+        self.send_event("ended", output_ends=[streams[STDOUT].end, streams[STDERR].end], **self._end_report)
         if self._pipe:  # the launcher closes the session when it has it all
             self._leave_when_still(self.link.moved)
-        elif self._news["why"]:
+        elif self._end_report["why"]:
             self._owner.peer_left(self)
         elif not self._lease:  # kept, or lingering for ever: that was for the kernel
-            self._owner.await_news(self)
+            self._owner.await_report(self)
 
     def _leave_when_still(self, moved: int) -> None:
         """Leave a launcher that is there alone once it has taken nothing for FLUSH_SECONDS."""

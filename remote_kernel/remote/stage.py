@@ -8,17 +8,15 @@ import sys
 
 
 def run(text):  # type: ignore[no-untyped-def]
-    """Make modules of the sources in `text` (JSON: marker, sources, parameters) and run the last one's `main`."""
+    """Make modules of the sources in `text` (JSON: marker, sources, parameters), run the last one's `main`, answer."""
     import json
 
     shipped = json.loads(text)
     if sys.version_info < (3, 8):
         version = ".".join(str(part) for part in sys.version_info[:3])
-        told = {"error": "PythonNotFound", "message": "%s is Python %s" % (sys.executable, version)}
-        told["hint"] = "give --python a Python 3.8 or later"
-        line = "\n%s %s\n" % (shipped["marker"], json.dumps(told))
-        sys.stdout.write(line)
-        sys.stdout.flush()
+        error = {"error": "PythonNotFound", "message": "%s is Python %s" % (sys.executable, version)}
+        error["hint"] = "give --python a Python 3.8 or later"
+        _print(shipped["marker"], json.dumps(error))  # type: ignore[no-untyped-call]
         sys.exit(41)
     import types
 
@@ -36,7 +34,14 @@ def run(text):  # type: ignore[no-untyped-def]
                 sys.modules[parent] = types.ModuleType(parent)
         setattr(sys.modules[package], last, module)
         exec(compile(source, place, "exec"), module.__dict__)
-    module.main(shipped["marker"], shipped["parameters"])
+    answer = module.main(shipped["marker"], shipped["parameters"])
+    if answer is not None:
+        _print(shipped["marker"], json.dumps(answer))  # type: ignore[no-untyped-call]
+
+
+def _print(marker, text):  # type: ignore[no-untyped-def]
+    sys.stdout.write("\n%s %s\n" % (marker, text))
+    sys.stdout.flush()
 
 
 class _Loader(object):

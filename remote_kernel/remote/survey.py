@@ -6,12 +6,10 @@ asked to install.
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import signal
 import subprocess
-import sys
 
 from remote_kernel.process import read_text
 from remote_kernel.remote.kernel import (
@@ -44,15 +42,12 @@ print("remote_kernel", "system" if system else "own")
 """
 
 
-def main(marker: str, parameters: dict[str, Any]) -> None:
-    """Run in the SSH session: print one line of JSON behind the marker and end."""
-    settings = KernelSettings(parameters["settings"])
+def main(_: str, parameters: dict[str, Any]) -> dict[str, object]:
+    """Run in the SSH session, and return the answer."""
     try:
-        answer = _MODES[parameters["mode"]](settings)
+        return _MODES[parameters["mode"]](KernelSettings(parameters["settings"]))
     except StartError as error:
-        answer = {"error": error.name, "message": error.message, "hint": error.hint}
-    os.write(1, f"\n{marker} {json.dumps(answer)}\n".encode())
-    sys.exit(0)
+        return {"error": error.name, "message": error.message, "hint": error.hint}
 
 
 def survey(settings: KernelSettings) -> dict[str, object]:
@@ -172,8 +167,8 @@ def _run_there(settings: KernelSettings, argv: list[str], hint: str) -> None:
     """Run a tool that makes or changes an environment. Raises StartError with the line of its words that says why."""
     code, output, errors = run_program(with_init(settings.init, argv), 540)
     if code:
-        said = (errors or output).strip().splitlines() or [f"exit status {code}"]
-        why = next((line for line in said if "ensurepip is not" in line), said[-1]).strip()
+        lines = (errors or output).strip().splitlines() or [f"exit status {code}"]
+        why = next((line for line in lines if "ensurepip is not" in line), lines[-1]).strip()
         raise StartError("KernelNotInstalled", f"'{' '.join(argv)}' failed on {hostname()}: {why}", hint)
 
 

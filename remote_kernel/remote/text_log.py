@@ -30,7 +30,7 @@ class TextLog:
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
         self._socket: socket.socket | None = None
-        self._pages: list[str] = []
+        self._parts: list[str] = []
         self._size = 0
 
     def start(self, ports: KernelPorts) -> None:
@@ -45,7 +45,7 @@ class TextLog:
         except OSError:
             return
         connection.setblocking(False)
-        self._socket, self._splitter, self._greeted = connection, Splitter(), 0
+        self._socket, self._splitter, self._greeting_size = connection, Splitter(), 0
         self._reactor.watch(connection.fileno(), READ, self._readable)
         self._write(time.strftime("[%d %b %H:%M:%S: no front end is attached]\n"))
         self._empty_size = self._size
@@ -57,14 +57,14 @@ class TextLog:
             self._socket.close()
             self._socket = None
             if self._size == self._empty_size:
-                self._size -= len(self._pages.pop())
+                self._size -= len(self._parts.pop())
 
     @property
     def text(self) -> str:
         """Return what was printed; empty when nothing was."""
         if self._socket and self._size == self._empty_size:
-            return "".join(self._pages[:-1])
-        return "".join(self._pages)
+            return "".join(self._parts[:-1])
+        return "".join(self._parts)
 
     def _readable(self, _: int) -> None:
         assert self._socket
@@ -77,9 +77,9 @@ class TextLog:
         if not data:
             self.stop()
             return
-        if self._greeted < len(GREETING):
-            self._greeted += len(data)
-            if self._greeted >= len(GREETING):
+        if self._greeting_size < len(GREETING):
+            self._greeting_size += len(data)
+            if self._greeting_size >= len(GREETING):
                 with suppress(OSError):  # it has closed already, which the next look finds
                     self._socket.send(_READY)  # some 40 bytes into an empty buffer
         for piece in self._splitter.feed(data):
@@ -88,10 +88,10 @@ class TextLog:
 
     def _write(self, text: str) -> None:
         if text:
-            self._pages.append(text[-TEXT_LOG_CHARACTERS:])
-            self._size += len(self._pages[-1])
-        while self._size > TEXT_LOG_CHARACTERS and len(self._pages) > 1:
-            self._size -= len(self._pages.pop(0))
+            self._parts.append(text[-TEXT_LOG_CHARACTERS:])
+            self._size += len(self._parts[-1])
+        while self._size > TEXT_LOG_CHARACTERS and len(self._parts) > 1:
+            self._size -= len(self._parts.pop(0))
 
 
 def _text(frames: list[bytes]) -> str:

@@ -5,4 +5,9 @@ rkernel tail ──┼───────────────────�
 a script ──────┘                         │
                                          ├─▶ cells/*.jsonl   what each cell gave, as it came
                                          └─▶ NAME.ipynb      the same for people
+
+A cell's way: client.py sends a request (protocol.py) to host/request_server.py; host/queue.py gives it a number and a
+journal, and host/engine.py the kernel's messages; each becomes an event (events.py), which goes into the journal and,
+through host/recording.py, into the notebook (notebook/log.py). Clients get the journal's lines, and render/ shows them.
+host_process.py starts the host, and ends it; paths.py says where everything is.
 """

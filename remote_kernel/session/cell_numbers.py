@@ -6,12 +6,11 @@ that never ran, and those of earlier kernels. `rkernel wait 13` may so mean anot
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from itertools import islice
 
-from remote_kernel.session.events import Queued, Started, from_fields
+from remote_kernel.session.events import Queued, Started, read_journal
 from remote_kernel.session.paths import Paths
 
 _BEGIN = 8  # events within which a cell's Started is: the connection may have been away before it
@@ -46,9 +45,8 @@ class CellNumbers:
     def _start_of(self, number: str) -> Started | None:
         """Return how a cell began; None for one that did not, and for one that ran beside others."""
         try:
-            with open(self._paths.journal(number), "rb") as file:
-                first = [from_fields(json.loads(line)) for line in islice(file, _BEGIN)]
-        except (OSError, ValueError):  # it went to a disk that is full; the last line is being written
+            first = list(islice(read_journal(self._paths.journal(number)), _BEGIN))
+        except OSError:  # it went to a disk that is full
             return None
         if any(isinstance(event, Queued) and event.side for event in first):
             return None

@@ -20,24 +20,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from remote_kernel.session.connection import (
+from remote_kernel.session.events import Answered, Done, Event, InputWanted, Queued, from_fields, read_done
+from remote_kernel.session.host_connection import (
     HostConnection,
     HostGone,
     HostHangs,
     NoSuchSession,
     check_host,
 )
-from remote_kernel.session.events import Answered, Done, Event, InputWanted, Queued, from_fields, read_done
 from remote_kernel.session.paths import Paths
 from remote_kernel.session.protocol import (
     REQUEST_BYTES,
     Follow,
     Following,
     NotebookCell,
-    NotebookRun,
     Request,
     RequestTooLong,
-    RunTaken,
     decode,
     request_line,
     to_line,
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
         Inspection,
         Interrupted,
         Restarted,
-        Status,
+        SessionStatus,
         Variable,
     )
 
@@ -223,9 +221,11 @@ class Session:
         too, an absolute path: it is there already. With `only_known` nothing runs, and only a run that was sent with
         the key before has numbers.
         """
+        from remote_kernel.session.questions import RunNotebook, RunTaken
+
         key = request.key or os.urandom(8).hex()
         _, author, _, side, answers, asks, generation, _ = request
-        run = NotebookRun(cells, copy, only_known, author, key, side, answers, asks, generation)
+        run = RunNotebook(cells, copy, only_known, author, key, side, answers, asks, generation)
         return list(self._ask("run", run, RunTaken).cells)
 
     def follow(self, cell: str, since: int = 0, *, asks: bool = False) -> Running:
@@ -236,11 +236,11 @@ class Session:
         wanted = Follow(cell, since, asks)
         return self._retry(lambda: Running(self._send("follow", wanted), self, since, asks=asks))
 
-    def status(self, *, memory: bool = False) -> Status:
+    def status(self, *, memory: bool = False) -> SessionStatus:
         """Return what the session and its kernel do. With `memory` the kernel is asked how much it uses now."""
-        from remote_kernel.session.questions import AskStatus, Status
+        from remote_kernel.session.questions import AskStatus, SessionStatus
 
-        return self._ask("status", AskStatus(memory), Status)
+        return self._ask("status", AskStatus(memory), SessionStatus)
 
     def interrupt(self, cell: str = "", *, every: bool = False) -> Interrupted:
         """Interrupt a cell, or what runs where none is named. One that waits leaves the queue, with `every` all do."""

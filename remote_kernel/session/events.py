@@ -10,9 +10,10 @@ Imports little: `rkernel exec` reads these in a process of some ten milliseconds
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Union
 
 VERSION = 1  # of these lines, and of what a host and its clients say to each other
@@ -213,6 +214,17 @@ def from_fields(fields: dict[str, Any]) -> Event | None:
     except TypeError as error:
         raise ValueError(f"a line of {fields['event']} lacks a field: {error}") from error
     return event
+
+
+def read_journal(path: str) -> Iterator[Event]:
+    """Yield the events that a journal has; a half line at its end is left out. Raises OSError."""
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                with contextlib.suppress(ValueError):
+                    event = from_fields(json.loads(line))
+                    if event:
+                        yield event
 
 
 def read_done(path: str) -> Done | None:

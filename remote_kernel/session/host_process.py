@@ -19,7 +19,7 @@ from remote_kernel.jupyter.connection_file import read_connection_file
 from remote_kernel.launcher.state_file import read_state
 from remote_kernel.options import check_folder
 from remote_kernel.process import is_alive
-from remote_kernel.session.connection import HostConnection, HostHangs, NoSuchSession, check_host
+from remote_kernel.session.host_connection import HostConnection, HostHangs, NoSuchSession, check_host
 from remote_kernel.session.host_lock import read_holder, take_lock
 from remote_kernel.session.paths import Paths, sessions_folder
 from remote_kernel.session.protocol import decode, decode_problem, request_line
@@ -47,7 +47,7 @@ def make_session(
         values = read_connection_file(path).values
         record = Record("", str(values.get("kernel_name") or ""), path, notebook, where, _identity(), time.time())
     elif kernelspec:
-        from remote_kernel.session.program import find_program
+        from remote_kernel.session.kernel_program import find_program
 
         program = find_program(kernelspec)
         if workdir and not program.host:

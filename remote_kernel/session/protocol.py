@@ -64,24 +64,6 @@ class NotebookCell(NamedTuple):
     may_fail: bool = False
 
 
-class NotebookRun(NamedTuple):
-    """How the cells of a notebook are to be run: `run`, answered by RunTaken.
-
-    The fields of Request mean the same, for all the cells. What they give goes into the notebook at `copy` too, empty
-    for none. With `only_known` nothing runs, and only a run that was sent with the key before has numbers.
-    """
-
-    cells: Sequence[NotebookCell]
-    copy: str = ""
-    only_known: bool = False
-    author: str = ""
-    key: str = ""
-    side: bool = False
-    answers: Sequence[str] = ()
-    asks: bool = False
-    generation: int = 0
-
-
 class RunningCell(NamedTuple):
     """A cell that runs: the begin of its code, who sent it, and since when it runs (Unix time, 0.0: not yet)."""
 
@@ -89,13 +71,6 @@ class RunningCell(NamedTuple):
     code: str = ""
     author: str = ""
     since: float = 0.0
-
-
-class RunTaken(NamedTuple):
-    """The numbers of a notebook run's cells."""
-
-    cells: Sequence[str]
-    generation: int = 1
 
 
 class Follow(NamedTuple):

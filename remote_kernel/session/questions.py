@@ -1,11 +1,11 @@
-"""Define what a session's host is asked beside running cells, and what it answers; see protocol.py."""
+"""Define what a session's host is asked beside running a cell, and what it answers; see protocol.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from remote_kernel.session.protocol import RunningCell
+from remote_kernel.session.protocol import NotebookCell, RunningCell
 
 
 class AskStatus(NamedTuple):
@@ -14,7 +14,7 @@ class AskStatus(NamedTuple):
     memory: bool = False
 
 
-class Status(NamedTuple):
+class SessionStatus(NamedTuple):
     """A session and its kernel.
 
     `state` is `idle`, `busy`, `dead`, or `unknown` where the kernel may be alive and cannot be reached. `connected` is
@@ -148,6 +148,31 @@ class Completions(NamedTuple):
     cursor_end: int = 0
     metadata: Mapping[str, Any] = {}
     status: str = "ok"
+
+
+class RunNotebook(NamedTuple):
+    """How the cells of a notebook are to be run: `run`, answered by RunTaken.
+
+    The fields of Request mean the same, for all the cells. What they give goes into the notebook at `copy` too, empty
+    for none. With `only_known` nothing runs, and only a run that was sent with the key before has numbers.
+    """
+
+    cells: Sequence[NotebookCell]
+    copy: str = ""
+    only_known: bool = False
+    author: str = ""
+    key: str = ""
+    side: bool = False
+    answers: Sequence[str] = ()
+    asks: bool = False
+    generation: int = 0
+
+
+class RunTaken(NamedTuple):
+    """The numbers of a notebook run's cells."""
+
+    cells: Sequence[str]
+    generation: int = 1
 
 
 class AskCopy(NamedTuple):

@@ -18,11 +18,17 @@ Each end speaks only while the other listens, so nothing can wait in a circle; n
 cost two round trips. The same two programs run on both sides, and the remote one is shipped as the agent is: what is
 copied, left out and deleted is decided in one place, whichever transport carries the bytes.
 
-A list goes in as many messages as it takes, so that none needs more than a few MB, whatever it says it has.
+Here alone   `transfer` (what is asked for), `engine` (once, again, or after each change), `local_ends`, `remote_end`
+             (the process that leads there), `on_start` (the launcher's)
+Both ends    `options`, `wire` (messages), `sender` with `tree` (what is there), `rules` (what is left out), `blocks`;
+             `receiver` with `plan` (compare), `contents`, `partial_file`, `folders`; `validate`, `remote_program`
+Over SFTP    `sftp`, which runs both ends here: `sftp_tree` lists, `sftp_push` and `sftp_fetch` copy, `sftp_client` is
+             paramiko's with many requests at a time
 
-Neither end trusts the other: `belief` looks at all that comes before anything is done about it, and `folders` lets no
-link lead a file elsewhere.
+A list goes in as many messages as it takes, so that none needs more than a few MB, whatever it says it has. Neither end
+trusts the other: `validate` looks at all that comes before anything is done about it, and `folders` lets no link lead a
+file elsewhere.
 
 A file is written beside its final name and gets that in one step. A transfer that broke goes on from there: the
-receiver tells what the unfinished file holds already, and gets the rest.
+receiver tells what the partial file holds already, and gets the rest.
 """

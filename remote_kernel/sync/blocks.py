@@ -1,6 +1,6 @@
 """Tell which parts of a file the other end has already: the digest of each block, at the same place in the file.
 
-Serves an unfinished file, whose beginning is there, and a large one that has changed in places or grown.
+Serves an partial file, whose beginning is there, and a large one that has changed in places or grown.
 Python 3.8, standard library: this file is shipped to the remote host.
 """
 
@@ -18,7 +18,7 @@ _SMALLEST, _MOST = 128 << 10, 1 << 16
 
 
 def block_size(size: int) -> int:
-    """Give the size of a block in a file of that size; both ends work it out from what they are told."""
+    """Return the size of a block in a file of that size; both ends work it out from what they are told."""
     found = _SMALLEST
     while found * _MOST < size:
         found *= 2
@@ -26,7 +26,7 @@ def block_size(size: int) -> int:
 
 
 def digests(fd: int, block: int, first: int, end: int) -> bytes:
-    """Give the digests of the blocks from number `first` to the offset `end`, one behind the other.
+    """Return the digests of the blocks from number `first` to the offset `end`, one behind the other.
 
     The last one may be of a shorter block.
     """
@@ -40,12 +40,12 @@ def digests(fd: int, block: int, first: int, end: int) -> bytes:
 
 
 def digest(data: bytes) -> bytes:
-    """Give a block's digest."""
+    """Return a block's digest."""
     return new_digest(data).digest()
 
 
 def new_digest(data: bytes = b"", size: int = DIGEST) -> blake2b:
-    """Give what works out a digest of `size` bytes: of this, and of what it is updated with."""
+    """Return what works out a digest of `size` bytes: of this, and of what it is updated with."""
     from hashlib import blake2b  # it loads OpenSSL, which takes milliseconds that small files need not spend
 
     return blake2b(data, digest_size=size)

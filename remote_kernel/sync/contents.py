@@ -9,12 +9,11 @@ import errno
 import os
 import stat
 
-from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.modes import set_mode
-from remote_kernel.sync.partial_file import Part, lock_part, opened_part, part_path
-from remote_kernel.sync.tree import Entry
-from remote_kernel.sync.wire import SyncFailure, Violation, Wire
+from remote_kernel.sync import blocks, wire
+from remote_kernel.sync.folders import Folders, set_mode
+from remote_kernel.sync.partial_file import PartialFile, lock_partial, open_partial, partial_path
+from remote_kernel.sync.tree import PARTIAL_MARKS, Entry
+from remote_kernel.sync.wire import MessageWire, SyncFailure, Violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _LONGEST_REASON = 200
 
 
 def basis(folders: Folders, entry: Entry) -> bytes:
-    """Give the digests of the blocks that need not come again: of the unfinished file, then of the one to replace."""
+    """Return the digests of the blocks that need not come again: of the partial file, then of the one to replace."""
     if entry.size < blocks.LEAST:
         return b""
     block = blocks.block_size(entry.size)
@@ -33,7 +32,7 @@ def basis(folders: Folders, entry: Entry) -> bytes:
     for whole_blocks in (True, False):
         try:
             folder, name = folders.locate(entry.path)
-            fd = lock_part(part_path(name), folder)[0] if whole_blocks else _open(name, folder)
+            fd = lock_partial(partial_path(name), folder)[0] if whole_blocks else _open(name, folder)
         except OSError:
             continue
         if fd < 0:
@@ -63,7 +62,7 @@ class Contents:
 
     def __init__(
         self,
-        wire_: Wire,
+        wire_: MessageWire,
         folders: Folders,
         entries: list[Entry],
         asked: dict[int, int],
@@ -72,11 +71,11 @@ class Contents:
         self._wire, self._folders, self._entries, self._asked, self._moved = wire_, folders, entries, asked, moved
         self.files = self.bytes = 0
         self.failed: list[tuple[bytes, str]] = []
-        self._writer = small.Writer()
+        self._writer = SmallFileWriter()
         self._is_inside = False  # whether more of a file is still to come
 
     def receive(self) -> None:
-        """Take in files until the other end has sent all. Raises Broken, SyncFailure when nothing more fits."""
+        """Receive files until the other end has sent all. Raises Broken, SyncFailure when nothing more fits."""
         while True:
             kind, number, body = self._wire.read()
             if kind == wire.SENT:
@@ -110,7 +109,7 @@ class Contents:
         self._moved(entry.size, 1)
 
     def _write_with_care(self, folder: int, name: bytes, entry: Entry, data: bytes) -> None:
-        part = opened_part(self._folders, entry.path)
+        part = open_partial(self._folders, entry.path)
         try:
             incoming = _Incoming(part, folder, name, entry, 0)
             incoming.data(0, data)
@@ -120,7 +119,7 @@ class Contents:
 
     def _file(self, entry: Entry, told: int) -> None:
         folder, name = self._folders.locate(entry.path)
-        part = opened_part(self._folders, entry.path)
+        part = open_partial(self._folders, entry.path)
         try:
             incoming = _Incoming(part, folder, name, entry, told)
             while True:
@@ -168,8 +167,8 @@ class Contents:
 class _Incoming:
     """One file on its way in. Blocks that are there already are left where they are, or copied from the old file."""
 
-    def __init__(self, part: Part, folder: int, name: bytes, entry: Entry, told: int) -> None:
-        """`told` is how many bytes the other end knows of; what else an unfinished file holds is not there for it."""
+    def __init__(self, part: PartialFile, folder: int, name: bytes, entry: Entry, told: int) -> None:
+        """Cut off what the other end does not know of: it was `told` of so many bytes of the partial file."""
         self._part, self._folder, self._name, self._entry = part, folder, name, entry
         self._block = block = blocks.block_size(entry.size)
         held = part.size if part.size >= blocks.LEAST else 0
@@ -198,7 +197,7 @@ class _Incoming:
             self._same.append((offset, length))
 
     def finish(self, covered: int, digest: bytes) -> bool:
-        """Give the file its final name; false where what was there before is not what it was said to be."""
+        """Rename the file to its final name; false where what was there before is not what it was said to be."""
         entry = self._entry
         is_all_there = not self._is_other and not self._in_place and self._same == [(0, entry.size)]
         if is_all_there and self._keep_old(digest):
@@ -215,7 +214,7 @@ class _Incoming:
         return True
 
     def _keep_old(self, digest: bytes) -> bool:
-        """Leave the old file as it is but for its time and mode; false where it is not what it was said to be."""
+        """Set the time and mode of the old file, which stays; false where it is not what it was said to be."""
         entry = self._entry
         old = _open(self._name, self._folder)
         try:
@@ -259,7 +258,7 @@ class _Incoming:
 
 
 def no_room(root: bytes, error: OSError) -> SyncFailure:
-    """Give the failure for a disk that is full, or a quota that is reached."""
+    """Return the failure for a disk that is full, or a quota that is reached."""
     where = root.decode("utf-8", "replace")
     return SyncFailure(
         "NoRoom",
@@ -270,3 +269,51 @@ def no_room(root: bytes, error: OSError) -> SyncFailure:
 
 def _open(name: bytes, folder: int) -> int:
     return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+
+
+class SmallFileWriter:
+    """Writes small files into folders that are open, each in as few system calls as that takes.
+
+    A tree of sources is thousands of them, and then what is done for each decides how long it takes. A small file needs
+    no resuming, and so no name that is found again and no lock. Whatever is out of the ordinary is left to Contents.
+    """
+
+    def __init__(self) -> None:
+        self._part = PARTIAL_MARKS[0] + os.urandom(8).hex().encode() + PARTIAL_MARKS[1]
+        self._turn, self._kept = 0, -1  # which mode a new file gets as it is asked for, in the folder of that turn
+
+    def write(self, folder: int, turn: int, name: bytes, entry: Entry, data: bytes) -> bool:
+        """Write one beside its final name, which it then gets; false, and nothing is changed, if that fails.
+
+        Another sync may sweep the partial file away, as nothing locks it: this is one reason to fail. `turn` tells
+        one folder from the one before it.
+        """
+        try:
+            fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, entry.mode, dir_fd=folder)
+        except OSError:
+            return False
+        try:
+            try:
+                is_whole = os.write(fd, data) == len(data)
+                if self._kept != entry.mode or self._turn != turn:
+                    self._set_mode(fd, turn, entry.mode)
+                os.utime(fd, ns=(entry.time, entry.time))
+            finally:
+                os.close(fd)
+            if is_whole:
+                os.rename(self._part, name, src_dir_fd=folder, dst_dir_fd=folder)
+                return True
+        except OSError:
+            pass
+        try:
+            os.unlink(self._part, dir_fd=folder)
+        except OSError:
+            pass
+        return False
+
+    def _set_mode(self, fd: int, turn: int, mode: int) -> None:
+        """Set a new file's mode, which a umask or the folder's ACL may have cut; it costs as much as the writing."""
+        if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+            self._turn, self._kept = turn, mode
+        else:
+            set_mode(fd, mode)

@@ -12,6 +12,7 @@ import os
 
 _MOST = 200  # folders that stay open on the way to the last: a process may have 1024 files open, or 256
 # O_PATH asks for no right to list a folder: one that takes files and shows none is enough. macOS has none.
+_REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS)
 _FLAGS = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 
 
@@ -31,7 +32,7 @@ class Folders:
             os.close(self._open.pop()[1])
 
     def locate(self, path: bytes) -> tuple[int, bytes]:
-        """Give the descriptor of the folder that a path is in, and its last part.
+        """Return the descriptor of the folder that a path is in, and its last part.
 
         The descriptor is good until the next call. Raises OSError, also where a link stands in a folder's place.
         """
@@ -41,7 +42,7 @@ class Folders:
         return self._open[-1][1], name
 
     def has(self, path: bytes) -> bool:
-        """Whether there is a folder that a path is in."""
+        """True if there is a folder that a path is in."""
         try:
             self.locate(path)
         except OSError:
@@ -71,3 +72,21 @@ def _descend(fd: int, name: bytes) -> int:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise NotADirectoryError(errno.ENOTDIR, "the destination is not a folder") from error
         raise
+
+
+def set_mode(path: bytes | int, mode: int, folder: int | None = None) -> bool:
+    """Set the mode of an open file, or of a path, which may be a name in an open folder; no link is to be there.
+
+    False where the file system has no such mode, as FAT, and some that are reached over a network: that is no failure,
+    as it is none for `cp -p` and `scp -p`. Raises OSError, also where it is somebody else's.
+    """
+    try:
+        os.chmod(path, mode, dir_fd=folder)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        about = os.stat(path, dir_fd=folder)
+        # This too is the owner's right alone: whoever has it, and may set no mode, has met such a file system.
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns), dir_fd=folder)
+        return False
+    return True

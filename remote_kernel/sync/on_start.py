@@ -17,23 +17,22 @@ from typing import NoReturn
 
 from remote_kernel.errors import RemoteKernelError, SyncIncomplete
 from remote_kernel.options import LaunchOptions, parse_launch
-from remote_kernel.sync.outcome import Manner, Outcome
-from remote_kernel.sync.place import Place
-from remote_kernel.sync.retry import persistently
-from remote_kernel.sync.transfer import sync
+from remote_kernel.sync.engine import retry, sync
+from remote_kernel.sync.options import SyncOptions
+from remote_kernel.sync.transfer import Outcome, SyncPath, Transfer
 
 PATIENCE_SECONDS = 20.0  # for a connection that broke in the middle: front ends wait 60 s for a kernel
 _TELL_SECONDS = 1.0
 
 
 def main() -> int:
-    """Push, and tell. Gives 0 also for a push that failed, which has been told; the launcher waits for the end."""
+    """Push, and report. Return 0 also for a push that failed, which was reported; the launcher waits for the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the kernel; VS Code sends it to every descendant
     signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_the_launcher, daemon=True).start()
     options = parse_launch(sys.argv[1:])
     try:
-        outcome = persistently(lambda: push(options), lambda error: None, PATIENCE_SECONDS)
+        outcome = retry(lambda: push(options), lambda error: None, PATIENCE_SECONDS)
     except RemoteKernelError as error:
         tell("failed", error=type(error).__name__, message=error.message, hint=error.hint)
     else:
@@ -43,9 +42,9 @@ def main() -> int:
 
 def push(options: LaunchOptions) -> Outcome:
     """Do what `sync PATH/ remote:` does. Raises as that does, and SyncIncomplete."""
-    source = Place(os.path.join(os.fsencode(options.on_start), b""), False)
+    source = SyncPath(os.path.join(os.fsencode(options.on_start), b""), False)
     for is_last in (False, True):  # a file may go while it is copied: editors make and remove some all the time
-        outcome = sync(options, source, Place(b"", True), Manner(), Teller())
+        outcome = sync(Transfer(options, source, SyncPath(b"", True), SyncOptions(), PushReport()))
         if not outcome.failures:
             return outcome
         path, reason = outcome.failed[0]
@@ -56,7 +55,7 @@ def push(options: LaunchOptions) -> Outcome:
     raise AssertionError
 
 
-class Teller:
+class PushReport:
     """Tells how far it is, now and then."""
 
     def __init__(self) -> None:
@@ -64,11 +63,11 @@ class Teller:
         self._told = time.monotonic()
 
     def planned(self, size: int, files: int) -> None:
-        """Tell what there is to do."""
+        """Report what there is to do."""
         tell("planned", files=files, bytes=size)
 
     def moved(self, size: int, files: int) -> None:
-        """Count, and tell if it is time."""
+        """Count, and report if it is time."""
         self._size += size
         self._files += files
         if time.monotonic() - self._told > _TELL_SECONDS:
@@ -76,12 +75,12 @@ class Teller:
             tell("moved", files=self._files, bytes=self._size)
 
     def fell_back(self, error: RemoteKernelError) -> None:
-        """Give up: where no program of ours can run, no kernel can."""
+        """Raise the error: where no program of ours can run, no kernel can."""
         raise error
 
 
 def tell(event: str, **fields: object) -> None:
-    """Tell the launcher."""
+    """Write an event to the launcher."""
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 

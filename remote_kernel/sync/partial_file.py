@@ -13,15 +13,14 @@ import stat
 import time
 
 from remote_kernel.sync.blocks import new_digest
-from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.modes import set_mode
-from remote_kernel.sync.tree import PARTS, is_part
+from remote_kernel.sync.folders import Folders, set_mode
+from remote_kernel.sync.tree import PARTIAL_MARKS, is_partial
 
 _LINK_SECONDS = 60.0
 
 
-class Part:
-    """The unfinished file for one path. `size` is what it held when it was opened. Owns its descriptor.
+class PartialFile:
+    """The partial file for one path. `size` is what it held when it was opened. Owns its descriptor.
 
     A path may be a name in the folder whose descriptor is given.
     """
@@ -32,10 +31,10 @@ class Part:
         With a `version` it is one that holds nothing but the beginning of that version of the file. Raises OSError.
         """
         self._target, self._folder = target, folder
-        self.path = part_path(target, version)
-        self.fd, self.size = lock_part(self.path, folder, os.O_RDWR | os.O_CREAT)
+        self.path = partial_path(target, version)
+        self.fd, self.size = lock_partial(self.path, folder, os.O_RDWR | os.O_CREAT)
         if self.fd < 0:
-            self.path = new_path(target)
+            self.path = new_partial_path(target)
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
             _lock(self.fd)  # keeps it from being swept away
 
@@ -47,7 +46,7 @@ class Part:
             view, offset = view[count:], offset + count
 
     def finish(self, size: int, mode: int, time_ns: int) -> None:
-        """Give it its length, mode and time, and its final name."""
+        """Set its length, mode and time, and rename it to its final name."""
         if os.fstat(self.fd).st_size != size:
             os.ftruncate(self.fd, size)
         set_mode(self.fd, mode)
@@ -55,13 +54,13 @@ class Part:
         os.rename(self.path, self._target, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def close(self) -> None:
-        """Leave it as it is. Idempotent."""
+        """Close it as it is. Idempotent."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def remove(self) -> None:
-        """Throw it away."""
+        """Remove it."""
         try:
             os.unlink(self.path, dir_fd=self._folder)
         except OSError:
@@ -69,32 +68,32 @@ class Part:
         self.close()
 
 
-def opened_part(folders: Folders, path: bytes, version: bytes = b"") -> Part:
-    """Open the unfinished file for a path below the root, also in a write-protected folder of ours that it has there.
+def open_partial(folders: Folders, path: bytes, version: bytes = b"") -> PartialFile:
+    """Open the partial file for a path below the root, also in a write-protected folder of ours that it has there.
 
     It is good until `folders` are asked for another path. Raises OSError.
     """
     folder, name = folders.locate(path)
     try:
-        return Part(name, folder, version)
+        return PartialFile(name, folder, version)
     except PermissionError:
         about = os.fstat(folder)
         # The root is as its owner wants it; what is below comes from the source, and gets that mode at the end.
         if b"/" not in path or about.st_mode & 0o700 == 0o700 or about.st_uid != os.geteuid():
             raise
         os.chmod(b".", stat.S_IMODE(about.st_mode) | 0o700, dir_fd=folder)
-        return Part(name, folder, version)
+        return PartialFile(name, folder, version)
 
 
-def part_path(target: bytes, more: bytes = b"") -> bytes:
-    """Give the path of a file's unfinished copy."""
+def partial_path(target: bytes, more: bytes = b"") -> bytes:
+    """Return the path of a file's partial file."""
     folder, name = os.path.split(target)
     mark = new_digest(name + b"\0" + more, 8).hexdigest().encode()
-    return os.path.join(folder, PARTS[0] + mark + PARTS[1])
+    return os.path.join(folder, PARTIAL_MARKS[0] + mark + PARTIAL_MARKS[1])
 
 
-def lock_part(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[int, int]:
-    """Give an unfinished file's descriptor, locked, and its size; -1 where it is not ours alone to go on with.
+def lock_partial(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[int, int]:
+    """Return an partial file's descriptor, locked, and its size; -1 where it is not ours alone to go on with.
 
     In a folder that is shared anybody can put something of that name, and a file system without locks cannot keep two
     transfers apart.
@@ -117,25 +116,25 @@ def lock_part(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[
 
 
 def sweep(folder: bytes) -> None:
-    """Remove the unfinished files of ours in a folder that no transfer is writing, and links that never got a name."""
+    """Remove the partial files of ours in a folder that no transfer is writing, and links that never got a name."""
     try:
         with os.scandir(folder) as items:
-            found = [(item.path, item.is_symlink()) for item in items if is_part(item.name)]
+            found = [(item.path, item.is_symlink()) for item in items if is_partial(item.name)]
     except OSError:
         return
     for path, is_link in found:
         if is_link and _is_of_a_while_ago(path):
             _remove(path)
             continue
-        fd, _ = lock_part(path, None)
+        fd, _ = lock_partial(path, None)
         if fd >= 0:
             _remove(path)
             os.close(fd)
 
 
-def new_path(target: bytes) -> bytes:
-    """Give the path of an unfinished copy that nobody else knows."""
-    return os.path.join(os.path.dirname(target), PARTS[0] + os.urandom(8).hex().encode() + PARTS[1])
+def new_partial_path(target: bytes) -> bytes:
+    """Return the path of an partial file that nobody else knows."""
+    return os.path.join(os.path.dirname(target), PARTIAL_MARKS[0] + os.urandom(8).hex().encode() + PARTIAL_MARKS[1])
 
 
 def _remove(path: bytes) -> None:
@@ -146,7 +145,7 @@ def _remove(path: bytes) -> None:
 
 
 def _is_of_a_while_ago(link: bytes) -> bool:
-    """Whether a link of ours was made some time ago: it has no lock, and gets its name within a moment."""
+    """True if a link of ours was made some time ago: it has no lock, and gets its name within a moment."""
     try:
         about = os.lstat(link)
     except OSError:
@@ -155,12 +154,12 @@ def _is_of_a_while_ago(link: bytes) -> bool:
 
 
 def _is_ours(about: os.stat_result) -> bool:
-    """Whether nobody else can have put it there, or has another name for it."""
+    """True if nobody else can have put it there, or has another name for it."""
     return stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid() and about.st_nlink == 1
 
 
 def _lock(fd: int) -> bool | None:
-    """Say whether the file is now locked, None where the file system has no locks."""
+    """True if the file is now locked, None where the file system has no locks."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -171,5 +170,5 @@ def _lock(fd: int) -> bool | None:
 
 
 def _is_still_there(path: bytes, folder: int | None, about: os.stat_result) -> bool:
-    """Whether it did not get its final name while we were at it: to that we must never write."""
+    """True if it did not get its final name while we were at it: to that we must never write."""
     return os.path.samestat(os.stat(path, dir_fd=folder, follow_symlinks=False), about)

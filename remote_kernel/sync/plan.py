@@ -11,14 +11,14 @@ import stat
 import unicodedata
 
 from remote_kernel.sync.rules import Rules
-from remote_kernel.sync.tree import FOLDER, LINK, Entry, digest, is_part
+from remote_kernel.sync.tree import FOLDER, LINK, Entry, digest, is_partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
-    class About(Protocol):
+    class StatLike(Protocol):
         """What `os.stat_result` says of a path, as far as it is looked at here."""
 
         @property
@@ -35,7 +35,7 @@ _UNITS = (10**9, 10**3, 100)  # nanoseconds in what some file systems round time
 class Plan:
     """Numbers of entries: files `wanted`, `folders` and `links` to make, `touched` that need only mode and time.
 
-    `cleared` are paths in the way that go first, `doomed` those that go last, what is inside before the folder.
+    `obstructing` are paths in the way that go first, `to_delete` those that go last, what is inside before the folder.
     `failed` are paths that nothing can be done about, each with the reason.
     """
 
@@ -44,20 +44,20 @@ class Plan:
         self.folders: list[int] = []
         self.links: list[int] = []
         self.touched: list[int] = []
-        self.cleared: list[bytes] = []
-        self.doomed: list[bytes] = []
+        self.obstructing: list[bytes] = []
+        self.to_delete: list[bytes] = []
         self.failed: list[tuple[bytes, str]] = []
         self.unchanged = 0
 
     def actions(self, entries: list[Entry]) -> list[tuple[str, bytes]]:
-        """Give all that is to be done, as a verb and a path."""
+        """Return all that is to be done, as a verb and a path."""
         return [
-            *(("replace", path) for path in self.cleared),
+            *(("replace", path) for path in self.obstructing),
             *(("make", entries[number].path + b"/") for number in self.folders),
             *(("link", entries[number].path) for number in self.links),
             *(("copy", entries[number].path) for number in self.wanted),
             *(("touch", entries[number].path) for number in self.touched),
-            *(("delete", path) for path in self.doomed),
+            *(("delete", path) for path in self.to_delete),
         ]
 
 
@@ -68,40 +68,40 @@ class Disk:
         self._root = root
 
     def is_there(self) -> bool:
-        """Whether there is such a folder."""
+        """True if there is such a folder."""
         return os.path.isdir(self._root)
 
-    def look(self, path: bytes) -> About | None:
-        """Say what is there; a link is itself."""
+    def look(self, path: bytes) -> StatLike | None:
+        """Return what is there; a link is itself."""
         try:
             return os.lstat(os.path.join(self._root, path))
         except OSError:
             return None
 
     def link_target(self, path: bytes) -> bytes:
-        """Say where a link leads; nowhere, if it has just gone."""
+        """Return where a link leads; nowhere, if it has just gone."""
         try:
             return os.readlink(os.path.join(self._root, path))
         except OSError:
             return b""
 
     def has_digest(self, path: bytes, wanted: bytes) -> bool:
-        """Whether a file's content is that one."""
+        """True if a file's content is that one."""
         try:
             return digest(os.path.join(self._root, path)) == wanted
         except OSError:
             return False
 
     def inside(self, path: bytes) -> list[tuple[bytes, bool]]:
-        """Give what is in a folder, by name, and which of that are folders. Raises OSError."""
+        """Return what is in a folder, by name, and which of that are folders. Raises OSError."""
         with os.scandir(os.path.join(self._root, path) if path else self._root) as items:
             return sorted((item.name, item.is_dir(follow_symlinks=False)) for item in items)
 
 
 def compare(there: Disk, entries: Iterable[Entry], delete: bool, checksum: bool) -> Plan:
-    """Say what has to be done to what is there so that it holds these entries; what is in the way goes with `delete`.
+    """Return what has to be done so that these entries are there; what is in the way goes with `delete`.
 
-    What the source lacks is told by `doomed`.
+    What the source lacks is found by `find_extra`.
     """
     plan = Plan()
     missing: set[bytes] = set() if there.is_there() else {b""}
@@ -117,7 +117,7 @@ def compare(there: Disk, entries: Iterable[Entry], delete: bool, checksum: bool)
                 plan.failed.append((entry.path, _in_the_way(about.st_mode)))
                 blocked.add(entry.path)
                 continue
-            plan.cleared.append(entry.path)
+            plan.obstructing.append(entry.path)
             about = None
         if about is None and entry.kind == FOLDER:
             missing.add(entry.path)
@@ -125,8 +125,8 @@ def compare(there: Disk, entries: Iterable[Entry], delete: bool, checksum: bool)
     return plan
 
 
-def doomed(there: Disk, entries: list[Entry], cleared: Iterable[bytes], rules: Rules) -> list[bytes]:
-    """Give what is there and not among the entries, unless rules leave it out or it is `cleared` away before.
+def find_extra(there: Disk, entries: list[Entry], obstructing: Iterable[bytes], rules: Rules) -> list[bytes]:
+    """Return what is there and not among the entries, unless rules leave it out or it goes before, as `obstructing`.
 
     What is inside comes before its folder.
     """
@@ -134,11 +134,11 @@ def doomed(there: Disk, entries: list[Entry], cleared: Iterable[bytes], rules: R
         return []
     found: list[bytes] = []
     known = {entry.path for entry in entries}
-    cleared = set(cleared)
+    obstructing = set(obstructing)
     spelled: dict[str, bytes] = {}
     for folder in [b"", *(entry.path for entry in entries if entry.kind == FOLDER)]:
-        if folder in cleared or folder.rpartition(b"/")[0] in cleared:
-            cleared.add(folder)  # nor is anything below it: the way there may lead through a link
+        if folder in obstructing or folder.rpartition(b"/")[0] in obstructing:
+            obstructing.add(folder)  # nor is anything below it: the way there may lead through a link
             continue
         try:
             inside = there.inside(folder)
@@ -147,7 +147,7 @@ def doomed(there: Disk, entries: list[Entry], cleared: Iterable[bytes], rules: R
         listed = {name for name, _ in inside}
         for name, is_folder in inside:
             path = folder + b"/" + name if folder else name
-            if path in known or is_part(name) or rules.leave_out(path, is_folder):
+            if path in known or is_partial(name) or rules.leave_out(path, is_folder):
                 continue
             spelled = spelled or {_fold(entry.path): entry.path for entry in entries}
             other = spelled.get(_fold(path))
@@ -160,14 +160,14 @@ def doomed(there: Disk, entries: list[Entry], cleared: Iterable[bytes], rules: R
 
 
 def is_same_time(wanted: int, there: int) -> bool:
-    """Whether the times (nanoseconds) are equal as far as the file system at either end, or SFTP, can tell."""
+    """True if the times (nanoseconds) are equal as far as the file system at either end, or SFTP, can tell."""
     return wanted == there or any(
         0 in (wanted % unit, there % unit) and wanted // unit == there // unit for unit in _UNITS
     )
 
 
 def below(there: Disk, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
-    """Give what is in a folder and no rule protects, what is inside before its folder, and whether that is all."""
+    """Return what is in a folder and no rule protects, what is inside before its folder, and whether that is all."""
     found: list[bytes] = []
     kept: set[bytes] = set()  # folders that hold something that stays
     waiting = [(path, True)]
@@ -185,7 +185,7 @@ def below(there: Disk, path: bytes, rules: Rules) -> tuple[list[bytes], bool]:
         waiting.append((item, False))
         for name, is_folder in reversed(inside):
             more = item + b"/" + name
-            if rules.leave_out(more, is_folder) and not is_part(name):
+            if rules.leave_out(more, is_folder) and not is_partial(name):
                 _keep(item, kept)
             else:
                 waiting.append((more, is_folder))
@@ -199,7 +199,7 @@ def _keep(folder: bytes, kept: set[bytes]) -> None:
 
 
 def _is_in_the_way(entry: Entry, mode: int) -> bool:
-    """Whether what is there would have to be removed first; a file or link in a file's or link's place need not."""
+    """True if what is there would have to be removed first; a file or link in a file's or link's place need not."""
     return stat.S_ISDIR(mode) != (entry.kind == FOLDER)
 
 
@@ -208,7 +208,7 @@ def _in_the_way(mode: int) -> str:
     return f"{kind} is in its place, which only --delete replaces"
 
 
-def _decide(plan: Plan, number: int, entry: Entry, there: Disk, about: About | None, checksum: bool) -> None:
+def _decide(plan: Plan, number: int, entry: Entry, there: Disk, about: StatLike | None, checksum: bool) -> None:
     if entry.kind == FOLDER:
         if about is None:
             plan.folders.append(number)

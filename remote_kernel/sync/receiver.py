@@ -11,14 +11,14 @@ import stat
 
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.contents import FULL, Contents, basis, no_room
-from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.modes import set_mode
-from remote_kernel.sync.partial_file import new_path, sweep
-from remote_kernel.sync.plan import Disk, Plan, below, compare, doomed, is_same_time
+from remote_kernel.sync.folders import Folders, set_mode
+from remote_kernel.sync.options import SyncOptions, unpack_options
+from remote_kernel.sync.partial_file import new_partial_path, sweep
+from remote_kernel.sync.plan import Disk, Plan, below, compare, find_extra, is_same_time
+from remote_kernel.sync.remote_program import serve
 from remote_kernel.sync.tree import FILE, FOLDER, Entry, check_start
-from remote_kernel.sync.validate import Asked, Offer
-from remote_kernel.sync.wire import SyncFailure, Wire, shown, to_text
-from remote_kernel.sync.wishes import Wishes
+from remote_kernel.sync.validate import SourceOffer
+from remote_kernel.sync.wire import MessageWire, SyncFailure, shown, to_bytes, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,18 +31,18 @@ _BATCH = 10_000
 class Receiver:
     """One run of the receiving end. `moved` is called with bytes and files that have been dealt with.
 
-    `asked` is what a fetch asks the other end for; without it the other end says what is wished.
+    `asked` is the path that a fetch asks the other end for; without it the other end pushes.
     """
 
     def __init__(
         self,
-        wire_: Wire,
+        wire_: MessageWire,
         target: bytes,
-        wishes: Wishes,
+        options: SyncOptions,
         moved: Callable[[int, int], None],
-        asked: Asked | None = None,
+        asked: bytes | None = None,
     ) -> None:
-        self._wire, self._target, self._wishes, self._moved = wire_, target, wishes, moved
+        self._wire, self._target, self._options, self._moved = wire_, target, options, moved
         self._asked_for = asked
         self.root = b""
         self._folders = Folders(b"")
@@ -54,37 +54,37 @@ class Receiver:
 
     def consider(self) -> dict[str, Any]:
         """Read what the other end has, work out what is to be done, and give that. Raises Broken, SyncFailure."""
-        wishes = self._wishes
-        offer = self.offer = Offer(self._wire, self._asked_for, with_rules=wishes.delete)
+        options = self._options
+        offer = self.offer = SourceOffer(self._wire, options, self._asked_for)
         check_start(self._target)
         root, name = find_target(self._target, offer.name, offer.is_folder, _is_folder_here)
         self.root = os.path.realpath(root)
         self._folders = Folders(self.root)
-        deletes = offer.is_folder and wishes.delete
+        deletes = offer.is_folder and options.delete
         if deletes:
             _check_deletable(self.root)
         disk = Disk(self.root)
-        self.plan = compare(disk, offer.arriving(name), wishes.delete, wishes.checksum)
+        self.plan = compare(disk, offer.arriving(name), options.delete, options.checksum)
         if deletes:
-            self.plan.doomed = doomed(disk, offer.entries, self.plan.cleared, offer.rules)
+            self.plan.to_delete = find_extra(disk, offer.entries, self.plan.obstructing, offer.rules)
         self._failed = list(offer.left)
-        if self._failed and self.plan.doomed:
-            self.plan.doomed = []
+        if self._failed and self.plan.to_delete:
+            self.plan.to_delete = []
             self._failed.append((b"", "nothing was deleted, because not all of the source could be read"))
         self._failed += self.plan.failed
         return self._described()
 
     def ask(self, plan: dict[str, Any]) -> None:
-        """Tell the plan, make folders and links, and say which contents are wanted. Raises Broken, SyncFailure."""
+        """Send the plan, make folders and links, and ask for what is wanted. Raises Broken, SyncFailure."""
         self._wire.write_rows(wire.ACTIONS, plan.get("actions", []))
         self._wire.write_object(wire.PLAN, {key: value for key, value in plan.items() if key != "actions"})
         whole: list[int] = []
         with self._folders:
-            if not self._wishes.dry_run:
+            if not self._options.dry_run:
                 self._make_way()
             for number in self.plan.wanted:
                 entry = self.offer.entries[number]
-                if self._wishes.dry_run or not (digests := basis(self._folders, entry)):
+                if self._options.dry_run or not (digests := basis(self._folders, entry)):
                     self._asked[number] = 0
                     whole.append(number)
                 else:
@@ -98,8 +98,8 @@ class Receiver:
     def receive(self) -> dict[str, Any]:
         """Put everything in place and give the summary, which the other end gets too. Raises Broken, SyncFailure."""
         contents = self._contents()
-        if self._wishes.dry_run:
-            self._deleted = len(self.plan.doomed)
+        if self._options.dry_run:
+            self._deleted = len(self.plan.to_delete)
             self._wire.read_empty(wire.SENT)
         else:
             with self._folders:
@@ -125,7 +125,7 @@ class Receiver:
             if error.errno in FULL:
                 raise no_room(self.root, error) from error
             raise SyncFailure("SyncError", f"cannot make the folder {shown(self.root)}: {error.strerror}") from error
-        for path in self.plan.cleared:
+        for path in self.plan.obstructing:
             self._try(path, lambda path=path: self._clear(path))  # type: ignore[misc]
         for numbers, action in (
             (self.plan.folders, self._make_folder),
@@ -179,7 +179,7 @@ class Receiver:
 
     def _make_link(self, entry: Entry) -> None:
         folder, name = self._folders.locate(entry.path)
-        new = new_path(name)
+        new = new_partial_path(name)
         os.symlink(entry.extra, new, dir_fd=folder)
         os.utime(new, ns=(entry.time, entry.time), dir_fd=folder, follow_symlinks=False)
         os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -197,10 +197,10 @@ class Receiver:
 
     def _delete(self) -> None:
         """Delete what the source lacks, unless something went wrong: then it may still be needed."""
-        if self._failed and self.plan.doomed:
+        if self._failed and self.plan.to_delete:
             self._failed.append((b"", "nothing was deleted, because not everything could be copied"))
             return
-        for path in self.plan.doomed:
+        for path in self.plan.to_delete:
             self._deleted += self._try(path, lambda path=path: self._remove(path))  # type: ignore[misc]
 
     def _remove(self, path: bytes) -> None:
@@ -214,7 +214,7 @@ class Receiver:
             pass  # another sync was quicker
 
     def _finish_folders(self) -> None:
-        """Give folders their modes and times, the innermost first; the root itself keeps its own."""
+        """Set the modes and times of folders, the innermost first; the root itself keeps its own."""
         if not self._failed:
             sweep(self.root)
         for entry in reversed(self.offer.entries):
@@ -250,12 +250,12 @@ class Receiver:
             "files": len(plan.wanted),
             "bytes": sum(entries[number].size for number in plan.wanted),
         }
-        if self._wishes.names:
+        if self._options.names_paths:
             found["actions"] = [[verb, to_text(path)] for verb, path in plan.actions(entries)]
         return found
 
     def _summary(self, contents: Contents) -> dict[str, Any]:
-        dry, plan = self._wishes.dry_run, self.plan
+        dry, plan = self._options.dry_run, self.plan
         return {
             "files": len(plan.wanted) if dry else contents.files,
             "bytes": sum(self.offer.entries[number].size for number in plan.wanted) if dry else contents.bytes,
@@ -314,3 +314,18 @@ def _check_deletable(root: bytes) -> None:
                 f"--delete would delete what the source lacks in all of {shown(root)} on {os.uname().nodename}",
                 "name a folder in it, or omit --delete",
             )
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Receive on the remote host, as often as the local end begins: it may watch a folder."""
+    settings = parameters["settings"]
+    options = unpack_options(settings["options"])
+
+    def receive(pipe: MessageWire, start: bytes) -> None:
+        path = os.path.join(start, os.path.expanduser(to_bytes(settings["path"])))
+        while not pipe.at_end():
+            receiver = Receiver(pipe, path, options, lambda moved, files: None)
+            receiver.ask(receiver.consider())
+            receiver.receive()
+
+    serve(marker, settings["folder"], receive, makes_folder=not options.dry_run, may_lack=True)

@@ -11,6 +11,7 @@ import os
 import re
 from functools import lru_cache
 
+from remote_kernel.sync.options import SyncOptions
 from remote_kernel.sync.wire import Violation
 
 TYPE_CHECKING = False
@@ -54,7 +55,7 @@ class Rule:
         self._pattern = _compiled(line) if len(line) <= _LONGEST_LINE else None
 
     def matches(self, path: bytes, name: bytes, is_folder: bool) -> bool:
-        """Whether a path below the rule's folder, with this last part, is one that it speaks of."""
+        """True if a path below the rule's folder, with this last part, is one that it speaks of."""
         if (self._of_folders and not is_folder) or self._pattern is None:
             return False
         return bool(self._pattern.match(name if self._of_names else path))
@@ -64,7 +65,7 @@ _rule = lru_cache(maxsize=None)(Rule)  # most .gitignore files have the same lin
 
 
 def parse(text: bytes) -> list[Rule]:
-    """Give the rules of a .gitignore file, in order."""
+    """Return the rules of a .gitignore file, in order."""
     lines = text[3:].split(b"\n") if text.startswith(b"\xef\xbb\xbf") else text.split(b"\n")
     lines = [_without_spaces(line[:-1] if line.endswith(b"\r") else line) for line in lines]
     return [_rule(line) for line in lines if line and not line.startswith(b"#")]
@@ -86,6 +87,11 @@ class Rules:
         self._parsed_above: list[tuple[bytes, list[Rule]]] = []
         self._lines: set[bytes] = set()
         self._weight = 0
+
+    @classmethod
+    def of(cls, options: SyncOptions) -> Rules:
+        """Return those that the options ask for, with no .gitignore file read yet."""
+        return cls(list(options.exclude), not options.no_ignore)
 
     def read_above(self, root: bytes) -> None:
         """Read the .gitignore files of the folders over the root, if that is inside a git work tree."""
@@ -114,7 +120,7 @@ class Rules:
             self.add(folder, _read(os.path.join(path, FILE)))
 
     def leave_out(self, path: bytes, is_folder: bool) -> bool:
-        """Whether a path below the root is left out, if the folder that it is in is not."""
+        """True if a path below the root is left out, if the folder that it is in is not."""
         folder, _, name = path.rpartition(b"/")
         found = _verdict(self._excludes, path, name, is_folder)
         if found is not None or not self.use_gitignore:
@@ -136,15 +142,15 @@ class Rules:
                 return found
         return False
 
-    def with_choice(self, excludes: list[bytes], use_gitignore: bool) -> Rules:
-        """Give the same .gitignore files with that --exclude, and with or without them."""
-        found = Rules(excludes, use_gitignore)
+    def with_choice(self, options: SyncOptions) -> Rules:
+        """Return the same .gitignore files with these options' --exclude, and with or without them."""
+        found = Rules.of(options)
         found.texts, found.above = self.texts, self.above
         found._parsed, found._parsed_above = self._parsed, self._parsed_above
         return found
 
     def parts(self) -> Iterator[tuple[int, bytes]]:
-        """Give what `take` at the other end makes the same rules of."""
+        """Yield what `take` at the other end makes the same rules of."""
         if self.excludes:
             yield _EXCLUDES, b"\n".join(self.excludes)
         for number, texts in ((_BELOW, self.texts.items()), (_ABOVE, self.above)):
@@ -152,7 +158,7 @@ class Rules:
                 yield number, folder + b"\0" + text
 
     def take(self, number: int, part: bytes) -> None:
-        """Take in one of the `parts` of the other end's rules. Raises Violation, also for more than there may be."""
+        """Add one of the `parts` of the other end's rules. Raises Violation, also for more than there may be."""
         folder, _, text = part.partition(b"\0")
         lines = set(text.split(b"\n")) - self._lines if part.count(b"\n") < _MOST_LINES else set()
         self._lines |= lines
@@ -167,12 +173,12 @@ class Rules:
             self.add_above(folder, text)
 
     def add(self, folder: bytes, text: bytes) -> None:
-        """Take in the text of the .gitignore file of a folder below the root."""
+        """Add the text of the .gitignore file of a folder below the root."""
         if text:
             self.texts[folder], self._parsed[folder] = text, parse(text)
 
     def add_above(self, way: bytes, text: bytes) -> None:
-        """Take in the one of a folder over it, with the way from there to the root; the nearest comes first."""
+        """Add the one of a folder over it, with the way from there to the root; the nearest comes first."""
         self.above.append((way, text))
         self._parsed_above.append((way, parse(text)))
 
@@ -185,7 +191,7 @@ def _verdict(rules: list[Rule], path: bytes, name: bytes, is_folder: bool) -> bo
 
 
 def _read(path: bytes) -> bytes:
-    """Give a file's text; empty where there is none, or what cannot be one. git reads no link here either.
+    """Return a file's text; empty where there is none, or what cannot be one. git reads no link here either.
 
     Raises PermissionError.
     """
@@ -203,7 +209,7 @@ def _read(path: bytes) -> bytes:
 
 
 def _without_spaces(line: bytes) -> bytes:
-    """Leave out the spaces at the end that no backslash protects."""
+    """Remove the spaces at the end that no backslash protects."""
     at, keep = 0, 0
     while at < len(line):
         is_protected = line[at : at + 1] == b"\\"

@@ -10,17 +10,21 @@ import stat
 import sys
 from typing import NamedTuple
 
-from remote_kernel.sync import blocks, small, wire
-from remote_kernel.sync.answers import actions, plan, summary
+from remote_kernel.sync import blocks, wire
+from remote_kernel.sync.options import SyncOptions, unpack_options
+from remote_kernel.sync.remote_program import serve
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.tree import FILE, Entry, Listing, check_start, list_file, walk
-from remote_kernel.sync.wire import LENGTH, SyncFailure, Wire, shown, to_text
+from remote_kernel.sync.validate import check_actions, check_plan, check_summary
+from remote_kernel.sync.wire import LENGTH, MessageWire, SyncFailure, shown, to_bytes, to_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+SMALL = 64 << 10  # a file up to this size is one message
+_HOLE = bytes(4096)
 _BATCH = 1000
 _AHEAD = 512 << 10  # bytes that a connection takes whether or not the other end reads them
 
@@ -41,7 +45,7 @@ class Source(NamedTuple):
     steps: Iterator[None] = iter(())
 
     def listed(self) -> Source:
-        """Go through all steps."""
+        """Run all steps, and return the source."""
         for _ in self.steps:
             pass
         return self
@@ -54,12 +58,12 @@ class Want(NamedTuple):
     digests: bytes
 
 
-def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_digests: bool) -> Source:
+def find_source(path: bytes, options: SyncOptions) -> Source:
     """Find a file or folder; `folder/`, `.` and `..` stand for what is inside. A link is followed.
 
     Raises SyncFailure where there is nothing of that name.
     """
-    rules = Rules(excludes, use_gitignore)
+    rules = Rules.of(options)
     check_start(path)
     try:
         found = os.stat(path)
@@ -74,30 +78,31 @@ def find_source(path: bytes, excludes: list[bytes], use_gitignore: bool, with_di
         root = os.path.realpath(path)
         mode = stat.S_IMODE(found.st_mode) & 0o777
         listing = Listing()
-        steps = walk(listing, root, rules, with_digests)
+        steps = walk(listing, root, rules, options.checksum)
         return Source(root, b"" if whole else name, True, listing, rules, mode, steps)
     if not stat.S_ISREG(found.st_mode):
         raise SyncFailure("SyncError", f"{shown(path)} is neither a file nor a folder")
     return Source(
-        os.path.realpath(os.path.dirname(path) or b"."), name, False, list_file(path, name, with_digests), rules
+        os.path.realpath(os.path.dirname(path) or b"."), name, False, list_file(path, name, options.checksum), rules
     )
 
 
 class Sender:
     """One run of the sending end. `moved` is called with bytes and files that have been dealt with."""
 
-    def __init__(self, wire_: Wire, source: Source, moved: Callable[[int, int], None], *, names: bool = False) -> None:
-        """`names` is whether every path is asked for that is dealt with."""
-        self._wire, self._source, self._moved, self._names = wire_, source, moved, names
+    def __init__(
+        self, wire_: MessageWire, source: Source, moved: Callable[[int, int], None], options: SyncOptions
+    ) -> None:
+        self._wire, self._source, self._moved, self._options = wire_, source, moved, options
         self.wanted: list[Want] = []
 
     def offer(self) -> Any:
-        """Tell what there is, and give the other end's plan. Raises Broken, SyncFailure."""
+        """Send what there is, and return the other end's plan. Raises Broken, SyncFailure."""
         self.tell()
         return self.hear()
 
     def tell(self) -> None:
-        """Tell what there is, as far as it is listed, and list on. Raises Broken."""
+        """Send what there is, as far as it is listed, and list on. Raises Broken."""
         for _ in self.telling():
             pass
 
@@ -131,9 +136,9 @@ class Sender:
             yield entries[first : first + _BATCH]
 
     def hear(self) -> Any:
-        """Give the other end's plan. Raises Broken, SyncFailure."""
-        told, said = self._rows_before(wire.ACTIONS, wire.PLAN, sys.maxsize if self._names else 0)
-        found = {**plan(said), "actions": actions(told)}
+        """Return the other end's plan. Raises Broken, SyncFailure."""
+        told, said = self._rows_before(wire.ACTIONS, wire.PLAN, sys.maxsize if self._options.names_paths else 0)
+        found = {**check_plan(said), "actions": check_actions(told)}
         self.wanted = list(self._read_wanted())
         return found
 
@@ -148,25 +153,25 @@ class Sender:
                 raise wire.Violation(f"message {found!r} in place of {last!r}")
             rows += self._wire.rows(body)
 
-    def deliver(self, dry_run: bool) -> Any:
+    def deliver(self) -> Any:
         """Send what is wanted, and give the summary."""
-        for want in () if dry_run else self.wanted:
+        for want in () if self._options.dry_run else self.wanted:
             self._send(want)
         self._wire.write(wire.SENT)
         self._wire.flush()
         return self.read_summary()
 
     def read_summary(self) -> dict[str, Any]:
-        """Give what the other end has done, and what was passed over here. Raises Broken."""
+        """Return what the other end has done, and what was passed over here. Raises Broken."""
         failed, said = self._rows_before(wire.UNDONE, wire.SUMMARY, wire.MOST_UNDONE)
-        return {**summary(said, failed), "passed_over": list(map(to_text, self._source.listing.passed_over))}
+        return {**check_summary(said, failed), "passed_over": list(map(to_text, self._source.listing.passed_over))}
 
     def entry(self, number: int) -> Entry:
-        """Give the entry with that number."""
+        """Return the entry with that number."""
         return self._source.listing.entries[number]
 
     def _read_wanted(self) -> Iterator[Want]:
-        """Give what the other end wants: each file once, with digests of no more than there is of it."""
+        """Yield what the other end wants: each file once, with digests of no more than there is of it."""
         known: set[int] = set()
         while True:
             kind, number, body = self._wire.read()
@@ -191,7 +196,7 @@ class Sender:
         if not self._source.is_folder:
             path = os.path.realpath(path)
         try:
-            data = None if want.digests else small.read(path, entry)
+            data = None if want.digests else read_small(path, entry)
             if data is not None:
                 self._wire.write(wire.SMALL, want.number, data)
                 self._moved(entry.size, 1)
@@ -239,14 +244,31 @@ class Sender:
             self._moved(len(data), 0)
 
 
+def read_small(path: bytes, entry: Entry) -> bytes | None:
+    """Return what a small file holds, in few system calls. Raises OSError.
+
+    None where it may have holes, or is to be sent in pieces.
+    """
+    if entry.size > SMALL:
+        return None
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        data = os.read(fd, entry.size)
+    finally:
+        os.close(fd)
+    if len(data) < entry.size:
+        raise OSError(0, "it became shorter while it was read")
+    return None if entry.is_sparse and _HOLE in data else data
+
+
 def pack(entry: Entry) -> list[Any]:
-    """Give the entry for JSON."""
+    """Return the entry for JSON."""
     extra = to_text(entry.extra) if entry.kind != FILE else entry.extra.hex()
     return [to_text(entry.path), entry.kind, entry.mode, entry.size, entry.time, extra, int(entry.is_sparse)]
 
 
 def _read(fd: int, start: int, count: int) -> bytes:
-    """Give exactly these bytes. A file that has grown since it was listed is sent as long as it was then."""
+    """Return exactly these bytes. A file that has grown since it was listed is sent as long as it was then."""
     data = os.pread(fd, count, start)
     while len(data) < count:
         more = os.pread(fd, count - len(data), start + len(data))
@@ -257,7 +279,7 @@ def _read(fd: int, start: int, count: int) -> bytes:
 
 
 def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Give the ranges that hold data; all of it where the system cannot tell holes."""
+    """Yield the ranges that hold data; all of it where the system cannot tell holes."""
     while start < end:
         try:
             begin = os.lseek(fd, start, os.SEEK_DATA)
@@ -270,3 +292,17 @@ def _extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
             return
         yield begin, stop
         start = stop
+
+
+def main(marker: str, parameters: dict[str, Any]) -> None:
+    """Send on the remote host, once."""
+    settings = parameters["settings"]
+    options = unpack_options(settings["options"])
+
+    def send(pipe: MessageWire, _: bytes) -> None:
+        source = find_source(os.path.expanduser(to_bytes(settings["path"])) or b".", options)
+        sender = Sender(pipe, source, lambda moved, files: None, options)
+        sender.offer()
+        sender.deliver()
+
+    serve(marker, settings["folder"], send, makes_folder=False, may_lack=False)

@@ -13,16 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from remote_kernel.errors import ConnectionLost, NoSftp, RemoteError, RemoteKernelError, RemoteShellNoise, by_name
-from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.carrying import FarProcess, refused
-from remote_kernel.sync.outcome import Manner, Outcome, Progress, outcome
-from remote_kernel.sync.place import Place
+from remote_kernel.sync.remote_end import RemoteProcess, refused
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Source, find_source
 from remote_kernel.sync.sftp_client import NotSftp, PipeBroken, Sftp
 from remote_kernel.sync.sftp_fetch import SftpFetch
 from remote_kernel.sync.sftp_push import SftpReceiver, make_folders
 from remote_kernel.sync.sftp_tree import find_remote_source
+from remote_kernel.sync.transfer import Outcome, Transfer, outcome
 from remote_kernel.sync.tree import FILE, Listing
 from remote_kernel.sync.validate import A_HOME
 from remote_kernel.sync.wire import SyncFailure, Violation, shown, to_text
@@ -33,7 +31,7 @@ _SECOND = 10**9
 _CLOCKS_DIFFER = 1  # seconds, between hosts that keep time
 
 
-class SftpEnd(FarProcess):
+class SftpEnd(RemoteProcess):
     """An SFTP server as the remote end; `sftp` speaks with it, once `greet` has been called."""
 
     sftp: Sftp
@@ -80,71 +78,67 @@ class SftpEnd(FarProcess):
 class SftpPush:
     """Sends what is here to an SFTP server, as often as `run` is called."""
 
-    def __init__(
-        self, options: LaunchOptions, end: SftpEnd, source: Place, target: Place, manner: Manner, progress: Progress
-    ) -> None:
-        self._options, self._end, self._source, self._target = options, end, source, target
-        self._manner, self._progress = manner, progress
+    def __init__(self, transfer: Transfer, end: SftpEnd) -> None:
+        self._transfer, self._end = transfer, end
 
     def run(self) -> Outcome:
         """Send what differs. Raises as `sync` does."""
-        wishes = self._manner.wishes
-        with _told_by_name(self._options, self._end):
+        transfer, options = self._transfer, self._transfer.options
+        with _told_by_name(transfer, self._end):
             found = self._find()
-            if not wishes.dry_run and _wait_for_the_second(found.listing, 0):
+            if not options.dry_run and _wait_for_the_second(found.listing, 0):
                 found = self._find()
-            receiver = SftpReceiver(self._end.sftp, str(self._options.endpoint), found, wishes, self._progress.moved)
-            path = _path(self._end.sftp, self._options, self._target.path, makes_workdir=not wishes.dry_run)
-            receiver.consider(path)
+            host = str(transfer.launch.endpoint)
+            receiver = SftpReceiver(self._end.sftp, host, found, options, transfer.progress.moved)
+            receiver.consider(_path(self._end.sftp, transfer, transfer.target.path, makes_workdir=not options.dry_run))
             wanted = [receiver.entries[number].size for number in receiver.plan.wanted]
-            self._progress.planned(sum(wanted), len(wanted))
+            transfer.progress.planned(sum(wanted), len(wanted))
             receiver.receive()
-        return _outcome(receiver, found.listing, wishes.names)
+        return _outcome(receiver, found.listing, options.names_paths)
 
     def check(self) -> None:
         """Raise ConnectionLost if the connection has ended."""
         self._end.check()
 
     def _find(self) -> Source:
-        manner = self._manner
-        return find_source(self._source.path, _excludes(manner), manner.gitignore, manner.wishes.checksum).listed()
-
-
-def copy(
-    options: LaunchOptions,
-    source: Place,
-    target: Place,
-    manner: Manner,
-    progress: Progress,
-    *,
-    instead_of: RemoteKernelError | None = None,
-) -> Outcome:
-    """Copy files either way, once. Raises as `sync` does, and NoSftp, or what it is done `instead_of`."""
-    if source.is_remote:
-        with _greeted(options, progress, instead_of) as end:
-            return _fetch(options, end, source, target, manner, progress)
-    with pusher(options, source, target, manner, progress, instead_of=instead_of) as push:
-        return push.run()
+        return find_source(self._transfer.source.path, self._transfer.options).listed()
 
 
 @contextmanager
-def pusher(
-    options: LaunchOptions,
-    source: Place,
-    target: Place,
-    manner: Manner,
-    progress: Progress,
-    *,
-    instead_of: RemoteKernelError | None = None,
-) -> Iterator[SftpPush]:
-    """Yield what sends to an SFTP server, as long as the block. Raises as `copy` does."""
-    with _greeted(options, progress, instead_of) as end:
-        yield SftpPush(options, end, source, target, manner, progress)
+def pusher(transfer: Transfer, instead_of: RemoteKernelError | None = None) -> Iterator[SftpPush]:
+    """Yield what sends to an SFTP server, as long as the block.
+
+    Raises as `sync` does, and NoSftp, or what it is done `instead_of`.
+    """
+    with _greeted(transfer, instead_of) as end:
+        yield SftpPush(transfer, end)
+
+
+def fetch(transfer: Transfer, instead_of: RemoteKernelError | None = None) -> Outcome:
+    """Receive what differs from an SFTP server, once. Raises as `pusher` does."""
+    options, path = transfer.options, transfer.source.path
+    with _greeted(transfer, instead_of) as end, _told_by_name(transfer, end):
+        if b"/" not in path and _expanded(end.sftp, path) != path:
+            raise SyncFailure(*A_HOME)
+        path = _path(end.sftp, transfer, path, makes_workdir=False)
+
+        def find() -> Source:
+            host = str(transfer.launch.endpoint)
+            return find_remote_source(end.sftp, path, Rules.of(options), host, with_digests=options.checksum)
+
+        found = find()
+        if not options.dry_run and _wait_for_the_second(found.listing, _CLOCKS_DIFFER):
+            found = find()
+        receiver = SftpFetch(end.sftp, found, transfer.target.path, options, transfer.progress.moved)
+        plan = receiver.consider()
+        transfer.progress.planned(plan["bytes"], plan["files"])
+        receiver.ask(plan)
+        return outcome(plan, receiver.receive())
 
 
 @contextmanager
-def _greeted(options: LaunchOptions, progress: Progress, instead_of: RemoteKernelError | None) -> Iterator[SftpEnd]:
-    with SftpEnd(options) as end:
+def _greeted(transfer: Transfer, instead_of: RemoteKernelError | None) -> Iterator[SftpEnd]:
+    with SftpEnd(transfer.launch) as end:
         try:
             end.greet()
         except (NoSftp, RemoteShellNoise):
@@ -152,48 +146,25 @@ def _greeted(options: LaunchOptions, progress: Progress, instead_of: RemoteKerne
                 raise instead_of from None
             raise
         if instead_of:
-            progress.fell_back(instead_of)
+            transfer.progress.fell_back(instead_of)
         yield end
 
 
 @contextmanager
-def _told_by_name(options: LaunchOptions, end: SftpEnd) -> Iterator[None]:
+def _told_by_name(transfer: Transfer, end: SftpEnd) -> Iterator[None]:
     """Raise the errors of the block's parts as those that a user is told."""
     try:
         yield
     except SyncFailure as error:
         raise by_name(error.name, error.message, error.hint) from error
     except Violation as error:
-        raise refused(options, error) from error
+        raise refused(transfer.launch, error) from error
     except PipeBroken as error:
         raise end.why() from error
 
 
-def _fetch(
-    options: LaunchOptions, end: SftpEnd, source: Place, target: Place, manner: Manner, progress: Progress
-) -> Outcome:
-    wishes = manner.wishes
-    with _told_by_name(options, end):
-        if b"/" not in source.path and _expanded(end.sftp, source.path) != source.path:
-            raise SyncFailure(*A_HOME)
-        path = _path(end.sftp, options, source.path, makes_workdir=False)
-
-        def find() -> Source:
-            rules = Rules(_excludes(manner), manner.gitignore)
-            return find_remote_source(end.sftp, path, rules, str(options.endpoint), with_digests=wishes.checksum)
-
-        found = find()
-        if not wishes.dry_run and _wait_for_the_second(found.listing, _CLOCKS_DIFFER):
-            found = find()
-        receiver = SftpFetch(end.sftp, found, target.path, wishes, progress.moved)
-        plan = receiver.consider()
-        progress.planned(plan["bytes"], plan["files"])
-        receiver.ask(plan)
-        return outcome(plan, receiver.receive())
-
-
 def _wait_for_the_second(listing: Listing, clocks_differ: int) -> bool:
-    """Let the second end in which a file was changed: a later change within it could not be told from this one.
+    """Wait for the end of the second in which a file was changed: a later change in it would look the same.
 
     The files' clock may differ from the one here by so many seconds.
     """
@@ -206,14 +177,10 @@ def _wait_for_the_second(listing: Listing, clocks_differ: int) -> bool:
     return True
 
 
-def _excludes(manner: Manner) -> list[bytes]:
-    return [os.fsencode(line) for line in manner.excludes]
-
-
-def _path(sftp: Sftp, options: LaunchOptions, path: bytes, *, makes_workdir: bool) -> bytes:
+def _path(sftp: Sftp, transfer: Transfer, path: bytes, *, makes_workdir: bool) -> bytes:
     """Return a path as SFTP wants it, which starts in the home: from the workdir, made if need be and asked for."""
     path = _expanded(sftp, path)
-    folder = _expanded(sftp, os.fsencode(options.workdir))
+    folder = _expanded(sftp, os.fsencode(transfer.launch.workdir))
     if not folder:
         return path
     try:
@@ -221,7 +188,7 @@ def _path(sftp: Sftp, options: LaunchOptions, path: bytes, *, makes_workdir: boo
             make_folders(sftp, folder)
     except OSError as error:
         raise SyncFailure(
-            "SyncError", f"cannot use the workdir {shown(folder)} on {options.endpoint}: {error.strerror}"
+            "SyncError", f"cannot use the workdir {shown(folder)} on {transfer.launch.endpoint}: {error.strerror}"
         ) from error
     return os.path.join(folder, path)
 

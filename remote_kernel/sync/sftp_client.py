@@ -44,7 +44,7 @@ class NotSftp(PipeBroken):
     """The server, or whatever runs in its place, says something else; the argument is what that begins with."""
 
 
-class About(NamedTuple):
+class FileStat(NamedTuple):
     """What the server tells of a file, under the names of `os.stat_result`; zeros, or no owner, where it does not."""
 
     st_mode: int = 0
@@ -57,7 +57,7 @@ class Named(NamedTuple):
     """An entry of a folder; a link is described as itself."""
 
     name: bytes
-    about: About
+    about: FileStat
 
 
 class Reply:
@@ -74,7 +74,7 @@ class Reply:
         self.waiter: Job | None = None
 
     def _async_response(self, kind: int, message: Message, _number: int) -> None:
-        """Take the answer: paramiko calls this."""
+        """Read the answer: paramiko calls this."""
         self._kind, self._message = kind, message
         if self.waiter:
             self._ready.append(self.waiter)
@@ -98,7 +98,7 @@ class Reply:
         """Return the bytes that were read; none at the end of the file."""
         return b"" if self._is_at_end() else _bytes(self._of_kind(sftp.CMD_DATA))
 
-    def about(self) -> About:
+    def about(self) -> FileStat:
         """Return what was asked about."""
         return _about(self._of_kind(sftp.CMD_ATTRS))
 
@@ -211,7 +211,7 @@ class Sftp:
                 job.close()  # now: it has files open, and locked
 
     def add(self, job: Job) -> None:
-        """Let `run` do one more."""
+        """Add one more for `run` to do."""
         self._added.append(job)
 
     def open(self, path: bytes, flags: int, mode: int = 0o600) -> Reply:
@@ -219,7 +219,7 @@ class Sftp:
         return self._ask(sftp.CMD_OPEN, path, flags, _attributes(mode=mode))
 
     def close(self, handle: bytes) -> Reply:
-        """Give a handle back."""
+        """Close a handle."""
         return self._ask(sftp.CMD_CLOSE, handle)
 
     def read(self, handle: bytes, offset: int, count: int) -> Reply:
@@ -273,7 +273,7 @@ class Sftp:
         return self._ask(sftp.CMD_REMOVE, path)
 
     def rename(self, path: bytes, new: bytes) -> Reply:
-        """Give a file another name, in place of what had that; in one step where the server can."""
+        """Rename a file, in place of what had that; in one step where the server can."""
         if self.replaces_in_one_step:
             return self._extended(_POSIX_RENAME, path, new)
         self.remove(new)
@@ -327,7 +327,7 @@ class Sftp:
         return self._added.popleft() if self._added else next(waiting, None)
 
     def _continue(self, job: Job, under_way: set[Job]) -> None:
-        """Let a job go on as far as it can."""
+        """Run a job as far as it can go."""
         try:
             while (reply := next(job)).is_there:
                 pass
@@ -407,7 +407,7 @@ def _attributes(size: int | None = None, mode: int | None = None, time_ns: int |
     return found
 
 
-def _about(message: Message) -> About:
+def _about(message: Message) -> FileStat:
     flags = message.get_int()
     size = message.get_int64() if flags & SFTPAttributes.FLAG_SIZE else 0
     owner, _group = (message.get_int(), message.get_int()) if flags & SFTPAttributes.FLAG_UIDGID else (None, None)
@@ -416,7 +416,7 @@ def _about(message: Message) -> About:
     if flags & SFTPAttributes.FLAG_EXTENDED:
         for _ in range(2 * min(message.get_int(), 100)):
             message.get_binary()
-    return About(mode, size, time * 10**9, owner)
+    return FileStat(mode, size, time * 10**9, owner)
 
 
 def _bytes(message: Message) -> bytes:

@@ -10,30 +10,32 @@ from typing import Any
 from remote_kernel.sync import blocks, wire
 from remote_kernel.sync.contents import Contents
 from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.partial_file import Part, opened_part
+from remote_kernel.sync.options import SyncOptions
+from remote_kernel.sync.partial_file import PartialFile, open_partial
 from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.sender import Sender, Source
 from remote_kernel.sync.sftp_client import Job, Sftp
 from remote_kernel.sync.sftp_push import LARGE_AT_ONCE, SMALL
 from remote_kernel.sync.sftp_tree import WINDOW, read_file
 from remote_kernel.sync.tree import Entry
-from remote_kernel.sync.wishes import Wishes
 
 
 class SftpFetch(Receiver):
     """One run of the receiving end, with an SFTP server at the other. All methods raise PipeBroken, too."""
 
     def __init__(
-        self, sftp: Sftp, source: Source, target: bytes, wishes: Wishes, moved: Callable[[int, int], None]
+        self, sftp: Sftp, source: Source, target: bytes, options: SyncOptions, moved: Callable[[int, int], None]
     ) -> None:
         messages = _Messages()
-        Sender(messages, source, moved).tell()  # what the server told is looked at as any other end's words are
-        super().__init__(messages, target, wishes, moved)
+        Sender(
+            messages, source, moved, options
+        ).tell()  # what the server told is looked at as any other end's words are
+        super().__init__(messages, target, options, moved)
         self._sftp, self._source = sftp, source
 
     def ask(self, plan: dict[str, Any]) -> None:
         """Make folders and links. Raises SyncFailure."""
-        if self._wishes.dry_run:
+        if self._options.dry_run:
             self._wire.write(wire.SENT)
             return
         with self._folders:
@@ -81,7 +83,7 @@ class SftpContents(Contents):
         """Write a file when all of it is there, so that not hundreds are open."""
         found: list[bytes] = []
         yield from read_file(self._sftp, path, 0, entry.size, lambda _, data: found.append(data))
-        part = opened_part(self._folders, entry.path, _version(entry))
+        part = open_partial(self._folders, entry.path, _version(entry))
         try:
             part.write(b"".join(found), 0)
             part.finish(entry.size, entry.mode, entry.time)
@@ -91,7 +93,7 @@ class SftpContents(Contents):
 
     def _fetch_large(self, path: bytes, entry: Entry) -> Job:
         with Folders(self._folders.root) as folders:  # its own: others are read meanwhile
-            part = opened_part(folders, entry.path, _version(entry))
+            part = open_partial(folders, entry.path, _version(entry))
             try:
                 start = _start_of(part, entry)
                 self._moved(start, 0)
@@ -100,13 +102,13 @@ class SftpContents(Contents):
             finally:
                 part.close()
 
-    def _write(self, part: Part, offset: int, data: bytes) -> None:
+    def _write(self, part: PartialFile, offset: int, data: bytes) -> None:
         if data.count(0) < len(data):  # SFTP does not tell holes: what is nothing but zeros becomes one
             part.write(data, offset)
         self._moved(len(data), 0)
 
 
-class _Messages(wire.Wire):
+class _Messages(wire.MessageWire):
     """Messages of the other end, which runs here and has sent all of them before they are read."""
 
     def __init__(self) -> None:
@@ -127,7 +129,7 @@ def _version(entry: Entry) -> bytes:
     return b"%d %d" % (entry.size, entry.time)
 
 
-def _start_of(part: Part, entry: Entry) -> int:
+def _start_of(part: PartialFile, entry: Entry) -> int:
     start = min(part.size, entry.size) - 2 * WINDOW
     if start >= blocks.LEAST:
         os.ftruncate(part.fd, start)

@@ -11,19 +11,19 @@ from functools import partial
 
 from remote_kernel.errors import NoRoom, SyncError
 from remote_kernel.sync import blocks
-from remote_kernel.sync.plan import Plan, below, compare, doomed, is_same_time
+from remote_kernel.sync.options import SyncOptions
+from remote_kernel.sync.plan import Plan, below, compare, find_extra, is_same_time
 from remote_kernel.sync.receiver import find_target
 from remote_kernel.sync.sender import Source
 from remote_kernel.sync.sftp_client import TO_MAKE, TO_WRITE, Job, Reply, Sftp
 from remote_kernel.sync.sftp_tree import WINDOW, RemoteTree, read_about
-from remote_kernel.sync.tree import FILE, FOLDER, LINK, PARTS, Entry
+from remote_kernel.sync.tree import FILE, FOLDER, LINK, PARTIAL_MARKS, Entry
 from remote_kernel.sync.wire import shown
-from remote_kernel.sync.wishes import Wishes
 
 SMALL = 128 << 10  # files up to this size go hundreds at a time, larger ones a few
 LARGE_AT_ONCE = 4
 _LEAST_ROOM = 4096  # bytes, for a folder or link
-_MARK_LENGTH = len(PARTS[0]) + 16
+_MARK_LENGTH = len(PARTIAL_MARKS[0]) + 16
 
 
 class SftpReceiver:
@@ -33,9 +33,9 @@ class SftpReceiver:
     """
 
     def __init__(
-        self, sftp: Sftp, host: str, source: Source, wishes: Wishes, moved: Callable[[int, int], None]
+        self, sftp: Sftp, host: str, source: Source, options: SyncOptions, moved: Callable[[int, int], None]
     ) -> None:
-        self._sftp, self._host, self._source, self._wishes, self._moved = sftp, host, source, wishes, moved
+        self._sftp, self._host, self._source, self._options, self._moved = sftp, host, source, options, moved
         self.entries = source.listing.entries
         self.root = b""
         self.plan = Plan()
@@ -43,16 +43,16 @@ class SftpReceiver:
         self.files = self.bytes = self.deleted = 0
         self.left_as_they_are = 0  # of those to be touched: there is no such mode there
         self._run = os.urandom(8).hex().encode()  # what this run writes has a name of its own
-        self._left: dict[bytes, list[tuple[bytes, int]]] = {}  # unfinished copies, with their sizes, of each file
+        self._left: dict[bytes, list[tuple[bytes, int]]] = {}  # partial files, with their sizes, of each file
 
     def consider(self, target: bytes) -> None:
-        """Work out where it goes and what is to be done."""
-        source, wishes = self._source, self._wishes
+        """Find where it goes and what is to be done."""
+        source, options = self._source, self._options
         root, name = find_target(target, source.name, source.is_folder, self._is_folder_there)
         self.root = root
         if name:
             self.entries = [entry._replace(path=name) for entry in self.entries]
-        of_all = source.rules if wishes.delete and source.is_folder else None
+        of_all = source.rules if options.delete and source.is_folder else None
         known = {entry.path for entry in self.entries if entry.kind in (FOLDER, LINK)}
         self._there = RemoteTree(self._sftp, self.root)
         self._there.read(
@@ -61,27 +61,27 @@ class SftpReceiver:
             )
         )
         for path, size in self._there.parts.items():
-            self._left.setdefault(path[: path.rindex(PARTS[0]) + _MARK_LENGTH], []).append((path, size))
-        if wishes.checksum:
+            self._left.setdefault(path[: path.rindex(PARTIAL_MARKS[0]) + _MARK_LENGTH], []).append((path, size))
+        if options.checksum:
             self._there.read_contents(self.entries)
         if of_all:
             self._check_deletable()
-        self.plan = compare(self._there, self.entries, wishes.delete, wishes.checksum)
+        self.plan = compare(self._there, self.entries, options.delete, options.checksum)
         if of_all:
-            self.plan.doomed = doomed(self._there, self.entries, self.plan.cleared, of_all)
+            self.plan.to_delete = find_extra(self._there, self.entries, self.plan.obstructing, of_all)
         if not self._sftp.sets_link_times:
             links = [number for number in self.plan.touched if self.entries[number].kind != FILE]
             self.plan.touched = [number for number in self.plan.touched if number not in links]
             self.plan.unchanged += len(links)
-        if self.failed and self.plan.doomed:
-            self.plan.doomed = []
+        if self.failed and self.plan.to_delete:
+            self.plan.to_delete = []
             self.failed.append((b"", "nothing was deleted, because not all of the source could be read"))
         self.failed += self.plan.failed
 
     def receive(self) -> None:
         """Put everything in place."""
-        if self._wishes.dry_run:
-            self.files, self.deleted = len(self.plan.wanted), len(self.plan.doomed)
+        if self._options.dry_run:
+            self.files, self.deleted = len(self.plan.wanted), len(self.plan.to_delete)
             self.bytes = sum(self.entries[number].size for number in self.plan.wanted)
             return
         self._make_root()
@@ -121,7 +121,7 @@ class SftpReceiver:
     def _make_way(self) -> None:
         """Remove what is in the way, make folders and links, and mend modes and times. The server keeps the order."""
         steps: list[tuple[bytes, list[Reply]]] = []
-        for path in self.plan.cleared:
+        for path in self.plan.obstructing:
             about = self._there.look(path)
             inside = below(self._there, path, self._source.rules)[0] if about and stat.S_ISDIR(about.st_mode) else []
             steps.append((path, [self._remove(item) for item in (*inside, path)]))
@@ -144,7 +144,7 @@ class SftpReceiver:
         self._mend_files()
 
     def _mend_files(self) -> None:
-        """Give files that need no more than that their modes and times."""
+        """Set the modes and times of files that need no more than that."""
         files = [entry for number in self.plan.touched if (entry := self.entries[number]).kind == FILE]
         for entry, has_mode, error in self._set_marks((entry, entry.mode) for entry in files):
             if error:
@@ -190,7 +190,7 @@ class SftpReceiver:
 
     def _link(self, entry: Entry) -> list[Reply]:
         path = self._at(entry.path)
-        new = _mark_of(path) + b"-" + self._run + PARTS[1]
+        new = _mark_of(path) + b"-" + self._run + PARTIAL_MARKS[1]
         for left, _ in self._left.pop(_mark_of(entry.path), ()):
             self._sftp.remove(self._at(left))
         found = [self._sftp.make_link(new, entry.extra)]
@@ -201,8 +201,8 @@ class SftpReceiver:
     def _send(self, entry: Entry) -> Job:
         """Send one file: beside its final name, which it gets when the server has said that every byte is written."""
         target = self._at(entry.path)
-        version = version_path(target, b"%d %d" % (entry.size, entry.time))
-        part = version + b"-" + self._run + PARTS[1]
+        version = partial_version_path(target, b"%d %d" % (entry.size, entry.time))
+        part = version + b"-" + self._run + PARTIAL_MARKS[1]
         path = os.path.join(self._source.root, self._source.listing.entries[0].path)
         path = os.path.join(self._source.root, entry.path) if self._source.is_folder else os.path.realpath(path)
         try:
@@ -244,7 +244,7 @@ class SftpReceiver:
             raise OSError(0, "what had come of it was taken away: another sync of it may be under way") from error
 
     def _take_over(self, entry: Entry, version: bytes, part: bytes) -> Generator[Reply, None, int]:
-        """Give what is left of an earlier transfer of this version the name of this one's; give where to go on.
+        """Rename what is left of an earlier transfer of this version to this one's name; return where to go on.
 
         A server has no locks. Whoever should still be writing there finds the name gone, and can only write the bytes
         that belong there: so what it wrote is never cut off. What is of no use is removed.
@@ -262,7 +262,7 @@ class SftpReceiver:
         return found
 
     def _claim(self, left: bytes, part: bytes, size: int) -> Generator[Reply, None, bool]:
-        """Give what is left the name `part`, where it is as good as one that is made now, and of that size at least.
+        """Rename what is left to `part`; true where it is as good as one that is made now, and of that size at least.
 
         In a shared folder anybody can put something of that name: a link, or a file that they read and change later.
         """
@@ -333,10 +333,10 @@ class SftpReceiver:
 
     def _delete(self) -> None:
         """Delete what the source lacks, unless something went wrong: then it may still be needed."""
-        if self.failed and self.plan.doomed:
+        if self.failed and self.plan.to_delete:
             self.failed.append((b"", "nothing was deleted, because not everything could be copied"))
             return
-        self.deleted = self._settle([(path, [self._remove(path)]) for path in self.plan.doomed])
+        self.deleted = self._settle([(path, [self._remove(path)]) for path in self.plan.to_delete])
 
     def _remove(self, path: bytes) -> Reply:
         about = self._there.look(path)
@@ -344,7 +344,7 @@ class SftpReceiver:
         return (self._sftp.remove_folder if is_folder else self._sftp.remove)(self._at(path))
 
     def _finish_folders(self) -> None:
-        """Give folders their modes and times, the innermost first; the root itself keeps its own."""
+        """Set the modes and times of folders, the innermost first; the root itself keeps its own."""
         folders = [entry for entry in reversed(self.entries) if entry.kind == FOLDER]
         looks = [self._sftp.look(self._at(entry.path)) for entry in folders]
         wanted: list[tuple[Entry, int]] = []
@@ -399,19 +399,19 @@ def _change(sftp: Sftp, path: bytes, mode: int, time: int) -> Generator[Reply, N
     return True
 
 
-def version_path(target: bytes, version: bytes) -> bytes:
-    """Give what the paths of the unfinished copies of that version of a file begin with: a server tells no digests."""
+def partial_version_path(target: bytes, version: bytes) -> bytes:
+    """Return what the paths of the partial files of that version of a file begin with: a server tells no digests."""
     return _mark_of(target) + b"-v" + blocks.new_digest(version, 8).hexdigest().encode()
 
 
 def _mark_of(target: bytes) -> bytes:
-    """Give what the paths of all unfinished copies of a file begin with."""
+    """Return what the paths of all partial files of a file begin with."""
     folder, name = os.path.split(target)
-    return os.path.join(folder, PARTS[0] + blocks.new_digest(name, 8).hexdigest().encode())
+    return os.path.join(folder, PARTIAL_MARKS[0] + blocks.new_digest(name, 8).hexdigest().encode())
 
 
 def _read(path: bytes, start: int, entry: Entry, chunk: int) -> Iterator[tuple[int, bytes]]:
-    """Give the parts of a file, without what is nothing but zeros if it is sparse. Raises OSError."""
+    """Yield the parts of a file, without what is nothing but zeros if it is sparse. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(fd, "rb", buffering=0) as file:
         read = partial(os.pread, file.fileno())
@@ -427,7 +427,7 @@ def _read(path: bytes, start: int, entry: Entry, chunk: int) -> Iterator[tuple[i
 
 
 def _after_hole(fd: int, start: int, end: int) -> int:
-    """Give where data goes on, as far as the system can tell."""
+    """Return where data goes on, as far as the system can tell."""
     try:
         return os.lseek(fd, start, os.SEEK_DATA)
     except OSError as error:

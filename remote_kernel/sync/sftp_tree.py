@@ -13,8 +13,8 @@ from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.rules import FILE as IGNORE_FILE
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Source
-from remote_kernel.sync.sftp_client import TO_READ, About, Job, Named, PipeBroken, Reply, Sftp
-from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, Listing, is_part
+from remote_kernel.sync.sftp_client import TO_READ, FileStat, Job, Named, PipeBroken, Reply, Sftp
+from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry, Listing, is_partial
 from remote_kernel.sync.wire import SyncFailure, shown
 
 WINDOW = 4 << 20  # bytes of one file that are under way at a time
@@ -70,7 +70,7 @@ def read_digests(sftp: Sftp, root: bytes, files: Iterable[Entry]) -> dict[bytes,
     return found
 
 
-def read_about(sftp: Sftp, path: bytes) -> About | None:
+def read_about(sftp: Sftp, path: bytes) -> FileStat | None:
     """Return what a path leads to, through links."""
     return _about(sftp.wait(sftp.look_through(path or b".")))
 
@@ -88,7 +88,7 @@ class RemoteTree(Disk):
         self._targets: dict[bytes, bytes] = {}
         self._digests: dict[bytes, bytes] = {}
         self._is_there = False
-        self.abouts: dict[bytes, About] = {}
+        self.abouts: dict[bytes, FileStat] = {}
         self.parts: dict[bytes, int] = {}
         self.unread: list[tuple[bytes, str]] = []
 
@@ -110,7 +110,7 @@ class RemoteTree(Disk):
         """True if there is such a folder."""
         return self._is_there
 
-    def look(self, path: bytes) -> About | None:
+    def look(self, path: bytes) -> FileStat | None:
         """Return what is there; a link is itself."""
         return self.abouts.get(path)
 
@@ -138,7 +138,7 @@ class RemoteTree(Disk):
             folders = []
             for named in self._inside.get(folder, ()):
                 path = folder + b"/" + named.name if folder else named.name
-                if is_part(named.name):
+                if is_partial(named.name):
                     continue
                 if rules.leave_out(path, stat.S_ISDIR(named.about.st_mode)):
                     found.left_out += 1
@@ -148,7 +148,7 @@ class RemoteTree(Disk):
             waiting += reversed(folders)
         return found
 
-    def _put(self, found: Listing, path: bytes, about: About) -> None:
+    def _put(self, found: Listing, path: bytes, about: FileStat) -> None:
         if stat.S_ISDIR(about.st_mode):
             found.entries.append(_entry(path, FOLDER, about))
         elif stat.S_ISREG(about.st_mode):
@@ -182,7 +182,7 @@ class RemoteTree(Disk):
         for named in found:
             path = folder + b"/" + named.name if folder else named.name
             self.abouts[path] = named.about
-            if is_part(named.name):
+            if is_partial(named.name):
                 self.parts[path] = named.about.st_size
             is_folder = stat.S_ISDIR(named.about.st_mode)
             if (is_folder or stat.S_ISLNK(named.about.st_mode)) and is_wanted(path, is_folder):
@@ -263,7 +263,7 @@ def _read_names(sftp: Sftp, path: bytes, found: list[Named]) -> Job:
     found.sort()
 
 
-def _read_text(sftp: Sftp, path: bytes, about: About, text: bytearray) -> Job:
+def _read_text(sftp: Sftp, path: bytes, about: FileStat, text: bytearray) -> Job:
     yield from read_file(sftp, path, 0, min(about.st_size, _LARGEST_RULES), lambda _, data: text.extend(data))
 
 
@@ -288,14 +288,14 @@ def _read_rules_above(sftp: Sftp, root: bytes, rules: Rules) -> None:
             rules.add_above(os.path.relpath(root, folder) + b"/", bytes(text))
 
 
-def _about(reply: Reply) -> About | None:
+def _about(reply: Reply) -> FileStat | None:
     try:
         return reply.about()
     except OSError:
         return None
 
 
-def _entry(path: bytes, kind: str, about: About) -> Entry:
+def _entry(path: bytes, kind: str, about: FileStat) -> Entry:
     mode = stat.S_IMODE(about.st_mode) & 0o777
     size = about.st_size if kind == FILE else 0
     return Entry(path, kind, 0o777 if kind == LINK else mode, size, about.st_mtime_ns, b"", False)

@@ -1,70 +1,104 @@
-"""Copy files one way, between here and a remote host: run one end here and the other there.
-
-The end here is imported while ssh connects.
-"""
+"""One transfer: from where to where, how, who hears of it, and what became of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-from remote_kernel.errors import PythonNotFound, RemoteKernelError, RemoteShellNoise
+from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.carrying import FarEnd
-from remote_kernel.sync.outcome import Manner, Outcome, Progress
-from remote_kernel.sync.place import Place
-from remote_kernel.sync.wire import to_text
+from remote_kernel.sync.options import SyncOptions
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from remote_kernel.sync.push import Push
-
-CANNOT_RUN = (PythonNotFound, RemoteShellNoise)
+MARK = "remote:"
 
 
-def sync(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Outcome:
-    """Copy a file or folder there or here, once.
+class SyncPath(NamedTuple):
+    """A path, as it was given; `is_remote` where it is one of the remote host, relative to its workdir or home."""
 
-    Over SFTP where no program of ours can be run there. Raises NothingToSync, NoRoom, SyncError; ConnectionLost, after
-    which the same call goes on; TransportError's kinds.
+    path: bytes
+    is_remote: bool
+
+    def __str__(self) -> str:
+        return (MARK if self.is_remote else "") + self.path.decode("utf-8", "backslashreplace")
+
+
+class Progress(Protocol):
+    """Whoever shows how far a transfer is."""
+
+    def planned(self, size: int, files: int) -> None:
+        """Show how many bytes and files there are to copy."""
+
+    def moved(self, size: int, files: int) -> None:
+        """Show that so many bytes and files more have been dealt with."""
+
+    def fell_back(self, error: RemoteKernelError) -> None:
+        """Show that it goes over SFTP because of that error."""
+
+
+class Transfer(NamedTuple):
+    """What to copy, by the way that `launch` tells; one of the two paths is remote."""
+
+    launch: LaunchOptions
+    source: SyncPath
+    target: SyncPath
+    options: SyncOptions
+    progress: Progress
+
+
+class Outcome(NamedTuple):
+    """What was done, or with `dry_run` would be.
+
+    `root` is the folder that it went to, `actions` are verbs and paths if asked for. `left_out` counts what rules left
+    out, `passed_over` are sockets, pipes and devices. `failed` are the first of `failures` paths, with reasons; an
+    empty path speaks of all.
     """
 
-    def over_sftp(instead_of: RemoteKernelError | None = None) -> Outcome:
-        from remote_kernel.sync import sftp  # only here: few need it, and ssh is not started yet
+    root: str
+    files: int
+    bytes: int
+    folders: int
+    links: int
+    touched: int
+    deleted: int
+    unchanged: int
+    left_out: int
+    passed_over: tuple[str, ...]
+    failures: int
+    failed: tuple[tuple[str, str], ...]
+    actions: tuple[tuple[str, str], ...]
 
-        return sftp.copy(options, source, target, manner, progress, instead_of=instead_of)
 
-    if manner.sftp:
-        return over_sftp()
+def outcome(plan: dict[str, Any], summary: dict[str, Any]) -> Outcome:
+    """Return the outcome of the receiving end's plan and summary.
+
+    Raises RemoteKernelError where the other end's words are not what they should be.
+    """
+    actions = tuple((str(verb), str(path)) for verb, path in plan.get("actions", ()))
+    failed = tuple((str(path), str(reason)) for path, reason in summary["failed"])
+    rest = {**summary, "failed": failed, "passed_over": tuple(summary["passed_over"])}
     try:
-        if source.is_remote:
-            with FarEnd(options, "send", _far_settings(options, source, manner)) as far:
-                from remote_kernel.sync.fetch import fetch
-
-                return fetch(options, far, source, target, manner, progress)
-        with pusher(options, source, target, manner, progress) as push:
-            return push.run()
-    except CANNOT_RUN as error:
-        return over_sftp(instead_of=error)
+        return Outcome(root=str(plan["root"]), actions=actions, **rest)
+    except TypeError as error:
+        raise RemoteKernelError("the two ends of the sync do not understand each other", "try again") from error
 
 
-@contextmanager
-def pusher(options: LaunchOptions, source: Place, target: Place, manner: Manner, progress: Progress) -> Iterator[Push]:
-    """Give what sends to a receiving end, as long as the block."""
-    with FarEnd(options, "receive", _far_settings(options, target, manner)) as far:
-        from remote_kernel.sync.push import Push
+def parse_paths(source: str, target: str) -> tuple[SyncPath, SyncPath]:
+    """Return both paths. Raises UsageError unless exactly one of them is remote, or where one is empty."""
+    paths = (_parse(source), _parse(target))
+    if paths[0].is_remote == paths[1].is_remote:
+        which = "both are" if paths[0].is_remote else "neither is"
+        raise UsageError(
+            f"one of SRC and DST has to be remote, and {which}",
+            "write for example: sync . remote:work, sync remote:out ./",
+        )
+    for each in paths:
+        if b"\0" in each.path or not (each.path or each.is_remote):
+            raise UsageError("a path is empty", "write . for this folder")
+    return paths
 
-        yield Push(options, far, source, manner, progress)
 
-
-def _far_settings(options: LaunchOptions, place: Place, manner: Manner) -> dict[str, Any]:
-    """Give what the remote end's program is started with."""
-    return {
-        "folder": options.workdir,
-        "path": to_text(place.path),
-        "excludes": [to_text(os.fsencode(line)) for line in manner.excludes],
-        "gitignore": manner.gitignore,
-        "wishes": manner.wishes._asdict(),
-    }
+def _parse(text: str) -> SyncPath:
+    raw = os.fsencode(text)
+    if text.startswith(MARK):
+        return SyncPath(raw[len(MARK) :], True)
+    return SyncPath(os.path.expanduser(raw), False)

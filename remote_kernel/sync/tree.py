@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FILE, FOLDER, LINK = "f", "d", "l"
-PARTS = (b".remote_kernel-", b".part")
+PARTIAL_MARKS = (b".remote_kernel-", b".part")
 _CHUNK = 1 << 20
 
 
@@ -83,7 +83,7 @@ def walk(found: Listing, root: bytes, rules: Rules, with_digests: bool) -> Itera
         folders = []
         for item in inside:
             below = folder + b"/" + item.name if folder else item.name
-            if is_part(item.name):
+            if is_partial(item.name):
                 continue
             is_folder = _is_folder(item)
             if rules.leave_out(below, is_folder):
@@ -114,13 +114,13 @@ def check_start(path: bytes) -> None:
         raise SyncFailure("SyncError", f"the folder that {shown(path)} is looked for in is gone", hint) from error
 
 
-def is_part(name: bytes) -> bool:
-    """Whether a file of this name is the unfinished copy of another."""
-    return name.startswith(PARTS[0]) and name.endswith(PARTS[1])
+def is_partial(name: bytes) -> bool:
+    """True if a file of this name is the partial file of another."""
+    return name.startswith(PARTIAL_MARKS[0]) and name.endswith(PARTIAL_MARKS[1])
 
 
 def digest(path: bytes) -> bytes:
-    """Give what tells a file's content from others'. Raises OSError."""
+    """Return what tells a file's content from others'. Raises OSError."""
     found = new_digest()
     with open(path, "rb", buffering=0) as file:
         buffer = bytearray(_CHUNK)
@@ -133,7 +133,7 @@ def digest(path: bytes) -> bytes:
 
 
 def describe(path: bytes, at: os.stat_result, with_digest: bool, where: bytes) -> Entry | None:
-    """Give the entry of one path; None for what is neither file, folder nor link. Raises OSError."""
+    """Return the entry of one path; None for what is neither file, folder nor link. Raises OSError."""
     mode = stat.S_IMODE(at.st_mode) & 0o777
     if stat.S_ISDIR(at.st_mode):
         return Entry(path, FOLDER, mode, 0, at.st_mtime_ns, b"", False)
@@ -147,7 +147,7 @@ def describe(path: bytes, at: os.stat_result, with_digest: bool, where: bytes) -
 
 
 def _is_folder(item: os.DirEntry[bytes]) -> bool:
-    """Whether it is one. Some file systems have to be asked, and may refuse: why, is told where it is described."""
+    """True if it is a folder. Some file systems have to be asked, and may refuse: `describe` then says why."""
     try:
         return item.is_dir(follow_symlinks=False)
     except OSError:

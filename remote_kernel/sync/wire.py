@@ -49,7 +49,7 @@ class SyncFailure(Exception):
         self.name, self.message, self.hint = name, message, hint
 
 
-class Wire:
+class MessageWire:
     """One end of the pipe. Owns neither descriptor; what is written waits for `flush`, or for a buffer to be full.
 
     `written` counts the bytes that have gone, `listed` those that the lists of a run take here.
@@ -94,7 +94,7 @@ class Wire:
             self._out = bytearray()
 
     def read(self) -> tuple[bytes, int, bytes]:
-        """Give the next message. Raises Broken at the end, SyncFailure if the other end gave up."""
+        """Return the next message. Raises Broken at the end, SyncFailure if the other end gave up."""
         kind, number, length = _HEAD.unpack(self._exactly(_HEAD.size))
         if length > _LONGEST:
             raise Violation("a message that is too long")
@@ -104,14 +104,14 @@ class Wire:
         return kind, number, body
 
     def read_object(self, kind: bytes) -> Any:
-        """Give the next message, which has to be of that kind."""
+        """Return the next message, which has to be of that kind."""
         found, _, body = self.read()
         if found != kind:
             raise Violation(f"message {found!r} in place of {kind!r}")
         return decoded(body)
 
     def rows(self, body: bytes) -> list[Any]:
-        """Give what one message of `write_rows` holds. Raises Violation, also where all of a run are too many."""
+        """Return what one message of `write_rows` holds. Raises Violation, also where all of a run are too many."""
         text = _inflated(body)
         found = _read_json(text)
         if not isinstance(found, list):
@@ -160,41 +160,41 @@ class Wire:
 
 
 def decoded(body: bytes) -> Any:
-    """Give what write_object sent. Raises Broken."""
+    """Return what write_object sent. Raises Broken."""
     return _read_json(_inflated(body))
 
 
 def length(body: bytes) -> int:
-    """Give the number that a body holds. Raises Broken."""
+    """Return the number that a body holds. Raises Broken."""
     if len(body) != LENGTH.size:
         raise Violation("a length that is none")
     return int.from_bytes(body, "big")
 
 
 def packed(numbers: list[int]) -> bytes:
-    """Give numbers as bytes."""
+    """Return numbers as bytes."""
     return struct.pack(f">{len(numbers)}Q", *numbers)
 
 
 def numbers(body: bytes) -> tuple[int, ...]:
-    """Give what `packed` was called with. Raises Broken."""
+    """Return what `packed` was called with. Raises Broken."""
     if len(body) % LENGTH.size:
         raise Violation("numbers that are none")
     return struct.unpack(f">{len(body) // LENGTH.size}Q", body)
 
 
 def to_text(raw: bytes) -> str:
-    """Give a path for JSON, whatever bytes it is made of."""
+    """Return a path for JSON, whatever bytes it is made of."""
     return raw.decode("utf-8", "surrogateescape")
 
 
 def to_bytes(text: str) -> bytes:
-    """Give the path that `to_text` was called with."""
+    """Return the path that `to_text` was called with."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def shown(path: bytes) -> str:
-    """Give a path for a message."""
+    """Return a path for a message."""
     return repr(path.decode("utf-8", "backslashreplace"))
 
 

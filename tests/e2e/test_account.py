@@ -16,7 +16,7 @@ from remote_kernel.errors import AccountRefused, RemoteKernelError
 from remote_kernel.kept.running import find_running
 from remote_kernel.kernelspec.discovery import probe
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.transport import masters, notes, openssh
 from remote_kernel.transport.login import log_in
 from tests.support.kernels import launch, options_for, write_connection_file
@@ -67,7 +67,7 @@ WORDS = {
 
 
 def _sync(options: LaunchOptions) -> None:
-    with FarEnd(options, "receive", {}) as far:
+    with RemoteEnd(options, "receive", {}) as far:
         far.greet()
 
 

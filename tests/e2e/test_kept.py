@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from typing import Any, NamedTuple
@@ -360,8 +360,9 @@ def test_crashed_machine_finds_its_kernel_again(
     target.freeze(sessions=True)
     launcher.kill()
     for process in psutil.process_iter():
-        if process.name() == "ssh" and str(ssh_config) in " ".join(_words(process)):
-            process.kill()
+        with suppress(psutil.NoSuchProcess):  # another test's, which has just ended
+            if process.name() == "ssh" and str(ssh_config) in " ".join(_words(process)):
+                process.kill()
     target.kill_sessions()
     target.thaw()
     manager.shutdown_kernel(now=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import resource
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,16 +172,17 @@ os._exit(7)
     with running_kernel(tmp_path, options_for("target", ssh_config, remote_python)) as (_, client):
         client.execute(code)
         (kernel,) = kernels_on(target)
+        messages = []
         with target.away():
             assert ends_within(kernel, 30)
-        threading.Timer(1.5, target.kill_sessions).start()
-        length, last = 0, ""
-        while "the end" not in last:
-            message = client.get_iopub_msg(timeout=30)
-            if message["msg_type"] == "stream":
-                last = message["content"]["text"]
-                length += len(last)
+            while client.iopub_channel.msg_ready():  # what came before
+                messages.append(client.get_iopub_msg())
+        messages.append(client.get_iopub_msg(timeout=30))
+        assert target.kill_sessions()
+        while "the end" not in messages[-1]["content"].get("text", ""):
+            messages.append(client.get_iopub_msg(timeout=30))
             time.sleep(0.05)
+        length = sum(len(message["content"].get("text", "")) for message in messages)
         assert length == 80 * ((1 << 20) + 1) + len("the end\n")
     assert nothing_there(target)
 

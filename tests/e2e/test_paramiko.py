@@ -89,6 +89,7 @@ def test_notebook_runs_through_a_cut_where_there_is_no_ssh(
         done = notebook.execute()
         log = log_of(manager)
     finally:
+        cut.cancel()
         if notebook.kc:
             notebook.kc.stop_channels()
         manager.shutdown_kernel()

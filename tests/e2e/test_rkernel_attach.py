@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from tests.support.kernels import run, wait_until
-from tests.support.rkernel import Rkernel
+from tests.support.rkernel import Rkernel, finish
 
 
 class Owner:
@@ -35,7 +36,7 @@ class Owner:
 
 @pytest.fixture
 def owner(alone: Rkernel) -> Iterator[Owner]:
-    """Give a kernel that somebody else has open."""
+    """Yield a kernel that somebody else has open."""
     opened = Owner(alone.runtime, "5f0e")
     yield opened
     opened.close()
@@ -83,12 +84,42 @@ def test_restart_by_the_owner_gives_4_once_and_its_end_gives_4(alone: Rkernel, o
     assert "another front end has restarted the kernel" in said.err
     assert alone.exec("'x' in globals()").out == "False\n"
     assert alone.status()["generation"] == 2
-    owner.manager.shutdown_kernel(now=True)
-    assert wait_until(lambda: alone.status()["state"] == "dead", 60)
+    owner.manager.shutdown_kernel(now=True)  # which removes the connection file
+    assert wait_until(lambda: alone.status()["state"] == "dead", 5)
     said = alone.exec("1")
     assert said.status == 4
     assert "'rkernel close work' removes the session" in said.err
     assert os.path.isdir(alone.place())
+
+
+def test_kernel_that_says_that_it_is_shut_down_is_dead_at_once(alone: Rkernel, owner: Owner) -> None:
+    assert alone("attach", "-s", "work", "--no-log").status == 0
+    owner.client.shutdown()
+    assert wait_until(lambda: alone.status()["state"] == "dead", 5)
+    assert os.path.exists(owner.manager.connection_file)
+    said = alone.exec("1")
+    assert said.status == 4
+    assert "the kernel was shut down" in said.err
+
+
+def test_cells_of_a_kernel_that_is_restarted_are_lost_at_once_and_the_next_kernel_is_found(
+    alone: Rkernel, owner: Owner
+) -> None:
+    assert alone("attach", "-s", "work", "--no-log").status == 0
+    running = alone.start("exec", "-c", "import time\nprint('begun', flush=True)\nwhile True:\n    time.sleep(.05)")
+    alone.wait_running("begun")
+    owner.client.shutdown(restart=True)
+    assert wait_until(lambda: owner.client.get_iopub_msg(timeout=10)["msg_type"] == "shutdown_reply")
+    owner.manager.signal_kernel(signal.SIGKILL)  # the cell still runs
+    assert wait_until(lambda: running.poll() is not None, 5)
+    assert finish(running).status == 4
+    said = alone.exec("1")
+    assert said.status == 4
+    assert "the kernel has ended, as it was asked to" in said.err
+    assert alone.status()["state"] != "dead"
+    owner.manager.restart_kernel(now=True)
+    assert wait_until(lambda: alone.status()["generation"] == 2, 30)
+    assert wait_until(lambda: alone.exec("6 * 7").out == "42\n")
 
 
 def test_agents_waiting_cell_is_taken_back_and_the_persons_cell_goes_on(

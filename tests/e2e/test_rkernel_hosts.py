@@ -18,13 +18,13 @@ from tests.support.rkernel import Patched, Rkernel, finish, terminal
 from tests.support.servers import is_alive, wait_ended
 
 IMPATIENT = """\
-from remote_kernel.session import client, connection, host_process
-connection.HANG_SECONDS = client._SILENCE_SECONDS = host_process._CHECK_SECONDS = 1.0
+from remote_kernel.session import client, host_connection, host_process
+host_connection.HANG_SECONDS = client._SILENCE_SECONDS = host_process._CHECK_SECONDS = 1.0
 """
 # The host is killed when so many lines are on their way to the client, and there is a file; the last line is lost.
 KILLS_HOST = """\
 import os, signal, time
-from remote_kernel.session.connection import HostConnection
+from remote_kernel.session.host_connection import HostConnection
 plain, got = HostConnection.raw_line, []
 def raw_line(self, deadline):
     got.append(plain(self, deadline))
@@ -522,7 +522,7 @@ def test_host_is_of_nobody(alone: Rkernel) -> None:
 
 
 def _until(stop: Path) -> str:
-    """Give code that says that it has begun, and waits for a file."""
+    """Return code that says that it has begun, and waits for a file."""
     return f"import os, time\nprint('begun', flush=True)\nwhile not os.path.exists({str(stop)!r}): time.sleep(.05)\n"
 
 

@@ -92,7 +92,7 @@ def outputs(copy: Path) -> list[str]:
 
 
 def until(path: Path) -> str:
-    """Give a cell that runs until there is this file."""
+    """Return a cell that runs until there is this file."""
     waiting = f"while not os.path.exists({str(path)!r}): time.sleep(.02)"
     return f"import os, time\nprint('begun', flush=True)\n{waiting}\nprint('over')"
 

@@ -33,7 +33,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "agents.md"
 
 @pytest.fixture
 def rkernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rkernel]:
-    """Give `rkernel` whose sessions are this process's too; what is left of them ends with the test."""
+    """Yield `rkernel` whose sessions are this process's too; what is left of them ends with the test."""
     with running_rkernel(tmp_path) as command:
         monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(command.runtime))
         monkeypatch.chdir(tmp_path)
@@ -41,14 +41,14 @@ def rkernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rkernel
 
 
 def done(events: list[Event]) -> Done:
-    """Give the last event, which is Done."""
+    """Return the last event, which is Done."""
     last = events[-1]
     assert isinstance(last, Done)
     return last
 
 
 def printed(events: list[Event]) -> str:
-    """Give all text of the streams."""
+    """Return all text of the streams."""
     return "".join(event.text for event in events if isinstance(event, Stream))
 
 

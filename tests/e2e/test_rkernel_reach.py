@@ -28,7 +28,7 @@ for i in range({}):
 
 @pytest.fixture
 def login(isolation: Isolation) -> Iterator[Path]:
-    """Give a short XDG_RUNTIME_DIR of the test's own, as logind makes one at login."""
+    """Yield a short XDG_RUNTIME_DIR of the test's own, as logind makes one at login."""
     folder = Path(tempfile.mkdtemp(dir=isolation.runtime))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -167,5 +167,5 @@ def test_cell_that_is_too_long_is_refused_and_takes_no_memory(shared: Rkernel, t
 
 
 def _socket(rkernel: Rkernel) -> Path:
-    """Give where the session's host listens."""
+    """Return where the session's host listens."""
     return Path(rkernel.place("host.lock").read_text().splitlines()[1])

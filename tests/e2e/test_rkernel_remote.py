@@ -54,7 +54,7 @@ class Far(NamedTuple):
 
 @pytest.fixture
 def far(alone: Rkernel, network: tuple[Relay, Path], remote_python: Path) -> Iterator[Far]:
-    """Give `rkernel` with a session of a kernel on the target, behind a relay."""
+    """Yield `rkernel` with a session of a kernel on the target, behind a relay."""
     relay, ssh_config = network
     write_kernelspec(alone.folder / "kernels", "far", options_for("target", ssh_config, remote_python))
     alone.open("far")

@@ -147,7 +147,7 @@ def test_host_stays_small_while_a_client_does_not_read(shared: Rkernel) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Give a folder on a disk of 2 MB."""
+    """Yield a folder on a disk of 2 MB."""
     if os.getuid() != 0:
         pytest.skip("only root can mount a disk")
     folder = tmp_path / "runtime"

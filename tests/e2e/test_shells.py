@@ -21,7 +21,7 @@ from remote_kernel.launcher.forward import Forwarder
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.carrying import FarEnd
+from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.transport import masters
 from tests.support.kernels import launch, options_for, run, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server
@@ -114,7 +114,7 @@ def _forward(options: LaunchOptions) -> None:
 
 
 def _sync(options: LaunchOptions) -> None:
-    with FarEnd(options, "receive", {}) as far:
+    with RemoteEnd(options, "receive", {}) as far:
         far.greet()
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from remote_kernel.cli.manager import main
 from remote_kernel.sync.sftp_client import Reply, Sftp
-from remote_kernel.sync.sftp_push import version_path
+from remote_kernel.sync.sftp_push import partial_version_path
 from tests.e2e.test_sync import make_tree, mounted, own, tree, wait_for
 from tests.support.relay import Relay
 from tests.support.servers import REMOTE_MARKER, Server
@@ -197,7 +197,7 @@ def test_part_of_the_same_version_is_gone_on_with_under_another_name(
         "--ssh-config",
         str(ssh_config),
     ]
-    version = version_path(b"data", b"%d %d" % (len(data), (tmp_path / "data").stat().st_mtime_ns))
+    version = partial_version_path(b"data", b"%d %d" % (len(data), (tmp_path / "data").stat().st_mtime_ns))
     first = bytearray(data[: 11 << 20])
     first[0] ^= 1  # tells whether it was sent again
     ends = (b"-0123456789abcdef.part", b"-1.part", b"-2.part", b"-3.part", b".part")

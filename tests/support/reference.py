@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from remote_kernel.cli import help_format, manager
-from remote_kernel.cli.rkernel import main
+from remote_kernel.cli.rkernel import command as command_line
 
 PATH = Path(__file__).parents[2] / "docs" / "reference.md"
 _OF_TYPER = {"--install-completion", "--show-completion", "--help"}
@@ -45,10 +45,10 @@ def _of_manager() -> Iterator[str]:
 
 
 def _of_rkernel() -> Iterator[str]:
-    for name in main.COMMANDS:
-        command = main.find_command(name)
+    for name in command_line.COMMANDS:
+        command = command_line.find_command(name)
         assert command
-        parser = main.make_parser(name, command)
+        parser = command_line.make_parser(name, command)
         yield f"## rkernel {name}"
         yield inspect.cleandoc(parser.description or "")
         rows = []

@@ -94,26 +94,26 @@ class Rkernel:
         return json.loads(said.out)
 
     def status(self) -> dict[str, Any]:
-        """Give the session's status."""
+        """Return the session's status."""
         found: dict[str, Any] = self.ask("status")
         return found
 
     def place(self, *parts: str) -> Path:
-        """Give a path in the session's folder."""
+        """Return a path in the session's folder."""
         return self.runtime.joinpath("rkernel", self.session, *parts)
 
     def record(self) -> dict[str, Any]:
-        """Give session.json."""
+        """Return session.json."""
         fields: dict[str, Any] = json.loads(self.place("session.json").read_text())
         return fields
 
     def host(self) -> psutil.Process:
-        """Give the session's host, without asking it, which would start one."""
+        """Return the session's host, without asking it, which would start one."""
         (found,) = self.hosts()
         return found
 
     def hosts(self) -> list[psutil.Process]:
-        """Give the hosts of this session that live."""
+        """Return the hosts of this session that live."""
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):  # it has just ended
@@ -122,12 +122,12 @@ class Rkernel:
         return found
 
     def kernel(self) -> psutil.Process:
-        """Give the kernel's process; a remote one's launcher."""
+        """Return the kernel's process; a remote one's launcher."""
         (child,) = psutil.Process(self.record()["pid"]).children()
         return child
 
     def processes(self) -> list[psutil.Process]:
-        """Give every living process of these sessions: hosts, kernels, launchers, commands."""
+        """Return every living process of these sessions: hosts, kernels, launchers, commands."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -191,7 +191,7 @@ def finish(process: subprocess.Popen[str], seconds: float = SECONDS, text: str |
 
 @contextlib.contextmanager
 def running_rkernel(folder: Path, kernelspec: str = "", **environment: str) -> Iterator[Rkernel]:
-    """Give the command line, with a session of the kernelspec if one is named; nothing of it is left afterwards."""
+    """Yield the command line, with a session of the kernelspec if one is named; nothing of it is left afterwards."""
     rkernel = Rkernel(folder, **environment)
     try:
         if kernelspec:

@@ -13,7 +13,7 @@ import typer
 
 from remote_kernel import errors
 from remote_kernel.cli import manager
-from remote_kernel.cli.rkernel import main
+from remote_kernel.cli.rkernel import command as command_line
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.events import VERDICTS
 from tests.support.pages import (
@@ -52,10 +52,10 @@ def every_option() -> set[str]:
     group: Any = typer.main.get_command(manager.build())
     parameters = [parameter for command in (group, *COMMANDS.values()) for parameter in command.params]
     found = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
-    for name in main.COMMANDS:
-        command = main.find_command(name)
+    for name in command_line.COMMANDS:
+        command = command_line.find_command(name)
         assert command
-        found |= set(main.make_parser(name, command)._option_string_actions)
+        found |= set(command_line.make_parser(name, command)._option_string_actions)
     return {name for name in found if name.startswith("--")} | {"--help", "--version"}
 
 
@@ -72,16 +72,18 @@ def test_commands_are_taken(page: Path) -> None:
             with COMMANDS[words[1]].make_context(words[1], words[2:]):
                 pass
         elif words[0] == "rkernel":
-            command = main.find_command(words[1])
+            command = command_line.find_command(words[1])
             assert command, shown
-            main.parse(words[1], command, words[2:])
+            command_line.parse(words[1], command, words[2:])
 
 
 @of_pages()
 def test_names_of_commands_in_the_text_are_theirs(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"`(remote_kernel|rkernel) ([a-z]+)", text))
-    wrong = {name for name in named if name[1] not in (COMMANDS if name[0] == "remote_kernel" else main.COMMANDS)}
+    wrong = {
+        name for name in named if name[1] not in (COMMANDS if name[0] == "remote_kernel" else command_line.COMMANDS)
+    }
     assert not wrong
 
 
@@ -109,7 +111,7 @@ def test_every_picture_is_shown_and_small() -> None:
 def test_every_command_is_in_a_page() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     unnamed = [name for name in COMMANDS if f"remote_kernel {name}" not in text and f"`{name}" not in text]
-    unnamed += [name for name in main.COMMANDS if f"rkernel {name}" not in text]
+    unnamed += [name for name in command_line.COMMANDS if f"rkernel {name}" not in text]
     assert set(unnamed) <= {"inspect", "complete", "interrupt", "restart", "ls"}  # in the reference
 
 
@@ -123,7 +125,7 @@ def test_exit_statuses_of_cells_are_those_of_the_verdicts() -> None:
     rows = re.findall(r"^\| (\d+) \| ([^|]+) \|$", AGENTS.read_text(encoding="utf-8"), re.MULTILINE)
     usage = (errors.UsageError.exit_status, errors.NoSuchKernelspec.exit_status)
     assert [int(status) for status, _ in rows] == sorted([*VERDICTS.values(), *usage])
-    assert all(f" {status}  " in main.HELP for status, _ in rows)
+    assert all(f" {status}  " in command_line.HELP for status, _ in rows)
 
 
 @of_pages()

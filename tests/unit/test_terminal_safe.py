@@ -156,7 +156,7 @@ def test_a_servers_question_cannot_steer_the_terminal(
 
 
 def test_the_launchers_words_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    Log().tell(EVIL)
+    Log().warning(EVIL)
     check(capfd.readouterr().err)
 
 
@@ -177,7 +177,7 @@ def test_notes_of_the_log_cannot_steer_the_terminal(
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     log = Log()
     log.open("one")
-    log.note(EVIL)
+    log.info(EVIL)
     log.close()
     check((tmp_path / "remote_kernel-one.log").read_text())
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
+from remote_kernel.cli.rkernel.command import Subcommand
 from remote_kernel.cli.rkernel.following import detached, renderer_for, show
-from remote_kernel.cli.rkernel.main import Command
-from remote_kernel.cli.rkernel.which import New, add_session, find_or_make, find_session
+from remote_kernel.cli.rkernel.which import add_session, find_session, session_for
 from remote_kernel.errors import UsageError
 from remote_kernel.session.client import Request, Session
+from remote_kernel.session.events import Queued, read_done, read_journal
 from remote_kernel.session.notebook.source import check_text, decode_source
-
-if TYPE_CHECKING:
-    from remote_kernel.session.notebook.run import WantedKernel
 
 _LONGEST_RANGE = 100_000  # cells
 
@@ -166,13 +162,13 @@ def exec_(options: argparse.Namespace) -> int:
     if path.endswith(".ipynb"):
         from remote_kernel.cli.rkernel.notebooks import run_notebook
 
-        return run_notebook(path, options)
+        return run_notebook(path, _request("", options), options)
     if options.from_cell or options.to_cell or options.output:
         raise UsageError("--from-cell, --to-cell and --output are for notebooks", "give an .ipynb file")
     code = _read_code(options)
     session = session_for(options)
     script = (os.path.abspath(path), path, *options.arguments) if is_script else ()
-    running = session.execute(request_for(code, options)._replace(script=script))
+    running = session.execute(_request(code, options)._replace(script=script))
     if options.detach and not running.has_ended:
         renderer = renderer_for(session, running, options)
         renderer.feed(next(iter(running)))  # that it was taken, which --json tells
@@ -183,15 +179,8 @@ def exec_(options: argparse.Namespace) -> int:
     return show(session, running, options)
 
 
-def session_for(options: argparse.Namespace, wanted: WantedKernel | None = None) -> Session:
-    """Give the session that the options of `exec` mean, made if need be; `wanted` is a notebook's kernel."""
-    return find_or_make(
-        options.session, New(options.kernel, "" if options.no_log else options.log, options.cwd), wanted
-    )
-
-
-def request_for(code: str, options: argparse.Namespace) -> Request:
-    """Give the request for one piece of code, as the options of `exec` say."""
+def _request(code: str, options: argparse.Namespace) -> Request:
+    """Return the request for one piece of code, as the options of `exec` say."""
     return Request(
         code,
         author=options.author,
@@ -288,7 +277,7 @@ def tail(options: argparse.Namespace) -> int:
 
 
 def _cells(text: str) -> list[str]:
-    """Give the numbers of the cells that an argument names: one, or those of a range such as 12-15."""
+    """Return the numbers of the cells that an argument names: one, or those of a range such as 12-15."""
     first, dash, last = text.partition("-")
     if not dash or not (first.isdecimal() and last.isdecimal()):
         return [text] if text else []
@@ -298,8 +287,7 @@ def _cells(text: str) -> list[str]:
 
 
 def _going_on(session: Session, numbers: list[str]) -> list[str]:
-    """Leave out the cells of a notebook that have ended; where all have, give the last that ran."""
-    from remote_kernel.session.events import read_done
+    """Return the cells of a notebook that have not ended; where all have, the last that ran."""
 
     ended = [read_done(session.paths.journal(number)) for number in numbers]
     left = [number for number, done in zip(numbers, ended, strict=True) if done is None]
@@ -308,7 +296,7 @@ def _going_on(session: Session, numbers: list[str]) -> list[str]:
 
 
 def _newest(session: Session) -> list[str]:
-    """Give the newest cell's number, or those of the notebook that it belongs to.
+    """Return the newest cell's number, or those of the notebook that it belongs to.
 
     One that was run beside a cell is not what somebody waits for.
     """
@@ -317,20 +305,20 @@ def _newest(session: Session) -> list[str]:
     if not numbers:
         raise UsageError(f"no cell has run in session '{session.name}'", "run one with 'rkernel exec'")
     queued = ((number, _queued(session, number)) for number in numbers)
-    newest, fields = next((one for one in queued if not one[1].get("side")), (numbers[0], {}))
-    return [str(number) for number in range(int(fields.get("run") or newest), newest + 1)]
+    newest, how = next((one for one in queued if not (one[1] and one[1].side)), (numbers[0], None))
+    return [str(number) for number in range(int(how.run or newest) if how else newest, newest + 1)]
 
 
-def _queued(session: Session, number: int) -> dict[str, Any]:
-    """Read the first line of a cell's journal, which says how it was sent; empty where that cannot be read."""
-    with contextlib.suppress(OSError, ValueError), open(session.paths.journal(str(number)), "rb") as file:
-        fields: dict[str, Any] = json.loads(file.readline())
-        return fields
-    return {}
+def _queued(session: Session, number: int) -> Queued | None:
+    """Return how a cell was sent; None where its journal cannot be read."""
+    with contextlib.suppress(OSError):
+        first = next(read_journal(session.paths.journal(str(number))), None)
+        return first if isinstance(first, Queued) else None
+    return None
 
 
 COMMANDS = {
-    "exec": Command(add_exec, exec_, passes_on=True),
-    "wait": Command(add_wait, wait),
-    "tail": Command(add_tail, tail),
+    "exec": Subcommand(add_exec, exec_, passes_on=True),
+    "wait": Subcommand(add_wait, wait),
+    "tail": Subcommand(add_tail, tail),
 }

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from remote_kernel.cli.rkernel.main import COMMANDS, HELP, find_command, make_parser
+from remote_kernel.cli.rkernel.command import COMMANDS, HELP, find_command, make_parser
 from remote_kernel.terminal_safe import terminal_safe
 
 VARIABLE = "_RKERNEL_COMPLETE"
@@ -75,7 +75,7 @@ def _values(action: argparse.Action) -> list[Word]:
 
         return list(map(Word, session_names()))
     if action.dest == "kernel":
-        from remote_kernel.session.program import list_programs
+        from remote_kernel.session.kernel_program import list_programs
 
         return [Word(program.kernelspec, terminal_safe(program.display_name)) for program in list_programs()]
     return []

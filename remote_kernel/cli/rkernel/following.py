@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from remote_kernel.errors import RemoteKernelError
 from remote_kernel.session.cell_numbers import CellNumbers
 from remote_kernel.session.client import HostGone, NoSuchSession, Running, Session, StillRunning
 from remote_kernel.session.events import VERDICTS, Answered, Away, Back, Done, Event, InputWanted, Queued, Started
+from remote_kernel.terminal_safe import terminal_safe
 
 if TYPE_CHECKING:
     from remote_kernel.session.render.view import Renderer
@@ -20,38 +21,66 @@ if TYPE_CHECKING:
 _AFTER_INTERRUPT_SECONDS = 15.0
 
 
+class Outcome(NamedTuple):
+    """What a command saw of a cell: its verdict, empty where it has none yet, and `running` when the time was up.
+
+    `status` is the command's exit status, and `answers` how many of those given in advance input() has got.
+    """
+
+    verdict: str = ""
+    status: int = 0
+    answers: int = 0
+    may_fail: bool = False
+
+
 def show(session: Session, running: Running, options: argparse.Namespace) -> int:
-    """Show a cell until it is done, or the time is up, and give the exit status."""
+    """Show a cell until it is done, or the time is up, and return the exit status."""
     renderer = renderer_for(session, running, options)
+    outcome = show_events(session, running, renderer, options, deadline_of(options))
+    sys.stdout.flush()
+    if outcome.verdict != "running":
+        report_unused_answers(getattr(options, "answer", ()), outcome.answers)
+    return outcome.status
+
+
+def show_events(
+    session: Session,
+    running: Running,
+    renderer: Renderer,
+    options: argparse.Namespace,
+    deadline: float | None,
+    last: str = "",
+) -> Outcome:
+    """Show a cell's events until it is done, or the deadline. `last` is as for `detached`."""
     away = waits = False
-    status = used = 0
-    events = shown(renderer, follow(session, running, options, deadline_of(options)))
+    outcome = Outcome()
     try:
-        for event in events:
+        for event in shown(renderer, follow(session, running, options, deadline)):
             if isinstance(event, (Away, Back)):
                 away = isinstance(event, Away)
             elif isinstance(event, (Queued, Started)):
                 waits = isinstance(event, Queued)
+                if isinstance(event, Queued):
+                    outcome = outcome._replace(may_fail=event.may_fail)
             elif isinstance(event, Answered):
-                used += 1
+                outcome = outcome._replace(answers=outcome.answers + 1)
             elif isinstance(event, Done):
-                status = event.status
-        sys.stdout.flush()
-        tell_unused_answers(getattr(options, "answer", ()), used)
-        return status
+                outcome = outcome._replace(verdict=event.verdict, status=event.status)
     except StillRunning as still:
         renderer.close()
         sys.stdout.flush()
-        return still_running(session, still, away=away, waits=waits)
+        status = still_running(session, still, away=away, waits=waits, last=last)
+        return outcome._replace(verdict="running", status=status)
     except RemoteKernelError:
         renderer.close()
         raise
+    return outcome
 
 
 def follow(
     session: Session, running: Running, options: argparse.Namespace, deadline: float | None
 ) -> Generator[Event, None, None]:
-    """Give a cell's events, the last of them Done, and answer its questions.
+    """Yield a cell's events, the last of them Done, and answer its questions.
 
     Ctrl-C interrupts the cell, and the second one ends the command; the first one does where it only looks. Raises
     StillRunning at the deadline, LeftAlone at a second Ctrl-C.
@@ -80,7 +109,7 @@ def follow(
 
 
 def shown(renderer: Renderer, events: Generator[Event, None, None]) -> Iterator[Event]:
-    """Show each event, and then give it. A Ctrl-C while something is being shown means the cell all the same."""
+    """Show each event, and then yield it. A Ctrl-C while something is being shown means the cell all the same."""
     event = next(events)
     while True:
         try:
@@ -94,8 +123,8 @@ def shown(renderer: Renderer, events: Generator[Event, None, None]) -> Iterator[
         event = next(events)
 
 
-def tell_unused_answers(answers: Sequence[str], used: int) -> None:
-    """Say on stderr how many of the answers given in advance no input() has asked for; nothing where all were used."""
+def report_unused_answers(answers: Sequence[str], used: int) -> None:
+    """Write to stderr how many of the answers given in advance no input() has asked for, if any."""
     left = len(answers) - used
     if left > 0:
         verb = "was" if left == 1 else "were"
@@ -103,7 +132,7 @@ def tell_unused_answers(answers: Sequence[str], used: int) -> None:
 
 
 def deadline_of(options: argparse.Namespace) -> float | None:
-    """Give the monotonic time at which a command stops waiting; None for never."""
+    """Return the monotonic time at which a command stops waiting; None for never."""
     return None if options.timeout is None else time.monotonic() + options.timeout
 
 
@@ -130,7 +159,7 @@ class SessionClosed(RemoteKernelError):
 
 
 def _interrupt(session: Session, running: Running) -> None:
-    """Ctrl-C means the cell; a second one leaves it alone and ends this command."""
+    """Interrupt the cell, as Ctrl-C means it; a second one leaves it alone and ends this command."""
     sys.stderr.write(f"rkernel: interrupting cell {running.cell}; Ctrl-C again leaves it running\n")
     try:
         session.interrupt(running.cell)
@@ -139,10 +168,8 @@ def _interrupt(session: Session, running: Running) -> None:
 
 
 def _ask(event: InputWanted) -> str:
-    """Give the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
+    """Return the line that somebody types. Raises KeyboardInterrupt, also where the terminal ends the input."""
     try:
-        from remote_kernel.terminal_safe import terminal_safe
-
         if event.password:
             from getpass import getpass
 
@@ -156,7 +183,7 @@ def _ask(event: InputWanted) -> str:
 def still_running(
     session: Session, still: StillRunning, *, away: bool = False, waits: bool = False, last: str = ""
 ) -> int:
-    """Say how to go on with a cell that nobody waits for any longer, and give the exit status.
+    """Write how to go on with a cell that nobody waits for any longer, and return the exit status.
 
     `waits` is true for one that has not begun; `last` is as for `detached`.
     """
@@ -172,7 +199,7 @@ def still_running(
 
 
 def detached(session: Session, cell: str, what: str, since: int = 0, last: str = "") -> int:
-    """Say how to go on with a cell of which this is true, and give the exit status.
+    """Write how to go on with a cell of which this is true, and return the exit status.
 
     `last` is the last cell of the notebook run that goes on after it, if there is one.
     """
@@ -190,7 +217,7 @@ def detached(session: Session, cell: str, what: str, since: int = 0, last: str =
 def renderer_for(
     session: Session, running: Running, options: argparse.Namespace, out: TextIO | None = None
 ) -> Renderer:
-    """Give what shows a cell's events as the options say, on stdout or `out`."""
+    """Return what shows a cell's events as the options say, on stdout or `out`."""
     from remote_kernel.session.render import make_renderer
     from remote_kernel.session.render.view import View
 

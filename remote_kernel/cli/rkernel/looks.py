@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 
 from remote_kernel.cli.rkernel.cells import characters
-from remote_kernel.cli.rkernel.main import Command
+from remote_kernel.cli.rkernel.command import Subcommand, write_json
 from remote_kernel.cli.rkernel.which import add_session, find_session
 from remote_kernel.session.protocol import encode
 from remote_kernel.session.render.budget import DEFAULT, bounded
@@ -44,7 +43,7 @@ def vars_(options: argparse.Namespace) -> int:
     """Run the command."""
     found = find_session(options.session).variables(options.pattern)
     if options.json:
-        _print_json(found)
+        write_json(encode(found))
         return 0
     lines = []
     for variable in found:
@@ -91,7 +90,7 @@ def complete(options: argparse.Namespace) -> int:
     """Run the command."""
     found = find_session(options.session).complete(options.code)
     if options.json:
-        _print_json(found)
+        write_json(encode(found))
     else:
         _show(map(str, found.matches), options, "more of the name shows fewer, --budget 0 all")
     return 0
@@ -112,12 +111,8 @@ def _show(lines: Iterable[str], options: argparse.Namespace, hint: str) -> None:
     sys.stdout.write(bounded("".join(f"{terminal_safe(line)}\n" for line in lines), limit, hint))
 
 
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(encode(value), indent=1) + "\n")
-
-
 COMMANDS = {
-    "vars": Command(add_vars, vars_),
-    "inspect": Command(add_inspect, inspect),
-    "complete": Command(add_complete, complete),
+    "vars": Subcommand(add_vars, vars_),
+    "inspect": Subcommand(add_inspect, inspect),
+    "complete": Subcommand(add_complete, complete),
 }

@@ -12,30 +12,25 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from remote_kernel.cli.rkernel.cells import request_for, session_for
 from remote_kernel.cli.rkernel.following import (
     LeftAlone,
     deadline_of,
     detached,
-    follow,
     renderer_for,
-    shown,
-    still_running,
-    tell_unused_answers,
+    report_unused_answers,
+    show_events,
 )
-from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.client import NotebookCell, Running, Session, StillRunning
-from remote_kernel.session.events import VERDICTS, VERSION, Answered, Away, Back, Done, Event, Queued, read_done
+from remote_kernel.cli.rkernel.which import session_for
+from remote_kernel.errors import UsageError
+from remote_kernel.session.client import NotebookCell, Request, Session
+from remote_kernel.session.events import VERDICTS, VERSION, read_done
 from remote_kernel.session.notebook.run import NotebookRun, copy_path
 
-if TYPE_CHECKING:
-    from remote_kernel.session.render.view import Renderer
 
-
-def run_notebook(path: str, options: argparse.Namespace) -> int:
-    """Run the cells that the options name, and give the exit status of the last: the run stops at the first failure.
+def run_notebook(path: str, request: Request, options: argparse.Namespace) -> int:
+    """Run the cells that the options name, and return the exit status of the last: the run stops at the first failure.
 
     Without a range the copy goes beside the notebook; with one, only where --output says. Progress goes to stderr.
     """
@@ -44,7 +39,6 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
     steps = run.steps(1 if options.from_cell is None else options.from_cell, options.to_cell)
     output = options.output or (copy_path(path) if whole else "")
     session = session_for(options, run.wanted())
-    request = request_for("", options)
     cells = [NotebookCell(step.id, step.source, step.may_fail) for step in steps]
     numbers = session.run_notebook(cells, request, only_known=True) if options.key else []
     if not numbers:
@@ -52,7 +46,7 @@ def run_notebook(path: str, options: argparse.Namespace) -> int:
             run.write_copy(output, steps, continues=not whole)
         numbers = session.run_notebook(cells, request, os.path.abspath(output) if output else "")
     names = [f"cell {step.number} of {path}, {place} of {len(steps)}" for place, step in enumerate(steps, 1)]
-    cells_shown = _Cells(session, numbers, names, options)
+    cells_shown = _CellSequence(session, numbers, names, options)
     if options.detach and numbers and not _has_ended(session, numbers[-1]):
         return cells_shown.leave(output)
     status = cells_shown.show(output)
@@ -72,13 +66,13 @@ def _has_ended(session: Session, number: str) -> bool:
 def show_cells(session: Session, numbers: Sequence[str], options: argparse.Namespace) -> int:
     """Show the cells of these numbers until all are done, or the time is up; `tail` shows only what there is.
 
-    Gives the exit status of the last. Stops at one that ends a notebook's run.
+    Returns the exit status of the last. Stops at one that ends a notebook's run.
     """
     names = [f"cell {number}, {place} of {len(numbers)}" for place, number in enumerate(numbers, 1)]
-    return _Cells(session, numbers, names, options).show()
+    return _CellSequence(session, numbers, names, options).show()
 
 
-class _Cells:
+class _CellSequence:
     """Cells that are followed one after the other, all within one `--timeout`."""
 
     def __init__(
@@ -94,7 +88,7 @@ class _Cells:
         self.count = 0  # of those that were shown
 
     def show(self, output: str = "") -> int:
-        """Show them, and give the exit status; `output` is where the copy is, empty where only the host knows it."""
+        """Show them, and return the exit status; `output` is where the copy is, empty where only the host knows it."""
         status = 0
         try:
             for number, name in zip(self._numbers, self._names, strict=True):
@@ -109,11 +103,11 @@ class _Cells:
         finally:
             sys.stdout.flush()
         if self.verdict != "running":
-            tell_unused_answers(getattr(self._options, "answer", ()), self._answers_used)
+            report_unused_answers(getattr(self._options, "answer", ()), self._answers_used)
         return self._finish(status, output)
 
     def leave(self, output: str) -> int:
-        """Say how to go on with them, and give the exit status."""
+        """Write how to go on with them, and return the exit status."""
         self.verdict = "running"
         self._write_document(VERDICTS["running"], output)
         if output:
@@ -121,52 +115,30 @@ class _Cells:
         return detached(self._session, self._numbers[0], "running in the background", 0, self._numbers[-1])
 
     def _show_one(self, number: str, name: str) -> tuple[int, bool]:
-        """Show a cell; give the exit status, and whether the next one comes."""
+        """Show a cell; return the exit status, and whether the next one comes."""
         self.count += 1
         sys.stderr.write(f"rkernel: {name}\n")
         options = self._options
         running = self._session.follow(number, self._since, asks=getattr(options, "stdin", False))
         self._since = 0
+        if self._only_looks:
+            running = running.so_far()
         out = io.StringIO() if options.json else None
         renderer = renderer_for(self._session, running, options, out)
         try:
-            return self._follow(running, renderer)
-        except RemoteKernelError:
-            renderer.close()
-            raise
+            outcome = show_events(self._session, running, renderer, options, self._deadline, self._numbers[-1])
         finally:
             if out and out.getvalue():
                 self._documents.append(json.loads(out.getvalue()))
-
-    def _follow(self, running: Running, renderer: Renderer) -> tuple[int, bool]:
-        away = waits = may_fail = False
-        event: Event | None = None
-        if self._only_looks:
-            running = running.so_far()
-        try:
-            for event in shown(renderer, follow(self._session, running, self._options, self._deadline)):
-                if isinstance(event, (Away, Back)):
-                    away = isinstance(event, Away)
-                elif isinstance(event, Queued):
-                    waits, may_fail = True, event.may_fail
-                elif isinstance(event, Answered):
-                    self._answers_used += 1
-                else:
-                    waits = False
-        except StillRunning as still:
-            renderer.close()
-            self.verdict = "running"
-            return still_running(self._session, still, away=away, waits=waits, last=self._numbers[-1]), False
-        if not isinstance(event, Done):
-            return 0, True
-        self.verdict = event.verdict
-        if event.verdict == "error" and may_fail:
+        self._answers_used += outcome.answers
+        self.verdict = outcome.verdict or self.verdict
+        if not outcome.verdict or (outcome.verdict == "error" and outcome.may_fail):
             self.verdict = "ok"
             return 0, True
-        return event.status, event.verdict == "ok"
+        return outcome.status, outcome.verdict == "ok"
 
     def _finish(self, status: int, output: str) -> int:
-        """Say where the copy is, when it is complete, and give the exit status."""
+        """Write where the copy is, when it is complete, and return the exit status."""
         trouble = ""
         if self.verdict != "running" and self._numbers:
             written = self._session.copy_of(self._numbers[0])
@@ -196,7 +168,7 @@ class _Cells:
             sys.stdout.write(json.dumps(fields) + "\n")
 
     def _interrupt(self) -> None:
-        """Ctrl-C means the cell that runs, whatever this process is at."""
+        """Interrupt the cell that runs: Ctrl-C means it, whatever this process is at."""
         running = self._session.status().running
         if not self._only_looks and running and running.cell in self._numbers:
             self._session.interrupt(running.cell)

@@ -1,16 +1,15 @@
-"""`rkernel ls`, `status`, `interrupt`, `attach`, `restart`, `refresh` and `close`: look after sessions."""
+"""`rkernel ls`, `kernelspecs`, `status`, `interrupt`, `attach`, `restart`, `refresh`, `close`: look after sessions."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from remote_kernel.cli.rkernel.main import Command
+from remote_kernel.cli.rkernel.command import Subcommand, write_json, write_table
 from remote_kernel.cli.rkernel.which import add_session, find_session
 from remote_kernel.errors import RemoteKernelError, UsageError
 from remote_kernel.session.client import NoSuchSession, Session
@@ -19,7 +18,7 @@ from remote_kernel.session.protocol import encode
 from remote_kernel.terminal_safe import terminal_safe
 
 if TYPE_CHECKING:
-    from remote_kernel.session.questions import Interrupted, Status
+    from remote_kernel.session.questions import Interrupted, SessionStatus
 
 _LIST_SECONDS = 5.0  # for a host to answer
 _MOST_NUMBERS = 20  # of cells that are shown
@@ -36,7 +35,7 @@ def ls(options: argparse.Namespace) -> int:
     """Run the command."""
     found = [_status_of(name) for name in session_names()]
     if options.json:
-        sys.stdout.write(json.dumps([_document(one) for one in found], indent=1) + "\n")
+        write_json([_document(one) for one in found])
         return 0
     rows = [("SESSION", "KERNELSPEC", "HOST", "STATE", "CELL", "LOG")]
     rows += [
@@ -50,37 +49,62 @@ def ls(options: argparse.Namespace) -> int:
         )
         for one in found
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows if found else []:
-        sys.stdout.write(terminal_safe("  ".join(map(str.ljust, row, widths)).rstrip() + "\n"))
+    if found:
+        write_table(rows)
+    else:
+        sys.stderr.write("rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n")
     for one in found:
         if one.state == "unknown":
             sys.stderr.write(terminal_safe(f"rkernel: {one.trouble}\n"))
-    if not found:
-        sys.stderr.write("rkernel: there is no session; 'rkernel exec -k KERNELSPEC ...' makes one\n")
     return 0
 
 
-def _status_of(name: str) -> Status:
+def _status_of(name: str) -> SessionStatus:
     """Return a session's status; without a `version` where its host does not tell."""
-    from remote_kernel.session.questions import Status
+    from remote_kernel.session.questions import SessionStatus
 
     session = Session(name)
     try:
         session.check(_LIST_SECONDS)
         return session.status()
     except RemoteKernelError as error:
-        return Status(name, trouble=str(error))
+        return SessionStatus(name, trouble=str(error))
 
 
-def _document(status: Status) -> object:
+def _document(status: SessionStatus) -> object:
     if status.version:
         return encode(status)
     return {"session": status.session, "state": status.state, "trouble": status.trouble}
 
 
-def _state(status: Status) -> str:
+def _state(status: SessionStatus) -> str:
     return f"{status.state}, away" if status.connected is False else status.state
+
+
+def add_kernelspecs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `kernelspecs`."""
+    parser.description = "List every kernelspec that -k takes: those of remote hosts, and those of this machine."
+    parser.epilog = "examples:\n  rkernel kernelspecs\n  rkernel kernelspecs --json\n"
+    parser.add_argument("--json", action="store_true", help="a list of objects: name, display_name, language, host")
+
+
+def kernelspecs(options: argparse.Namespace) -> int:
+    """Run the command."""
+    from remote_kernel.session.kernel_program import list_programs, what_there_is
+
+    programs = sorted(list_programs(), key=lambda one: (not one.host, one.kernelspec))
+    if options.json:
+        names = ("display_name", "language", "host")
+        found = [{"name": one.kernelspec, **{name: getattr(one, name) for name in names}} for one in programs]
+        write_json(found)
+        return 0
+    rows = [("KERNELSPEC", "HOST", "LANGUAGE", "DISPLAY NAME")]
+    rows += [(one.kernelspec, one.host or "this machine", one.language or "-", one.display_name) for one in programs]
+    if programs:
+        write_table(rows)
+    else:
+        sys.stderr.write(f"rkernel: there is no kernelspec; {what_there_is(programs)}\n")
+    return 0
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +120,7 @@ def status(options: argparse.Namespace) -> int:
     session = _named(options)
     found = session.status(memory=True)
     if options.json:
-        sys.stdout.write(json.dumps(encode(found), indent=1) + "\n")
+        write_json(encode(found))
         return 0
     where = f"on {found.host or 'this machine'}"
     if found.attached:
@@ -158,7 +182,7 @@ def interrupt(options: argparse.Namespace) -> int:
 
 
 def _which_cell(found: Interrupted) -> str:
-    """Say which cell was interrupted: by its number and first line, as others may run than the one that was meant."""
+    """Return which cell was interrupted: its number and first line, as others may run than the one that was meant."""
     cell = found.interrupted
     if not cell:
         return "the cell"
@@ -284,18 +308,19 @@ def _add_name(parser: argparse.ArgumentParser) -> None:
 
 
 def _named(options: argparse.Namespace) -> Session:
-    """Give the session that is named, with or without -s: both are natural, and an error for one helps nobody."""
+    """Return the session that is named, with or without -s: both are natural, and an error for one helps nobody."""
     if options.name and options.session and options.name != options.session:
         raise UsageError(f"two sessions are named: '{options.name}' and '{options.session}'", "give one")
     return find_session(options.name or options.session)
 
 
 COMMANDS = {
-    "ls": Command(add_ls, ls),
-    "status": Command(add_status, status),
-    "interrupt": Command(add_interrupt, interrupt),
-    "attach": Command(add_attach, attach),
-    "restart": Command(add_restart, restart),
-    "refresh": Command(add_refresh, refresh),
-    "close": Command(add_close, close),
+    "ls": Subcommand(add_ls, ls),
+    "kernelspecs": Subcommand(add_kernelspecs, kernelspecs),
+    "status": Subcommand(add_status, status),
+    "interrupt": Subcommand(add_interrupt, interrupt),
+    "attach": Subcommand(add_attach, attach),
+    "restart": Subcommand(add_restart, restart),
+    "refresh": Subcommand(add_refresh, refresh),
+    "close": Subcommand(add_close, close),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from remote_kernel.cli.rkernel.main import Command
+from remote_kernel.cli.rkernel.command import Subcommand
 
 EXAMPLES = """\
 examples:
@@ -52,4 +52,4 @@ def skill(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"skill": Command(add_skill, skill)}
+COMMANDS = {"skill": Subcommand(add_skill, skill)}

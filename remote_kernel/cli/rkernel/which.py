@@ -13,8 +13,8 @@ from remote_kernel.session.client import NoSuchSession, Session
 from remote_kernel.session.paths import Paths, session_names
 
 if TYPE_CHECKING:
+    from remote_kernel.session.kernel_program import Program
     from remote_kernel.session.notebook.run import WantedKernel
-    from remote_kernel.session.program import Program
 
 VARIABLE = "RKERNEL_SESSION"
 
@@ -31,7 +31,7 @@ def add_session(parser: argparse.ArgumentParser) -> None:
 
 
 def find_session(name: str) -> Session:
-    """Give the session of this name, else RKERNEL_SESSION's, else the only one. Raises NoSuchSession, UsageError."""
+    """Return the session of this name, else RKERNEL_SESSION's, else the only one. Raises NoSuchSession, UsageError."""
     name = name or os.environ.get(VARIABLE, "")
     if not name:
         names = session_names()
@@ -48,8 +48,8 @@ def find_session(name: str) -> Session:
     return session
 
 
-class New(NamedTuple):
-    """What `exec` says of a session, should it have to be made: the kernelspec, the notebook and the kernel's folder.
+class NewSession(NamedTuple):
+    """What `exec` asks of a session, should it have to be made: the kernelspec, the notebook and the kernel's folder.
 
     `log` is None for the usual notebook, and empty for none.
     """
@@ -59,12 +59,13 @@ class New(NamedTuple):
     cwd: str = ""
 
 
-def find_or_make(name: str, new: New, wanted: WantedKernel | None = None) -> Session:
-    """Give the session that `exec` means, made if need be: by its name, by the kernelspec's, or the only one.
+def session_for(options: argparse.Namespace, wanted: WantedKernel | None = None) -> Session:
+    """Return the session that `exec` means, made if need be: by its name, by the kernelspec's, or the only one.
 
     `wanted` is what a notebook says of its kernel. Raises UsageError for a kernel of another language.
     """
-    name = name or os.environ.get(VARIABLE, "")
+    new = NewSession(options.kernel, "" if options.no_log else options.log, options.cwd)
+    name = options.session or os.environ.get(VARIABLE, "")
     if not name and not new.kernelspec:
         names = session_names()
         if len(names) == 1:
@@ -84,8 +85,8 @@ def find_or_make(name: str, new: New, wanted: WantedKernel | None = None) -> Ses
 
 
 def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
-    """Give the kernelspec for a new session: the one that is named, else a notebook's own, else the only remote one."""
-    from remote_kernel.session.program import default_kernelspec, find_program
+    """Return a new session's kernelspec: the one that is named, else a notebook's own, else the only remote one."""
+    from remote_kernel.session.kernel_program import default_kernelspec, find_program
 
     if not kernelspec and wanted and wanted.kernelspec:
         with contextlib.suppress(NoSuchKernelspec):
@@ -97,7 +98,7 @@ def _choose(kernelspec: str, wanted: WantedKernel | None) -> Program:
 
 
 def _other_language(what: str, language: str, wanted: WantedKernel) -> UsageError:
-    from remote_kernel.session.program import list_programs
+    from remote_kernel.session.kernel_program import list_programs
 
     fitting = [one.kernelspec for one in list_programs() if one.language and wanted.fits(one.language)]
     hint = (
@@ -111,7 +112,7 @@ def _other_language(what: str, language: str, wanted: WantedKernel) -> UsageErro
 
 
 def _announce(session: Session) -> None:
-    """Say that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
+    """Write that there is a new session: a name that was mistyped makes one too, and nothing is in it."""
     from remote_kernel.session.record import read_record
 
     record = read_record(session.paths)
@@ -122,14 +123,14 @@ def _announce(session: Session) -> None:
     sys.stderr.write(f"rkernel: made session '{session.name}' with {what}{log}\n")
 
 
-def _existing(name: str, new: New, wanted: WantedKernel | None) -> Session:
-    """Give a session that there is, and see that it is what the options ask for, where they say. Raises UsageError."""
+def _existing(name: str, new: NewSession, wanted: WantedKernel | None) -> Session:
+    """Return a session that there is, and check that it is what the options ask for. Raises UsageError."""
     session = Session(name)
     if wanted and wanted.languages:
         language = session.status().language
         if not wanted.fits(language):
             raise _other_language(f"the kernel of session '{name}'", language, wanted)
-    if new == New():
+    if new == NewSession():
         return session
     from remote_kernel.session.record import read_record
 

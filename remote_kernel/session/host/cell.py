@@ -74,6 +74,7 @@ class Cell:
         self.way = ("shell", "")  # the channel on which its request went, and the subshell
         self.resend: Callable[[], object] | None = None  # sends the request again
         self._resends = 0
+        self.is_reply_due = False  # here, and nowhere else: to no earlier host, and over no connection that broke
         self.done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
         self._begun, self._answered = asyncio.Event(), asyncio.Event()
         self._recorders: list[Recorder] = []
@@ -201,16 +202,20 @@ class Cell:
 
     @property
     def is_unanswered(self) -> bool:
-        """True if it was interrupted, and the kernel is through with it and has not replied, as far as is known."""
-        return self.interrupted and self._idle and self.reply is None and not self.done.done()
+        """True if the kernel is through with it and has not replied, as far as is known."""
+        is_known = self.interrupted or self.is_reply_due
+        return is_known and self._idle and self.reply is None and not self.done.done()
 
     def settle_without_reply(self) -> None:
-        """End an interrupted cell without a reply, which can no longer come.
+        """End a cell without a reply, which can no longer come.
 
-        ipykernel sends none where the interrupt finds it in its own code, shortly before the cell's or after it.
+        ipykernel sends none where an interrupt finds it in its own code, shortly before the cell's or after it.
         """
         if self.is_unanswered:
             self.reply = {}
+            if not self.interrupted:
+                words = "the kernel ended the cell without a reply, as when another front end interrupts it"
+                self.finish("interrupted", words)
             self._settle()
 
     def _settle(self) -> None:

@@ -32,6 +32,7 @@ _USAGE_SECONDS = 2.0
 _PRESENCE_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
 _WAKE_SECONDS = 0.1
+_EXITED = "the kernel has ended, as it was asked to; what earlier cells left in it is gone"
 _EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
@@ -47,7 +48,8 @@ class Engine(KernelRequests):
         self._name = paths.name
         self._cells: dict[str, Cell] = {}
         self._is_shell_known = False  # whether a cell ran in it when we came, is known
-        self._is_exiting = False  # a cell has asked the kernel to end, as exit() does
+        self.is_exiting = False  # a cell has asked the kernel to end, as exit() does, or another front end has
+        self._has_exited = self._is_shut_down = False
         self._held: list[Cell] = []  # those that wait here for another front end's cell
         self._began = asyncio.Event()  # a cell has been sent
 
@@ -57,7 +59,7 @@ class Engine(KernelRequests):
         """Run a cell and wait for its end; a side cell beside the one that is running."""
         if not cell.side:
             await self._hold_back(cell)
-        if self._is_exiting:
+        if self.is_exiting:
             await self._wait_for_exit(cell)
         elif not self.kernel.is_away():
             with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
@@ -88,6 +90,7 @@ class Engine(KernelRequests):
             cell.missed = (
                 "this kernel has no subshells, as ipykernel 7 has: what is shown beside a cell goes to that cell"
             )
+        cell.is_reply_due = True
         cell.resend = lambda: kernel.tasks.spawn(self._send(cell))
         if now := kernel.presence():
             cell.update_presence(now)
@@ -164,14 +167,19 @@ class Engine(KernelRequests):
             cell.resend()
 
     async def _wait_for_exit(self, cell: Cell) -> None:
-        """End a cell as lost: an earlier one has asked its kernel to end, which goes on for a moment."""
+        """End a cell as lost: its kernel has been asked to end, which goes on for a moment."""
+        if self._has_exited:
+            cell.finish("lost", _EXITED)
         self._held.append(cell)
         try:
             await asyncio.wait({cell.done}, timeout=_EXIT_SECONDS)
         finally:
             self._held.remove(cell)
         again = "" if self.kernel.record.is_attached else f"; 'rkernel restart {self._name}' starts a new one"
-        cell.finish("lost", f"an earlier cell has asked the kernel to end, and it is at that still{again}")
+        cell.finish(
+            "lost",
+            f"an earlier cell has asked the kernel to end, or somebody else has, and it is at that still{again}",
+        )
 
     async def follow(self, cell: Cell) -> None:
         """Wait for the end of a cell whose request is under way."""
@@ -317,6 +325,8 @@ class Engine(KernelRequests):
 
     def handle_output(self, message: Message) -> None:
         """Handle a message of iopub."""
+        if message.kind == "shutdown_reply":
+            self.is_exiting, self._is_shut_down = True, not message.content.get("restart")
         for update in self._widgets.take(message):
             self._emit(message, update)
         cell = self._cells.get(message.parent)
@@ -349,17 +359,29 @@ class Engine(KernelRequests):
             self.kernel.memory_bytes = int(message.content.get("kernel_memory") or 0)
         elif message.kind == "execute_reply" and message.parent in self._cells:
             asked = payloads(message.content, "ask_exit")
-            self._is_exiting = self._is_exiting or any(not one.get("keepkernel") for one in asked)
+            self.is_exiting = self.is_exiting or any(not one.get("keepkernel") for one in asked)
             self._cells[message.parent].handle_reply(message)
 
     def connected(self, *, is_new: bool) -> None:
         """Start to watch over the cells in a kernel; in one that was found there may be somebody else's."""
-        self._is_shell_known, self._is_exiting = is_new, False
+        self._is_shell_known, self.is_exiting, self._has_exited, self._is_shut_down = is_new, False, False, False
         self.kernel.tasks.spawn(self._watch_cells())
 
     def kernel_lost(self, message: str) -> None:
         """End all cells: the kernel is gone."""
-        self._is_exiting = False
+        self.is_exiting = self._has_exited = self._is_shut_down = False
+        self._lose_cells(message)
+
+    def kernel_exited(self) -> bool:
+        """End all cells of a kernel that has said that it ends, and whose connection is gone."""
+        for cell in self._cells.values():
+            cell.is_reply_due = False
+        if self.is_exiting and not self._has_exited:
+            self._has_exited = True
+            self._lose_cells(_EXITED)
+        return self._is_shut_down
+
+    def _lose_cells(self, message: str) -> None:
         for cell in [*self._cells.values(), *self._held]:
             cell.finish("lost", message)
         self.foreign.kernel_lost(message)

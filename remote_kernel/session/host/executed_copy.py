@@ -17,10 +17,9 @@ from functools import partial
 from typing import Any
 
 from remote_kernel.files import write_private
-from remote_kernel.session.events import Done, Event, Started, Update, read_done
+from remote_kernel.session.events import Done, Event, Started, Update, read_done, read_journal
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell
-from remote_kernel.session.host.journal import read_journal
 from remote_kernel.session.notebook.file import NotebookFile
 from remote_kernel.session.notebook.nbformat import (
     NotANotebook,

@@ -8,8 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from remote_kernel.errors import UsageError
-from remote_kernel.session.events import Done, Event, Queued, Sent, Started, read_done
-from remote_kernel.session.host.journal import read_journal
+from remote_kernel.session.events import Done, Event, Queued, Sent, Started, read_done, read_journal
 from remote_kernel.session.paths import Paths
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
-from remote_kernel.session.events import Display, Done, Event, Line, Stream, Update, from_fields, to_line
+from remote_kernel.session.events import Display, Done, Event, Line, Stream, Update, to_line
 
 HELD_BYTES = 64 << 20
 KEPT_BYTES = 2 << 30  # as much as the agent's spool: a cell that prints for ever must not fill the home's disk
@@ -175,17 +174,6 @@ def is_line_start(path: str, at: int) -> bool:
     with open(path, "rb") as file:
         file.seek(at - 1)
         return file.read(1) == b"\n"
-
-
-def read_journal(path: str) -> Iterator[Event]:
-    """Yield the events of a journal that nobody writes any longer; a half line at the end is left out."""
-    with open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                with contextlib.suppress(ValueError):
-                    event = from_fields(json.loads(line))
-                    if event:
-                        yield event
 
 
 def release_memory() -> None:

@@ -22,8 +22,8 @@ from remote_kernel.session.host import host_log
 from remote_kernel.session.host.kernel_client import KernelClient, Listener, NoAnswer
 from remote_kernel.session.host.kernel_sockets import KernelSockets
 from remote_kernel.session.host.process_group import KernelProcessGroup, comes_back, listens, make_connection_file
+from remote_kernel.session.kernel_program import find_program
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.program import find_program
 from remote_kernel.session.record import Record, write_record
 
 START_SECONDS = 90.0
@@ -49,6 +49,16 @@ class Dependent(Listener, Protocol):
 
     def kernel_lost(self, message: str) -> None:
         """Called when the kernel is gone, and all that ran in it."""
+
+    @property
+    def is_exiting(self) -> bool:
+        """True if the kernel has said that it ends."""
+
+    def kernel_exited(self) -> bool:
+        """Called when the kernel's connection is gone: end all cells if it has said that it ends.
+
+        Returns True if no other kernel is to be expected at its ports.
+        """
 
     async def end_children(self) -> list[str]:
         """End what the kernel has started, within seconds, and return the names of what had to be killed."""
@@ -349,9 +359,15 @@ class KernelLifecycle:
                 await client.sockets.send("control", "kernel_info_request", {})
 
     async def _check_listening(self, client: KernelClient) -> None:
-        if await comes_back(self.record.connection_file):
+        await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
+        if self._dependent.kernel_exited():
+            self._died("was shut down")
+            return
+        if await comes_back(self.record.connection_file, self.connection_values["shell_port"]):
             try:
                 await client.ask("kernel_info_request", {}, channel="control", seconds=_RESTART_SECONDS)
+                if self._dependent.is_exiting:  # not every kernel names a session of its own, which would have told
+                    self._another_kernel()
                 return
             except NoAnswer:  # somebody else has got its port
                 pass

@@ -241,14 +241,24 @@ def _describe(status: int, used: str, launchers_words: str, *, out_of_memory: bo
     return f"ended by itself with exit status {status}"
 
 
-async def comes_back(connection_file: str) -> bool:
-    """Wait for a kernel that has let go of its sockets to listen again; false when it does not."""
+async def comes_back(connection_file: str, shell_port: object) -> bool:
+    """Wait for a kernel that has let go of its sockets to listen again; return False when it does not.
+
+    At once where its connection file is gone, or names another port: whoever restarts a kernel keeps both.
+    """
     deadline = time.monotonic() + _GONE_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and _may_come_back(connection_file, shell_port):
         if await listens(connection_file):
             return True
         await asyncio.sleep(_LOOK_SECONDS)
     return False
+
+
+def _may_come_back(connection_file: str, shell_port: object) -> bool:
+    try:
+        return read_connection_file(connection_file).ports["shell"] == shell_port
+    except ConnectionFileError:  # it may be half written
+        return os.path.exists(connection_file)
 
 
 async def listens(connection_file: str) -> bool:

@@ -24,7 +24,8 @@ from remote_kernel.session.host.kernel_client import NoAnswer, NotInstalled
 from remote_kernel.session.host.kernel_requests import UNLIMITED_SECONDS
 from remote_kernel.session.host.recording import AUTHOR, Recording
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.protocol import NotebookRun, Request
+from remote_kernel.session.protocol import Request
+from remote_kernel.session.questions import RunNotebook
 
 _MUCH_BYTES = 16 << 20
 _MISSED = "its launcher was killed while it ran: a part of its output may be missing"
@@ -138,6 +139,7 @@ class CellQueue:
         """End the cells that run though replies may be lost with their launcher; see GapListener."""
         for cell in self.cells.values():
             if cell.request and not cell.done.done():
+                cell.is_reply_due = False
                 if is_whole and cell.missed == _MISSED:
                     cell.missed = ""
                 elif not is_over:
@@ -171,7 +173,7 @@ class CellQueue:
         self._enqueue(queued, list(request.answers))
         return number
 
-    def submit_run(self, run: NotebookRun) -> list[str]:
+    def submit_run(self, run: RunNotebook) -> list[str]:
         """Queue the cells of a notebook and return their numbers: each runs only if the one before it lets it.
 
         They share the answers. A key that was used before gives that run's numbers; with `only_known` that is all.

@@ -16,7 +16,7 @@ from remote_kernel.session.host.engine import Engine
 from remote_kernel.session.host.queue import CellQueue
 from remote_kernel.session.host.recording import Recording
 from remote_kernel.session.paths import Paths
-from remote_kernel.session.protocol import NotebookRun, RunningCell, RunTaken, decode
+from remote_kernel.session.protocol import RunningCell, decode
 from remote_kernel.session.questions import (
     AskCopy,
     AskStatus,
@@ -33,7 +33,9 @@ from remote_kernel.session.questions import (
     ListVariables,
     Restart,
     Restarted,
-    Status,
+    RunNotebook,
+    RunTaken,
+    SessionStatus,
     Variable,
 )
 
@@ -56,7 +58,7 @@ class RequestHandlers:
             "variables": (ListVariables, self._variables),
             "inspect": (Inspect, self._inspect),
             "complete": (Complete, self._complete),
-            "run": (NotebookRun, self._run),
+            "run": (RunNotebook, self._run),
             "written": (AskCopy, self._written),
         }
 
@@ -73,7 +75,7 @@ class RequestHandlers:
         kind, handle = self._handlers[do]
         return await handle(decode(kind, fields))
 
-    async def _status(self, asked: AskStatus) -> Status:
+    async def _status(self, asked: AskStatus) -> SessionStatus:
         kernel, engine = self._engine.kernel, self._engine
         presence = kernel.presence()
         is_away = presence is not None and not presence.connected
@@ -82,7 +84,7 @@ class RequestHandlers:
                 usage = await engine.ask("usage_request", {}, channel="control", seconds=2.0)
                 kernel.memory_bytes = int(usage.content.get("kernel_memory") or 0)
         record = kernel.record
-        return Status(
+        return SessionStatus(
             session=self._paths.name,
             version=__version__,
             kernelspec=record.kernelspec,
@@ -163,7 +165,7 @@ class RequestHandlers:
         found = await self._engine.ask_kernel_side("variables", pattern=asked.pattern or "*")
         return [Variable(name, **found[name]) for name in sorted(found)]
 
-    async def _run(self, run: NotebookRun) -> RunTaken:
+    async def _run(self, run: RunNotebook) -> RunTaken:
         return RunTaken(self._queue.submit_run(run), self._engine.kernel.record.generation)
 
     async def _written(self, asked: AskCopy) -> CopyState:

@@ -22,7 +22,8 @@ import pytest
 import typer
 
 import remote_kernel
-from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager, quick
+from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager
+from remote_kernel.cli import sync as sync_command
 from remote_kernel.cli.settings import GivenSettings
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
 from remote_kernel.endpoint import Endpoint, print_jumps
@@ -784,7 +785,7 @@ def test_option_for_the_way_there_changes_that_of_a_kernelspec_for_ports_and_fil
         raise UsageError("far enough")
 
     monkeypatch.setattr("remote_kernel.cli.forward.transport_login.log_in", stop)
-    monkeypatch.setattr("remote_kernel.cli.copying.copy", stop)
+    monkeypatch.setattr(sync_command, "sync", lambda transfer: stop(transfer.launch))
     run("add", "me@gpu1", "--name", "Remote CUDA", "--no-check")
     for name in ("remote_cuda", "Remote CUDA", "me@gpu1"):
         assert "far enough" in run(*(word.format(name) for word in words), "-J", "gate").err
@@ -882,20 +883,20 @@ def test_edit_unset_of_an_unknown_variable(run: Run) -> None:
 
 
 def test_sync_reads_its_options_the_same_without_typer() -> None:
-    """What `quick` knows, typer knows by the same name, with or without a value."""
+    """What the light reader knows, typer knows by the same name, with or without a value."""
     command = COMMANDS["sync"]
     declared = {
         flag: (parameter, flag in parameter.opts)
         for parameter in command.params
         for flag in (*parameter.opts, *parameter.secondary_opts)
     }
-    for flag, (name, value) in quick.FLAGS.items():
+    for flag, name in sync_command._FLAGS.items():
         parameter, is_yes = declared[flag]
-        assert parameter.is_flag and (parameter.name, is_yes) == (name, value), flag
-    for flag, name in {**quick.VALUES, **quick.LISTS}.items():
+        assert (parameter.is_flag, parameter.name, is_yes) == (True, name, True), flag
+    for flag, (name, is_repeated) in sync_command._VALUES.items():
         parameter, _ = declared[flag]
         assert not parameter.is_flag and parameter.nargs == 1, flag
-        assert (parameter.name, parameter.multiple) == (name, flag in quick.LISTS), flag
+        assert (parameter.name, parameter.multiple) == (name, is_repeated), flag
 
 
 @pytest.mark.parametrize(
@@ -910,7 +911,7 @@ def test_sync_reads_its_options_the_same_without_typer() -> None:
 def test_sync_understands_a_plain_line_without_typer(line: list[str]) -> None:
     context = COMMANDS["sync"].make_context("sync", list(line))
     by_typer = {name: value for name, value in context.params.items() if value not in (None, False, [], ())}
-    assert {name: value for name, value in (quick.read(line) or {}).items() if value is not False} == by_typer
+    assert {name: value for name, value in (sync_command.read(line) or {}).items() if value is not False} == by_typer
 
 
 @pytest.mark.parametrize(
@@ -931,7 +932,7 @@ def test_sync_understands_a_plain_line_without_typer(line: list[str]) -> None:
     ],
 )
 def test_sync_leaves_what_is_in_doubt_to_typer(line: list[str]) -> None:
-    assert quick.read(line) is None
+    assert sync_command.read(line) is None
 
 
 @pytest.mark.parametrize("words", [("ls", "-la"), ("python", "-c", "1"), ("ps", "--sort", "rss")])

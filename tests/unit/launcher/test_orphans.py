@@ -239,8 +239,10 @@ def test_the_watcher_leaves_a_kernel_to_the_launcher_that_takes_the_place_of_a_k
     monkeypatch.setenv("REMOTE_KERNEL_STATE_FILE", "/dev/null")  # as under a session of rkernel, which starts another
     OrphanNote(OPTIONS, "0123456789ab").write()
     change(note, born="long ago")
-    threading.Timer(0.2, OrphanNote(OPTIONS, "0123456789ab").write).start()
+    later = threading.Timer(0.2, OrphanNote(OPTIONS, "0123456789ab").write)
+    later.start()
     assert orphans.main() == 0
+    later.join()
     assert left and note.exists()
     change(note, born="long ago")
     monkeypatch.setattr(orphans, "_SUCCESSOR_SECONDS", 0.2)

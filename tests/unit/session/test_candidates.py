@@ -17,7 +17,7 @@ from remote_kernel.session.candidates import find_candidate, list_candidates
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a runtime folder with two open kernels, a dead one, and files that are something else."""
+    """Yield a runtime folder with two open kernels, a dead one, and files that are something else."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listening:

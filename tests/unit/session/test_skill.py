@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from remote_kernel.cli.rkernel import command as command_line
 from remote_kernel.cli.rkernel import main
 from remote_kernel.errors import UsageError
 from remote_kernel.session import skill
@@ -43,7 +44,7 @@ def test_skill_explains_every_exit_status() -> None:
 
 
 def commands() -> list[list[str]]:
-    """Give every `rkernel` command of the skill's code blocks and inline code, as its words."""
+    """Return every `rkernel` command of the skill's code blocks and inline code, as its words."""
     text = skill.skill_text() + skill.stanza_text()
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [
@@ -71,10 +72,10 @@ def test_every_command_in_the_skill_parses(words: list[str]) -> None:
     name, *arguments = words
     if name in ("COMMAND", "--help"):
         return
-    command = main.find_command(name)
+    command = command_line.find_command(name)
 
     assert command is not None, f"there is no 'rkernel {name}'"
-    main.parse(name, command, arguments)  # raises UsageError
+    command_line.parse(name, command, arguments)  # raises UsageError
 
 
 @pytest.mark.parametrize(

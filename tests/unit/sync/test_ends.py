@@ -16,20 +16,20 @@ import pytest
 
 from remote_kernel.cli import progress
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, RemoteKernelError
-from remote_kernel.sync import blocks, retry, sender, small
-from remote_kernel.sync.contents import Contents
+from remote_kernel.sync import blocks, sender
+from remote_kernel.sync.contents import Contents, SmallFileWriter
+from remote_kernel.sync.engine import retry
 from remote_kernel.sync.folders import Folders
-from remote_kernel.sync.partial_file import Part, part_path, sweep
+from remote_kernel.sync.options import SyncOptions
+from remote_kernel.sync.partial_file import PartialFile, partial_path, sweep
 from remote_kernel.sync.plan import Disk, below, is_same_time
 from remote_kernel.sync.receiver import Receiver
-from remote_kernel.sync.retry import persistently
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, find_source, pack
 from remote_kernel.sync.tree import FILE, FOLDER, LINK, Entry
-from remote_kernel.sync.validate import Offer, Tree, unpack
-from remote_kernel.sync.wire import BEGIN, DATA, ENTRIED, ENTRIES, SMALL, Broken, SyncFailure, Wire
+from remote_kernel.sync.validate import OfferedPaths, SourceOffer, unpack
+from remote_kernel.sync.wire import BEGIN, DATA, ENTRIED, ENTRIES, SMALL, Broken, MessageWire, SyncFailure
 from remote_kernel.sync.wire import FILE as FILE_COMES
-from remote_kernel.sync.wishes import Wishes
 
 
 def entry(path: bytes, kind: str = FILE) -> Entry:
@@ -55,14 +55,14 @@ def entry(path: bytes, kind: str = FILE) -> Entry:
 )
 def test_receiver_believes_no_path_that_leads_elsewhere(entries: list[Entry]) -> None:
     with pytest.raises(Broken):
-        Tree(None).take(entries)
+        OfferedPaths(None).take(entries)
 
 
 def test_single_file_is_no_folder_and_no_link() -> None:
-    Tree(b"a").take([entry(b"a")])
+    OfferedPaths(b"a").take([entry(b"a")])
     for entries in ([entry(b"a"), entry(b"b")], [entry(b"a", LINK)], [entry(b"a", FOLDER)]):
         with pytest.raises(Broken):
-            Tree(b"a").take(entries)
+            OfferedPaths(b"a").take(entries)
 
 
 @pytest.mark.parametrize(
@@ -94,18 +94,18 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
     for number in range(25):
         (tmp_path / f"{number:02}").touch()
     monkeypatch.setattr(sender, "_BATCH", 10)
-    source = find_source(bytes(tmp_path) + b"/", [], True, False)
+    source = find_source(bytes(tmp_path) + b"/", SyncOptions())
     told: list[tuple[bytes, int]] = []
 
-    class Noting(Wire):
+    class Noting(MessageWire):
         def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
             told.append((kind, len(source.listing.entries)))
             super().write(kind, number, body)
 
     reader, writer = os.pipe()
     try:
-        Sender(Noting(reader, writer), source, lambda *_: None).tell()
-        offer = Offer(Wire(reader, writer), None)
+        Sender(Noting(reader, writer), source, lambda *_: None, SyncOptions()).tell()
+        offer = SourceOffer(MessageWire(reader, writer), SyncOptions())
         arriving = offer.arriving()
         assert next(arriving).path == b"00"
         assert len(offer.entries) == 10
@@ -119,7 +119,7 @@ def test_what_is_listed_is_told_and_taken_in_while_the_rest_is_listed(
 def converse(source: Path, target: Path) -> int:
     """Send a file from one folder to another; give how many bytes came over the wire as data."""
     (to_receiver, from_sender), (to_sender, from_receiver) = os.pipe(), os.pipe()
-    receiver = Receiver(Wire(to_receiver, from_receiver), bytes(target) + b"/", Wishes(), lambda *_: None)
+    receiver = Receiver(MessageWire(to_receiver, from_receiver), bytes(target) + b"/", SyncOptions(), lambda *_: None)
 
     def receive() -> None:
         receiver.ask(receiver.consider())
@@ -128,9 +128,9 @@ def converse(source: Path, target: Path) -> int:
     thread = threading.Thread(target=receive)
     thread.start()
     wire = CountingWire(to_sender, from_sender)
-    end = Sender(wire, find_source(bytes(source), [], True, False), lambda *_: None)
+    end = Sender(wire, find_source(bytes(source), SyncOptions()), lambda *_: None, SyncOptions())
     end.offer()
-    summary = end.deliver(False)
+    summary = end.deliver()
     thread.join(20)
     for fd in (to_receiver, from_sender, to_sender, from_receiver):
         os.close(fd)
@@ -170,7 +170,7 @@ def test_what_is_below_a_folder_goes_before_it_and_stays_with_what_a_rule_protec
     assert not is_all
 
 
-class CountingWire(Wire):
+class CountingWire(MessageWire):
     sent = 0
 
     def write(self, kind: bytes, number: int = 0, body: bytes | memoryview = b"") -> None:
@@ -183,7 +183,7 @@ def test_unfinished_file_and_old_version_save_what_they_hold(tmp_path: Path) -> 
     target.mkdir()
     data = os.urandom(8 << 20)
     source.write_bytes(data)
-    Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(data[: 5 << 20])
+    Path(os.fsdecode(partial_path(bytes(target / "data")))).write_bytes(data[: 5 << 20])
     assert converse(source, target) == 3 << 20
     assert (target / "data").read_bytes() == data
     changed = data[: 2 << 20] + b"x" + data[(2 << 20) + 1 :] + b"end"
@@ -195,7 +195,7 @@ def test_unfinished_file_and_old_version_save_what_they_hold(tmp_path: Path) -> 
     assert converse(source, target) == 0
     assert (target / "data").stat().st_ino == inode
     # an unfinished file of something else altogether is not believed
-    Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(os.urandom(6 << 20))
+    Path(os.fsdecode(partial_path(bytes(target / "data")))).write_bytes(os.urandom(6 << 20))
     source.write_bytes(data)
     assert converse(source, target) == 6 << 20
     assert (target / "data").read_bytes() == data
@@ -208,7 +208,7 @@ def test_hole_takes_the_place_of_what_an_unfinished_file_had(tmp_path: Path) -> 
     with source.open("wb") as file:
         file.write(b"x" * (1 << 20))
         file.truncate(6 << 20)
-    Path(os.fsdecode(part_path(bytes(target / "data")))).write_bytes(b"y" * (4 << 20) + b"z" * 100)
+    Path(os.fsdecode(partial_path(bytes(target / "data")))).write_bytes(b"y" * (4 << 20) + b"z" * 100)
     converse(source, target)
     assert (target / "data").read_bytes() == source.read_bytes()
 
@@ -247,11 +247,11 @@ def test_disk_or_quota_that_is_full_ends_the_transfer(
         raise OSError(number, os.strerror(number))
 
     messages = iter([(SMALL, 0, b"x" * 100)] if size == 100 else [(FILE_COMES, 0, b""), (DATA, 0, b"x" * 100)])
-    monkeypatch.setattr(Wire, "read", lambda self: next(messages))
+    monkeypatch.setattr(MessageWire, "read", lambda self: next(messages))
     monkeypatch.setattr(os, "pwrite", write)
-    monkeypatch.setattr("remote_kernel.sync.small.os.write", write)
+    monkeypatch.setattr("remote_kernel.sync.contents.os.write", write)
     with Folders(bytes(tmp_path)) as folders, pytest.raises(SyncFailure) as failure:
-        Contents(Wire(0, 1), folders, [entry(b"a")._replace(size=size)], {0: 0}, lambda *_: None).receive()
+        Contents(MessageWire(0, 1), folders, [entry(b"a")._replace(size=size)], {0: 0}, lambda *_: None).receive()
     assert failure.value.name == "NoRoom"
     assert os.strerror(number) in failure.value.message
     assert not (tmp_path / "a").exists()
@@ -261,7 +261,7 @@ def test_small_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     small_file = entry(b"a")._replace(size=3)
     folder = os.open(tmp_path, os.O_RDONLY)
-    assert not small.Writer().write(folder, 1, b"a", small_file, b"new")  # a folder is in its place
+    assert not SmallFileWriter().write(folder, 1, b"a", small_file, b"new")  # a folder is in its place
     os.close(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["a"]
 
@@ -275,7 +275,7 @@ def test_small_files_get_their_modes_whatever_the_umask_and_the_acl_of_a_folder_
     (tmp_path / "plain").mkdir()
     (tmp_path / "acl").mkdir()
     os.setxattr(tmp_path / "acl", "system.posix_acl_default", acl)
-    writer = small.Writer()
+    writer = SmallFileWriter()
     for turn, inner in enumerate(("plain", "acl", "plain"), start=1):
         folder = os.open(tmp_path / inner, os.O_RDONLY)
         for number, mode in enumerate(modes):
@@ -290,16 +290,16 @@ def test_small_file_with_a_hole_and_one_that_shrank_are_not_sent_in_one_piece(tm
     path = tmp_path / "a"
     path.write_bytes(b"x" * 100 + bytes(8192))
     about = entry(b"a")._replace(size=8292)
-    assert small.read(bytes(path), about) == path.read_bytes()
-    assert small.read(bytes(path), about._replace(is_sparse=True)) is None
-    assert small.read(bytes(path), about._replace(size=small.MOST + 1)) is None
+    assert sender.read_small(bytes(path), about) == path.read_bytes()
+    assert sender.read_small(bytes(path), about._replace(is_sparse=True)) is None
+    assert sender.read_small(bytes(path), about._replace(size=sender.SMALL + 1)) is None
     with pytest.raises(OSError, match="shorter"):
-        small.read(bytes(path), about._replace(size=9000))
+        sender.read_small(bytes(path), about._replace(size=9000))
 
 
 def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
-    first = Part(bytes(tmp_path / "a"))
-    second = Part(bytes(tmp_path / "a"))
+    first = PartialFile(bytes(tmp_path / "a"))
+    second = PartialFile(bytes(tmp_path / "a"))
     assert first.path != second.path
     sweep(bytes(tmp_path))
     assert len(list(tmp_path.iterdir())) == 2
@@ -310,13 +310,13 @@ def test_two_transfers_of_one_file_keep_apart(tmp_path: Path) -> None:
     first.close()
     second.close()
     assert (tmp_path / "a").read_text() == "2"
-    Path(os.fsdecode(part_path(bytes(tmp_path / "b")))).touch()
+    Path(os.fsdecode(partial_path(bytes(tmp_path / "b")))).touch()
     sweep(bytes(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("remote_kernel.sync.engine.FIRST_PAUSE_SECONDS", 0.01)
     errors: list[RemoteKernelError] = [ConnectionLost("lost"), ConnectTimeout("away"), ConnectTimeout("away")]
     told: list[RemoteKernelError] = []
 
@@ -325,14 +325,14 @@ def test_trying_again_ends_and_begins_only_after_a_connection_had_been_up(monkey
             raise errors.pop(0)
         return "done"
 
-    assert persistently(action, told.append) == "done"
+    assert retry(action, told.append) == "done"
     assert len(told) == 3
     errors = [ConnectTimeout("never reached")]
     with pytest.raises(ConnectTimeout):
-        persistently(action, told.append)
+        retry(action, told.append)
     errors = [ConnectionLost("lost")] * 50
     with pytest.raises(ConnectionLost):
-        persistently(action, told.append, patience_seconds=0.05)
+        retry(action, told.append, patience_seconds=0.05)
 
 
 def test_bar_shows_rate_and_time_left_on_a_terminal(

@@ -18,28 +18,25 @@ from typing import Any
 
 import pytest
 
-from remote_kernel.cli import copying
+from remote_kernel.cli import sync as sync_command
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import answers, carrying, partial_file, sftp_fetch, wire
-from remote_kernel.sync.carrying import FarEnd
-from remote_kernel.sync.outcome import Manner
-from remote_kernel.sync.partial_file import Part, new_path, part_path, sweep
-from remote_kernel.sync.place import Place
+from remote_kernel.sync import partial_file, remote_end, sftp_fetch, validate, wire
+from remote_kernel.sync.contents import SmallFileWriter
+from remote_kernel.sync.engine import retry, sync
+from remote_kernel.sync.options import SyncOptions
+from remote_kernel.sync.partial_file import PartialFile, new_partial_path, partial_path, sweep
 from remote_kernel.sync.plan import Disk
 from remote_kernel.sync.receiver import Receiver
-from remote_kernel.sync.retry import persistently
+from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Source, find_source
 from remote_kernel.sync.sftp_client import Job, Sftp
 from remote_kernel.sync.sftp_fetch import SftpFetch
-from remote_kernel.sync.small import Writer
-from remote_kernel.sync.transfer import sync
+from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
-from remote_kernel.sync.validate import Asked
-from remote_kernel.sync.wire import LENGTH, Broken, SyncFailure, Violation, Wire
-from remote_kernel.sync.wishes import Wishes
+from remote_kernel.sync.wire import LENGTH, Broken, MessageWire, SyncFailure, Violation
 
 BEGIN: dict[str, Any] = {
     "name": "",
@@ -51,7 +48,7 @@ NOTES: dict[str, Any] = {
     "left_out": 0,
     "gitignore": False,
 }
-WISHES = Wishes()
+OPTIONS = SyncOptions()
 
 
 def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str = "") -> list[Any]:
@@ -59,11 +56,11 @@ def row(path: str, kind: str = "f", mode: int = 0o644, size: int = 0, extra: str
 
 
 @contextmanager
-def wires() -> Iterator[tuple[Wire, Wire]]:
+def wires() -> Iterator[tuple[MessageWire, MessageWire]]:
     """Give the two ends of a conversation."""
     (near_in, far_out), (far_in, near_out) = os.pipe(), os.pipe()
     try:
-        yield Wire(near_in, near_out), Wire(far_in, far_out)
+        yield MessageWire(near_in, near_out), MessageWire(far_in, far_out)
     finally:
         for fd in (near_in, far_out, far_in, near_out):
             os.close(fd)
@@ -72,9 +69,9 @@ def wires() -> Iterator[tuple[Wire, Wire]]:
 def fetch(
     target: Path,
     rows: list[list[Any]],
-    after: Callable[[Wire], None] = lambda far: None,
-    wishes: Wishes = WISHES,
-    asked: Asked | None = None,
+    after: Callable[[MessageWire], None] = lambda far: None,
+    options: SyncOptions = OPTIONS,
+    asked: bytes | None = None,
     **begin: Any,
 ) -> dict[str, Any]:
     """Receive from an end that follows this script, whatever it is asked for."""
@@ -85,26 +82,26 @@ def fetch(
         after(far)
         far.write(wire.SENT)
         far.flush()
-        receiver = Receiver(near, bytes(target), wishes, lambda *_: None, asked)
+        receiver = Receiver(near, bytes(target), options, lambda *_: None, asked)
         receiver.ask(receiver.consider())
         return receiver.receive()
 
 
 def copy(
-    source: Path, target: Path, wishes: Wishes = WISHES, between: Callable[[], object] = lambda: None
+    source: Path, target: Path, options: SyncOptions = OPTIONS, between: Callable[[], object] = lambda: None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Copy what is in a folder, from an honest end; give the plan and the summary."""
     with wires() as (near, far):
-        found = find_source(bytes(source) + b"/", [], True, wishes.checksum)
-        sender = Sender(far, found, lambda *_: None, names=wishes.names)
+        found = find_source(bytes(source) + b"/", options)
+        sender = Sender(far, found, lambda *_: None, options)
 
         def send() -> None:
             sender.offer()
-            sender.deliver(wishes.dry_run)
+            sender.deliver()
 
         thread = threading.Thread(target=send)
         thread.start()
-        receiver = Receiver(near, bytes(target), wishes, lambda *_: None)
+        receiver = Receiver(near, bytes(target), options, lambda *_: None)
         described = receiver.consider()
         receiver.ask(described)
         between()
@@ -113,8 +110,8 @@ def copy(
         return described, summary
 
 
-def send_file(number: int, data: bytes) -> Callable[[Wire], None]:
-    def after(far: Wire) -> None:
+def send_file(number: int, data: bytes) -> Callable[[MessageWire], None]:
+    def after(far: MessageWire) -> None:
         far.write(wire.FILE, number)
         far.write(wire.DATA, 0, data)
         far.write(wire.DONE)
@@ -153,7 +150,7 @@ def test_link_of_one_round_leads_no_file_of_the_next_elsewhere(there: Path, outs
 
 
 def test_file_comes_once_and_only_as_it_was_asked_for(there: Path) -> None:
-    def twice(far: Wire) -> None:
+    def twice(far: MessageWire) -> None:
         send_file(0, b"1")(far)
         send_file(0, b"2")(far)
 
@@ -180,7 +177,7 @@ def test_nothing_goes_through_a_link_that_could_not_be_cleared(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Receiver, "_clear", refuse)
-    _, summary = copy(here, there, Wishes(delete=True))
+    _, summary = copy(here, there, SyncOptions(delete=True))
     assert summary["files"] == 0
     assert ["a/file", "the destination is not a folder"] in summary["failed"]
     assert (outside / "file").read_text() == "old"
@@ -203,9 +200,9 @@ def test_other_end_does_not_choose_where_a_fetch_goes(
     there: Path, asked: bytes, name: str, is_folder: bool, entries: list[list[Any]]
 ) -> None:
     (there / "thesis").write_text("x")
-    wishes = Wishes(delete=True)
+    options = SyncOptions(delete=True)
     with pytest.raises(Violation):
-        fetch(there, entries, send_file(0, b"x"), wishes, Asked(asked, (), True), name=name, is_folder=is_folder)
+        fetch(there, entries, send_file(0, b"x"), options, asked, name=name, is_folder=is_folder)
     assert [path.name for path in there.iterdir()] == ["thesis"]
 
 
@@ -232,8 +229,8 @@ def test_sftp_brings_nothing_through_a_link(
 
     monkeypatch.setattr(sftp_fetch, "read_file", read_file)
     monkeypatch.setattr(Receiver, "_clear", lambda *_: None)
-    source = find_source(bytes(here) + b"/", [], True, False).listed()
-    receiver = SftpFetch(Server(), source, bytes(there), Wishes(delete=True), lambda *_: None)
+    source = find_source(bytes(here) + b"/", OPTIONS).listed()
+    receiver = SftpFetch(Server(), source, bytes(there), SyncOptions(delete=True), lambda *_: None)
     receiver.ask(receiver.consider())
     summary = receiver.receive()
     assert summary["files"] == 1
@@ -271,30 +268,29 @@ def test_folder_that_was_removed_under_our_feet_is_told(tmp_path: Path, monkeypa
     (tmp_path / "gone").rmdir()
     for path in (b".", b"x"):
         with pytest.raises(SyncFailure, match="is gone"):
-            find_source(path, [], True, False)
+            find_source(path, OPTIONS)
     with wires() as (near, far):
         far.write_object(wire.BEGIN, BEGIN)
         far.flush()
-        receiver = Receiver(near, b".", WISHES, lambda *_: None)
+        receiver = Receiver(near, b".", OPTIONS, lambda *_: None)
         with pytest.raises(SyncFailure, match="is gone"):
             receiver.consider()
 
 
 def test_home_is_fetched_only_into_a_folder_that_is_named_here(there: Path) -> None:
     with pytest.raises(SyncFailure, match="what a remote home is called"):
-        fetch(there, [], asked=Asked(b"~", (), True), name="me")
-    assert fetch(there, [row("a")], send_file(0, b""), asked=Asked(b"~/", (), True))["files"] == 1
+        fetch(there, [], asked=b"~", name="me")
+    assert fetch(there, [row("a")], send_file(0, b""), asked=b"~/")["files"] == 1
 
 
 def test_own_exclude_holds_whatever_the_other_end_says(there: Path) -> None:
     (there / "keep.ckpt").write_text("mine")
     (there / "old").write_text("old")
-    asked = Asked(b".", (b"*.ckpt",), False)
-    wishes = Wishes(delete=True)
-    assert fetch(there, [], wishes=wishes, asked=asked)["deleted"] == 1
+    options = SyncOptions((b"*.ckpt",), no_ignore=True, delete=True)
+    assert fetch(there, [], options=options, asked=b".")["deleted"] == 1
     assert [path.name for path in there.iterdir()] == ["keep.ckpt"]
     with pytest.raises(Violation):
-        fetch(there, [row("keep.ckpt", size=1)], send_file(0, b"x"), asked=asked)
+        fetch(there, [row("keep.ckpt", size=1)], send_file(0, b"x"), options, asked=b".")
     assert (there / "keep.ckpt").read_text() == "mine"
 
 
@@ -303,7 +299,7 @@ def test_mode_is_changed_of_no_file_that_a_link_leads_to(there: Path, outside: P
     secret.write_text("secret")
     secret.chmod(0o600)
 
-    def same(far: Wire) -> None:
+    def same(far: MessageWire) -> None:
         far.write(wire.FILE, 0)
         far.write(wire.SAME, 0, LENGTH.pack(6))
         far.write(wire.DONE)
@@ -335,7 +331,7 @@ def test_hole_of_a_small_file_is_not_filled_by_what_an_unfinished_one_held(here:
         file.write(b"H" * 4096)
         file.seek((600 << 10) - 4096)
         file.write(b"T" * 4096)
-    Path(os.fsdecode(part_path(bytes(there / "ck")))).write_bytes(b"\xff" * (3 << 19))
+    Path(os.fsdecode(partial_path(bytes(there / "ck")))).write_bytes(b"\xff" * (3 << 19))
     copy(here, there)
     assert (there / "ck").read_bytes() == (here / "ck").read_bytes()
 
@@ -348,18 +344,18 @@ def test_delete_is_refused_for_a_home_and_what_it_is_in(
     (home / "precious").touch()
     monkeypatch.setenv("HOME", str(home))
     for root in (home, home.parent, Path("/")):
-        for wishes in (Wishes(delete=True), Wishes(delete=True, dry_run=True)):
+        for options in (SyncOptions(delete=True), SyncOptions(delete=True, dry_run=True)):
             with pytest.raises(SyncFailure, match="--delete"):
-                fetch(root, [], wishes=wishes)
+                fetch(root, [], options=options)
     assert (home / "precious").exists()
-    assert fetch(home / "work", [row("a")], send_file(0, b""), Wishes(delete=True))["files"] == 1
+    assert fetch(home / "work", [row("a")], send_file(0, b""), SyncOptions(delete=True))["files"] == 1
 
 
 def test_content_goes_into_no_file_that_may_be_somebody_elses(
     tmp_path: Path, here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / ".env").write_text("TOKEN=secret")
-    known = Path(os.fsdecode(part_path(bytes(there / ".env"))))
+    known = Path(os.fsdecode(partial_path(bytes(there / ".env"))))
     trap = tmp_path / "trap"
     trap.touch()
     known.hardlink_to(trap)
@@ -371,7 +367,7 @@ def test_content_goes_into_no_file_that_may_be_somebody_elses(
     mine = os.geteuid()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: mine + 1)
-        first = Part(bytes(there / ".env"))
+        first = PartialFile(bytes(there / ".env"))
     assert first.path != bytes(known)
     first.remove()
     known.unlink()
@@ -384,7 +380,7 @@ def test_content_goes_into_no_file_that_may_be_somebody_elses(
 def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_not(
     here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class GuardedPart(Part):
+    class GuardedPart(PartialFile):
         """Heeds the folder's mode, also where the tests are run by root."""
 
         def __init__(self, target: bytes, folder: int | None = None, version: bytes = b"") -> None:
@@ -393,8 +389,8 @@ def test_write_protected_destination_stays_so_and_a_folder_of_the_source_does_no
                 raise PermissionError(errno.EACCES, "Permission denied")
             super().__init__(target, folder, version)
 
-    monkeypatch.setattr(partial_file, "Part", GuardedPart)
-    monkeypatch.setattr(Writer, "write", lambda *_: False)
+    monkeypatch.setattr(partial_file, "PartialFile", GuardedPart)
+    monkeypatch.setattr(SmallFileWriter, "write", lambda *_: False)
     (here / "sub").mkdir()
     for name in ("top", "sub/below"):
         (here / name).write_text("1")
@@ -431,7 +427,7 @@ def test_file_system_without_modes_takes_what_is_copied_all_the_same(
     _, summary = copy(here, new)
     assert [summary[key] for key in ("files", "touched", "unchanged", "failed")] == [0, 0, 2, []]
     os.utime(new / "large", (2, 2))
-    assert copy(here, new, WISHES._replace(checksum=True))[1]["touched"] == 1
+    assert copy(here, new, OPTIONS._replace(checksum=True))[1]["touched"] == 1
     assert (new / "large").stat().st_mtime == 1
 
 
@@ -457,9 +453,9 @@ def test_delete_looks_at_nothing_behind_a_link_in_a_folders_place(here: Path, th
     (outside / "b").mkdir()
     (outside / "b/precious").write_text("1")
     (there / "a").symlink_to(outside)
-    described, _ = copy(here, there, Wishes(delete=True, dry_run=True, names=True))
+    described, _ = copy(here, there, SyncOptions(delete=True, dry_run=True))
     assert not [path for verb, path in described["actions"] if verb == "delete"]
-    _, summary = copy(here, there, Wishes(delete=True))
+    _, summary = copy(here, there, SyncOptions(delete=True))
     assert summary["failed"] == []
     assert (there / "a/b/f").read_text() == "1"
     assert not (there / "a").is_symlink()
@@ -480,12 +476,12 @@ def test_delete_spares_what_is_an_entry_under_another_spelling(
         names = {os.fsencode(item).lower(): os.fsencode(item) for item in os.listdir(there)}
         return look(disk, names.get(path.lower(), path))
 
-    wishes = Wishes(delete=True, dry_run=True, names=True)
+    options = SyncOptions(delete=True, dry_run=True)
     with monkeypatch.context() as patch:
         patch.setattr(Disk, "look", find)
-        described, _ = copy(here, there, wishes)
+        described, _ = copy(here, there, options)
     assert [path for verb, path in described["actions"] if verb == "delete"] == ["other"]
-    described, _ = copy(here, there, wishes)  # where they are two names, the old ones go
+    described, _ = copy(here, there, options)  # where they are two names, the old ones go
     assert [path for verb, path in described["actions"] if verb == "delete"] == ["README", "data", "other"]
 
 
@@ -496,7 +492,7 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    first, second = Part(bytes(there / "a")), Part(bytes(there / "a"))
+    first, second = PartialFile(bytes(there / "a")), PartialFile(bytes(there / "a"))
     assert first.path != second.path
     sweep(bytes(there))
     assert len(list(there.iterdir())) == 2
@@ -507,7 +503,7 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
     assert [path.name for path in there.iterdir()] == ["a"]
     data = os.urandom(3 << 20)
     (here / "big").write_bytes(data)
-    Path(os.fsdecode(part_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
+    Path(os.fsdecode(partial_path(bytes(there / "big")))).write_bytes(data[: 2 << 20])  # nobody knows who writes to it
     assert copy(here, there)[1]["files"] == 1
     assert (there / "big").read_bytes() == data
 
@@ -515,7 +511,7 @@ def test_two_transfers_keep_apart_where_there_are_no_locks(
 def test_link_that_never_got_its_name_is_swept_away_once_nobody_can_be_at_it(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = Path(os.fsdecode(new_path(bytes(there / "link"))))
+    left = Path(os.fsdecode(new_partial_path(bytes(there / "link"))))
     left.symlink_to("anywhere")
     sweep(bytes(there))
     assert left.is_symlink()
@@ -609,14 +605,14 @@ def test_offer_that_makes_no_sense_is_refused_as_such(there: Path, messages: lis
         for kind, value in [*messages, (wire.ENTRIED, NOTES)]:
             far.write_object(kind, value)
         far.flush()
-        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
+        receiver = Receiver(near, bytes(there), OPTIONS, lambda *_: None)
         with pytest.raises(Violation):
             receiver.consider()
 
 
 @pytest.mark.parametrize(("kind", "body"), [(wire.SAME, b"1"), (wire.SAME, LENGTH.pack(1 << 62)), (wire.WANT, b"")])
 def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes, body: bytes) -> None:
-    def after(far: Wire) -> None:
+    def after(far: MessageWire) -> None:
         far.write(wire.FILE, 0)
         far.write(kind, 0, body)
 
@@ -626,27 +622,27 @@ def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes
 
 def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
     described = {"root": "/x", "name": "", "files": 1, "bytes": 2}
-    counts: dict[str, Any] = dict.fromkeys(answers.COUNTS, 0)
+    counts: dict[str, Any] = dict.fromkeys(validate.COUNTS, 0)
     failed = [["a", "why"]]
-    assert answers.plan(described) == described
-    assert answers.actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
-    assert answers.summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
+    assert validate.check_plan(described) == described
+    assert validate.check_actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
+    assert validate.check_summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
     for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b")):
         with pytest.raises(Violation):
-            answers.plan({**described, key: value})
+            validate.check_plan({**described, key: value})
     for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5)):
         with pytest.raises(Violation):
-            answers.summary({**counts, key: value}, [])
+            validate.check_summary({**counts, key: value}, [])
     for rows in ([["copy"]], [["copy", 1]], [1]):
         with pytest.raises(Violation):
-            answers.summary(counts, rows)
+            validate.check_summary(counts, rows)
         with pytest.raises(Violation):
-            answers.actions(rows)
+            validate.check_actions(rows)
     for whatever in (None, [], 1, "x", {}):
         with pytest.raises(Violation):
-            answers.plan(whatever)
+            validate.check_plan(whatever)
         with pytest.raises(Violation):
-            answers.summary(whatever, [])
+            validate.check_summary(whatever, [])
 
 
 @pytest.mark.parametrize(
@@ -663,15 +659,15 @@ def test_list_that_fills_the_memory_here_is_refused(
 ) -> None:
     monkeypatch.setattr(wire, "MOST_LISTED", 4 << 20)
     with (tmp_path / "said").open("w+b", buffering=0) as said, open(os.devnull, "r+b", buffering=0) as nothing:
-        far = Wire(nothing.fileno(), said.fileno())
+        far = MessageWire(nothing.fileno(), said.fileno())
         if kind != wire.ACTIONS:
             far.write_object(wire.BEGIN, BEGIN)
         far.write_rows(kind, list(map(row_of, range(8_000))))
         far.flush()
         said.seek(0)
-        near = Wire(said.fileno(), nothing.fileno())
-        receiver = Receiver(near, bytes(there), WISHES, lambda *_: None)
-        sender = Sender(near, find_source(bytes(there), [], False, False), lambda *_: None, names=True)
+        near = MessageWire(said.fileno(), nothing.fileno())
+        receiver = Receiver(near, bytes(there), OPTIONS, lambda *_: None)
+        sender = Sender(near, find_source(bytes(there), OPTIONS), lambda *_: None, SyncOptions(verbose=True))
         read = sender.hear if kind == wire.ACTIONS else receiver.consider
         tracemalloc.start()
         try:
@@ -685,7 +681,7 @@ def test_list_that_fills_the_memory_here_is_refused(
 @pytest.mark.parametrize("rows", [[], [["a", 1]] * 2500, [["x" * 50_000]] * 60, [["x" * 500_000]] * 3])
 def test_long_list_travels_in_parts(rows: list[list[Any]], tmp_path: Path) -> None:
     with (tmp_path / "said").open("w+b", buffering=0) as said:
-        far = Wire(said.fileno(), said.fileno())
+        far = MessageWire(said.fileno(), said.fileno())
         far.write_rows(wire.ENTRIES, rows)
         far.write(wire.SENT)
         far.flush()
@@ -700,12 +696,12 @@ def test_long_list_travels_in_parts(rows: list[list[Any]], tmp_path: Path) -> No
 def test_every_path_of_many_is_told(here: Path, there: Path) -> None:
     for number in range(1100):
         (here / f"{number:04}").touch()
-    described, _ = copy(here, there, WISHES._replace(dry_run=True, names=True))
+    described, _ = copy(here, there, OPTIONS._replace(dry_run=True))
     assert described["actions"] == [["copy", f"{number:04}"] for number in range(1100)]
 
 
 def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    copying._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
+    sync_command._note_failed((("y\x1b[2J", "bad\x1b]52;c;ZWNobw==\x07"), ("", "all\x1b[2J")))
     said = capfd.readouterr().err
     assert "\x1b" not in said
     assert "\x07" not in said
@@ -715,7 +711,7 @@ def test_reasons_cannot_steer_a_terminal(capfd: pytest.CaptureFixture[str]) -> N
 SPEAKS = """
 import os, sys
 from remote_kernel.sync import wire
-far = wire.Wire(0, 1)
+far = wire.MessageWire(0, 1)
 far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
 far.write_object(wire.ENTRIED, {"left_out": 0, "gitignore": False})
@@ -737,9 +733,9 @@ class Silent:
 
 def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
-    monkeypatch.setattr(carrying.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
-    monkeypatch.setattr(FarEnd, "greet", lambda self: None)
-    monkeypatch.setattr(carrying.choice, "name", lambda *_: "paramiko")
+    monkeypatch.setattr(remote_end.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
+    monkeypatch.setattr(RemoteEnd, "greet", lambda self: None)
+    monkeypatch.setattr(remote_end.choice, "name", lambda *_: "paramiko")
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
@@ -764,37 +760,39 @@ def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not
     def argv(_: LaunchOptions, command: str, **__: object) -> list[str]:
         return [sys.executable, "-c", STALLS, command, str(tmp_path / "greeted")]
 
-    greet = FarEnd.greet
-    options = play(monkeypatch, "")
-    monkeypatch.setattr(carrying.choice, "carrier_argv", argv)
-    monkeypatch.setattr(FarEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
-    monkeypatch.setattr(carrying, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(carrying, "_PIPE_BYTES", 1 << 16)
+    greet = RemoteEnd.greet
+    launch = play(monkeypatch, "")
+    monkeypatch.setattr(remote_end.choice, "carrier_argv", argv)
+    monkeypatch.setattr(RemoteEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
+    monkeypatch.setattr(remote_end, "GREETING_SECONDS", 20.0)
+    monkeypatch.setattr(remote_end, "_PIPE_BYTES", 1 << 16)
     monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
     listing = Listing()
     listing.entries = [
         Entry(os.urandom(8).hex().encode(), "f", 0o644, 1, 1, os.urandom(16), False) for _ in range(15_000)
     ]
     source = Source(bytes(tmp_path), b"", True, listing, Rules([], False))
-    monkeypatch.setattr("remote_kernel.sync.push.find_source", lambda *_: source)
-    manner = Manner(Wishes(dry_run=True, checksum=True))
-    outcome = sync(options, Place(b"x/", False), Place(bytes(there), True), manner, Silent())
+    monkeypatch.setattr("remote_kernel.sync.local_ends.find_source", lambda *_: source)
+    asked = SyncOptions(dry_run=True, checksum=True)
+    transfer = Transfer(launch, SyncPath(b"x/", False), SyncPath(bytes(there), True), asked, Silent())
+    outcome = sync(transfer)
     assert outcome.files == 15_000
 
 
 def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
     there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = play(monkeypatch, SPEAKS)
+    launch = play(monkeypatch, SPEAKS)
+    transfer = Transfer(launch, SyncPath(b"x", True), SyncPath(bytes(there), False), OPTIONS, Silent())
     begun = time.monotonic()
     with pytest.raises(ProtocolMismatch, match="was refused"):
-        persistently(lambda: sync(options, Place(b"x", True), Place(bytes(there), False), Manner(), Silent()), print)
+        retry(lambda: sync(transfer), print)
     assert time.monotonic() - begun < 30
 
 
 def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carrying, "_END_SECONDS", 0.3)
-    with FarEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
+    monkeypatch.setattr(remote_end, "_END_SECONDS", 0.3)
+    with RemoteEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
 
 
@@ -809,13 +807,13 @@ time.sleep(60)
 def test_other_end_that_stops_reading_before_it_answers_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    greet = FarEnd.greet
-    options = play(monkeypatch, "")
+    greet = RemoteEnd.greet
+    launch = play(monkeypatch, "")
     monkeypatch.setattr(
-        carrying.choice, "carrier_argv", lambda _, command, **__: [sys.executable, "-c", STOPS, command]
+        remote_end.choice, "carrier_argv", lambda _, command, **__: [sys.executable, "-c", STOPS, command]
     )
-    monkeypatch.setattr(carrying, "GREETING_SECONDS", 1.0)
-    with FarEnd(options, "receive", {}) as far:
+    monkeypatch.setattr(remote_end, "GREETING_SECONDS", 1.0)
+    with RemoteEnd(launch, "receive", {}) as far:
 
         def begin() -> None:
             far.wire.write(wire.ENTRIES, 0, bytes(8 << 20))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.cli.rkernel.main import COMMANDS, HELP, find_command, make_parser, run
+from remote_kernel.cli.rkernel.command import COMMANDS, HELP, find_command, make_parser
+from remote_kernel.cli.rkernel.main import run
 from remote_kernel.errors import UsageError
 from remote_kernel.session.events import VERDICTS
 
@@ -63,7 +64,7 @@ print(status, *sorted(sys.modules))
 
 
 def parsers() -> list[argparse.ArgumentParser]:
-    """Give the parsers of all commands."""
+    """Return the parsers of all commands."""
     found = []
     for name in COMMANDS:
         command = find_command(name)

@@ -20,7 +20,7 @@ def message(kind: str, **content: Any) -> Message:
 
 
 def take_end(cell: Cell, status: str, **reply: Any) -> None:
-    """Give a cell its reply, and the kernel's `idle`."""
+    """Send a cell its reply, and the kernel's `idle`."""
     cell.handle_reply(message("execute_reply", status=status, **reply))
     cell.handle_output(message("status", execution_state="idle"))
 

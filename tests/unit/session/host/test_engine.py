@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
     client: BlockingKernelClient
 
     def connection(self) -> dict[str, Any]:
-        """Give its connection file's content."""
+        """Return its connection file's content."""
         values: dict[str, Any] = json.loads(Path(self.manager.connection_file).read_text())
         return values
 
@@ -73,7 +73,7 @@ def kernel() -> Iterator[Kernel]:
 
 @pytest.fixture
 def relay(kernel: Kernel) -> Iterator[Relay]:
-    """Give a relay in front of the kernel's iopub."""
+    """Yield a relay in front of the kernel's iopub."""
     relay = Relay(Address("127.0.0.1", kernel.connection()["iopub_port"]))
     yield relay
     relay.close()
@@ -81,7 +81,7 @@ def relay(kernel: Kernel) -> Iterator[Relay]:
 
 @pytest.fixture
 def attach(kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Give a context in which an engine holds the kernel, with these values in the connection file."""
+    """Return a context in which an engine holds the kernel, with these values in the connection file."""
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
     notes: list[str] = []
@@ -231,6 +231,31 @@ def test_interrupt_that_finds_the_kernel_in_its_own_code_ends_the_cell(attach: C
             assert await engine.interrupt(cell)
             await running
             assert (cell.done.result().verdict, cell.reply) == ("interrupted", {})
+            assert (await run(engine, "print('next')"))[0].text == "next\n"
+
+    go(work)
+
+
+def test_interrupt_by_another_front_end_that_finds_the_kernel_in_its_own_code_ends_the_cell(
+    attach: Callable[..., Any], kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_IDLE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with attach() as engine:
+            await run(engine, INTERRUPTED_IN_ITS_OWN_CODE)
+            cell, _ = new_cell("print('never')")
+            running = asyncio.ensure_future(engine.execute(cell))
+            await until(lambda: cell.started_at)
+            await asyncio.sleep(0.5)  # it really runs, and is left alone
+            assert not cell.done.done()
+            kernel.manager.interrupt_kernel()
+            await asyncio.wait_for(running, 20)
+            done = cell.done.result()
+            assert (done.verdict, done.message.partition(",")[0]) == (
+                "interrupted",
+                "the kernel ended the cell without a reply",
+            )
             assert (await run(engine, "print('next')"))[0].text == "next\n"
 
     go(work)

@@ -46,7 +46,7 @@ def new_cell() -> Cell:
 
 
 def typing(*lines: str, leaves: bool = False) -> asyncio.StreamReader:
-    """Give the connection of a client."""
+    """Return the connection of a client."""
     reader = asyncio.StreamReader()
     for line in lines:
         reader.feed_data(json.dumps({"do": "answer", "text": line}).encode() + b"\n")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel.session.events import Done, Queued, Started, Stream, read_done
+from remote_kernel.session.events import Done, Queued, Started, Stream, read_done, read_journal
 from remote_kernel.session.host import journal as module
-from remote_kernel.session.host.journal import Journal, read_journal
+from remote_kernel.session.host.journal import Journal
 
 DONE = Done("ok", 2.0)
 

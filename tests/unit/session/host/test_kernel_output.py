@@ -28,7 +28,7 @@ def kernel() -> Iterator[BlockingKernelClient]:
 
 
 def event_of(kind: str, content: dict[str, Any]) -> Event | None:
-    """Give the event that a message on iopub stands for."""
+    """Return the event that a message on iopub stands for."""
     name = content.get("transient", {}).get("display_id", "")
     if kind == "stream":
         return Stream(content["name"], content["text"])

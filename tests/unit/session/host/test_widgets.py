@@ -35,7 +35,7 @@ IDLE = message("status", execution_state="idle")
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give a function that gives the texts of the updates that these messages bring."""
+    """Return a function that returns the texts of the updates that these messages bring."""
     monkeypatch.setattr(widgets, "_SECONDS", 3600.0)
     kernel = Widgets()
 

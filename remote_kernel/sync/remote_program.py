@@ -1,4 +1,4 @@
-"""What both programs of the remote end share: begin, run, and say why it cannot go on.
+"""Run the remote end of a sync: begin, converse, and tell why it cannot go on.
 
 Python 3.8, standard library: this file is shipped to the remote host.
 """
@@ -10,25 +10,28 @@ import json
 import os
 
 from remote_kernel.sync import wire
-from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire, shown, to_bytes
+from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation, shown, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 _MOST_GARBAGE = 100_000  # Python's collector takes long to go through ten thousand entries, and finds none
 
 
-def serve(marker: str, settings: dict[str, Any], converse: Callable[[Wire, bytes], None], *, is_sender: bool) -> None:
-    """Run in the SSH session, until the local end closes it. `converse` gets what relative paths begin with."""
+def serve(
+    marker: str, folder: str, converse: Callable[[MessageWire, bytes], None], *, makes_folder: bool, may_lack: bool
+) -> None:
+    """Run in the SSH session, until the local end closes it. `converse` is called with what relative paths begin with.
+
+    They start from `folder`, which is made if asked for, or `may_lack`.
+    """
     gc.set_threshold(_MOST_GARBAGE)
     os.write(1, f"\n{marker} {json.dumps({})}\n".encode())
-    pipe = Wire(0, 1)
+    pipe = MessageWire(0, 1)
     try:
         try:
-            may_be_made = not is_sender and not settings["wishes"]["dry_run"]
-            converse(pipe, _enter(to_bytes(settings["folder"]), may_be_made, may_lack=not is_sender))
+            converse(pipe, _enter(to_bytes(folder), makes_folder, may_lack=may_lack))
         except SyncFailure as error:
             _give_up(pipe, error)
         except OSError as error:
@@ -40,22 +43,22 @@ def serve(marker: str, settings: dict[str, Any], converse: Callable[[Wire, bytes
     os._exit(0)  # the other end waits for this, and taking ten thousand entries apart takes a while
 
 
-def _give_up(pipe: Wire, error: SyncFailure) -> None:
+def _give_up(pipe: MessageWire, error: SyncFailure) -> None:
     pipe.write_object(wire.ABORT, [error.name, error.message, error.hint])
     pipe.flush()
 
 
-def _enter(folder: bytes, may_be_made: bool, *, may_lack: bool) -> bytes:
-    """Go where relative paths start from: the home, or a folder, made if need be and allowed.
+def _enter(folder: bytes, makes_folder: bool, *, may_lack: bool) -> bytes:
+    """Change to where relative paths start from: the home, or a folder, made if need be and asked for.
 
-    Give what relative paths then begin with: nothing, or the folder itself, where that `may_lack` and does.
+    Return what relative paths then begin with: nothing, or the folder itself, where that `may_lack` and does.
     """
     os.chdir(os.path.expanduser(b"~"))
     if not folder:
         return b""
     path = os.path.expanduser(folder)
     try:
-        if may_be_made:
+        if makes_folder:
             os.makedirs(path, exist_ok=True)
         elif may_lack and not os.path.lexists(path):
             return path

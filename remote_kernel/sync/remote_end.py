@@ -20,7 +20,7 @@ from remote_kernel.errors import (
 )
 from remote_kernel.handshake import Handshake, no_answer, parse_answer, raise_reported, wait_for_answer
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync.wire import Broken, SyncFailure, Violation, Wire
+from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation
 from remote_kernel.transport import choice, masters, notes
 from remote_kernel.transport.carrier import PipeText
 
@@ -29,11 +29,11 @@ _END_SECONDS = 5.0
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
 _PIPE_BYTES = 1 << 20
 
-Process = TypeVar("Process", bound="FarProcess")
+Process = TypeVar("Process", bound="RemoteProcess")
 Told = TypeVar("Told")
 
 
-class FarProcess:
+class RemoteProcess:
     """The process that carries the bytes of a remote end, for one `with` block. Leaving that ends it, in any state."""
 
     def __init__(self, options: LaunchOptions) -> None:
@@ -85,7 +85,7 @@ class FarProcess:
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """Give the other end GREETING_SECONDS for what is done in the block."""
+        """End the process unless the block is done within GREETING_SECONDS."""
         timer = threading.Timer(GREETING_SECONDS, self._give_up)
         timer.start()
         try:
@@ -94,7 +94,7 @@ class FarProcess:
             timer.cancel()
 
     def _lost(self) -> RemoteKernelError:
-        """Give the error for a connection that broke in the middle."""
+        """Return the error for a connection that broke in the middle."""
         masters.end_master(self._master or masters.master_of(self._command))
         return ConnectionLost(
             f"the connection to {self._options.endpoint} broke", "the same command continues from here"
@@ -118,7 +118,7 @@ class FarProcess:
         return found
 
     def _ended(self) -> tuple[int | None, str]:
-        """Give its exit status and what it printed, once it has ended."""
+        """Return its exit status and what it printed, once it has ended."""
         assert self._process.stdin
         self._process.stdin.close()
         try:
@@ -130,11 +130,11 @@ class FarProcess:
         return status if status is None or status >= 0 else None, self._errors.text().strip()
 
 
-class FarEnd(FarProcess):
+class RemoteEnd(RemoteProcess):
     """The remote end, run by the Python there; `wire` leads to it. Starting does not wait for it: `greet` does."""
 
     def __init__(self, options: LaunchOptions, mode: str, settings: Mapping[str, object]) -> None:
-        """`mode` is what the program there does: `send` or `receive`."""
+        """Make the program; `mode` is what it does there: `send` or `receive`."""
         super().__init__(options)
         self._marker = bootstrap.new_marker()
         self._program = bootstrap.program(self._marker, mode, settings)
@@ -145,7 +145,7 @@ class FarEnd(FarProcess):
         return choice.carrier_argv(self._options, command)
 
     def _start(self, fd_in: int, fd_out: int) -> None:
-        self.wire = Wire(fd_in, fd_out)
+        self.wire = MessageWire(fd_in, fd_out)
         self._send(bootstrap.FIRST_LINE)
 
     def _send(self, data: bytes) -> None:
@@ -180,7 +180,7 @@ class FarEnd(FarProcess):
         notes.clear_refusals(self._options)
 
     def converse(self, words: Callable[[], Told]) -> Told:
-        """Give what a conversation gives. Raises ConnectionLost, ProtocolMismatch, and what the other end tells."""
+        """Return what a conversation gives. Raises ConnectionLost, ProtocolMismatch, and what the other end tells."""
         try:
             return words()
         except (Broken, SyncFailure) as error:
@@ -192,7 +192,7 @@ class FarEnd(FarProcess):
             raise self.why(Broken())
 
     def why(self, error: Broken | SyncFailure) -> RemoteKernelError:
-        """Give the error to tell the user for one that the conversation ended with."""
+        """Return the error to tell the user for one that the conversation ended with."""
         if isinstance(error, SyncFailure):
             return by_name(error.name, error.message, error.hint)
         if isinstance(error, Violation):
@@ -213,7 +213,7 @@ class FarEnd(FarProcess):
         return self._lost()
 
     def _last_words(self) -> SyncFailure | None:
-        """Give why the other end gave up, which may wait behind what was not read; it hears that nothing more comes."""
+        """Return why the other end gave up, which may wait behind what was not read. Nothing more is sent."""
         assert self._process.stdin
         self._process.stdin.close()
         timer = threading.Timer(_END_SECONDS, self._process.kill)
@@ -230,7 +230,7 @@ class FarEnd(FarProcess):
 
 
 def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
-    """Give the error for another end that said what is not believed. It is not tried again."""
+    """Return the error for another end that said what is not believed. It is not tried again."""
     return ProtocolMismatch(
         f"the remote end of the sync on {options.endpoint} sent {error}, which was refused",
         "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
@@ -238,7 +238,7 @@ def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
 
 
 def _widen(fd: int) -> None:
-    """Let a pipe hold more, where the system knows how: fewer changes between processes for large files."""
+    """Make a pipe hold more, where the system knows how: fewer changes between processes for large files."""
     try:
         fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)
     except OSError:
