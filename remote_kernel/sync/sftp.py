@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from remote_kernel.errors import ConnectionLost, NoSftp, RemoteError, RemoteKernelError, RemoteShellNoise, by_name
-from remote_kernel.sync.remote_end import RemoteProcess, refused
+from remote_kernel.sync.remote_end import END_SECONDS, RemoteProcess, refused
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Source, find_source
 from remote_kernel.sync.sftp_client import NotSftp, PipeBroken, Sftp
@@ -66,12 +66,12 @@ class SftpEnd(RemoteProcess):
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""
-        if self._process.poll() is not None:
+        if self._process.has_ended:
             raise self.why()
 
     def why(self) -> RemoteKernelError:
         """Return the error for a conversation that broke off."""
-        self._ended()
+        self._process.wait(END_SECONDS)
         return self._lost()
 
 

@@ -477,7 +477,9 @@ def test_init_that_hangs_is_named(world: World, monkeypatch: pytest.MonkeyPatch,
     shorter = tmp_path / "survey.py"
     shorter.write_text(source.replace(f"INIT_SECONDS = {survey.INIT_SECONDS}", "INIT_SECONDS = 1.0"))
     read = bootstrap._source
-    monkeypatch.setattr(bootstrap, "_source", lambda name: shorter.read_text() if name == "remote.survey" else read(name))
+    monkeypatch.setattr(
+        bootstrap, "_source", lambda name: shorter.read_text() if name == "remote.survey" else read(name)
+    )
     options = world.options()._replace(init="sleep 1234.5")
     words = "with --init 'sleep 1234.5' has no end within 1 s"
     with pytest.raises(errors.RemoteError, match=words):
