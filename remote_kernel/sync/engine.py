@@ -11,13 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from remote_kernel.errors import (
-    ConnectionLost,
-    PythonNotFound,
-    RemoteKernelError,
-    RemoteShellNoise,
-    is_temporary,
-)
+from remote_kernel.errors import ConnectionLost, PythonNotFound, RemoteKernelError, RemoteShellNoise, is_temporary
 from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.transfer import Outcome, SyncPath, Transfer

@@ -212,3 +212,34 @@ def test_packages_of_remote_modules_are_empty() -> None:
     assert packages
     for name in packages:
         assert len(MODULES[name].tree.body) == 1, "the remote host has no more of it than the name"
+
+
+def test_no_modules_import_each_other() -> None:
+    TopologicalSorter({name: module.own_imports() for name, module in MODULES.items()}).prepare()
+
+
+@EVERY_MODULE
+def test_module_has_40_to_450_lines(module: Module) -> None:
+    lines = len(module.source.splitlines())
+    is_package = module.name in {name.rpartition(".")[0] for name in MODULES}
+    assert lines <= 450, "split it by its nouns"
+    assert lines >= 40 or is_package, "fold it into the module that uses it"
+
+
+def test_no_class_name_means_two_things() -> None:
+    places: dict[str, list[str]] = {}
+    for module in MODULES.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module.name)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+# A docstring says what its function does: "Return the pid", "True if it runs"; these say it in a roundabout way.
+_ROUNDABOUT = ("Give ", "Gives ", "Say ", "Says ", "Tell ", "Tells ", "Take note ", "Have ", "Be ", "Whether ")
+
+
+@EVERY_MODULE
+def test_docstrings_begin_with_a_plain_verb(module: Module) -> None:
+    functions = [node for node in ast.walk(module.tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert [node.name for node in functions if (ast.get_docstring(node) or "").startswith(_ROUNDABOUT)] == []

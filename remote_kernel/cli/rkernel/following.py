@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _AFTER_INTERRUPT_SECONDS = 15.0
 
 
-class Outcome(NamedTuple):
+class Followed(NamedTuple):
     """What a command saw of a cell: its verdict, empty where it has none yet, and `running` when the time was up.
 
     `status` is the command's exit status, and `answers` how many of those given in advance input() has got.
@@ -50,10 +50,10 @@ def show_events(
     options: argparse.Namespace,
     deadline: float | None,
     last: str = "",
-) -> Outcome:
+) -> Followed:
     """Show a cell's events until it is done, or the deadline. `last` is as for `detached`."""
     away = waits = False
-    outcome = Outcome()
+    outcome = Followed()
     try:
         for event in shown(renderer, follow(session, running, options, deadline)):
             if isinstance(event, (Away, Back)):

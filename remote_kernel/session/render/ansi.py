@@ -130,7 +130,7 @@ class PlainText:
         return "".join(settled)
 
     def _obey(self, parts: list[str]) -> None:
-        """Take text and, between its parts, controls."""
+        """Add text and, between its parts, controls."""
         self._write(parts[0])
         for number in range(1, len(parts), 2):
             self._control(parts[number])
@@ -304,7 +304,7 @@ class StreamText:
         return "".join((*self._settled, *self._fresh, self._lines.held))
 
     def append(self, text: str) -> None:
-        """Take the next text."""
+        """Add the next text."""
         if settled := self._lines.feed(text):
             self._fresh.append(settled)
             self._fresh_characters += len(settled)

@@ -84,7 +84,7 @@ class JsonRenderer:
         self._updates: dict[str, Update] = {}
 
     def feed(self, event: Event) -> None:
-        """Take the next event; Done writes the document."""
+        """Handle the next event; Done writes the document."""
         if isinstance(event, (Stream, Display, Error)) and self._clears:
             self._clear()
         if isinstance(event, Stream):

@@ -12,7 +12,7 @@ class Renderer(Protocol):
     """What every form does with a cell's events. A file whose reader has gone away raises BrokenPipeError."""
 
     def feed(self, event: Event) -> None:
-        """Take the next event. Done is the last: it writes all that is held."""
+        """Handle the next event. Done is the last: it writes all that is held."""
 
     def close(self) -> None:
         """Write what is held, where nobody waits for the end; does nothing after Done, or the second time."""
