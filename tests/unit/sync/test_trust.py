@@ -37,6 +37,7 @@ from remote_kernel.sync.sftp_fetch import SftpFetch
 from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, MessageWire, SyncFailure, Violation
+from remote_kernel.transport import carrier
 
 BEGIN: dict[str, Any] = {
     "name": "",
@@ -735,7 +736,7 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
     monkeypatch.setattr(remote_end.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
     monkeypatch.setattr(RemoteEnd, "greet", lambda self: None)
-    monkeypatch.setattr(remote_end.choice, "name", lambda *_: "paramiko")
+    monkeypatch.setattr(remote_end.choice, "uses_openssh", lambda _: False)
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
@@ -765,7 +766,7 @@ def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not
     monkeypatch.setattr(remote_end.choice, "carrier_argv", argv)
     monkeypatch.setattr(RemoteEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
     monkeypatch.setattr(remote_end, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(remote_end, "_PIPE_BYTES", 1 << 16)
+    monkeypatch.setattr(carrier, "_PIPE_BYTES", 1 << 16)
     monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
     listing = Listing()
     listing.entries = [
@@ -791,7 +792,7 @@ def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
 
 
 def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_end, "_END_SECONDS", 0.3)
+    monkeypatch.setattr(remote_end, "END_SECONDS", 0.3)
     with RemoteEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
 
