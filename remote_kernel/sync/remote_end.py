@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,12 +19,10 @@ from remote_kernel.handshake import Handshake, explain_end, no_answer, parse_ans
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation
 from remote_kernel.transport import choice, masters, notes
-from remote_kernel.transport.carrier import PipedProcess
+from remote_kernel.transport.carrier import PipedProcess, enlarge_pipe
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
-_END_SECONDS = 5.0
-_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
-_PIPE_BYTES = 1 << 20
+END_SECONDS = 5.0
 
 Process = TypeVar("Process", bound="RemoteProcess")
 Told = TypeVar("Told")
@@ -47,7 +44,7 @@ class RemoteProcess:
         self._master = masters.master_of(argv)
         self._process = process = PipedProcess(argv, choice.environment(self._options), new_session=True)
         for pipe in (process.stdin, process.stdout):
-            _widen(pipe.fileno())
+            enlarge_pipe(pipe.fileno())
         self._start(process.stdout.fileno(), process.stdin.fileno())
         return self
 
@@ -59,7 +56,7 @@ class RemoteProcess:
             self._process.terminate()
         with self._process:
             self._process.stdout.close()
-            self._process.wait(_END_SECONDS)
+            self._process.wait(END_SECONDS)
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -83,7 +80,7 @@ class RemoteProcess:
         self._process.terminate()
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
-        status, said = self._process.end(_END_SECONDS)
+        status, said = self._process.end(END_SECONDS)
         if self._process.is_flood:
             return self._flooded(said)
         if self._is_late:
@@ -158,11 +155,11 @@ class RemoteEnd(RemoteProcess):
         if isinstance(error, Violation):
             return refused(self._options, error)
         if self._process.is_flood:
-            return self._flooded(self._process.end(_END_SECONDS)[1])
+            return self._flooded(self._process.end(END_SECONDS)[1])
         told = self._last_words()
         if told:
             return by_name(told.name, told.message, told.hint)
-        status, said = self._process.end(_END_SECONDS)
+        status, said = self._process.end(END_SECONDS)
         if status not in (0, 255, None) and said.strip():
             return RemoteError(
                 f"the remote end of the sync on {self._options.endpoint} failed: {said.strip().splitlines()[-1]}",
@@ -173,7 +170,7 @@ class RemoteEnd(RemoteProcess):
     def _last_words(self) -> SyncFailure | None:
         """Return why the other end gave up, which may wait behind what was not read. Nothing more is sent."""
         self._process.stdin.close()
-        timer = threading.Timer(_END_SECONDS, self._process.kill)
+        timer = threading.Timer(END_SECONDS, self._process.kill)
         timer.start()
         try:
             while True:
@@ -192,11 +189,3 @@ def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
         f"the remote end of the sync on {options.endpoint} sent {error}, which was refused",
         "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
     )
-
-
-def _widen(fd: int) -> None:
-    """Make a pipe hold more, where the system knows how: fewer changes between processes for large files."""
-    try:
-        fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)
-    except OSError:
-        pass

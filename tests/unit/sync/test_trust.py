@@ -38,6 +38,7 @@ from remote_kernel.sync.sftp_client import Job, Sftp
 from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, MessageWire, SyncFailure, Violation
+from remote_kernel.transport import carrier
 
 BEGIN: dict[str, Any] = {
     "name": "",
@@ -764,7 +765,7 @@ def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not
     monkeypatch.setattr(remote_end.choice, "carrier_argv", argv)
     monkeypatch.setattr(RemoteEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
     monkeypatch.setattr(remote_end, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(remote_end, "_PIPE_BYTES", 1 << 16)
+    monkeypatch.setattr(carrier, "_PIPE_BYTES", 1 << 16)
     monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
     listing = Listing()
     listing.entries = [
@@ -790,7 +791,7 @@ def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
 
 
 def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_end, "_END_SECONDS", 0.3)
+    monkeypatch.setattr(remote_end, "END_SECONDS", 0.3)
     with RemoteEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
 
