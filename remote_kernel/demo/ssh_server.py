@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from remote_kernel.signals import uninterrupted
 from remote_kernel.transport import choice
 from remote_kernel.transport.ssh_config import ssh_program, uses_openssh
 
+START_SECONDS = 15.0
 LOGIN_SECONDS = 15.0
 
 
@@ -78,6 +80,8 @@ def running_server(folder: DemoFolder) -> Iterator[SshServer]:
             undo.enter_context(process)
             undo.callback(process.kill)
         assert process.stdout and process.stderr
+        if not select.select([process.stdout], [], [], START_SECONDS)[0]:
+            process.kill()
         said = process.stdout.readline().strip()
         if not said.isdigit():
             last = (process.stderr.read().splitlines() or ["it said nothing"])[-1]
