@@ -24,15 +24,16 @@ Who runs where, and which folder that is:
                 kernelspec/  what front ends offer: kernel.json files that start the launcher
                 kept/        kernels without a front end: list them, end them, open them again
                 doctor/      finds out why a host does not work
-                demo/        a host to try it all with
+                demo/        a kernel with no server at hand
                 session/     rkernel: kernels for agents and terminals; host/ runs cells, notebook/ logs, render/ shows
                 cli/         the commands; nothing else prints, asks or exits
     both ends   sync/        copies folders to and from the host
 
-In which order to read: errors.py for what can go wrong, link/link.py for the protocol, remote/agent.py and
-remote/attach.py for the far end, bootstrap.py for how they get there, launcher/launcher.py for this end,
-transport/openssh.py for the way between. Then session/client.py and session/host/host.py for rkernel. Imports point
-down: from cli to launcher and session, to kernelspec, transport, remote, link. The far end imports nothing of the rest.
+In which order to read: launcher/launcher.py, the life of one kernel from this end; transport/openssh.py, the way
+between; bootstrap.py and remote/stage.py, how our program gets there; remote/agent.py and remote/peer.py, the far end;
+link/link.py, the protocol; launcher/reconnect.py, after a drop. For rkernel: session/__init__.py. What can go wrong is
+in errors.py. docs/contributing.md has the whole list, and says where a change goes. Imports point down: from cli to
+launcher and session, to kernelspec, transport, remote, link; the far end imports nothing of the rest.
 
 Programs use kernels through `Session`; see session/client.py.
 """

@@ -29,7 +29,7 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import choice, masters, notes
 from remote_kernel.transport.carrier import KEPT_BYTES, NOISE_LIMIT, Carrier, PipedProcess
 from remote_kernel.transport.ssh_config import to_paste, uses_openssh
-from remote_kernel.typed_json import MALFORMED
+from remote_kernel.typed_json import MALFORMED, text
 
 ANSWER_LIMIT = 8 << 20  # the text log of a kernel is the longest there is: 1 MB, of which JSON can make 6
 _PARTS_LIMIT = 256 << 10  # characters of an answer that are in no text: each value takes two, and 100 bytes once read
@@ -232,7 +232,7 @@ def ask(
         raise failure_of(options, status, stderr, handshake.end())
     notes.clear_refusals(options)
     answer = parse_answer(options, handshake.answer)
-    raise_reported(answer)
+    raise_reported(options, answer)
     return answer, handshake.noise.decode("utf-8", "replace").strip()
 
 
@@ -298,10 +298,12 @@ def parse_answer(options: LaunchOptions, text: str) -> dict[str, Any]:
     return answer
 
 
-def raise_reported(answer: Mapping[str, Any]) -> None:
-    """Raise the error that an answer reports, if it does."""
+def raise_reported(options: LaunchOptions, answer: Mapping[str, Any]) -> None:
+    """Raise the error that an answer reports, if it does; ProtocolMismatch for one without words."""
     if "error" in answer:
-        raise by_name(*(str(answer.get(part, "")) for part in ("error", "message", "hint")))
+        with reading(options):
+            name, message, hint = (text(answer.get(part, "")) for part in ("error", "message", "hint"))
+        raise by_name(name, message, hint) if message.strip() else malformed(options)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ STATE   connected: a front end is attached
         away: a front end lost its connection and may come back
         kept: no front end is expected
         ended: the kernel has ended, and its front end does not know yet
+        unreadable: its agent gives no answer, or none that can be read
 CPU     busy: its processes use more than 5 % of a core right now. A cell that
         sleeps, waits for input or computes only on a GPU shows as idle.
 MEMORY  of all its processes; memory that they share is counted for each.

@@ -73,7 +73,7 @@ class ResumingLauncher(Launcher):
             with self._relay:
                 return super().run()
         except KernelGone as error:
-            self._forget(error.message)
+            self._remove_kernelspec(error.message)
             raise
 
     def begin(self, seconds: float) -> None:
@@ -96,10 +96,10 @@ class ResumingLauncher(Launcher):
                 _remember_restart(self._options, self._settings)
 
     def _finish(self) -> None:
-        self._forget()
+        self._remove_kernelspec()
         super()._finish()
 
-    def _forget(self, where: str = "") -> None:
+    def _remove_kernelspec(self, where: str = "") -> None:
         """Remove the kernel from the picker: it is gone."""
         from remote_kernel.kernelspec import forget_kernel
 
@@ -146,10 +146,10 @@ class SucceedingLauncher(Launcher):
             self._note.write()  # soon: a watcher ends the kernels of launchers that are gone
         self._reconnector.take_over(self._kernel, ConnectionLost("the launcher was killed"))
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         if message.get("event") == "started" and message.get("whole"):
             self._reconnector.note_whole()
-        super()._handle(message)
+        super()._handle_message(message)
 
     def attach(self, seconds: float) -> None:
         """Attach in the place of the launcher that was killed. Called by the Reconnector."""

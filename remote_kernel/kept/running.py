@@ -14,7 +14,7 @@ from remote_kernel.errors import NoSuchKernel, RemoteError, RemoteKernelError, U
 from remote_kernel.handshake import ask, reading
 from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs, same_name
 from remote_kernel.options import LaunchOptions
-from remote_kernel.typed_json import list_of, row, text
+from remote_kernel.typed_json import MALFORMED, list_of, row, text
 
 ASK_SECONDS = 10.0
 STOP_SECONDS = 20.0
@@ -108,7 +108,7 @@ def find_running(hosts: Sequence[LaunchOptions], timeout_seconds: float = ASK_SE
         try:
             host, states = ask_agents(way, "status", "", timeout_seconds)
             with reading(way):
-                return host, [_kernel(way, host, state, specs) for state in states]
+                return host, [_kernel_or_unreadable(way, host, state, specs) for state in states]
         except RemoteKernelError as error:
             return error
 
@@ -197,6 +197,16 @@ def _kernel(way: LaunchOptions, host: str, state: dict[str, Any], specs: Iterabl
         state="unreadable" if "unreadable" in state else _state(found),
         **{name: getattr(found, name) for name in _State._fields if name in RunningKernel._fields},
     )
+
+
+def _kernel_or_unreadable(
+    way: LaunchOptions, host: str, said: dict[str, Any], specs: Iterable[Kernelspec]
+) -> RunningKernel:
+    """Return what an agent's state is of, even where only its id can be read. Raises MALFORMED."""
+    try:
+        return _kernel(way, host, said, specs)
+    except MALFORMED:
+        return _kernel(way, host, {"id": said["id"], "unreadable": "its answer cannot be read"}, specs)
 
 
 def _state(found: _State) -> str:

@@ -73,7 +73,7 @@ class Attempt:
         self._pipe: _RemotePipe | None = None
         self._second: SecondSession | None = None
         self._stderr, self._stderr_bytes = b"", 0
-        self._said = ByteStream()
+        self._text = ByteStream()
         self._mode = ""
         self._argv: list[str] = []
         self._over = self._is_connected = False
@@ -102,8 +102,8 @@ class Attempt:
         self._pipe = _RemotePipe(self._reactor, self._link, self._carrier, program, self._handshake, self)
         self._reactor.watch(self._carrier.stderr, READ, self._read_stderr)
         self._timers = [
-            self._reactor.call_later(seconds, lambda: self.refuse(no_answer(self._options, seconds))),
-            self._reactor.call_later(QUIET_SECONDS, self._ask_again),
+            self._reactor.call_later(seconds, lambda: self.fail(no_answer(self._options, seconds))),
+            self._reactor.call_later(QUIET_SECONDS, self._start_second_session),
         ]
         self._pipe.begin()
 
@@ -143,10 +143,10 @@ class Attempt:
         """Handle the marker and what stands behind it. Called by the pipe."""
         if answer:
             try:
-                raise_reported(parse_answer(self._options, answer))
+                raise_reported(self._options, parse_answer(self._options, answer))
                 raise malformed(self._options)
             except RemoteKernelError as error:
-                self.refuse(error)
+                self.fail(error)
         elif self._mode == "start":  # there is an agent now, whatever comes of this session
             self._set_connected()
 
@@ -160,13 +160,13 @@ class Attempt:
         self._cancel_timers()
         self._events.connected()
 
-    def _ask_again(self) -> None:
+    def _start_second_session(self) -> None:
         """Start a second session if this one is silent, to see why."""
         if self._handshake.is_ready:
             return
         self._second = second = start_second_session(self._options)
         if not second:
-            self._timers.append(self._reactor.call_later(QUIET_SECONDS, self._ask_again))
+            self._timers.append(self._reactor.call_later(QUIET_SECONDS, self._start_second_session))
             return
 
         def read(_: int) -> None:
@@ -181,9 +181,9 @@ class Attempt:
 
     def _give_up(self, error: RemoteKernelError) -> None:
         if not self._handshake.is_ready:
-            self.refuse(error)
+            self.fail(error)
 
-    def refuse(self, error: RemoteKernelError) -> None:
+    def fail(self, error: RemoteKernelError) -> None:
         """End with this error: whatever answers there is not our program, or not in time. Called by the pipe too."""
         self._end(error, was_connected=False)
 
@@ -192,7 +192,7 @@ class Attempt:
         assert self._pipe
         endpoint = self._options.endpoint
         if self._handshake.answer is None:
-            stderr, status = self._last_words()
+            stderr, status = self._wait_for_end()
             if self._mode == "start":
                 stderr = choice.complete_stderr(self._options, stderr)
             error = explain(self._options, stderr, status, self._handshake.end())
@@ -228,17 +228,17 @@ class Attempt:
             self._stderr_bytes += len(data)
             if self._stderr_bytes > NOISE_LIMIT:
                 if self._handshake.answer is None:
-                    self.refuse(flooded(self._options, self._stderr))
+                    self.fail(flooded(self._options, self._stderr))
                 return
             is_shown = self._stderr_bytes <= _SHOWN_BYTES or self._handshake.answer is not None
             if is_shown and (self._mode != "attach" or self._is_connected):  # the launcher says once what keeps failing
-                self._log.write(self._said.feed(data))
+                self._log.write(self._text.feed(data))
         else:
             self._reactor.watch(self._carrier.stderr, 0, self._read_stderr)
             os.close(self._carrier.stderr)
             self._carrier.stderr = -1
 
-    def _last_words(self) -> tuple[str, int | None]:
+    def _wait_for_end(self) -> tuple[str, int | None]:
         """Wait for ssh to end, which it does when its stdout has; give its stderr and its exit status."""
         assert self._carrier
         deadline = time.monotonic() + 2.0
@@ -272,7 +272,7 @@ class _RemotePipe(Pipe):
             try:
                 data = self._handshake.feed(data)
             except RemoteShellNoise as error:
-                self._attempt.refuse(error)
+                self._attempt.fail(error)
                 return
             if self._handshake.is_ready and not self._is_sent:
                 self._is_sent = True

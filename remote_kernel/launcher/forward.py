@@ -157,7 +157,7 @@ class Forwarder:
     def _go(self) -> None:
         self._link = Link()
         control = self._link.streams[CONTROL]
-        control.sink = MessageSink(control, self._hear)
+        control.sink = MessageSink(control, self._handle_message)
         self._attempt = Attempt(self._reactor, self._link, self._log, self._options, self)
         try:
             self._attempt.start("forward", {"watch": self._watch()}, ANSWER_SECONDS, avoid_master=self._tries > 0)
@@ -176,7 +176,7 @@ class Forwarder:
             "seen": self._has_seen,
         }
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         if message.get("event") == "seen":
             self._has_seen, self._fingerprint = True, str(message.get("fingerprint"))
         elif message.get("event") == "over":

@@ -102,7 +102,7 @@ class Launcher:
         self.on_listening: Callable[[], None] = lambda: None
         self._link = Link()
         self._control = self._link.streams[CONTROL]
-        self._control.sink = MessageSink(self._control, self._hear)
+        self._control.sink = MessageSink(self._control, self._message_arrived)
         for number in (STDOUT, STDERR):
             OutputSink(self._link.streams[number], log)
         self._sockets: set[SocketSink] = set()
@@ -112,7 +112,7 @@ class Launcher:
         self._reconnector = Reconnector(reactor, self._link, log, options, self)
         self._push = OnStartPush(reactor, log, options, self._pushed)
         self._leaving = False
-        self._filter = ShutdownFilter(reactor, self._say_bye)
+        self._filter = ShutdownFilter(reactor, self._send_bye)
         self._filter.kept = options.keep
         self._slow = Timer(0.0, lambda: None)
         self._ended: agent_messages.KernelEnded | None = None
@@ -125,7 +125,7 @@ class Launcher:
         for number in _PASSED_ON:
             self._reactor.on_signal(number, lambda n=int(number): self._signal(n))  # type: ignore[misc]
         for number in (signal.SIGTERM, signal.SIGHUP):
-            self._reactor.on_signal(number, self._say_bye)
+            self._reactor.on_signal(number, self._send_bye)
         if has_lost_its_front_end():
             self._log.info("the front end was gone before the kernel was started")
             return 128 + signal.SIGTERM
@@ -231,26 +231,26 @@ class Launcher:
             sink = SocketSink(self._reactor, stream, connection, self._sockets.discard)
         self._sockets.add(sink)
         if self._may_greet_early:
-            EarlyGreeting(stream, connection, self._greets_otherwise)
+            EarlyGreeting(stream, connection, self._stop_early_greetings)
 
-    def _greets_otherwise(self) -> None:
+    def _stop_early_greetings(self) -> None:
         self._may_greet_early = False
         self._log.info("the kernel speaks an old ZMTP: front ends get no head start at their greeting")
 
     def _signal(self, number: int) -> None:
-        self._tell("signal", number=number)
+        self._send("signal", number=number)
 
     def _watch_parent(self, parent: int) -> None:
         """End with the front end, as a local ipykernel does: nobody else would tell us that it was killed."""
         if os.getppid() == parent:
             self._reactor.call_later(PARENT_SECONDS, lambda: self._watch_parent(parent))
         else:
-            self._say_bye()
+            self._send_bye()
 
-    def _tell(self, do: str, **fields: object) -> None:
+    def _send(self, do: str, **fields: object) -> None:
         send_message(self._control, dict(fields, do=do))
 
-    def _say_bye(self) -> None:
+    def _send_bye(self) -> None:
         if self._leaving:
             return
         self._leaving = True
@@ -262,7 +262,7 @@ class Launcher:
         if self._reconnector.waits_to_start or self._push.runs:  # there is no kernel that could be told
             self._leave(128 + signal.SIGTERM)
             return
-        self._tell("bye", restart=self._filter.restarts)
+        self._send("bye", restart=self._filter.restarts)
         if not self._filter.spares:  # nobody is to go on with it
             write_state(LauncherState(connected=not self._reconnector.lost_at))
         self._reconnector.try_now()
@@ -275,13 +275,13 @@ class Launcher:
 
     # -- the agent
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _message_arrived(self, message: dict[str, Any]) -> None:
         try:
-            self._handle(message)
+            self._handle_message(message)
         except MALFORMED:
             self.stop(malformed(self._options))
 
-    def _handle(self, message: dict[str, Any]) -> None:
+    def _handle_message(self, message: dict[str, Any]) -> None:
         event = message.get("event")
         if event == "started":
             self._started(agent_messages.started(message))
@@ -298,11 +298,11 @@ class Launcher:
         elif event in ("overflow", "discarded"):
             self._log.warning(agent_messages.loss(message, self._options.spool_bytes))
         elif event == "failed":
-            self._tell("done")
+            self._send("done")
             self.stop(agent_messages.failed(message))
         elif event == "ended" and self._ended is None:
             self._ended = agent_messages.ended(message)
-            self._reactor.before_wait.append(self._drained)
+            self._reactor.before_wait.append(self._finish_if_drained)
             self._finish_when_still(self._link.moved)
 
     def _started(self, found: agent_messages.KernelStarted) -> None:
@@ -313,7 +313,7 @@ class Launcher:
         if found.warning:
             self._log.warning(found.warning)
         if self._options.init:
-            self._slow = self._reactor.call_later(SLOW_SECONDS, self._tell_of_init)
+            self._slow = self._reactor.call_later(SLOW_SECONDS, self._warn_of_init)
 
     def _load_the_rest(self) -> None:
         """Load what a lost connection and the end will need: an upgrade of this package may remove it meanwhile."""
@@ -321,11 +321,11 @@ class Launcher:
 
         bootstrap.read_ahead("attach")
 
-    def _tell_of_init(self) -> None:
+    def _warn_of_init(self) -> None:
         what = f"--init '{self._options.init}', or the login shell there, may wait for something"
         self._log.warning(f"the kernel is not ready after {SLOW_SECONDS:.0f} s; {what}")
 
-    def _drained(self, _: float) -> float:
+    def _finish_if_drained(self, _: float) -> float:
         """Finish once the front end has the kernel's last bytes."""
         assert self._ended
         stdout_end, stderr_end = self._ended.output_ends
@@ -348,7 +348,7 @@ class Launcher:
 
     def _finish(self) -> None:
         assert self._ended
-        self._tell("done")
+        self._send("done")
         status, peak, is_oom = self._ended.status, self._ended.peak_bytes, self._ended.out_of_memory
         write_state(LauncherState(connected=True, peak_bytes=peak, out_of_memory=is_oom))
         if status == -signal.SIGKILL and is_oom:

@@ -47,7 +47,7 @@ class OnStartPush:
         self._process: subprocess.Popen[bytes] | None = None
         self._timers: list[Timer] = []
         self._rest = b""
-        self._said = ByteStream()
+        self._text = ByteStream()
         self._plan: dict[str, Any] = {}
         self._moved: dict[str, Any] = {"files": 0}
         self.is_wanted = bool(options.on_start)
@@ -83,7 +83,7 @@ class OnStartPush:
         self._reactor.watch(self._process.stdout.fileno(), READ, self._read)
         self._timers = [
             self._reactor.call_later(seconds, lambda: self._no_answer(seconds)),
-            self._reactor.call_later(LONG_SECONDS, self._tell),
+            self._reactor.call_later(LONG_SECONDS, self._warn_of_delay),
         ]
 
     def close(self) -> None:
@@ -106,16 +106,16 @@ class OnStartPush:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if self._process:
-                self._hear(line)
+                self._handle_line(line)
         if not data and self._process:
             self._finish(PushFailed(f"the push of '{self._options.on_start}' was ended", "start the kernel again"))
 
-    def _hear(self, line: bytes) -> None:
+    def _handle_line(self, line: bytes) -> None:
         try:
             message = json.loads(line)
             event = message["event"]
         except (ValueError, TypeError, KeyError):
-            self._log.write(self._said.feed(line + b"\n"))  # a bug's traceback
+            self._log.write(self._text.feed(line + b"\n"))  # a bug's traceback
             return
         if event == "planned":
             self._timers[0].cancel()
@@ -146,7 +146,7 @@ class OnStartPush:
         hint = f"see how long this takes, and whether it asks something: {to_paste(self._options)}"
         self._finish(ConnectTimeout(f"{endpoint} does not answer within {seconds:.0f} s", hint))
 
-    def _tell(self) -> None:
+    def _warn_of_delay(self) -> None:
         total, size = self._plan.get("files", 0), self._plan.get("bytes", 0) / 1e6
         self._log.warning(
             f"still pushing '{self._options.on_start}' before the kernel starts: {self._moved['files']} of {total} "

@@ -116,7 +116,7 @@ class Reconnector:
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._tries, self._stale = 0, silent
         self._log.warning(f"{error.message}; the kernel keeps running; trying to reconnect")
-        self._tell_away(error.message)
+        self._write_away(error.message)
         notes.write_outage(self._options)
         self._try_again()
 
@@ -124,12 +124,12 @@ class Reconnector:
         """Try again after an attempt to attach has failed; stop where no other can succeed."""
         if isinstance(error, (KernelGone, KernelParted, ProtocolMismatch)):
             self._kernel = "" if isinstance(error, KernelGone) else self._kernel
-            self._tell_away(str(error))
+            self._write_away(str(error))
             self._events.stop(error)
             return
         self._note_once(error)
         if isinstance(error, _NEEDS_A_PERSON):
-            self._tell_away(str(error))
+            self._write_away(str(error))
         if isinstance(error, AuthenticationFailed):
             notes.write_refused_login(self._options, error)
             self._refused += 1
@@ -165,7 +165,7 @@ class Reconnector:
         ahead = time.time() - time.monotonic()
         if self._clock and ahead - self._clock > CLOCK_SECONDS:
             self._log.info(f"the machine has slept for {ahead - self._clock:.0f} s")
-            self._link.doubt(time.monotonic())
+            self._link.probe(time.monotonic())
             self.try_now()
         elif self._refused and not notes.is_login_refused(self._options):  # somebody was let in since
             self.try_now()
@@ -187,7 +187,7 @@ class Reconnector:
         self._is_whole = True
         write_state(LauncherState(connected=True, kernel=self._kernel, is_whole=True))
 
-    def _tell_away(self, reason: str) -> None:
+    def _write_away(self, reason: str) -> None:
         write_state(LauncherState(connected=False, at=self.lost_at, reason=reason, kernel=self._kernel))
 
     def _lost_for(self) -> float:

@@ -289,7 +289,7 @@ class Link:
             self._urgent.append(_frame(PING, 0, 0))
         return now < self._dead_at
 
-    def doubt(self, now: float) -> None:
+    def probe(self, now: float) -> None:
         """Ask the other end for a sign of life within PROBE_SECONDS: the machine has slept, the network has changed."""
         if self.up:
             self._now = now

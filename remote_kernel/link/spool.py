@@ -38,7 +38,7 @@ class Spool:
         self._late: list[bytes] = []  # what the disk did not take
         self._late_bytes = 0
 
-    def spread(self, limit: int, folders: tuple[str, ...]) -> None:
+    def use_files(self, limit: int, folders: tuple[str, ...]) -> None:
         """Raise the limit to so many bytes, those that memory does not take in a file in one of the folders."""
         self.limit, self._folders = limit, folders
 
@@ -66,7 +66,7 @@ class Spool:
         return len(self) >= self.limit + SPARE_BYTES or self._late_bytes >= SPARE_BYTES
 
     @property
-    def refused(self) -> bool:
+    def is_disk_full(self) -> bool:
         """True if the disk is full, rather than the limit reached."""
         return bool(self._late)
 

@@ -171,7 +171,7 @@ class Agent(PeerOwner):
         assert self._ports and self._kernel
         if self._refused_a_port():
             self._kernel.kill()  # ipykernel 6 and 7 hang at their exit when the port is iopub's or hb's
-        elif not self._ports.up():
+        elif not self._ports.is_up():
             # A kernel on a slow shared file system takes a minute; then a look every 5 ms is too many.
             late = time.monotonic() - self._started_at > 10
             self._reactor.call_later(POLL_SECONDS * (10 if late else 1), self._check_sockets)
@@ -229,7 +229,7 @@ class Agent(PeerOwner):
     def use_disk(self, stream: LinkStream) -> None:
         """Keep in a file what a launcher has not read yet and memory does not take."""
         # With less, what is under way while all is well would count as too much.
-        stream.spool.spread(
+        stream.spool.use_files(
             max(self._settings.spool_bytes, MEMORY_BYTES), ("/var/tmp", os.path.dirname(self._folder), "/tmp")
         )
 

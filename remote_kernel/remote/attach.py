@@ -124,13 +124,14 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
         try:
             connection.settimeout(_ASK_SECONDS)
             connection.sendall(json.dumps({"do": settings["do"]}).encode())
-            answers.append(dict(json.loads(_receive(connection))))
-        except (OSError, TypeError, ValueError) as error:
+            told = dict(json.loads(_receive(connection)))
+            answers.append(dict(told, id=os.path.basename(folder), pid=int(told.get("pid") or 0)))
+        except (OSError, RecursionError, TypeError, ValueError) as error:
             answers.append({"id": os.path.basename(folder), "folder": folder, "unreadable": str(error)})
         finally:
             connection.close()
     if settings["do"] == "status":
-        used = measure(int(answer["pid"]) for answer in answers if answer.get("pid"))
+        used = measure(answer["pid"] for answer in answers if answer.get("pid"))
         for answer in answers:
             answer["memory"], answer["busy"] = used.get(answer.get("pid", 0), (0, False))
     return {"host": hostname(), "kernels": answers}

@@ -39,7 +39,7 @@ class KernelPorts:
         """Connect to a channel's socket; None while the kernel has not made it."""
         return connect_socket(self._addresses[channel], self._family)
 
-    def up(self) -> bool:
+    def is_up(self) -> bool:
         """True if the kernel listens on all five."""
         if self.ipc:
             return all(os.path.exists(address) for address in self._addresses.values())

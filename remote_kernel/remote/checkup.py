@@ -36,7 +36,7 @@ def check_up(settings: KernelSettings) -> dict[str, Any]:
             found.update(look(settings, found))
         except StartError as error:
             named = "kernelspec" if error.name == "RemoteKernelspecNotFound" else step
-            found["errors"][named] = _told(error)
+            found["errors"][named] = _error_parts(error)
         found["seconds"][step] = round(time.monotonic() - begun, 4)
     found["seconds"]["all"] = time.monotonic() - began
     return found
@@ -70,7 +70,7 @@ def _look_at_sockets(settings: KernelSettings, _: dict[str, Any]) -> dict[str, A
 
 def _look_at_disks(settings: KernelSettings, _: dict[str, Any]) -> dict[str, Any]:
     places = _places(settings)
-    refused = {place: reason for place in places if (reason := _refuses(place))}
+    refused = {place: reason for place in places if (reason := _write_error(place))}
     return {"disks": [(place, free) for place in places if (free := _free(place)) is not None], "refused": refused}
 
 
@@ -94,7 +94,7 @@ _LOOKS = {
 }
 
 
-def _told(error: StartError) -> tuple[str, str, str]:
+def _error_parts(error: StartError) -> tuple[str, str, str]:
     return error.name, error.message, error.hint
 
 
@@ -113,7 +113,7 @@ def _free(place: str) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _refuses(place: str) -> str:
+def _write_error(place: str) -> str:
     """Return why nothing can be written there, such as a quota or a read-only disk; empty where it can."""
     try:
         with tempfile.TemporaryFile(dir=place) as file:

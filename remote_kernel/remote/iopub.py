@@ -73,7 +73,7 @@ class MissingMessages:
 class IopubSocket(SocketSink):
     """One connection to the kernel's iopub; see the module's text.
 
-    `tell` sends the launcher an event: `overflow` when the first message is discarded, or when reading stops
+    `send_event` sends the launcher an event: `overflow` when the first message is discarded, or when reading stops
     (`exact` false); `discarded` with the count of `messages` and `bytes` once there is room again or the end has come.
     """
 
@@ -84,14 +84,14 @@ class IopubSocket(SocketSink):
         connection: socket.socket,
         closed: Callable[[SocketSink], None],
         values: Mapping[str, object],
-        tell: Callable[..., None],
+        send_event: Callable[..., None],
         inherited: IopubSocket | None = None,
     ) -> None:
         """Read this connection; `values` are those of the kernel's connection file, for its key.
 
         `inherited` is the connection of a launcher that was killed, which is closed when it is of no use any longer.
         """
-        self._values, self._tell, self._inherited = values, tell, inherited
+        self._values, self._send_event, self._inherited = values, send_event, inherited
         self._pieces = 0  # that have ended: the greeting, the handshake, messages
         self._ends: deque[int] = deque()  # where in the stream messages end, the first that are not acknowledged
         self._last_end = 0
@@ -171,7 +171,7 @@ class IopubSocket(SocketSink):
             return False
         if not self._told_blind:
             self._told_blind = True
-            self._tell("overflow", exact=False, disk=self.stream.spool.refused)
+            self._send_event("overflow", exact=False, disk=self.stream.spool.is_disk_full)
         return True
 
     def room(self) -> None:
@@ -206,28 +206,28 @@ class IopubSocket(SocketSink):
             raw, size = bytes(self._message), self._size
             self._message.clear()
             self._size = 0
-            self._judge(raw, size)
+            self._write_or_discard(raw, size)
             if self._roomy:
                 self._stop_discarding()
 
-    def _judge(self, raw: bytes, size: int) -> None:
+    def _write_or_discard(self, raw: bytes, size: int) -> None:
         frames = frames_of(raw)
         missing = MissingMessages(frames)
         small = size <= KEPT_BYTES and not self.stream.spool.bursting
         if small and (is_command(raw) or _kind(frames) not in _BULK):
-            self._tell_missing(missing.parent)
+            self._write_missing(missing.parent)
             self.stream.write(raw)
             return
         if not self._messages:
-            self._tell("overflow", exact=True, disk=self.stream.spool.refused)
+            self._send_event("overflow", exact=True, disk=self.stream.spool.is_disk_full)
         missing = self._missing.setdefault(missing.parent, missing)
         missing.add(size)
         self._messages += 1
         self._bytes += size
         if len(self._missing) > _MOST_CELLS:
-            self._tell_missing(next(iter(self._missing)))
+            self._write_missing(next(iter(self._missing)))
 
-    def _tell_missing(self, parent: bytes) -> None:
+    def _write_missing(self, parent: bytes) -> None:
         """Write at this place what is missing of a cell."""
         missing = self._missing.pop(parent, None)
         if missing and not self.stream.spool.bursting:  # else the log alone has the count
@@ -236,9 +236,9 @@ class IopubSocket(SocketSink):
 
     def _stop_discarding(self) -> None:
         for parent in list(self._missing):
-            self._tell_missing(parent)
+            self._write_missing(parent)
         if self._messages:
-            self._tell("discarded", messages=self._messages, bytes=self._bytes)
+            self._send_event("discarded", messages=self._messages, bytes=self._bytes)
         self._messages = self._bytes = 0
         self._sorting = self._roomy = self._told_blind = False
 

@@ -50,7 +50,7 @@ class KernelWatch:
         self._alive = {folder: known for folder, known in self._alive.items() if is_alive(*known)}
         for folder in folders:
             if folder not in self._alive and folder not in self._others:
-                self._meet(folder)
+                self._identify(folder)
         now = time.monotonic()
         if self._alive:
             self._last = now
@@ -58,7 +58,7 @@ class KernelWatch:
             self._is_over = True
             self._tell("over")
 
-    def _meet(self, folder: str) -> None:
+    def _identify(self, folder: str) -> None:
         """Ask whose folder it is; one whose agent is about to start, or does not answer, is asked again."""
         state = _state(folder)
         if not state or state["ended"] or not state["pid"]:

@@ -92,13 +92,13 @@ class PendingConnection(HeldStream):
                 return
             if status == errno.EINPROGRESS:
                 self._socket = connection
-                self._reactor.watch(connection.fileno(), WRITE, self._judge)
+                self._reactor.watch(connection.fileno(), WRITE, self._connect_ended)
                 self._timer = self._reactor.call_later(CONNECT_SECONDS, self._next)
                 return
             connection.close()
         self._done(self, None)
 
-    def _judge(self, _: int) -> None:
+    def _connect_ended(self, _: int) -> None:
         assert self._socket
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._next()
@@ -112,7 +112,7 @@ class PendingConnection(HeldStream):
     def _let_go(self) -> socket.socket:
         assert self._socket
         connection, self._socket = self._socket, None
-        self._reactor.watch(connection.fileno(), 0, self._judge)
+        self._reactor.watch(connection.fileno(), 0, self._connect_ended)
         self._timer.cancel()
         return connection
 

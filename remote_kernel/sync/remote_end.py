@@ -138,7 +138,7 @@ class RemoteEnd(RemoteProcess):
         if handshake.answer is None:
             raise self._no_greeting(handshake.end())
         self.wire.put_back(rest)
-        raise_reported(parse_answer(self._options, handshake.answer))
+        raise_reported(self._options, parse_answer(self._options, handshake.answer))
         notes.clear_refusals(self._options)
 
     def converse(self, words: Callable[[], Told]) -> Told:

@@ -16,7 +16,7 @@ import pytest
 
 from remote_kernel.doctor.steps import examine
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteKernelError
+from remote_kernel.errors import NoSuchKernel, ProtocolMismatch, RemoteError
 from remote_kernel.kept.running import RunningKernel, ask_agent, find_running, stop_kernel
 from remote_kernel.kernelspec.discovery import discover, install_ipykernel, probe
 from remote_kernel.launcher import launcher
@@ -160,17 +160,42 @@ def test_answer_of_another_form_is_named(host: Host, name: str) -> None:
             command()
 
 
-def test_error_of_another_form_is_told_as_it_is(host: Host) -> None:
-    for said in ({"error": 5}, {"error": "KeyboardInterrupt", "message": ["x"]}, {"error": "TypeError", "hint": {}}):
-        host.answers(said)
-        with pytest.raises(RemoteKernelError):
-            probe(OPTIONS)
-
-
 @pytest.mark.parametrize(
-    "kernels",
-    ["x", 5, [5], [{}], [{**STATE, "id": "../x"}], [{**STATE, "since": 1e300}], [{**STATE, "launchers": "x"}]],
+    "said",
+    [
+        {"error": 5},
+        {"error": ["x"]},
+        {"error": "RemoteError"},
+        {"error": "RemoteError", "message": " "},
+        {"error": "KeyboardInterrupt", "message": ["x"]},
+        {"error": "TypeError", "message": "x", "hint": {}},
+    ],
+    ids=json.dumps,
 )
+def test_error_of_another_form_is_a_malformed_answer(host: Host, said: object) -> None:
+    host.answers(said)
+    with pytest.raises(ProtocolMismatch, match="bad answered something that cannot be read"):
+        probe(OPTIONS)
+
+
+def test_error_of_a_name_that_is_unknown_here_is_told_as_it_is(host: Host) -> None:
+    host.answers({"error": "KeyboardInterrupt", "message": "somebody pressed a key"})
+    with pytest.raises(RemoteError, match="somebody pressed a key"):
+        probe(OPTIONS)
+
+
+@pytest.mark.parametrize("wrong", [{"since": 1e300}, {"launchers": "x"}, {"kernel": None}], ids=json.dumps)
+def test_one_agent_that_answers_in_another_form_hides_no_other_on_its_host(host: Host, wrong: dict[str, Any]) -> None:
+    host.answers({"host": "h", "kernels": [{**STATE, "id": "ffffffffffff", **wrong}, STATE]})
+    running = find_running([OPTIONS])
+    assert not running.silent
+    assert {kernel.id: kernel.state for kernel in running.kernels} == {
+        "ffffffffffff": "unreadable",
+        STATE["id"]: "connected",
+    }
+
+
+@pytest.mark.parametrize("kernels", ["x", 5, [5], [{}], [{**STATE, "id": "../x"}]])
 def test_one_host_that_answers_in_another_form_hides_no_other(host: Host, kernels: object) -> None:
     host.answers({"host": "h", "kernels": kernels})
     host.answers({"host": "g", "kernels": [STATE]}, host="good")

@@ -14,13 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.events import VERDICTS, Event
+from remote_kernel.session.events import VERDICTS, Error, Event
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell, payloads, read_output, script_metadata
 from remote_kernel.session.host.foreign import ForeignCells, number_of
-from remote_kernel.session.host.kernel_client import NotInstalled, execute_content
-from remote_kernel.session.host.kernel_requests import UNLIMITED_SECONDS, ConnectionAway, KernelRequests
-from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT
+from remote_kernel.session.host.kernel_client import (
+    UNLIMITED_SECONDS,
+    ConnectionAway,
+    NoAnswer,
+    NotInstalled,
+    execute_content,
+)
+from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT, UNSEEN
 from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.lifecycle import KernelLifecycle
 from remote_kernel.session.host.widgets import Widgets
@@ -36,7 +41,7 @@ _EXITED = "the kernel has ended, as it was asked to; what earlier cells left in 
 _EXIT_SECONDS = 10.0  # for a kernel that a cell has asked to end; what runs at its exit may take longer
 
 
-class Engine(KernelRequests):
+class Engine:
     """The cells that run in one session's `kernel`, ours and other front ends'."""
 
     def __init__(self, paths: Paths, record: Record) -> None:
@@ -63,7 +68,7 @@ class Engine(KernelRequests):
             await self._wait_for_exit(cell)
         elif not self.kernel.is_away():
             with contextlib.suppress(RemoteKernelError):  # there is no kernel, or none that can be asked
-                await self.prepare()
+                await self.kernel.require_client().prepare()
         if self.kernel.has_released:  # the next host runs the cell
             await cell.done
         if cell.done.done():
@@ -83,7 +88,7 @@ class Engine(KernelRequests):
         cell.generation = kernel.record.generation
         self._check_presence()  # before this cell is among those that are told of a change
         if cell.side:
-            cell.way = await kernel.require_client().beside(kernel.info)
+            cell.way = await kernel.require_client().beside()
         cell.mark_sent()
         self.expect(cell)
         if cell.way[0] == "control":
@@ -114,7 +119,7 @@ class Engine(KernelRequests):
 
     async def _takes_arguments(self) -> bool:
         try:
-            await self.prepare()
+            await self.kernel.require_client().prepare()
         except NotInstalled:
             return False
         return True
@@ -216,6 +221,47 @@ class Engine(KernelRequests):
         """Wait that long for the cells that the kernel has got to end."""
         if under_way := [cell.done for cell in self._cells.values()]:
             await asyncio.wait(under_way, timeout=seconds)
+
+    async def learn_end(self, cell: Cell) -> bool:
+        """End a cell as it has ended; true if it never began, and never will unless it is sent again.
+
+        Waits until the kernel has come to the end of what runs, and all output of that is here. Raises
+        RemoteKernelError.
+        """
+        client = self.kernel.require_client()
+        while True:
+            try:
+                was_there = await client.prepare()
+                break
+            except NoAnswer:  # the connection to its host is away, say: the cell goes on
+                continue
+        if cell.side:
+            await client.ended_beside()
+        channel = "control" if cell.side else "shell"
+        end = await client.ask_prepared("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
+        if not cell.side:
+            await self.drained()
+        if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
+            return (was_there or cell.is_remembered) and not cell.started_at
+        if end and not cell.done.done():
+            count, *error = end
+            cell.execution_count = cell.execution_count if count is None else count
+            cell.mark_started(cell.execution_count)
+            if error[:1] == ["SystemExit"] and cell.script:
+                cell.exit_script(error[1])
+            elif error:
+                cell.emit(Error(*error))
+            cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
+        return False
+
+    async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
+        """Send a request and return its reply; see KernelClient.ask. Raises KernelLost without a kernel, NoAnswer."""
+        return await self.kernel.require_client().ask(kind, content, **more)
+
+    async def drained(self, channel: str = "shell", subshell: str = "") -> bool:
+        """Wait for all that the kernel has published of what it has answered there; see IopubDrain.drained."""
+        client = self.kernel.client
+        return client is not None and await client.iopub.drained(channel, subshell)
 
     @property
     def is_busy(self) -> bool:
@@ -387,7 +433,7 @@ class Engine(KernelRequests):
         self.foreign.kernel_lost(message)
 
     async def _watch_cells(self) -> None:
-        """While a cell runs, see whether the connection is there and how much memory the kernel uses."""
+        """Watch, while a cell runs, whether the connection is there and how much memory the kernel uses."""
         last = 0.0
         while True:
             self._began.clear()

@@ -41,7 +41,7 @@ class Host:
         record = read_record(paths)
         self._history = History(paths)
         self._engine = Engine(paths, record)
-        self._notebook = Recording(paths, record, host_log.write)
+        self._notebook = Recording(paths, record)
         self._engine.foreign.on_begin = self._notebook.record
         self._engine.emit_after = self._notebook.add_after
         self._queue = CellQueue(paths, self._engine, self._history, self._notebook)

@@ -154,7 +154,7 @@ class Journal:
 
 
 def _cut_half_line(fd: int) -> int:
-    """Cut off the line in the middle of which an earlier host was killed, and give the size."""
+    """Cut off the line in the middle of which an earlier host was killed, and return the size."""
     size = end = os.fstat(fd).st_size
     while end:
         start = max(0, end - _CHUNK)

@@ -8,6 +8,7 @@ whether it runs kernel_side.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import time
@@ -16,12 +17,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from remote_kernel.errors import RemoteError, RemoteKernelError
+from remote_kernel.launcher.state_file import LauncherState
+from remote_kernel.session.events import VERDICTS
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.iopub_drain import IopubDrain
-from remote_kernel.session.host.kernel_side import QUIET
+from remote_kernel.session.host.kernel_side import QUIET, REQUEST
 from remote_kernel.session.host.kernel_sockets import KernelSockets, Message
 
 ANSWER_SECONDS = 15.0
+UNLIMITED_SECONDS = 10 * 365 * 86400.0
+_CHILDREN_SECONDS = 3.0  # for a kernel to end what it has started, which takes it two at most
 _TURN_SECONDS = 0.01  # for which one channel may keep the loop
 _RUN = """
 from IPython import get_ipython
@@ -50,16 +55,18 @@ class KernelClient:
         self,
         sockets: KernelSockets,
         listener: Listener,
-        is_away: Callable[[], bool],
+        presence: Callable[[], LauncherState | None],
         another_kernel: Callable[[], None],
     ) -> None:
-        """`is_away` tells whether the connection to the kernel's host is away.
+        """`presence` returns whether the kernel's host is connected; None where nobody says.
 
         `another_kernel` is called when another kernel process answers: somebody else has restarted it.
         """
         self.sockets = sockets
         self.is_up = False  # it has answered
-        self.iopub = IopubDrain(sockets, is_away)
+        self.info: dict[str, Any] = {}  # the kernel_info_reply's content, once it is here
+        self.iopub = IopubDrain(sockets, self._is_away)
+        self._presence = presence
         self._listener, self._another_kernel = listener, another_kernel
         self._waiting: dict[str, asyncio.Future[Message]] = {}  # for a reply, by the request's id
         self._kernel_session = ""
@@ -144,37 +151,39 @@ class KernelClient:
         finally:
             del self._waiting[identity]
 
-    async def beside(self, info: dict[str, Any]) -> tuple[str, str]:
-        """Return the channel, and the subshell in it, that a busy kernel with this kernel_info_reply listens to."""
-        if not has_subshells(info):
+    async def beside(self) -> tuple[str, str]:
+        """Return the channel, and the subshell in it, that a busy kernel listens to."""
+        if not self._has_subshells:
             return "control", ""
         if self._subshell is None:
             reply = await self.ask("create_subshell_request", {}, channel="control")
             self._subshell = str(reply.content.get("subshell_id") or "")
         return ("shell", self._subshell) if self._subshell else ("control", "")
 
-    async def prepare(self, info: dict[str, Any]) -> bool:
+    async def prepare(self) -> bool:
         """Prepare this kernel to be asked, see kernel_side.py; True if it was when we came. Idempotent.
 
         Raises NotInstalled where it never will be, NoAnswer.
         """
+        if not self.info:  # it did not answer when this host came
+            self.info = (await self.ask("kernel_info_request", {}, channel="control")).content
         async with self._preparing:
             if self._had_side is None:
                 try:
-                    self._had_side = await self._install(info)
+                    self._had_side = await self._install()
                 except NotInstalled as error:
                     self._had_side = error
             if isinstance(self._had_side, NotInstalled):
                 raise self._had_side
             return self._had_side
 
-    async def _install(self, info: dict[str, Any]) -> bool:
-        """Run kernel_side.py in a kernel with this kernel_info_reply, beside a cell too; True if it ran already.
+    async def _install(self) -> bool:
+        """Run kernel_side.py in the kernel, beside a cell too; True if it ran already.
 
         IPython's `pre_execute` is the only hook of the user's that fires, where it is new. Raises NotInstalled and
         NoAnswer.
         """
-        if (info.get("language_info") or {}).get("name") != "python":
+        if (self.info.get("language_info") or {}).get("name") != "python":
             raise NotInstalled("this kernel cannot be looked into", "this works with Python kernels")
         mark, code = _code()
         name = f"get_ipython.__self__.kernel.{mark}"  # which inspect_request finds, and fires no events
@@ -193,12 +202,72 @@ class KernelClient:
         """True if the kernel remembers what it gets from now on; see kernel_side.py."""
         return isinstance(self._had_side, bool)
 
-    async def ways_beside(self, info: dict[str, Any]) -> list[tuple[str, str]]:
+    async def _ways_beside(self) -> list[tuple[str, str]]:
         """Return every such channel and subshell, those among them that an earlier host has made."""
-        if not has_subshells(info):
+        if not self._has_subshells:
             return [("control", "")]
         listed = await self.ask("list_subshell_request", {}, channel="control")
         return [("shell", str(one)) for one in listed.content.get("subshell_id") or ()]
+
+    async def ended_beside(self) -> None:
+        """Wait until no cell runs beside the others any longer, and all output of those that did is here."""
+        for channel, subshell in await self._ways_beside():
+            await self.ask("kernel_info_request", {}, channel=channel, subshell=subshell, seconds=UNLIMITED_SECONDS)
+            await self.iopub.drained(channel, subshell)
+
+    async def ask_kernel_side(self, do: str, **arguments: Any) -> Any:
+        """Ask kernel_side.py in an IPython kernel, beside a running cell too. Raises ConnectionAway, NotInstalled.
+
+        This and `ask_prepared` are the only way in which the session runs code of its own in a kernel: it changes
+        nothing of the user's.
+        """
+        now = self._presence()
+        if now and not now.connected:
+            why = f" ({now.reason})" if now.reason else ""
+            raise ConnectionAway(
+                f"the connection to the kernel's host is away{why}", "the kernel goes on; ask again later"
+            )
+        await self.prepare()
+        return await self.ask_prepared(do, arguments)
+
+    async def ask_prepared(
+        self, do: str, arguments: dict[str, Any], channel: str = "control", seconds: float = ANSWER_SECONDS
+    ) -> Any:
+        """Ask kernel_side.py where it runs already: on shell it answers between two cells. Raises RemoteError."""
+        reply = await self.ask(REQUEST, {"do": do, "arguments": arguments}, channel=channel, seconds=seconds)
+        if reply.content.get("status") != "ok":
+            raise RemoteError(f"cannot look into the kernel: {reply.content.get('evalue')}", "see 'rkernel status'")
+        return reply.content["answer"]
+
+    async def ask_beside(self, kind: str, content: dict[str, Any], *, is_busy: bool) -> dict[str, Any]:
+        """Ask even while a cell runs, and return the reply's content. Raises ConnectionAway.
+
+        An IPython kernel answers in a thread of its own; another one on the shell when it is free, else beside it.
+        """
+        with contextlib.suppress(NotInstalled):
+            found: dict[str, Any] = await self.ask_kernel_side(kind, **content)
+            return found
+        channel, subshell = await self.beside() if is_busy else ("shell", "")
+        return (await self.ask(kind, content, channel=channel, subshell=subshell)).content
+
+    async def end_children(self) -> list[str]:
+        """Ask the kernel to end its child processes, and return the names of those that had to be killed.
+
+        None where it does not say within seconds: it is about to be ended all the same.
+        """
+        with contextlib.suppress(RemoteKernelError, asyncio.TimeoutError, TimeoutError):
+            killed = await asyncio.wait_for(self.ask_kernel_side("end_children"), _CHILDREN_SECONDS)
+            return [str(name) for name in killed]
+        return []
+
+    @property
+    def _has_subshells(self) -> bool:
+        """True for a kernel such as ipykernel 7 (Jupyter's proposal 91). Before, control took all requests."""
+        return "kernel subshells" in (self.info.get("supported_features") or ())
+
+    def _is_away(self) -> bool:
+        now = self._presence()
+        return now is not None and not now.connected
 
     def end_waits(self, error: RemoteKernelError) -> None:
         """Raise this error in everyone who waits for a reply."""
@@ -227,14 +296,6 @@ def execute_content(
     }
 
 
-def has_subshells(info: dict[str, Any]) -> bool:
-    """True if a kernel with this kernel_info_reply has subshells, as ipykernel 7 (Jupyter's proposal 91).
-
-    Before, its control channel took all requests.
-    """
-    return "kernel subshells" in (info.get("supported_features") or ())
-
-
 @functools.cache
 def _code() -> tuple[str, str]:
     """Return the attribute that says that this very source has run, and code that runs it and makes no variable."""
@@ -250,3 +311,9 @@ class NoAnswer(RemoteKernelError):
 
 class NotInstalled(RemoteError):
     """This kernel cannot run kernel_side.py."""
+
+
+class ConnectionAway(RemoteKernelError):
+    """The kernel's host cannot be reached at the moment."""
+
+    exit_status = VERDICTS["away"]

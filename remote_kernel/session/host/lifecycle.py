@@ -60,9 +60,6 @@ class Dependent(Listener, Protocol):
         Returns True if no other kernel is to be expected at its ports.
         """
 
-    async def end_children(self) -> list[str]:
-        """End what the kernel has started, within seconds, and return the names of what had to be killed."""
-
 
 class GapListener(Protocol):
     """Called when another launcher takes the place of a killed one: a reply may be lost."""
@@ -80,7 +77,7 @@ class KernelLifecycle:
         self.is_dead = True
         self.is_lost = False  # dead for us, and perhaps alive there
         self.memory_bytes = 0  # at the last look, 0 where there was none
-        self.info: dict[str, Any] = {}  # the kernel_info_reply's content
+        self._info: dict[str, Any] = {}
         self.connection_values: dict[str, Any] = {}  # of the connection file
         self.client: KernelClient | None = None
         self.process: KernelProcessGroup | None = None  # none where the kernel is somebody else's
@@ -94,6 +91,13 @@ class KernelLifecycle:
     def set_dependent(self, dependent: Dependent) -> None:
         """Register who runs cells in the kernel. Called once, before anything else."""
         self._dependent = dependent
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of the kernel's last kernel_info_reply, an earlier kernel's while it has not answered."""
+        if self.client and self.client.info:
+            self._info = self.client.info
+        return self._info
 
     @property
     def language(self) -> str:
@@ -145,7 +149,7 @@ class KernelLifecycle:
         try:
             for _ in range(_SUBSCRIBING):  # each question is heard of on iopub too, once the subscription works
                 reply = await client.ask("kernel_info_request", {}, channel="control", seconds=_ADOPT_SECONDS)
-                self.info = reply.content
+                client.info = reply.content
                 if await client.is_heard(0.2) and await client.sockets.can_be_asked(0.2):
                     break
         except RemoteKernelError as error:
@@ -182,7 +186,7 @@ class KernelLifecycle:
         connection = read_connection_file(self.record.connection_file)
         self.connection_values = connection.values
         sockets = KernelSockets(connection, self.record.identity)
-        self.client = client = KernelClient(sockets, self._dependent, self.is_away, self._another_kernel)
+        self.client = client = KernelClient(sockets, self._dependent, self.presence, self._another_kernel)
         self.trouble, self.is_lost = "", False
         client.listen(self.tasks)
         self.tasks.spawn(self._watch_connection(client))
@@ -200,10 +204,10 @@ class KernelLifecycle:
             await asyncio.wait({asking, ending}, return_when=asyncio.FIRST_COMPLETED)
             ending.cancel()
             if asking.done() and not asking.exception():
-                self.info = asking.result().content
+                client.info = asking.result().content
                 if await client.is_heard(0.5) and await client.sockets.can_be_asked(1.0):
                     with suppress(RemoteKernelError):  # other kernels than IPython's; or the next cell tries again
-                        await client.prepare(self.info)
+                        await client.prepare()
                     return
                 continue
             asking.cancel()
@@ -255,7 +259,7 @@ class KernelLifecycle:
                 if self._dependent.is_busy and self.record.interrupt_mode == "signal":
                     process.signal(signal.SIGINT)  # as Jupyter does: what runs may tidy up, and lets it end
                 begun = time.monotonic()
-                killed = await self._dependent.end_children()
+                killed = await self.client.end_children()
                 patience = max(2.0, _PATIENCE_SECONDS - (time.monotonic() - begun))
                 # Not `restart: False`, which a kept kernel's launcher takes for a front end that only leaves.
                 await self.client.sockets.send("control", "shutdown_request", {"restart": True})
@@ -351,7 +355,7 @@ class KernelLifecycle:
         self.handle_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
     async def _watch_connection(self, client: KernelClient) -> None:
-        """For a kernel that is somebody else's: see it go, or come back as another one."""
+        """Notice when a kernel that is somebody else's goes, or comes back as another one."""
         async for is_there in client.sockets.connections():
             if not is_there and self.record.is_attached:
                 self.tasks.spawn(self._check_listening(client))

@@ -20,8 +20,7 @@ from remote_kernel.session.host.executed_copy import Copies
 from remote_kernel.session.host.history import History
 from remote_kernel.session.host.input_clients import InputClients, drop_answers, keep_answers, kept_answers
 from remote_kernel.session.host.journal import Journal, release_memory
-from remote_kernel.session.host.kernel_client import NoAnswer, NotInstalled
-from remote_kernel.session.host.kernel_requests import UNLIMITED_SECONDS
+from remote_kernel.session.host.kernel_client import UNLIMITED_SECONDS, NoAnswer, NotInstalled
 from remote_kernel.session.host.recording import AUTHOR, Recording
 from remote_kernel.session.paths import Paths
 from remote_kernel.session.protocol import Request
@@ -129,7 +128,7 @@ class CellQueue:
             with contextlib.suppress(NotInstalled):
                 return await self._engine.learn_end(cell)
             if cell.side:
-                await self._engine.ended_beside()
+                await kernel.require_client().ended_beside()
             else:
                 await self._engine.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS)
                 await self._engine.drained()
@@ -253,7 +252,7 @@ class CellQueue:
             self.running = None
 
     def pause(self) -> None:
-        """Begin no other cell: the next host does."""
+        """Start no other cell: the next host does."""
         self._is_paused = True
 
     async def _run(self, cell: Cell) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from remote_kernel.session.events import Event, Line, Queued, Started
+from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.history import History
 from remote_kernel.session.notebook.log import LogFacts, NotebookLog
@@ -19,11 +20,11 @@ _SEEN_SECONDS = 1.0  # within which a cell that was sent may not have been in th
 class Recording:
     """A session's notebook as its host sees it; without a path in the record it takes everything and does nothing."""
 
-    def __init__(self, paths: Paths, record: Record, emit: Callable[[str], None]) -> None:
+    def __init__(self, paths: Paths, record: Record) -> None:
         self._paths = paths
         self._stamp = f"{int(record.created):x}"
         self._given_up = ""
-        self._log = NotebookLog(record.log, LogFacts(paths.name), emit) if record.log else None
+        self._log = NotebookLog(record.log, LogFacts(paths.name), host_log.write) if record.log else None
 
     def open(self) -> None:
         """Open the notebook. Raises NotebookError where there is something else, or no folder for it."""

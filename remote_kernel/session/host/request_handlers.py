@@ -162,7 +162,7 @@ class RequestHandlers:
 
     async def _variables(self, asked: ListVariables) -> list[Variable]:
         """List a Python kernel's variables, sorted by name; raises RemoteError where a value takes too long."""
-        found = await self._engine.ask_kernel_side("variables", pattern=asked.pattern or "*")
+        found = await self._engine.kernel.require_client().ask_kernel_side("variables", pattern=asked.pattern or "*")
         return [Variable(name, **found[name]) for name in sorted(found)]
 
     async def _run(self, run: RunNotebook) -> RunTaken:
@@ -173,12 +173,16 @@ class RequestHandlers:
 
     async def _inspect(self, asked: Inspect) -> Inspection:
         content = {"code": asked.name, "cursor_pos": len(asked.name), "detail_level": asked.detail}
-        return decode(Inspection, await self._engine.ask_beside("inspect_request", content))
+        return decode(Inspection, await self._ask_beside("inspect_request", content))
 
     async def _complete(self, asked: Complete) -> Completions:
         at = len(asked.code) if asked.at is None else asked.at
         content = {"code": asked.code, "cursor_pos": at}
-        return decode(Completions, await self._engine.ask_beside("complete_request", content))
+        return decode(Completions, await self._ask_beside("complete_request", content))
+
+    async def _ask_beside(self, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+        engine = self._engine
+        return await engine.kernel.require_client().ask_beside(kind, content, is_busy=engine.is_busy)
 
 
 def _describe(cell: Cell | None) -> RunningCell | None:

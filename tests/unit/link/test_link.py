@@ -582,7 +582,7 @@ def test_first_word_may_take_as_long_as_a_login():
 def test_doubt_asks_for_a_sign_of_life_soon():
     link = connected_link()
     link.tick(1.0)
-    link.doubt(1.0)
+    link.probe(1.0)
     assert [f.kind for f in frames_of(take_all(link))] == [PING]
     assert link.due() == 1.0 + PROBE_SECONDS
     assert link.tick(0.9 + PROBE_SECONDS)
@@ -591,7 +591,7 @@ def test_doubt_asks_for_a_sign_of_life_soon():
 
 def test_doubt_is_over_once_the_other_end_answers():
     link = connected_link()
-    link.doubt(1.0)
+    link.probe(1.0)
     link.receive(frame(PONG))
     assert link.tick(1.0 + DEAD_SECONDS - 0.1)
 
@@ -599,7 +599,7 @@ def test_doubt_is_over_once_the_other_end_answers():
 def test_doubt_without_a_pipe_does_nothing():
     link = connected_link()
     link.disconnected()
-    link.doubt(1.0)
+    link.probe(1.0)
     assert link.due() == float("inf")
 
 

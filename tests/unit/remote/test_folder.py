@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import pytest
 from remote_kernel import process
 from remote_kernel.remote import attach
 from remote_kernel.remote.folder import (
+    AGENT_SOCKET,
     NOTE,
     Guard,
     OwnerState,
@@ -181,6 +183,23 @@ def test_a_folder_of_another_host_is_left_to_it(chosen: Path) -> None:
     assert "login2" in str(told["message"])
     (said,) = ask(chosen, IDENTITY)  # who wants to end it has not done so
     assert said["unreadable"] == "it is on login2"
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"id": "x"}', '{"pid": ["x"]}', "[" * 20000], ids=lambda said: said[:20])
+def test_an_agent_that_answers_in_another_form_is_named_and_hides_no_other(chosen: Path, said: str) -> None:
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1 << 10)
+            connection.sendall(said.encode())
+
+    with owner(chosen) as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / AGENT_SOCKET))
+        listener.listen()
+        agent = threading.Thread(target=answer)
+        agent.start()
+        assert [told["id"] for told in ask(chosen)] == [IDENTITY]
+        agent.join()
 
 
 @pytest.mark.parametrize(("host", "error"), [("login2", "RemoteError"), (HERE, "KernelGone"), ("", "KernelGone")])

@@ -81,9 +81,9 @@ class Record(Sink):
     def __init__(self, end, stream):
         self.end, self.stream = end, stream
         if end.side and stream.channel == "iopub":
-            stream.spool.spread(40000, (tempfile.gettempdir(),))
+            stream.spool.use_files(40000, (tempfile.gettempdir(),))
         else:
-            stream.spool.spread(8000, ())
+            stream.spool.use_files(8000, ())
         self.peer = None
         self.written = bytearray()
         self.arrived = bytearray()

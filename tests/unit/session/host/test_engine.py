@@ -320,7 +320,7 @@ def test_cell_in_the_kernels_queue_is_interrupted_when_it_begins_and_not_before(
 def test_cell_beside_others_that_the_kernel_does_not_take_leaves_no_kernel_that_seems_busy(
     attach: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def beside(client: KernelClient, info: dict[str, Any]) -> tuple[str, str]:
+    async def beside(client: KernelClient) -> tuple[str, str]:
         raise NoAnswer("the kernel did not answer")
 
     async def work() -> None:
@@ -428,8 +428,8 @@ def test_cell_that_never_began_is_refused_when_it_comes_after_all(attach: Callab
     async def work() -> None:
         async with attach() as engine:
             await run(engine, "ran = []")
-            await engine.prepare()
-            assert await engine.ask_prepared("end", {"request": "late"}, "shell") == UNSEEN
+            await engine.kernel.require_client().prepare()
+            assert await engine.kernel.require_client().ask_prepared("end", {"request": "late"}, "shell") == UNSEEN
             for name in ("late", "other"):
                 content = {"code": f"ran.append({name!r})", "silent": False, "store_history": False}
                 await engine.kernel.require_client().sockets.send("shell", "execute_request", content, identity=name)
@@ -450,9 +450,10 @@ def test_source_that_runs_in_kernels_needs_python_3_8_and_nothing_of_ours() -> N
 def test_kernel_of_another_language_is_not_looked_into(attach: Callable[..., Any]) -> None:
     async def work() -> None:
         async with attach() as engine:
-            engine.kernel.info = {**engine.kernel.info, "language_info": {"name": "sh"}}
+            client = engine.kernel.require_client()
+            client.info = {**client.info, "language_info": {"name": "sh"}}
             with pytest.raises(NotInstalled, match="cannot be looked into"):
-                await engine.ask_kernel_side("variables", pattern="*")
+                await client.ask_kernel_side("variables", pattern="*")
             assert (await run(engine, "print(1)"))[0].text == "1\n"
             cell, _ = new_cell("print('never')")
             cell.script = ("/job.py", "job.py", "--lr")
