@@ -172,7 +172,7 @@ class PipedProcess:
             self.stdin.write(data)
 
     def terminate(self) -> None:
-        """Ask it to end, as Ctrl-C would. Idempotent."""
+        """Send it SIGTERM. Idempotent."""
         self._process.terminate()
 
     def kill(self) -> None:
