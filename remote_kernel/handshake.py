@@ -229,11 +229,21 @@ def ask(
     program = bootstrap.program(marker, mode, settings)
     stderr, status = _run(options, handshake, program, marker, timeout_seconds, debug_lines)
     if handshake.answer is None:
-        raise failure_of(options, status, stderr, handshake.end())
+        raise explain_end(options, stderr, status, handshake.end())
     notes.clear_refusals(options)
     answer = parse_answer(options, handshake.answer)
     raise_reported(options, answer)
     return answer, handshake.noise.decode("utf-8", "replace").strip()
+
+
+def explain_end(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
+    """Return why a session ended before our program answered. A login that was refused is noted for launchers."""
+    from remote_kernel.transport.ssh_errors import explain  # only here: most sessions do not end so
+
+    found = explain(options, choice.complete_stderr(options, stderr), status, noise)
+    if isinstance(found, AuthenticationFailed):
+        notes.write_refused_login(options, found)
+    return found
 
 
 def _run(
@@ -273,16 +283,6 @@ def _split_stderr(stderr: str) -> tuple[str, list[str]]:
     lines = stderr.splitlines(keepends=True)
     debug_lines = [line.strip() for line in lines if line.startswith(_DEBUG_LINES)]
     return "".join(line for line in lines if line.strip() not in debug_lines), debug_lines
-
-
-def failure_of(options: LaunchOptions, status: int | None, stderr: str, noise: bytes) -> RemoteKernelError:
-    """Return the error for a session that ended without an answer, as `explain` does. Notes a refused login."""
-    from remote_kernel.transport.ssh_errors import explain  # only here: ssh is to start as early as it can
-
-    found = explain(options, choice.complete_stderr(options, stderr), status, noise)
-    if isinstance(found, AuthenticationFailed):
-        notes.write_refused_login(options, found)
-    return found
 
 
 def parse_answer(options: LaunchOptions, text: str) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from remote_kernel.errors import (
     RemoteKernelError,
     by_name,
 )
-from remote_kernel.handshake import Handshake, failure_of, no_answer, parse_answer, raise_reported, wait_for_answer
+from remote_kernel.handshake import Handshake, explain_end, no_answer, parse_answer, raise_reported, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation
 from remote_kernel.transport import choice, masters, notes
 from remote_kernel.transport.carrier import PipedProcess, enlarge_pipe
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
-END_SECONDS = 5.0
+_END_SECONDS = 5.0
 
 Process = TypeVar("Process", bound="RemoteProcess")
 Told = TypeVar("Told")
@@ -42,10 +42,10 @@ class RemoteProcess:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
         self._command = argv = self._argv()
         self._master = masters.master_of(argv)
-        self._process = PipedProcess(argv, choice.environment(self._options), new_session=True)
-        for pipe in (self._process.stdin, self._process.stdout):
+        self._process = process = PipedProcess(argv, choice.environment(self._options), new_session=True)
+        for pipe in (process.stdin, process.stdout):
             enlarge_pipe(pipe.fileno())
-        self._start(self._process.stdout.fileno(), self._process.stdin.fileno())
+        self._start(process.stdout.fileno(), process.stdin.fileno())
         return self
 
     def _start(self, fd_in: int, fd_out: int) -> None:
@@ -54,14 +54,9 @@ class RemoteProcess:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind and not issubclass(kind, Exception):  # Ctrl-C, or the end of a launcher: nobody waits for more
             self._process.terminate()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait(END_SECONDS)
-        self._process.close()
-
-    def stop(self) -> None:
-        """End the connection: whoever waits for it hears that it broke."""
-        self._process.terminate()
+        with self._process:
+            self._process.stdout.close()
+            self._process.wait(_END_SECONDS)
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -85,12 +80,12 @@ class RemoteProcess:
         self._process.terminate()
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
-        status, said = self._process.end(END_SECONDS)
+        status, said = self._process.end(_END_SECONDS)
         if self._process.is_flood:
             return self._flooded(said)
         if self._is_late:
             return no_answer(self._options, GREETING_SECONDS)
-        return failure_of(self._options, status, said.strip(), noise)
+        return explain_end(self._options, said.strip(), status, noise)
 
     def _flooded(self, said: str) -> RemoteKernelError:
         from remote_kernel.transport.ssh_errors import flooded  # only here: few connections end so
@@ -150,7 +145,7 @@ class RemoteEnd(RemoteProcess):
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""
-        if self._process.has_ended:
+        if not self._process.is_running:
             raise self.why(Broken())
 
     def why(self, error: Broken | SyncFailure) -> RemoteKernelError:
@@ -160,11 +155,11 @@ class RemoteEnd(RemoteProcess):
         if isinstance(error, Violation):
             return refused(self._options, error)
         if self._process.is_flood:
-            return self._flooded(self._process.end(END_SECONDS)[1])
+            return self._flooded(self._process.end(_END_SECONDS)[1])
         told = self._last_words()
         if told:
             return by_name(told.name, told.message, told.hint)
-        status, said = self._process.end(END_SECONDS)
+        status, said = self._process.end(_END_SECONDS)
         if status not in (0, 255, None) and said.strip():
             return RemoteError(
                 f"the remote end of the sync on {self._options.endpoint} failed: {said.strip().splitlines()[-1]}",
@@ -175,7 +170,7 @@ class RemoteEnd(RemoteProcess):
     def _last_words(self) -> SyncFailure | None:
         """Return why the other end gave up, which may wait behind what was not read. Nothing more is sent."""
         self._process.stdin.close()
-        timer = threading.Timer(END_SECONDS, self._process.kill)
+        timer = threading.Timer(_END_SECONDS, self._process.kill)
         timer.start()
         try:
             while True:

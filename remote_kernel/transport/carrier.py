@@ -146,20 +146,12 @@ class PipedProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it at once, and close the pipes. Idempotent."""
-        self.kill()
+        if self._process.poll() is None:
+            self._process.kill()
         for stream in (self.stdin, self.stdout):
             stream.close()
         self._process.wait()
         self._errors.close()
-
-    @property
-    def has_ended(self) -> bool:
-        """True if the process has ended."""
-        return self._process.poll() is not None
 
     @property
     def is_flood(self) -> bool:
@@ -171,8 +163,13 @@ class PipedProcess:
         with suppress(OSError):
             self.stdin.write(data)
 
+    @property
+    def is_running(self) -> bool:
+        """True if it has not ended."""
+        return self._process.poll() is None
+
     def terminate(self) -> None:
-        """Send it SIGTERM. Idempotent."""
+        """Ask it to end. Idempotent."""
         self._process.terminate()
 
     def kill(self) -> None:
@@ -180,7 +177,7 @@ class PipedProcess:
         self._process.kill()
 
     def wait(self, seconds: float) -> int | None:
-        """Close its stdin and wait for its end; return the exit status, None if it was killed, as after `seconds`."""
+        """Close its stdin and wait for its end; return its status, None where it was killed, as after `seconds`."""
         self.stdin.close()
         try:
             status = self._process.wait(seconds)
@@ -190,7 +187,7 @@ class PipedProcess:
         return status if status >= 0 else None
 
     def end(self, seconds: float) -> tuple[int | None, str]:
-        """Wait as `wait` does; return the exit status and the end of what it printed on stderr."""
+        """Return what `wait` does, and the end of what it printed on stderr."""
         return self.wait(seconds), self._errors.text()
 
 

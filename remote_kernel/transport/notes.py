@@ -11,14 +11,19 @@ connection to the same server, the new one tries for a while before it fails; an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from contextlib import suppress
 from typing import Any
 
-from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteKernelError, TransportError, is_temporary
+from remote_kernel.errors import (
+    AccountRefused,
+    AuthenticationFailed,
+    RemoteKernelError,
+    TransportError,
+    is_temporary,
+)
 from remote_kernel.files import private_folder, write_private
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.ssh_config import transport_name
@@ -110,12 +115,16 @@ def _login_kind(options: LaunchOptions) -> str:
 
 
 def _path(kind: str, options: LaunchOptions) -> str:
+    """Return the path of a note about the server that the options lead to."""
+    import hashlib  # only here: the launcher imports this module before it starts ssh
+
     way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
     return os.path.join(private_folder(), f"{kind}-{hashlib.sha256(way.encode()).hexdigest()[:16]}")
 
 
 def _write(kind: str, options: LaunchOptions, text: str) -> None:
-    with suppress(OSError, TransportError):  # it helps, and no kernel ends because there is no room for it
+    """Write a note. It helps, and no kernel ends because there is no room for it."""
+    with suppress(OSError, TransportError):
         write_private(_path(kind, options), text)
 
 

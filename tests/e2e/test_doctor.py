@@ -20,8 +20,8 @@ from remote_kernel.cli.manager import main
 from remote_kernel.doctor import host
 from remote_kernel.doctor.finding import STEPS, Finding, State
 from remote_kernel.doctor.steps import examine
-from remote_kernel.kernelspec import read_kernelspec
 from remote_kernel.kernelspec.discovery import probe
+from remote_kernel.kernelspec.installed import read_kernelspec
 from remote_kernel.options import LaunchOptions, parse_forwards
 from remote_kernel.remote import survey
 from tests.support.kernels import options_for, write_kernelspec
@@ -472,14 +472,12 @@ def test_server_that_refuses_is_asked_once_for_all_its_kernelspecs(
     assert log.count("Connection closed by authenticating user") == seen + 1
 
 
-def test_init_that_hangs_is_named(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = Path(survey.__file__).read_text()
-    shorter = tmp_path / "survey.py"
-    shorter.write_text(source.replace(f"INIT_SECONDS = {survey.INIT_SECONDS}", "INIT_SECONDS = 1.0"))
-    read = bootstrap._source
-    monkeypatch.setattr(
-        bootstrap, "_source", lambda name: shorter.read_text() if name == "remote.survey" else read(name)
-    )
+def test_init_that_hangs_is_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = survey.__name__.removeprefix("remote_kernel.")
+    text = f"INIT_SECONDS = {survey.INIT_SECONDS}"
+    source = bootstrap._source(shipped)
+    assert text in source
+    monkeypatch.setitem(bootstrap._read_ahead, shipped, source.replace(text, "INIT_SECONDS = 1.0"))
     options = world.options()._replace(init="sleep 1234.5")
     words = "with --init 'sleep 1234.5' has no end within 1 s"
     with pytest.raises(errors.RemoteError, match=words):
