@@ -22,7 +22,7 @@ from remote_kernel.transport import choice, masters, notes
 from remote_kernel.transport.carrier import PipedProcess, enlarge_pipe
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
-END_SECONDS = 5.0
+_END_SECONDS = 5.0
 
 Process = TypeVar("Process", bound="RemoteProcess")
 Told = TypeVar("Told")
@@ -56,7 +56,7 @@ class RemoteProcess:
             self._process.terminate()
         with self._process:
             self._process.stdout.close()
-            self._process.wait(END_SECONDS)
+            self._process.wait(_END_SECONDS)
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -80,7 +80,7 @@ class RemoteProcess:
         self._process.terminate()
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
-        status, said = self._process.end(END_SECONDS)
+        status, said = self._process.end(_END_SECONDS)
         if self._process.is_flood:
             return self._flooded(said)
         if self._is_late:
@@ -155,11 +155,11 @@ class RemoteEnd(RemoteProcess):
         if isinstance(error, Violation):
             return refused(self._options, error)
         if self._process.is_flood:
-            return self._flooded(self._process.end(END_SECONDS)[1])
+            return self._flooded(self._process.end(_END_SECONDS)[1])
         told = self._last_words()
         if told:
             return by_name(told.name, told.message, told.hint)
-        status, said = self._process.end(END_SECONDS)
+        status, said = self._process.end(_END_SECONDS)
         if status not in (0, 255, None) and said.strip():
             return RemoteError(
                 f"the remote end of the sync on {self._options.endpoint} failed: {said.strip().splitlines()[-1]}",
@@ -170,7 +170,7 @@ class RemoteEnd(RemoteProcess):
     def _last_words(self) -> SyncFailure | None:
         """Return why the other end gave up, which may wait behind what was not read. Nothing more is sent."""
         self._process.stdin.close()
-        timer = threading.Timer(END_SECONDS, self._process.kill)
+        timer = threading.Timer(_END_SECONDS, self._process.kill)
         timer.start()
         try:
             while True:

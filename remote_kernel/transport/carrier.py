@@ -146,11 +146,8 @@ class PipedProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it at once, and close the pipes. Idempotent."""
-        self.kill()
+        if self._process.poll() is None:
+            self._process.kill()
         for stream in (self.stdin, self.stdout):
             stream.close()
         self._process.wait()
@@ -195,6 +192,6 @@ class PipedProcess:
 
 
 def enlarge_pipe(fd: int) -> None:
-    """Let a pipe hold more than 64 KiB where the system can: half as many turns, uploads up to 1.4 times as fast."""
+    """Enlarge a pipe beyond 64 KiB where the system can: half as many turns, uploads up to 1.4 times as fast."""
     with suppress(OSError):  # no pipe, or more than this user may have
         fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)

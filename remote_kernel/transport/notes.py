@@ -11,7 +11,6 @@ connection to the same server, the new one tries for a while before it fails; an
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -117,6 +116,7 @@ def _login_kind(options: LaunchOptions) -> str:
 
 def _path(kind: str, options: LaunchOptions) -> str:
     """Return the path of a note about the server that the options lead to."""
+    import hashlib  # only here: the launcher imports this module before it starts ssh
 
     way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
     return os.path.join(private_folder(), f"{kind}-{hashlib.sha256(way.encode()).hexdigest()[:16]}")

@@ -791,7 +791,7 @@ def test_other_end_that_breaks_the_protocol_is_refused_at_once_and_for_good(
 
 
 def test_last_words_are_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_end, "END_SECONDS", 0.3)
+    monkeypatch.setattr(remote_end, "_END_SECONDS", 0.3)
     with RemoteEnd(play(monkeypatch, NEVER_ENDS), "send", {}) as far:
         assert isinstance(far.why(Broken()), ConnectionLost)
 
