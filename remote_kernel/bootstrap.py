@@ -31,6 +31,7 @@ from remote_kernel.transport.ssh_messages import SHELL_REPLACED_STATUS
 _LINK = ("link.pace", "link.spool", "link.link")
 _KERNEL = ("process", "remote.kernel", "remote.ssh_session", "remote.folder")
 _STREAMS = ("link.reactor", "link.sockets")
+_SURVEY = ("process", "remote.kernel", "remote.interpreter", "remote.survey")
 _ATTACH = (*_LINK, *_KERNEL, "remote.attach")
 _FILES = tuple(f"sync.{name}" for name in ("options", "blocks", "wire", "rules", "tree", "validate", "remote_program"))
 SHIPPED = {
@@ -40,14 +41,14 @@ SHIPPED = {
     ),
     "attach": _ATTACH,
     "ask": _ATTACH,
-    "survey": ("process", "remote.kernel", "remote.survey"),
-    "install": ("process", "remote.kernel", "remote.survey"),
-    "environment": ("process", "remote.kernel", "remote.survey"),
+    "survey": _SURVEY,
+    "install": _SURVEY,
+    "environment": _SURVEY,
     "send": (*_FILES, "sync.sender"),
     "receive": (*_FILES, "sync.folders", "sync.partial_file", "sync.plan", "sync.contents", "sync.receiver"),
     "forward": (*_LINK, *_STREAMS, *_KERNEL, "remote.tunnel", "remote.port_forward"),
-    "discover": ("process", "remote.kernel", "remote.environments"),
-    "checkup": (*_KERNEL, "remote.logout", "remote.survey", "remote.checkup"),
+    "discover": ("process", "remote.kernel", "remote.interpreter", "remote.environments"),
+    "checkup": (*_KERNEL, "remote.logout", "remote.interpreter", "remote.survey", "remote.checkup"),
 }
 _read_ahead: dict[str, str] = {}
 FIRST_LINE = f"exit {SHELL_REPLACED_STATUS}\n".encode()  # sh, bash, zsh, fish and tcsh alike

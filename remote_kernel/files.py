@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from remote_kernel.errors import TransportError
-
-if TYPE_CHECKING:
-    from remote_kernel.options import LaunchOptions
 
 PLACES = ("/tmp", "/var/tmp", "/dev/shm", "~/.cache")
 _LONGEST = 50  # a Unix socket's path ends at about 104 bytes, and ssh makes one that is 17 longer first
@@ -64,20 +59,6 @@ def is_private(path: str) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
-
-
-def note_path(kind: str, options: LaunchOptions) -> str:
-    """Return the path of a note about the server that the options lead to."""
-    import hashlib  # `rkernel exec` needs only the folder, and has no milliseconds to spare
-
-    way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
-    return os.path.join(private_folder(), f"{kind}-{hashlib.sha256(way.encode()).hexdigest()[:16]}")
-
-
-def leave_note(kind: str, options: LaunchOptions, text: str) -> None:
-    """Leave a note about the server. It helps, and no kernel ends because there is no room for it."""
-    with contextlib.suppress(OSError, TransportError):
-        write_private(note_path(kind, options), text)
 
 
 def write_private(path: str, content: str | bytes) -> None:

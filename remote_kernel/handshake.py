@@ -229,16 +229,21 @@ def ask(
     program = bootstrap.program(marker, mode, settings)
     stderr, status = _run(options, handshake, program, marker, timeout_seconds, debug_lines)
     if handshake.answer is None:
-        from remote_kernel.transport.ssh_errors import explain
-
-        failed = explain(options, choice.complete_stderr(options, stderr), status, handshake.end())
-        if isinstance(failed, AuthenticationFailed):
-            notes.write_refused_login(options, failed)
-        raise failed
+        raise explain_end(options, stderr, status, handshake.end())
     notes.clear_refusals(options)
     answer = parse_answer(options, handshake.answer)
     raise_reported(options, answer)
     return answer, handshake.noise.decode("utf-8", "replace").strip()
+
+
+def explain_end(options: LaunchOptions, stderr: str, status: int | None, noise: bytes) -> RemoteKernelError:
+    """Return why a session ended before our program answered. A login that was refused is noted for launchers."""
+    from remote_kernel.transport.ssh_errors import explain  # only here: most sessions do not end so
+
+    found = explain(options, choice.complete_stderr(options, stderr), status, noise)
+    if isinstance(found, AuthenticationFailed):
+        notes.write_refused_login(options, found)
+    return found
 
 
 def _run(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import add_discovered, completion
-from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
+from remote_kernel.cli.check import ask_host, describe, refuse_idle_install, start_once
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import (
     EVERY_SETTING,
@@ -22,15 +22,10 @@ from remote_kernel.cli.settings import (
 )
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import UsageError
-from remote_kernel.kernelspec import (
-    Draft,
-    Kernelspec,
-    check_free,
-    check_writable,
-    jupyter_folders,
-    kernels_folder,
-    write_kernelspec,
-)
+from remote_kernel.kernelspec.folders import jupyter_folders, kernels_folder
+from remote_kernel.kernelspec.installed import Kernelspec
+from remote_kernel.kernelspec.names import check_free
+from remote_kernel.kernelspec.writing import Draft, check_writable, write_kernelspec
 from remote_kernel.options import LaunchOptions
 
 EXAMPLES = """\b
@@ -134,9 +129,8 @@ def _added(
     check_writable(kernels)
     draft.argv()
     if check:
-        options, found = ask_host(options, install=install)
+        draft, found = ask_host(draft, install=install)
         note(describe(found))
-        draft = fitted(draft._replace(options=options), found)
         if found.kernelspec and name is None:
             draft = draft._replace(display_name=f"{found.kernelspec.display_name} ({options.endpoint})")
             check_free(draft.display_name, kernels, replace=replace)

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import typer
-
-from remote_kernel.cli.check import ask_host, fitted, start_once
+from remote_kernel.cli.check import ask_host, ask_until_clear, start_once
 from remote_kernel.cli.edge import complain, note, say, say_json
 from remote_kernel.cli.table import print_rows
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.kernelspec import Draft, check_free, list_kernelspecs, make_slug, write_kernelspec
 from remote_kernel.kernelspec.discovery import Discovery, Environment, discover
+from remote_kernel.kernelspec.installed import list_kernelspecs
+from remote_kernel.kernelspec.names import check_free, make_slug
+from remote_kernel.kernelspec.writing import Draft, write_kernelspec
 from remote_kernel.options import LaunchOptions
 
 COLUMNS = ("NR", "NAME", "KIND", "PYTHON", "IPYKERNEL", "TORCH", "JAX", "WHERE", "HERE")
@@ -121,12 +121,9 @@ def _chosen(offers: list[Addable], *, everything: bool, install: bool) -> list[A
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         note("nothing is added: give --all, or name one with 'remote_kernel add HOST --python PATH'")
         return []
-    while True:
-        answer = typer.prompt("add which? (numbers, 'all' or 'none')", default="none", err=True)
-        try:
-            return _picked(str(answer), offers, install=install)
-        except UsageError as error:
-            complain("remote_kernel", str(error))
+    return ask_until_clear(
+        "add which? (numbers, 'all' or 'none')", lambda answer: _picked(answer, offers, install=install)
+    )
 
 
 def _picked(answer: str, offers: list[Addable], *, install: bool) -> list[Addable]:
@@ -167,8 +164,7 @@ def _why_not(offer: Addable, *, install: bool) -> str:
 def _add(draft: Draft, kernels: Path, *, install: bool, check: bool) -> None:
     check_free(draft.display_name, kernels, replace=False)
     if check:
-        options, asked = ask_host(draft.options, install=install)
-        draft = fitted(draft._replace(options=options), asked)
+        draft, _ = ask_host(draft, install=install)
         start_once(draft)
     spec = write_kernelspec(draft, kernels)
     say(f"added '{spec.display_name}' as {spec.slug} in {spec.folder}")

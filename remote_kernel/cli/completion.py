@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.installed import list_kernelspecs
 from remote_kernel.transport.ssh_config import aliases
 
 FLAGS = ("--install-completion", "--show-completion")

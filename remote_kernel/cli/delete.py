@@ -11,7 +11,8 @@ from remote_kernel.cli import completion
 from remote_kernel.cli.edge import note, say
 from remote_kernel.cli.settings import YesOption
 from remote_kernel.errors import UsageError
-from remote_kernel.kernelspec import Kernelspec, find_kernelspec, list_kernelspecs, remove_kernelspec, require_added
+from remote_kernel.kernelspec.installed import Kernelspec, find_kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.writing import remove_kernelspec, require_added
 
 EXAMPLES = """\b
 Examples:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import struct
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
+
+from remote_kernel.signals import ended_in_order
 
 EXAMPLES = """\b
 Examples:
@@ -19,8 +19,7 @@ Examples:
   remote_kernel demo --log /tmp/demo.ipynb
 """
 
-_BAR, _TICK, _MARK = "│", "✓", "●"
-_IN_ASCII = str.maketrans({_BAR: "|", _TICK: "*", _MARK: "*"})
+_WIDEST = 120
 
 
 def demo(
@@ -39,84 +38,56 @@ def demo(
     """
     from remote_kernel.demo import tour
 
-    previous = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
+    with ended_in_order():
         tour.run(TerminalNarrator(), log.absolute())
-        typer.echo('\nNow with a host of yours: remote_kernel add HOST --name "Remote CUDA"')
-        typer.echo("Then from a terminal, a script or an agent: rkernel exec -k remote_cuda --code '6 * 7'")
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    typer.echo('\nNow with a host of yours: remote_kernel add HOST --name "Remote CUDA"')
+    typer.echo("Then from a terminal, a script or an agent: rkernel exec -k remote_cuda --code '6 * 7'")
 
 
 class TerminalNarrator:
-    """Print each thing as it happens: coloured on a terminal, plain elsewhere."""
+    """Print each thing as it happens: coloured on a terminal, plain elsewhere; lines of code and output are cut."""
 
     def __init__(self) -> None:
-        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self._unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-        self._columns = min(shutil.get_terminal_size().columns, 120) if sys.stdout.isatty() else 120
+        width = min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else _WIDEST
+        self._console = Console(width=width, height=25, force_terminal=sys.stdout.isatty(), highlight=False)
+        self._bar, self._tick, self._mark = "│✓●" if self._console.encoding.startswith("utf") else "|**"
 
     def step(self, title: str) -> None:
         """Print a heading."""
-        self._print("")
-        self._print(self._paint(f"{_MARK} {title}", fg="cyan", bold=True))
+        self._console.print(Text(f"\n{self._mark} {title}", "bold cyan"))
 
     def fact(self, text: str) -> None:
-        """Print a paragraph, wrapped between words."""
-        for line in _wrap(text, self._columns - 2):
-            self._print(f"  {line}")
+        """Print a paragraph."""
+        self._hang("", text)
 
     def cell(self, code: str) -> None:
-        """Print the code, cut at the terminal's edge."""
-        lines = code.splitlines()
-        for number, line in enumerate(lines):
-            prompt = self._paint(">>> " if number == 0 else "... ", fg="green")
-            self._print(f"  {prompt}{self._paint(self._cut(line, 6), bold=True)}")
+        """Print the code."""
+        for number, line in enumerate(code.splitlines()):
+            self._line(("... " if number else ">>> ", "green"), (line, "bold"))
 
     def output(self, text: str, seconds: float) -> None:
         """Print output behind the time of its arrival."""
         for line in text.splitlines():
-            stamp = self._paint(f"{seconds:5.2f} s", dim=True)
-            self._print(f"  {stamp} {self._paint(_BAR, dim=True)} {self._cut(line, 12)}")
-
-    def picture(self, png: bytes) -> None:
-        """Print the size of an image: the notebook shows it."""
-        width, height = struct.unpack_from("!II", png, 16)  # see the PNG specification, 11.2.2
-        self.fact(f"image/png, {width} x {height} pixels, {len(png)} bytes")
+            self._line((f"{seconds:5.2f} s {self._bar} ", "dim"), line)
 
     def error(self, name: str, text: str) -> None:
         """Print a traceback's last line."""
-        self._print(f"  {self._paint(f'{name}: {text}' if text else name, fg='red')}")
+        self._line((f"{name}: {text}" if text else name, "red"))
 
     def figures(self, rows: list[tuple[str, str]]) -> None:
         """Print values in a column."""
         width = max(len(name) for name, _ in rows) + 2
         for name, value in rows:
-            self._print(f"  {name:<{width}}{self._paint(f'{value:>8}', bold=True)}")
+            self._line(f"{name:<{width}}", (f"{value:>8}", "bold"))
 
     def done(self, text: str) -> None:
         """Print a ticked line."""
-        for number, line in enumerate(_wrap(text, self._columns - 4)):
-            self._print(f"  {' ' if number else self._paint(_TICK, fg='green')} {line}")
+        self._hang(f"{self._tick} ", text)
 
-    def _paint(self, text: str, **style: object) -> str:
-        return typer.style(text, **style) if self._colour else text  # type: ignore[arg-type]
+    def _line(self, *parts: str | tuple[str, str]) -> None:
+        self._console.print(Text.assemble("  ", *parts), no_wrap=True, overflow="ellipsis")
 
-    def _cut(self, line: str, margin: int) -> str:
-        room = max(20, self._columns - margin)
-        return line if len(line) <= room else line[: room - 3] + "..."
-
-    def _print(self, line: str) -> None:
-        typer.echo(line if self._unicode else line.translate(_IN_ASCII).encode("ascii", "replace").decode())
-        sys.stdout.flush()
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False, subsequent_indent="  ")
+    def _hang(self, sign: str, text: str) -> None:
+        """Print a paragraph, wrapped between words, of which every line stands to the right of the sign."""
+        for number, line in enumerate(Text(text).wrap(self._console, self._console.width - 2 - len(sign))):
+            self._console.print(Text.assemble("  ", (" " * len(sign) if number else sign, "green"), line))

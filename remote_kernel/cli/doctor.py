@@ -17,7 +17,7 @@ from remote_kernel.cli.settings import GivenSettings, JsonOption, takes
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, Finding, State, failed
 from remote_kernel.doctor.steps import examine
 from remote_kernel.errors import TransportError, UnknownHost, UsageError
-from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.installed import Kernelspec, list_kernelspecs
 from remote_kernel.kernelspec.target import find_target, hint_for, way_of
 from remote_kernel.options import LaunchOptions
 from remote_kernel.terminal_safe import terminal_safe

@@ -13,15 +13,14 @@ from typing import Annotated
 import typer
 
 from remote_kernel.cli import completion
-from remote_kernel.cli.check import ask_host, describe, fitted, refuse_idle_install, start_once
+from remote_kernel.cli.check import ask_host, describe, refuse_idle_install, start_once
 from remote_kernel.cli.edge import complain, note, say
 from remote_kernel.cli.settings import EVERY_SETTING, GivenSettings, InstallOption, NameOption, NoCheckOption, takes
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.kernelspec import (
+from remote_kernel.kernelspec.installed import Kernelspec, find_kernelspec
+from remote_kernel.kernelspec.names import check_display_name
+from remote_kernel.kernelspec.writing import (
     Draft,
-    Kernelspec,
-    check_display_name,
-    find_kernelspec,
     program_arguments,
     replace_document,
     require_added,
@@ -81,9 +80,8 @@ def edit(
     if install:
         refuse_idle_install(options, check=not no_check)
     if install or (not no_check and _tried_before(options) != _tried_before(spec.options)):
-        options, found = ask_host(options, install=install)
+        draft, found = ask_host(draft, install=install)
         note(describe(found))
-        draft = fitted(draft._replace(options=options), found)
         start_once(draft, undone="nothing was changed")
     elif not options.kernel and spec.options.kernel:
         draft = draft._replace(language="python", interrupt_mode="signal")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import glob
-import inspect
 import os
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from remote_kernel.cli.settings import WAY_THERE, GivenSettings, takes
-from remote_kernel.cli.sync import DECLARED, run, sync_options
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.cli.settings import WAY_THERE, GivenSettings, expanding, takes
+from remote_kernel.cli.sync import DECLARED, Declared, run, sync_options
+from remote_kernel.kernelspec.installed import list_kernelspecs
 
 EXAMPLES = """\b
 Examples:
@@ -38,37 +35,14 @@ def _complete(incomplete: str) -> list[str]:
     return [word for word in words if word.startswith(incomplete)] + paths
 
 
-def _declared(command: Callable[..., None]) -> Callable[..., None]:
-    """Add to the command the options of `DECLARED`, in place of its parameter `said`, which is what was given of them.
-
-    typer reads the signature, so that is what changes.
-    """
-    parameters = dict(inspect.signature(command).parameters)
-    hints = inspect.get_annotations(command, eval_str=True)
-    for option in DECLARED:
-        kind = list[str] | None if option.metavar else bool
-        declared = typer.Option(*option.flags, metavar=option.metavar or None, help=option.help)
-        hints[option.field] = Annotated[kind, declared]
-        parameters[option.field] = inspect.Parameter(
-            option.field, inspect.Parameter.KEYWORD_ONLY, default=None if option.metavar else False
-        )
-    said = [option.field for option in DECLARED]
-    order = [name for name in parameters if name not in ("said", "given")]
-    del parameters["said"]
-
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        command(said={name: values.pop(name) for name in said}, **values)
-
-    run.__annotations__ = {name: hint for name, hint in hints.items() if name != "said"}
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in (*order, "given")]
-    )
-    return run
+def _with_type(option: Declared) -> tuple[Any, object]:
+    """Return an option's type, as typer reads it, and its default."""
+    declared = typer.Option(*option.flags, metavar=option.metavar or None, help=option.help)
+    return (Annotated[list[str] | None, declared], None) if option.metavar else (Annotated[bool, declared], False)
 
 
 @takes(*WAY_THERE)
-@_declared
+@expanding("said", {option.field: _with_type(option) for option in DECLARED}, dict)
 def sync(
     words: Annotated[
         list[str],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -18,11 +16,11 @@ from remote_kernel.launcher.forward import Forwarder, forward_by_ssh
 from remote_kernel.launcher.log import Log
 from remote_kernel.link.reactor import Reactor
 from remote_kernel.options import parse_forwards
+from remote_kernel.signals import ENDING, handling
 from remote_kernel.transport import login as transport_login
 from remote_kernel.transport.masters import MASTER_SECONDS
 
 PATIENCE_SECONDS = 20.0  # without a kernel, until its end is no restart
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 EXAMPLES = """\b
 Examples:
@@ -64,7 +62,7 @@ def forward(
 
     try:
         with Reactor() as reactor:
-            for number in _SIGNALS:
+            for number in ENDING:
                 reactor.on_signal(number, reactor.stop)
             forwarder = Forwarder(reactor, options, Log(), tell, patience)
             forwarder.run(forwards)
@@ -72,7 +70,7 @@ def forward(
                 note(f"the kernel of '{name}' has ended, and with it this")
     except (PythonNotFound, RemoteShellNoise) as error:
         complain("remote_kernel", f"{error.message}; forwarding by SSH itself, as far as the server allows")
-        with suppress(_Ended), _raising_ended():
+        with suppress(_Ended), handling(ENDING, _end):
             forward_by_ssh(options, forwards, tell, _tell_lost)
     return 0
 
@@ -81,19 +79,8 @@ class _Ended(Exception):
     """A signal came that ends the command."""
 
 
-@contextmanager
-def _raising_ended() -> Iterator[None]:
-    """Raise _Ended inside the block for the signals that end the command."""
-
-    def end(*_: object) -> None:
-        raise _Ended
-
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _end(*_: object) -> None:
+    raise _Ended
 
 
 def _tell_lost(error: RemoteKernelError) -> None:

@@ -17,7 +17,10 @@ from remote_kernel.errors import NoSuchKernel, RemoteKernelError, UsageError
 from remote_kernel.handshake import reading
 from remote_kernel.jupyter.connection_file import runtime_folder
 from remote_kernel.kept.running import RunningKernel, RunningKernels, ask_agent, find_running, hosts_to_ask, stop_kernel
-from remote_kernel.kernelspec import Draft, check_free, kernels_folder, list_kernelspecs, write_kernelspec
+from remote_kernel.kernelspec.folders import kernels_folder
+from remote_kernel.kernelspec.installed import list_kernelspecs
+from remote_kernel.kernelspec.names import check_free
+from remote_kernel.kernelspec.writing import Draft, write_kernelspec
 from remote_kernel.link.link import PROTOCOL_VERSION
 from remote_kernel.options import print_size
 from remote_kernel.typed_json import list_of, text
@@ -64,18 +67,17 @@ IdArgument = Annotated[
     str,
     typer.Argument(metavar="ID", help="The kernel's id from 'ps', or at least its first four characters, e.g. 3fa2."),
 ]
-HostsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[KERNELSPEC|HOST]...",
-        help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
-        autocompletion=completion.targets,
-    ),
-]
 
 
 def ps(
-    hosts: HostsArgument = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KERNELSPEC|HOST]...",
+            help="Ask only these hosts, or those of these kernelspecs, e.g. gpu1.",
+            autocompletion=completion.targets,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the kernels that are alive on the remote hosts.
@@ -245,11 +247,10 @@ def _running(hosts: list[str], *, complete: bool = False) -> RunningKernels:
 
 def _as_row(kernel: RunningKernel) -> tuple[str, ...]:
     since = datetime.fromtimestamp(kernel.since, timezone.utc).astimezone()
+    endpoint = str(kernel.way.endpoint)
     return (
         kernel.id,
-        f"{kernel.way.endpoint}"
-        if str(kernel.way.endpoint) == kernel.host
-        else f"{kernel.way.endpoint} ({kernel.host})",
+        endpoint if endpoint == kernel.host else f"{endpoint} ({kernel.host})",
         kernel.slug or kernel.kernel or "-",
         kernel.state,
         "busy" if kernel.busy else "idle",

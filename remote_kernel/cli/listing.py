@@ -9,7 +9,7 @@ from remote_kernel.cli.edge import note, say_json
 from remote_kernel.cli.settings import JsonOption
 from remote_kernel.cli.table import print_rows
 from remote_kernel.endpoint import Endpoint, print_jumps
-from remote_kernel.kernelspec import Kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.installed import Kernelspec, list_kernelspecs
 from remote_kernel.options import LaunchOptions, print_duration, print_size
 from remote_kernel.transport.ssh_config import transport_name
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from remote_kernel.cli.telling import complain, note
+from remote_kernel.cli.edge import complain, note
 from remote_kernel.errors import RemoteKernelError
 
 LINE_SECONDS = 10.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, TypeVar
 
@@ -223,12 +223,22 @@ WAY_THERE = ("jump", "transport", "ssh_config")
 
 
 def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Return a command the options of these settings, in place of its parameter `given`, which gets what was given.
+    """Return a command with the options of these settings in place of its parameter `given`: what was given of them."""
+    kinds = inspect.get_annotations(GivenSettings, eval_str=True)
+    return expanding("given", {name: (kinds[name], None) for name in names}, lambda values: GivenSettings(**values))
 
-    typer reads the signature, so that is what changes: an option is declared once, for every command that has it.
+
+def expanding(
+    place: str, options: Mapping[str, tuple[Any, object]], collect: Callable[[dict[str, Any]], object]
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Return a command with these options, each a type and a default, in place of the parameter `place`.
+
+    It gets what `collect` makes of their values. typer reads the signature, so that is what changes: an option is
+    declared once, for every command that has it.
     """
-    settings = inspect.get_annotations(GivenSettings, eval_str=True)
-    given = [inspect.Parameter(name, _KEYWORD, default=None, annotation=settings[name]) for name in names]
+    expanded = [
+        inspect.Parameter(name, _KEYWORD, default=default, annotation=kind) for name, (kind, default) in options.items()
+    ]
 
     def decorate(command: Callable[..., Result]) -> Callable[..., Result]:
         # Not get_type_hints: before Python 3.11 it wraps what has None as its default, and typer sees no Annotated.
@@ -236,11 +246,11 @@ def takes(*names: str) -> Callable[[Callable[..., Result]], Callable[..., Result
         parameters: list[inspect.Parameter] = []
         for one in inspect.signature(command).parameters.values():
             own = one.replace(kind=_KEYWORD, annotation=hints[one.name])
-            parameters += given if one.name == "given" else [own]
+            parameters += expanded if one.name == place else [own]
 
         @functools.wraps(command)
         def run(**values: Any) -> Result:
-            return command(given=GivenSettings(**{name: values.pop(name) for name in names}), **values)
+            return command(**{place: collect({name: values.pop(name) for name in options})}, **values)
 
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

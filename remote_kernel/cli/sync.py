@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from remote_kernel.cli.edge import ended, note
 from remote_kernel.cli.progress import counted, reporter, shown, size_text
-from remote_kernel.cli.telling import ended, note
 from remote_kernel.endpoint import parse_jumps
 from remote_kernel.errors import SyncIncomplete, UsageError
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.installed import list_kernelspecs
 from remote_kernel.kernelspec.target import find_target, perhaps_a_slug
 from remote_kernel.options import LaunchOptions, check_config_file, check_transport
 from remote_kernel.sync.engine import retry, sync, watch

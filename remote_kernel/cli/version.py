@@ -9,7 +9,7 @@ import sys
 
 from remote_kernel import __version__
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.kernelspec import kernels_folder
+from remote_kernel.kernelspec.folders import kernels_folder
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.ssh_config import ssh_program, transport_name
 

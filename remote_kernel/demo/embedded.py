@@ -9,6 +9,8 @@ forwarding, no sftp.
 
 from __future__ import annotations
 
+import base64
+import logging
 import os
 import pwd
 import select
@@ -19,12 +21,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import paramiko
 
 CHUNK_BYTES = 32 << 10
 LOGIN_SECONDS = 20
-_CLOSED_SECONDS = 0.5  # how often a silent command is looked at for a client that has gone
+_CLOSED_SECONDS = 0.1  # how often a silent command is looked at for a client that has gone
 _ENDING_SECONDS = 0.5  # a client that has the end of the output may close before it has the exit status
 
 
@@ -36,10 +39,7 @@ class CommandSession(threading.Thread):
 
     def __init__(self, channel: paramiko.Channel, command: bytes, variables: dict[str, str]) -> None:
         super().__init__(daemon=True)
-        self._channel = channel
-        self._command = command
-        self._variables = variables
-        self._gone, self._client_gone = os.pipe()
+        self._channel, self._command, self._variables = channel, command, variables
 
     def run(self) -> None:
         """Run the command and pass its bytes on until it has ended and its output is all sent."""
@@ -58,14 +58,9 @@ class CommandSession(threading.Thread):
             self._channel.sendall_stderr(f"{error}\n".encode())
             self._finish(127)
             return
-        assert process.stdin and process.stdout and process.stderr
-        pumps = [
-            threading.Thread(target=self._pump, args=(process.stdout.fileno(), self._channel.sendall), daemon=True),
-            threading.Thread(
-                target=self._pump, args=(process.stderr.fileno(), self._channel.sendall_stderr), daemon=True
-            ),
-        ]
-        feeder = threading.Thread(target=self._feed, args=(process.stdin.fileno(), pumps, process), daemon=True)
+        outputs = ((process.stdout, self._channel.sendall), (process.stderr, self._channel.sendall_stderr))
+        pumps = [threading.Thread(target=self._pump, args=args, daemon=True) for args in outputs]
+        feeder = threading.Thread(target=self._feed, args=(process.stdin, pumps), daemon=True)
         for thread in (*pumps, feeder):
             thread.start()
         for pump in pumps:
@@ -78,47 +73,30 @@ class CommandSession(threading.Thread):
             status = process.wait()
         self._finish(128 - status if status < 0 else status)
         feeder.join()
-        for file in (process.stdin, process.stdout, process.stderr):
-            with suppress(OSError):
-                file.close()
-        os.close(self._gone)
 
     def _finish(self, status: int) -> None:
         with suppress(OSError, EOFError, paramiko.SSHException):
             self._channel.send_exit_status(status)
             self._channel.close()
 
-    def _feed(self, fd: int, pumps: list[threading.Thread], process: subprocess.Popen[bytes]) -> None:
+    def _feed(self, stdin: IO[bytes], pumps: list[threading.Thread]) -> None:
         """Pass on the client's bytes, then the end of them."""
         with suppress(OSError, EOFError):
             while data := self._channel.recv(CHUNK_BYTES):
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
+                stdin.write(data)
+                stdin.flush()
         if self._channel.closed:
-            os.close(self._client_gone)
             for pump in pumps:
                 pump.join()
-            assert process.stdout and process.stderr and process.stdin
-            process.stdout.close()
-            process.stderr.close()
-            process.stdin.close()
-            return
-        assert process.stdin
-        process.stdin.close()
-        for pump in pumps:
-            pump.join()
-        os.close(self._client_gone)
+        with suppress(OSError):
+            stdin.close()
 
-    def _pump(self, fd: int, send: Callable[[bytes], object]) -> None:
-        """Pass on one of the command's outputs until it ends or the client is gone."""
-        with suppress(OSError, EOFError):
+    def _pump(self, output: IO[bytes], send: Callable[[bytes], object]) -> None:
+        """Pass on one of the command's outputs until it ends or the client is gone, and close it."""
+        with output, suppress(OSError, EOFError):
             while not self._channel.closed:
-                readable = select.select([fd, self._gone], [], [], _CLOSED_SECONDS)[0]
-                if self._gone in readable:
-                    return
-                if readable:
-                    data = os.read(fd, CHUNK_BYTES)
+                if select.select([output], [], [], _CLOSED_SECONDS)[0]:
+                    data = os.read(output.fileno(), CHUNK_BYTES)
                     if not data:
                         return
                     send(data)
@@ -207,7 +185,7 @@ def serve(folder: Path, variables: dict[str, str]) -> None:
     host_key = paramiko.Ed25519Key.from_private_key_file(str(folder / "host_key"))
     kind, text = (folder / "authorized_key").read_text().split()[:2]
     user = pwd.getpwuid(os.getuid()).pw_name
-    interface = SingleKeyServer(user, paramiko.PKey.from_type_string(kind, _from_base64(text)), variables)
+    interface = SingleKeyServer(user, paramiko.PKey.from_type_string(kind, base64.b64decode(text)), variables)
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
@@ -218,14 +196,6 @@ def serve(folder: Path, variables: dict[str, str]) -> None:
                 ClientConnection(listener.accept()[0], interface, host_key).start()
 
 
-def _from_base64(text: str) -> bytes:
-    import base64
-
-    return base64.b64decode(text)
-
-
 if __name__ == "__main__":
-    import logging
-
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
     serve(Path(sys.argv[1]), dict([sys.argv[2].split("=", 1)]) if len(sys.argv) > 2 else {})

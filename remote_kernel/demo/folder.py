@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.options import LaunchOptions
+from remote_kernel.process import processes, read_text
+from remote_kernel.signals import uninterrupted
 from remote_kernel.transport import choice
-from remote_kernel.transport.masters import MASTERS_FOLDER
-from remote_kernel.transport.ssh_config import environment, ssh_program, uses_openssh
+from remote_kernel.transport.masters import MASTERS_FOLDER, end_master, master_at, pid_at
+from remote_kernel.transport.ssh_config import uses_openssh
 
 HOST = "demo"
 MARK = "REMOTE_KERNEL_DEMO"
@@ -102,36 +102,22 @@ Host {HOST}
     def end_shared_connections(self) -> None:
         """End the SSH connection that outlives its kernel."""
         for path in self._shared_connections():
-            self._ask_shared(path, "exit")
+            end_master(master_at(path))
 
     def kill_connections(self) -> int:
-        """Kill the processes that hold the connections, without a word to the server. Gives their number."""
+        """Kill the processes that hold the connections, without a word to the server; return their number."""
         if uses_openssh(self.options()):
-            found = [re.search(r"pid=(\d+)", self._ask_shared(path, "check")) for path in self._shared_connections()]
-            pids = [int(match[1]) for match in found if match]
+            pids = [pid for path in self._shared_connections() if (pid := pid_at(path))]
         else:
-            pids = [
-                pid for pid, command in _commands() if choice.PROGRAM in command and str(self.ssh_config) in command
-            ]
+            wanted = (choice.PROGRAM, str(self.ssh_config))
+            pids = [pid for pid, command in _commands().items() if all(word in command for word in wanted)]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return len(pids)
 
-    def _shared_connections(self) -> list[Path]:
-        return [path for path in self.runtime.glob(f"remote_kernel/{MASTERS_FOLDER}/*") if path.is_socket()]
-
-    def _ask_shared(self, path: Path, what: str) -> str:
-        command = [ssh_program(), "-F", str(self.ssh_config), f"-oControlPath={path}", "-O", what, HOST]
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            env=environment(),
-            timeout=10,
-            check=False,
-        )
-        return done.stdout + done.stderr
+    def _shared_connections(self) -> list[str]:
+        found = self.runtime.glob(f"remote_kernel/{MASTERS_FOLDER}/*")
+        return [str(path) for path in found if path.is_socket()]
 
 
 @contextmanager
@@ -143,7 +129,7 @@ def temporary_folder() -> Iterator[DemoFolder]:
             folder = Path(tempfile.mkdtemp(prefix="rk-demo-", dir=parent)).resolve()
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
         made = DemoFolder(folder)
-        for path in (made.server, made.runtime, folder / "jupyter", folder / "kernels", folder / "ipython"):
+        for path in (made.server, made.runtime, folder / "jupyter", folder / "ipython"):
             path.mkdir(mode=0o700)
         public = make_key(folder / "client_key")
         (made.server / "authorized_key").write_text(f"{public} {HOST}\n")
@@ -162,69 +148,22 @@ def make_key(path: Path) -> str:
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C, SIGTERM and SIGHUP back until the block has ended: something is open and not yet registered.
-
-    For short blocks of the main thread.
-    """
-    held: list[tuple[int, FrameType | None]] = []
-    before = {
-        number: signal.signal(number, lambda number, frame: held.append((number, frame)))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0][0])
-
-
 def marked_processes(folder: Path) -> dict[int, str]:
     """Return the living processes that an SSH server of this folder has started: pid and command line.
 
     Only Linux shows other processes' environments in a way that can be read here; elsewhere the answer is empty.
     """
-    wanted = f"{MARK}={folder}".encode()
-    found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if wanted in (process / "environ").read_bytes().split(b"\0"):
-                found[int(process.name)] = (
-                    (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                )
-        except OSError:
-            continue
-    return found
+    wanted = f"{MARK}={folder}"
+    return {pid: line for pid, line in _commands().items() if wanted in read_text(f"/proc/{pid}/environ").split("\0")}
 
 
-def _commands() -> list[tuple[int, str]]:
-    """Return every process's pid and command line, from /proc where there is one, else from ps."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            text = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-        except OSError:
-            continue
-        found.append((int(process.name), text))
-    if found:
-        return found
+def _commands() -> dict[int, str]:
+    """Return every living process's command line by its pid, from /proc where there is one, else from ps."""
+    if os.path.isdir("/proc/self"):
+        return {pid: read_text(f"/proc/{pid}/cmdline").replace("\0", " ").strip() for pid, *_ in processes()}
     shown = subprocess.run(["ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, timeout=10)
     lines = [line.strip().partition(" ") for line in shown.stdout.splitlines()]
-    return [(int(pid), command) for pid, _, command in lines]
-
-
-def is_running(pid: int) -> bool:
-    """True if there is a process of this pid; one that has ended and was not yet waited for counts too."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return {int(pid): command for pid, _, command in lines}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:

@@ -1,19 +1,21 @@
-"""The notebook of one run, in nbformat 4.5: written by hand, because nbformat is not among our dependencies."""
+"""The notebook of one run: its cells, and the outputs that they gave."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
+from remote_kernel.session.notebook.file import NotebookFile
+from remote_kernel.session.notebook.nbformat import NotebookError, encode_cell, encode_notebook, read_notebook
 
 _MARK = "remote_kernel_demo"
+_ELSEWHERE = "give another place with --log"
 
 
-class Notebook:
+class DemoNotebook:
     """Cells and their outputs, added in order; `write` may be called at any time."""
 
     def __init__(self, kernel_name: str) -> None:
@@ -33,36 +35,28 @@ class Notebook:
         outputs = self._cells[-1]["outputs"]
         if kind == "execute_input":
             self._cells[-1]["execution_count"] = content["execution_count"]
-        elif kind == "stream":
-            if outputs and outputs[-1]["output_type"] == "stream" and outputs[-1]["name"] == content["name"]:
-                outputs[-1]["text"] += content["text"]
-            else:
-                outputs.append({"output_type": "stream", "name": content["name"], "text": content["text"]})
-        elif kind in ("display_data", "execute_result", "error"):
-            wanted = ("data", "metadata", "execution_count", "ename", "evalue", "traceback")
+        elif kind == "stream" and outputs and outputs[-1].get("name") == content["name"]:
+            outputs[-1]["text"] += content["text"]
+        elif kind in ("stream", "display_data", "execute_result", "error"):
+            wanted = ("name", "text", "data", "metadata", "execution_count", "ename", "evalue", "traceback")
             outputs.append({"output_type": kind, **{key: content[key] for key in wanted if key in content}})
 
     def write(self, path: Path) -> None:
         """Write the notebook as a whole or not at all. Raises RemoteKernelError."""
-        document = {
-            "cells": self._cells,
-            "metadata": {
-                "kernelspec": {"display_name": self._kernel_name, "language": "python", "name": "demo"},
-                "language_info": {"name": "python", "version": sys.version.split()[0], "file_extension": ".py"},
-                _MARK: {},
-            },
-            "nbformat": 4,
-            "nbformat_minor": 5,
+        metadata = {
+            "kernelspec": {"display_name": self._kernel_name, "language": "python", "name": "demo"},
+            "language_info": {"name": "python", "version": sys.version.split()[0], "file_extension": ".py"},
+            _MARK: {},
         }
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fields = {"metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+        file = NotebookFile(str(path))
         try:
-            fresh.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            fresh.replace(path)
+            file.accept(file.stamp())
+            file.replace(encode_notebook(map(encode_cell, self._cells), fields))
         except OSError as error:
-            fresh.unlink(missing_ok=True)
-            raise RemoteKernelError(
-                f"cannot write {path}: {error.strerror}", "give another place with --log"
-            ) from error
+            raise RemoteKernelError(f"cannot write {path}: {error.strerror}", _ELSEWHERE) from error
+        finally:
+            file.release()
 
     def _head(self, source: str) -> dict[str, Any]:
         return {"id": f"demo-{len(self._cells) + 1}", "metadata": {}, "source": source}
@@ -70,15 +64,14 @@ class Notebook:
 
 def check_path(path: Path) -> None:
     """Raise UsageError where the notebook cannot go, or where a file is that is not an earlier run's."""
-    hint = "give another place with --log"
     if path.exists():
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            document = None
-        if not isinstance(document, dict) or _MARK not in document.get("metadata", {}):
-            raise UsageError(f"{path} exists and is not from an earlier demo", hint)
+            is_ours = _MARK in read_notebook(str(path))["metadata"]
+        except NotebookError:
+            is_ours = False
+        if not is_ours:
+            raise UsageError(f"{path} exists and is not from an earlier demo", _ELSEWHERE)
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}", hint)
+        raise UsageError(f"there is no folder {path.parent}", _ELSEWHERE)
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"the folder {path.parent} cannot be written", hint)
+        raise UsageError(f"the folder {path.parent} cannot be written", _ELSEWHERE)

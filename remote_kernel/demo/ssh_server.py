@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from remote_kernel.demo.folder import HOST, MARK, DemoFolder, make_key, uninterrupted
+from remote_kernel.demo.folder import HOST, MARK, DemoFolder, make_key
 from remote_kernel.errors import RemoteKernelError, SshNotFound
+from remote_kernel.signals import uninterrupted
 from remote_kernel.transport import choice
 from remote_kernel.transport.ssh_config import ssh_program, uses_openssh
 
@@ -65,13 +66,27 @@ def running_server(folder: DemoFolder) -> Iterator[SshServer]:
     check_ssh(folder)
     host_key = make_key(folder.server / "host_key")
     command = [sys.executable, "-m", "remote_kernel.demo.embedded", str(folder.server), f"{MARK}={folder.path}"]
-    with _child(command) as process:
-        assert process.stdout
-        said = _read_line(process.stdout.fileno())
+    with ExitStack() as undo:
+        with uninterrupted():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                start_new_session=True,  # where the terminal's Ctrl-C does not reach it
+                text=True,
+            )
+            undo.enter_context(process)
+            undo.callback(process.kill)
+        assert process.stdout and process.stderr
+        if not select.select([process.stdout], [], [], START_SECONDS)[0]:
+            process.kill()
+        said = process.stdout.readline().strip()
         if not said.isdigit():
-            raise RemoteKernelError("the demo's SSH server does not start", "report this")
-        port = int(said)
-        yield SshServer(port, process.pid, _log_in(folder, host_key, port))
+            last = (process.stderr.read().splitlines() or ["it said nothing"])[-1]
+            raise RemoteKernelError(f"the demo's SSH server does not start: {last}", "report this")
+        yield SshServer(int(said), process.pid, _log_in(folder, host_key, int(said)))
 
 
 def _log_in(folder: DemoFolder, host_key: str, port: int) -> float:
@@ -97,46 +112,3 @@ def _log_in(folder: DemoFolder, host_key: str, port: int) -> float:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1].strip()
         raise RemoteKernelError(f"the demo's SSH server does not let us in: {last}", "report this")
     return time.monotonic() - begun
-
-
-@contextmanager
-def _child(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a session of its own, where the terminal's Ctrl-C does not reach it, and end it."""
-    with ExitStack() as undo:
-        with uninterrupted():
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                start_new_session=True,
-            )
-            undo.callback(_end, process)
-        yield process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(5)
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        assert pipe
-        pipe.close()
-
-
-def _read_line(fd: int) -> str:
-    """Read until a line has come, the output ends, or START_SECONDS have passed; return what was read."""
-    said = b""
-    deadline = time.monotonic() + START_SECONDS
-    while b"\n" not in said:
-        if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            break
-        data = os.read(fd, 4096)
-        if not data:
-            break
-        said += data
-    return said.decode("utf-8", "replace").strip()

@@ -5,29 +5,27 @@ from __future__ import annotations
 import base64
 import dataclasses
 import shlex
+import struct
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
 from remote_kernel.demo import cells
-from remote_kernel.demo.folder import (
-    DemoFolder,
-    is_running,
-    marked_processes,
-    temporary_folder,
-    uninterrupted,
-    wait_for,
-)
+from remote_kernel.demo.folder import DemoFolder, marked_processes, temporary_folder, wait_for
 from remote_kernel.demo.kernel_run import CellEnd, Hook, KernelRun
-from remote_kernel.demo.notebook import Notebook, check_path
+from remote_kernel.demo.notebook import DemoNotebook, check_path
 from remote_kernel.demo.ssh_server import SshServer, running_server
 from remote_kernel.errors import RemoteKernelError
-from remote_kernel.kernelspec import Draft
+from remote_kernel.kernelspec.trial import started_kernel
+from remote_kernel.kernelspec.writing import Draft
+from remote_kernel.process import is_alive
+from remote_kernel.signals import uninterrupted
 from remote_kernel.transport.ssh_config import uses_openssh
 
 GONE_SECONDS = 10.0
 OUTAGE_SECONDS = 2.0
+START_SECONDS = 40.0
 KERNEL_NAME = "Remote Python (demo)"
 
 
@@ -45,9 +43,6 @@ class Narrator(Protocol):
 
     def output(self, text: str, seconds: float) -> None:
         """Show whole lines that a cell gave, `seconds` after it was sent."""
-
-    def picture(self, png: bytes) -> None:
-        """Show an image that a cell gave."""
 
     def error(self, name: str, text: str) -> None:
         """Show the error that ended a cell."""
@@ -91,7 +86,7 @@ def run(narrator: Narrator, log: Path) -> None:
 class _Tour:
     def __init__(self, narrator: Narrator, folder: DemoFolder, log: Path, pids: _Pids) -> None:
         self._narrator, self._folder, self._log, self._pids = narrator, folder, log, pids
-        self._notebook = Notebook(KERNEL_NAME)
+        self._notebook = DemoNotebook(KERNEL_NAME)
         self._begun = 0.0
 
     def run(self, undo: ExitStack) -> None:
@@ -107,7 +102,7 @@ class _Tour:
         self._step("What it took")
         rows = [
             ("SSH handshake", f"{server.login_seconds:.2f} s"),
-            ("kernel start to its first reply", f"{kernel.start_seconds:.2f} s"),
+            ("kernel start until it is ready", f"{kernel.start_seconds:.2f} s"),
             ("kernel_info round trip, median of 50", f"{1000 * kernel.round_trip_seconds():.1f} ms"),
             ("interrupt to the cell's end", f"{1000 * interrupt_seconds:.0f} ms"),
             ("output again after the cut", f"{away_seconds:.2f} s"),
@@ -129,8 +124,8 @@ class _Tour:
         self._step("A kernel behind it")
         draft = Draft(KERNEL_NAME, self._folder.options())
         self._narrator.fact(f"kernel.json starts: {shlex.join(draft.argv())}")
-        kernel = KernelRun(self._folder.path, draft, self._folder.launcher_environment())
-        kernel.start(undo)
+        environment = self._folder.launcher_environment()
+        kernel = KernelRun(undo.enter_context(started_kernel(draft, self._folder.path, START_SECONDS, environment)))
         self._pids.kernel, self._pids.agent = kernel.ask("(__import__('os').getpid(), __import__('os').getppid())")
         self._narrator.fact(f"it answered after {kernel.start_seconds:.2f} s")
         return kernel
@@ -219,7 +214,9 @@ class _Tour:
             if kind == "stream":
                 self._narrator.output(content["text"], time.monotonic() - begun)
             elif "image/png" in data:
-                self._narrator.picture(base64.b64decode(data["image/png"]))
+                png = base64.b64decode(data["image/png"])
+                width, height = struct.unpack_from("!II", png, 16)  # see the PNG specification, 11.2.2
+                self._narrator.fact(f"image/png, {width} x {height} pixels, {len(png)} bytes")
             elif kind == "execute_result":
                 self._narrator.output(data["text/plain"], time.monotonic() - begun)
             if hook:
@@ -235,7 +232,7 @@ class _Tour:
 def _check_gone(narrator: Narrator, folder: DemoFolder, pids: _Pids) -> None:
     """Look for everything that was made. Raises RemoteKernelError naming what is still there."""
     for what, pid in (("the kernel", pids.kernel), ("its agent", pids.agent), ("the SSH server", pids.server)):
-        if not wait_for(lambda pid=pid: not is_running(pid), GONE_SECONDS):  # type: ignore[misc]
+        if not wait_for(lambda pid=pid: not is_alive(pid), GONE_SECONDS):  # type: ignore[misc]
             raise RemoteKernelError(f"{what} is left behind as process {pid}", "end it with 'kill', and report this")
         narrator.done(f"{what}: ended (process {pid})")
     if not wait_for(lambda: not marked_processes(folder.path), GONE_SECONDS):

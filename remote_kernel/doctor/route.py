@@ -74,9 +74,8 @@ def name_finding(hops: Sequence[HopAddress]) -> Finding:
 def greet_servers(options: LaunchOptions, hops: Sequence[HopAddress], debug_lines: list[str]) -> list[str]:
     """Check that an SSH server answers at every hop, and return what each says.
 
-    `debug_lines` is for what ssh says meanwhile.
-
-    Those behind a jump host are asked through it where nothing else will tell of them. Raises TransportError's kinds.
+    `debug_lines` is for what ssh says meanwhile. Those behind a jump host are asked through it where nothing else will
+    tell of them. Raises TransportError's kinds.
     """
     hop = hops[0]
     try:

@@ -21,7 +21,9 @@ from remote_kernel.errors import (
     SshConfigError,
 )
 from remote_kernel.handshake import ask, reading
-from remote_kernel.kernelspec import Draft, Kernelspec, unseen_by_vs_code
+from remote_kernel.kernelspec.installed import Kernelspec
+from remote_kernel.kernelspec.names import unseen_by_vs_code
+from remote_kernel.kernelspec.writing import Draft
 from remote_kernel.launcher.forward import listening
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport import masters

@@ -88,7 +88,8 @@ class ResumingLauncher(Launcher):
 
     def _load_the_rest(self) -> None:
         super()._load_the_rest()
-        from remote_kernel import kernelspec  # noqa: F401
+        with contextlib.suppress(ImportError):
+            from remote_kernel import kernelspec  # noqa: F401
 
     def _note_restart(self, restart: bool) -> None:
         if restart and self._settings:
@@ -101,7 +102,7 @@ class ResumingLauncher(Launcher):
 
     def _remove_kernelspec(self, where: str = "") -> None:
         """Remove the kernel from the picker: it is gone."""
-        from remote_kernel.kernelspec import forget_kernel
+        from remote_kernel.kernelspec.writing import forget_kernel
 
         for slug in forget_kernel(self._options.resume, where):
             self._log.info(f"removed the kernelspec '{slug}': its kernel has ended")

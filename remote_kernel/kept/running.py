@@ -12,7 +12,8 @@ from remote_kernel import bootstrap
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import NoSuchKernel, RemoteError, RemoteKernelError, UsageError
 from remote_kernel.handshake import ask, reading
-from remote_kernel.kernelspec import Kernelspec, forget_kernel, list_kernelspecs, same_name
+from remote_kernel.kernelspec.installed import Kernelspec, list_kernelspecs, same_name
+from remote_kernel.kernelspec.writing import forget_kernel
 from remote_kernel.options import LaunchOptions
 from remote_kernel.typed_json import MALFORMED, list_of, row, text
 
@@ -187,7 +188,12 @@ def _kernel(way: LaunchOptions, host: str, state: dict[str, Any], specs: Iterabl
     if not _ID.fullmatch(found.id) or not 0 <= found.since < _LAST_SECOND:
         raise ValueError("no id, or no time")
     spec = next(
-        (s for s in specs if s.options and not s.options.resume and _started_by(s.options, found.fingerprint)), None
+        (
+            s
+            for s in specs
+            if s.options and not s.options.resume and bootstrap.fingerprint(s.options) == found.fingerprint
+        ),
+        None,
     )
     return RunningKernel(
         host=host,
@@ -215,10 +221,6 @@ def _state(found: _State) -> str:
     if found.connected:
         return "connected"
     return "kept" if found.keep and not found.launchers else "away"
-
-
-def _started_by(options: LaunchOptions, fingerprint: object) -> bool:
-    return bootstrap.fingerprint(options) == fingerprint
 
 
 def _forget_gone(way: LaunchOptions, host: str, alive: set[str], specs: Iterable[Kernelspec]) -> None:

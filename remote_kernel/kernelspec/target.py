@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import NoSuchKernelspec, UnknownHost
-from remote_kernel.kernelspec import Kernelspec, did_you_mean, find_kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.installed import Kernelspec, did_you_mean, find_kernelspec, list_kernelspecs
 from remote_kernel.options import LaunchOptions
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from remote_kernel.errors import KernelDied
-from remote_kernel.kernelspec import Draft, kernel_document
+from remote_kernel.kernelspec.writing import Draft, kernel_document
+from remote_kernel.signals import ended_in_order, uninterrupted
+
+if TYPE_CHECKING:
+    from jupyter_client.blocking.client import BlockingKernelClient
+    from jupyter_client.manager import KernelManager
 
 START_SECONDS = 60.0  # what nbclient, jupyter_server and VS Code wait for a kernel
 CELL_SECONDS = 30.0
@@ -28,65 +31,76 @@ class Trial(NamedTuple):
     printed: list[str]
 
 
+class StartedKernel(NamedTuple):
+    """A kernel that has answered, `start_seconds` after its start; `stderr` is the file of what its launcher prints."""
+
+    manager: KernelManager
+    client: BlockingKernelClient
+    stderr: Path
+    start_seconds: float
+
+    def printed(self) -> list[str]:
+        """Return the lines that the launcher has printed, without our own name in front."""
+        return _lines_of(self.stderr)
+
+
 def try_out(draft: Draft, timeout_seconds: float = START_SECONDS, *, code: str = "", result: str = "") -> Trial:
     """Start a kernel from this draft, run `code` in it if there is any, and end it.
 
     Raises KernelDied with the last line the launcher said, or with what `code` gave in place of `result`.
     """
+    draft = draft._replace(options=draft.options._replace(keep=False, forward=()))  # this one is to end
+    with (
+        ended_in_order(),
+        tempfile.TemporaryDirectory(prefix="remote_kernel-check-") as folder,
+        started_kernel(draft, Path(folder), timeout_seconds) as kernel,
+    ):
+        cell_seconds = _run(kernel.client, code, result) if code else None
+        return Trial(kernel.start_seconds, cell_seconds, kernel.printed())
+
+
+@contextmanager
+def started_kernel(
+    draft: Draft, folder: Path, timeout_seconds: float = START_SECONDS, environment: dict[str, str] | None = None
+) -> Iterator[StartedKernel]:
+    """Start a kernel through jupyter_client, its files in `folder`; end it, as a front end does, with the block.
+
+    Raises KernelDied with the last line the launcher said.
+    """
     import zmq
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
 
-    draft = draft._replace(options=draft.options._replace(keep=False, forward=()))  # this one is to end
-    with _ended_in_order(), ExitStack() as undo:
-        folder = undo.enter_context(tempfile.TemporaryDirectory(prefix="remote_kernel-check-"))
+    spec = folder / "kernels" / "trial"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(json.dumps(kernel_document(draft)), encoding="utf-8")
+    stderr = folder / "stderr"
+    with ExitStack() as undo:
         context = zmq.Context()
         undo.callback(context.destroy, linger=0)
-        trial = Path(folder, "kernels", "trial")
-        trial.mkdir(parents=True)
-        (trial / "kernel.json").write_text(json.dumps(kernel_document(draft)), encoding="utf-8")
         manager = KernelManager(
-            kernel_name="trial",
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(trial.parent)], ensure_native_kernel=False),
-            connection_file=str(Path(folder, "connection.json")),
+            kernel_name=spec.name,
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(spec.parent)], ensure_native_kernel=False),
+            connection_file=str(folder / "connection.json"),
             context=context,
         )
-        said = Path(folder, "stderr")
         begun = time.monotonic()
-        with said.open("wb") as stderr:
-            manager.start_kernel(stdout=subprocess.DEVNULL, stderr=stderr)
-        undo.callback(lambda: manager.shutdown_kernel(now=not manager.is_alive()))
+        with stderr.open("wb") as file, uninterrupted():
+            manager.start_kernel(
+                stdout=subprocess.DEVNULL, stderr=file, **({} if environment is None else {"env": environment})
+            )
+            undo.callback(lambda: manager.shutdown_kernel(now=not manager.is_alive()))
         client = manager.client()
         undo.callback(client.stop_channels)
         client.start_channels()
         try:
             client.wait_for_ready(timeout=timeout_seconds)
         except RuntimeError as error:
-            waited = timeout_seconds if manager.is_alive() else None
-            raise _no_kernel(said.read_text(errors="replace"), waited) from error
-        took = time.monotonic() - begun
-        cell_seconds = _run(client, code, result) if code else None
-        printed = said.read_text(errors="replace")
-    return Trial(took, cell_seconds, _lines_of(printed))
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """Treat a closed terminal and SIGTERM as Ctrl-C: the kernel is ended and the folder removed."""
-
-    def leave(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    for number in numbers:
-        signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+            last = (_lines_of(stderr) or ["it said nothing"])[-1]
+            alive = manager.is_alive()
+            how = f"did not answer within {timeout_seconds:.0f} s" if alive else "ended before it was ready"
+            raise KernelDied(f"the kernel {how}: {last}") from error
+        yield StartedKernel(manager, client, stderr, time.monotonic() - begun)
 
 
 def _run(client: Any, code: str, result: str) -> float:
@@ -112,14 +126,6 @@ def _run(client: Any, code: str, result: str) -> float:
     return time.monotonic() - begun
 
 
-def _no_kernel(said: str, waited_seconds: float | None) -> KernelDied:
-    """Return the error for a kernel that never answered; `waited_seconds` is None where its process had ended."""
-    last = (_lines_of(said) or ["it said nothing"])[-1]
-    if waited_seconds is not None:
-        return KernelDied(f"the kernel did not answer within {waited_seconds:.0f} s: {last}")
-    return KernelDied(f"the kernel ended before it was ready: {last}")
-
-
-def _lines_of(said: str) -> list[str]:
-    """Return the lines that say something, without our own name in front."""
+def _lines_of(stderr: Path) -> list[str]:
+    said = stderr.read_text(encoding="utf-8", errors="replace")
     return [line.strip().removeprefix("remote_kernel: ") for line in said.splitlines() if line.strip()]

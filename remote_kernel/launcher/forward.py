@@ -75,6 +75,9 @@ class Ports:
         self._waiting[forward] = self._reactor.call_later(AGAIN_SECONDS, again)
 
     def _accepted(self, connection: socket.socket, forward: Forward, link: Callable[[], Link]) -> None:
+        if link().is_full:
+            connection.close()
+            return
         stream = link().open(f"{CHANNEL}{forward.remote}")
         self._sockets.add(SocketSink(self._reactor, stream, connection, self._sockets.discard))
 

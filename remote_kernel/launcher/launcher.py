@@ -21,6 +21,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from remote_kernel import bootstrap
@@ -138,7 +139,7 @@ class Launcher:
             self._log.info(f"connecting to {self._options.endpoint}")
             self.begin(ANSWER_SECONDS)
             for channel, listener in self._listeners.items():
-                self._watch_port(channel, listener)
+                serve(self._reactor, listener, partial(self._accepted, channel))
             for forward in self._options.forward:
                 self._forwarded.listen_when_free(forward, lambda: self._link, self._log.warning)
             self._reconnector.watch_clock()
@@ -218,10 +219,10 @@ class Launcher:
 
     # -- the front end
 
-    def _watch_port(self, channel: str, listener: socket.socket) -> None:
-        serve(self._reactor, listener, lambda connection: self._accepted(channel, connection))
-
     def _accepted(self, channel: str, connection: socket.socket) -> None:
+        if self._link.is_full:
+            connection.close()
+            return
         stream = self._link.open(channel)
         if channel == "control":
             sink: SocketSink = ControlSocket(
@@ -317,9 +318,10 @@ class Launcher:
 
     def _load_the_rest(self) -> None:
         """Load what a lost connection and the end will need: an upgrade of this package may remove it meanwhile."""
-        from remote_kernel.jupyter import signing  # noqa: F401
+        with contextlib.suppress(AssertionError, ImportError, OSError):  # it is gone already
+            from remote_kernel.jupyter import signing  # noqa: F401
 
-        bootstrap.read_ahead("attach")
+            bootstrap.read_ahead("attach")
 
     def _warn_of_init(self) -> None:
         what = f"--init '{self._options.init}', or the login shell there, may wait for something"

@@ -162,8 +162,8 @@ def _watch() -> None:
     """Notify the agents of kernels whose launcher is gone, and wait for launchers that have lost their connection."""
     tries = _Tries()
     noticed: dict[str, float] = {}
-    while notes := _to_watch():
-        for identity, note in notes.items():
+    while watched := _to_watch():
+        for identity, note in watched.items():
             if _has_launcher(note):
                 noticed.pop(identity, None)
                 continue

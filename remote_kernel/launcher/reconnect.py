@@ -3,7 +3,7 @@
 - A lost connection is tried again at once, then less and less often, at once again when the machine wakes, until the
   lease is over. The last attempt is when it ends.
 - A server that refuses the login is tried minutes later, or as soon as somebody was let in: it may ban who asks often.
-  One that refuses the account is tried once a minute.
+  One that refuses the account is tried once a minute; OpenSSH does not print its words, and is asked for them once.
 - A start that fails in an outage that another launcher knows of is tried again for as long as a front end waits.
 - A shared SSH connection that was there before the loss is ended before the next attempt: it may be dead and not know.
 """
@@ -33,7 +33,9 @@ from remote_kernel.launcher.state_file import LauncherState, write_state
 from remote_kernel.link.link import Link
 from remote_kernel.link.reactor import Reactor, Timer
 from remote_kernel.options import LaunchOptions
-from remote_kernel.transport import masters, notes
+from remote_kernel.transport import choice, masters, notes
+from remote_kernel.transport.ssh_config import uses_openssh
+from remote_kernel.transport.ssh_errors import explain
 
 ANSWER_SECONDS = 45.0  # VS Code gives up after 60 without a word of why
 ATTACH_SECONDS = 20.0
@@ -66,7 +68,7 @@ class ReconnectEvents(AttemptEvents, Protocol):
         """Make the attempt that attaches to it again. Raises TransportError."""
 
     def stop(self, error: RemoteKernelError) -> None:
-        """Return up."""
+        """End with this error."""
 
 
 class Reconnector:
@@ -83,6 +85,8 @@ class Reconnector:
         self._retry: Timer | None = None
         self._tries = self._refused = 0
         self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
+        self._refusal: AccountRefused | None = None  # the server's words for why it ends every attempt
+        self._is_asked_why = False  # since the loss
         self._master: masters.Master | None = None
         self._stale = False
         self._clock = 0.0
@@ -115,6 +119,7 @@ class Reconnector:
         """Try to connect again after a loss; `silent` as AttemptEvents.disconnected has it."""
         self.lost_at, self._lost_since = time.time(), time.clock_gettime(_CLOCK)
         self._tries, self._stale = 0, silent
+        self._refusal, self._is_asked_why = None, False
         self._log.warning(f"{error.message}; the kernel keeps running; trying to reconnect")
         self._write_away(error.message)
         notes.write_outage(self._options)
@@ -127,6 +132,9 @@ class Reconnector:
             self._write_away(str(error))
             self._events.stop(error)
             return
+        if type(error) in (ConnectionLost, TransportError):
+            self._ask_why()
+            error = self._refusal or error
         self._note_once(error)
         if isinstance(error, _NEEDS_A_PERSON):
             self._write_away(str(error))
@@ -235,6 +243,23 @@ class Reconnector:
         if self._master is not None and masters.exists(self._master):
             self._log.info("ending the stale shared connection")
             masters.end_master(self._master)
+
+    def _ask_why(self) -> None:
+        """Find out whether the server refuses the account; the words for it are in `_refusal` when they are here.
+
+        Once after each loss, and not for one failure: it is another login. Beside the reactor, for it takes seconds.
+        """
+        if self._is_asked_why or self._tries < 2 or not uses_openssh(self._options):  # paramiko shows the words
+            return
+        self._is_asked_why = True
+
+        def ask() -> None:
+            error = explain(self._options, choice.complete_stderr(self._options, ""), 255, b"")
+            self._refusal = error if isinstance(error, AccountRefused) else None
+
+        import threading
+
+        threading.Thread(target=ask, daemon=True).start()
 
     def _note_once(self, error: RemoteKernelError) -> None:
         if type(error) is not self._reason:

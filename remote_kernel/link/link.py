@@ -54,6 +54,7 @@ DEAD_SECONDS = 15.0
 PROBE_SECONDS = 4.0
 GREETING_SECONDS = 60.0  # of silence at first: a login can take its time
 MOST_PONGS = 64  # that wait to be sent: an honest end has about ten marks under way (see pace)
+MOST_STREAMS = 4096  # at a time, and what they are told of each other: it has to fit into a HELLO
 
 CONTROL, STDOUT, STDERR = 0, 1, 2  # streams that always exist: JSON lines, the kernel's own output
 _FIXED = ((CONTROL, "link"), (STDOUT, "stdout"), (STDERR, "stderr"))
@@ -164,10 +165,7 @@ class Link:
         self._ready = False  # the other end's state is known, so streams may be sent
         self._pace = Pace()
         self._unacked: dict[int, LinkStream] = {}
-        self._ack_due = 0.0
-        self._sent_at = 0.0
-        self._dead_at = 0.0
-        self._now = 0.0
+        self._ack_due = self._sent_at = self._dead_at = self._now = 0.0
         self.up = False
         self.greeted = False  # whether the other end's HELLO came through this pipe, or the one that is gone
         self.moved = 0  # bytes that have got through, either way, and been handed on
@@ -176,17 +174,12 @@ class Link:
         """Start on a new pipe: say HELLO, and on any but the first wait for the other's before resending."""
         self._pipes += 1
         self._now = self._sent_at = now
-        self._dead_at = now + GREETING_SECONDS
-        self._input = b""
+        self._input, self._dead_at = b"", now + GREETING_SECONDS
         self._clear()
-        self.up, self.greeted = True, False
-        self._pace = Pace()
+        self.up, self.greeted, self._pace = True, False, Pace()
         self._ready = self._pipes == 1
-        hello = {
-            "version": PROTOCOL_VERSION,
-            "highest": self._highest,
-            "streams": {str(s.id): [s.received, s.consumed] for s in self.streams.values()},
-        }
+        known = {str(s.id): [s.received, s.consumed] for s in self.streams.values()}
+        hello = {"version": PROTOCOL_VERSION, "highest": self._highest, "streams": known}
         self._urgent.append(_frame(HELLO, 0, 0, json.dumps(hello).encode()))
         for stream in self.streams.values():
             stream.acked = stream.consumed
@@ -202,8 +195,13 @@ class Link:
         for waiting in (self._urgent, self._pongs, self._acks, self._unacked):
             waiting.clear()
 
+    @property
+    def is_full(self) -> bool:
+        """True if the other end takes no more streams before it has acknowledged the end of some."""
+        return len(self.streams) >= MOST_STREAMS
+
     def open(self, channel: str) -> LinkStream:
-        """Open a stream; the other end connects it to the kernel's socket of that channel."""
+        """Open a stream; the other end connects it to the kernel's socket of that channel. Not while `is_full`."""
         stream = LinkStream(self, self._next_id, channel)
         self._next_id += 1
         self.streams[stream.id] = stream
@@ -370,7 +368,8 @@ class Link:
     def _take_open(self, number: int, payload: bytes) -> None:
         if number <= self._highest:
             return
-        if number < _FIRST_ID or self._opened is None:
+        is_flood = self.is_full or len(payload) > 64 or len(self._urgent) > 2 * MOST_STREAMS
+        if number < _FIRST_ID or self._opened is None or is_flood:
             raise LinkError(f"stream {number} cannot be opened by the other end")
         self._highest = number
         stream = self.streams[number] = LinkStream(self, number, payload.decode("ascii", "replace"))

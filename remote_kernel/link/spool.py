@@ -152,7 +152,7 @@ class Spool:
             self.close()
 
     def close(self) -> None:
-        """Return the file's space back. Idempotent."""
+        """Close the file, which frees its space. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1

@@ -201,7 +201,7 @@ class Agent(PeerOwner):
             peer.send_event(event, **fields)
 
     def _route_outputs(self) -> None:
-        """Return the kernel's stdout and stderr to the launcher that has been here longest."""
+        """Send the kernel's stdout and stderr to the launcher that has been here longest."""
         first = next(iter(self._peers.values()), None)
         for number, output in zip((STDOUT, STDERR), self._outputs):
             output.write_to(first.link.streams[number] if first else None)
@@ -283,22 +283,7 @@ class Agent(PeerOwner):
         """Do what a request says; true when it took over the connection and the descriptors."""
         do = request["do"]
         if do == "attach" and request["version"] == PROTOCOL_VERSION:
-            if len(fds) != 3:
-                connection.sendall(json.dumps(self._shortage()).encode())
-                return False
-            peer = self._peers.get(request["link"])
-            if peer is None:
-                if not request["resume"] or self._status is not None:
-                    connection.sendall(json.dumps(self._refusal()).encode())
-                    return False
-                peer = self._add_resuming_peer(request["link"], request["resume"])
-            link_ssh_agent(self._folder, str(request.get("ssh_agent", "")))
-            fd_in, fd_out, fd_error = fds
-            peer.serve(SshSession(connection, fd_in, fd_out, int(request["server"])), str(request["marker"]))
-            self._update_text_log()
-            os.dup2(fd_error, 2)
-            os.close(fd_error)
-            return True
+            return self._attach(connection, request, fds)
         if do == "keep":
             self._keep_on()
         state = self._state()
@@ -335,24 +320,37 @@ class Agent(PeerOwner):
             peer.send_event("ready", seconds=0.0)
         return peer
 
-    def _shortage(self) -> dict[str, object]:
-        message = (
-            f"the agent of kernel {self._settings.id} on {hostname()} has no descriptor left for another connection"
-        )
-        return {"error": "RemoteError", "message": message, "hint": "close some of what is connected to the kernel"}
+    def _attach(self, connection: socket.socket, request: dict[str, Any], fds: list[int]) -> bool:
+        """Serve a launcher through the SSH session whose descriptors these are; return whether that could be."""
+        if len(fds) != 3:
+            why = "has no descriptor left for another connection"
+            hint = "close some of what is connected to the kernel"
+            return self._refuse(connection, "RemoteError", f"the agent of kernel {self._name} {why}", hint)
+        peer = self._peers.get(request["link"])
+        if peer is None:
+            if self._status is not None:
+                ended = f"the kernel {self._name} has ended"
+                return self._refuse(connection, "KernelGone", ended, "start a new one")
+            if not request["resume"]:
+                hint = f"attach to it with 'remote_kernel resume {self._settings.id}'"
+                parted = f"the kernel {self._name} goes on without this front end"
+                return self._refuse(connection, "KernelParted", parted, hint)
+            peer = self._add_resuming_peer(request["link"], request["resume"])
+        link_ssh_agent(self._folder, str(request.get("ssh_agent", "")))
+        fd_in, fd_out, fd_error = fds
+        peer.serve(SshSession(connection, fd_in, fd_out, int(request["server"])), str(request["marker"]))
+        self._update_text_log()
+        os.dup2(fd_error, 2)
+        os.close(fd_error)
+        return True
 
-    def _refusal(self) -> dict[str, object]:
-        if self._status is not None:
-            return {
-                "error": "KernelGone",
-                "message": f"the kernel {self._settings.id} on {hostname()} has ended",
-                "hint": "start a new one",
-            }
-        return {
-            "error": "KernelParted",
-            "message": f"the kernel {self._settings.id} on {hostname()} goes on without this front end",
-            "hint": f"attach to it with 'remote_kernel resume {self._settings.id}'",
-        }
+    @property
+    def _name(self) -> str:
+        return f"{self._settings.id} on {hostname()}"
+
+    def _refuse(self, connection: socket.socket, error: str, message: str, hint: str) -> bool:
+        connection.sendall(json.dumps({"error": error, "message": message, "hint": hint}).encode())
+        return False
 
     def _state(self) -> dict[str, object]:
         return {

@@ -36,7 +36,7 @@ def check_up(settings: KernelSettings) -> dict[str, Any]:
             found.update(look(settings, found))
         except StartError as error:
             named = "kernelspec" if error.name == "RemoteKernelspecNotFound" else step
-            found["errors"][named] = _error_parts(error)
+            found["errors"][named] = (error.name, error.message, error.hint)
         found["seconds"][step] = round(time.monotonic() - begun, 4)
     found["seconds"]["all"] = time.monotonic() - began
     return found
@@ -69,7 +69,9 @@ def _look_at_sockets(settings: KernelSettings, _: dict[str, Any]) -> dict[str, A
 
 
 def _look_at_disks(settings: KernelSettings, _: dict[str, Any]) -> dict[str, Any]:
-    places = _places(settings)
+    # For connection files and sockets, for waiting output, and the home.
+    wanted = [os.path.dirname(bases(settings.folder)[0]), "/var/tmp", os.path.expanduser("~")]
+    places = list(dict.fromkeys(wanted))
     refused = {place: reason for place in places if (reason := _write_error(place))}
     return {"disks": [(place, free) for place in places if (free := _free(place)) is not None], "refused": refused}
 
@@ -92,16 +94,6 @@ _LOOKS = {
     "disk": _look_at_disks,
     "logout": _look_at_logout,
 }
-
-
-def _error_parts(error: StartError) -> tuple[str, str, str]:
-    return error.name, error.message, error.hint
-
-
-def _places(settings: KernelSettings) -> list[str]:
-    """Return the folders whose disks matter: for connection files and sockets, waiting output, and the home."""
-    places = [os.path.dirname(bases(settings.folder)[0]), "/var/tmp", os.path.expanduser("~")]
-    return list(dict.fromkeys(places))
 
 
 def _free(place: str) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import grp
-import json
 import os
 import pwd
 import re
@@ -20,6 +19,7 @@ import subprocess
 import time
 
 from remote_kernel.process import read_text
+from remote_kernel.remote.interpreter import LOOK, is_the_systems, read_answer
 from remote_kernel.remote.kernel import KernelSettings, hostname, kernel_folders, kernelspecs, which
 
 TYPE_CHECKING = False
@@ -35,21 +35,6 @@ _LONGEST = 64 << 10  # bytes that an interpreter prints
 
 _CONDA_NAMES = ("miniconda3", "miniforge3", "anaconda3", "mambaforge", "miniconda", "anaconda", "micromamba", "conda")
 _PYTHON = re.compile(r"python3(\.\d+)?\Z")
-_LOOK = """
-import json, os, platform, sys, sysconfig
-found = {"version": platform.python_version(), "prefix": sys.prefix, "own": sys.prefix != sys.base_prefix}
-found["managed"] = os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))
-try:
-    from importlib.metadata import version
-    for name in ("ipykernel", "torch", "jax"):
-        try:
-            found[name] = version(name)
-        except Exception:
-            pass
-except ImportError:
-    pass
-print("remote_kernel", json.dumps(found))
-"""
 
 
 def main(_: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +219,7 @@ def _ask(paths: list[str]) -> dict[str, dict[str, Any]]:
             path = waiting.pop(0)
             try:
                 running[path] = subprocess.Popen(
-                    [path, "-c", _LOOK],
+                    [path, "-c", LOOK],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
@@ -251,23 +236,10 @@ def _ask(paths: list[str]) -> dict[str, dict[str, Any]]:
         for path, process in list(running.items()):
             if process.stdout in ready or left <= 0:
                 del running[path]
-                found = re.search(rb"^remote_kernel (\{.*\})", _output(process, max(0.1, left)), re.MULTILINE)
-                answer = _read(found[1]) if found else None
+                answer = read_answer(_output(process, max(0.1, left)).decode("utf-8", "replace"))
                 if answer:
                     answers[path] = answer
     return answers
-
-
-def _read(line: bytes) -> dict[str, Any] | None:
-    """Return what an interpreter says of itself, or nothing where that is not what `_LOOK` prints."""
-    try:
-        answer = json.loads(line)
-        texts = [answer["version"], answer["prefix"], *(answer.get(name, "") for name in ("ipykernel", "torch", "jax"))]
-        known = {"own": answer["own"] is True, "managed": answer["managed"] is True}
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    is_good = all(isinstance(text, str) for text in texts) and re.match(r"\d+\.\d+\.", texts[0])
-    return dict(answer, **known) if is_good else None
 
 
 def _output(process: subprocess.Popen[bytes], seconds: float) -> bytes:
@@ -317,8 +289,7 @@ def _kind(path: str, prefix: str, answer: dict[str, Any]) -> str:
     made_by = read_text(os.path.join(prefix, "pyvenv.cfg"))
     if made_by:
         return "uv" if re.search(r"^uv\s*=", made_by, re.MULTILINE) else "venv"
-    is_the_systems = not answer["own"] and (answer["managed"] or answer["prefix"] in ("/usr", "/usr/local"))
-    return "system" if is_the_systems else "python"
+    return "system" if is_the_systems(answer) else "python"
 
 
 def _name(path: str, prefix: str, kind: str) -> str:

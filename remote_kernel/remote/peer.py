@@ -35,7 +35,7 @@ class PeerOwner:
         """Do what a launcher's control message says."""
 
     def use_disk(self, stream: LinkStream) -> None:
-        """Return a stream the room that the kernel's iopub needs."""
+        """Extend a stream to the room that the kernel's iopub needs."""
 
     def peer_away(self, peer: Peer, *, launcher_gone: bool) -> None:
         """Handle the loss of a peer's SSH session, with which its launcher may have gone."""

@@ -45,7 +45,7 @@ def _print(marker, text):  # type: ignore[no-untyped-def]
 
 
 class _Loader(object):
-    """Return a shipped module's source to linecache, which asks a module's loader for it."""
+    """The source of a shipped module, for linecache, which asks the module's loader."""
 
     def __init__(self, source):  # type: ignore[no-untyped-def]
         self._source = source

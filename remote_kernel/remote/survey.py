@@ -12,6 +12,7 @@ import signal
 import subprocess
 
 from remote_kernel.process import read_text
+from remote_kernel.remote.interpreter import LOOK, is_the_systems, read_answer
 from remote_kernel.remote.kernel import (
     KernelSettings,
     StartError,
@@ -28,18 +29,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 INIT_SECONDS = 25.0  # less than `probe` waits for
-_VERSIONS = """
-import os, platform, sys, sysconfig
-print("remote_kernel", platform.python_version())
-try:
-    from importlib.metadata import version
-    print("remote_kernel", version("ipykernel"))
-except Exception:
-    print("remote_kernel")
-managed = os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))  # PEP 668
-system = sys.prefix == sys.base_prefix and (managed or sys.prefix in ("/usr", "/usr/local"))
-print("remote_kernel", "system" if system else "own")
-"""
 
 
 def main(_: str, parameters: dict[str, Any]) -> dict[str, object]:
@@ -54,14 +43,14 @@ def survey(settings: KernelSettings) -> dict[str, object]:
     """Look for the interpreter, its version, its ipykernel, and the kernelspec asked for. Raises StartError."""
     python = find_python(settings)
     spec = find_kernelspec(settings.kernel, python) if settings.kernel else None
-    version, ipykernel, is_the_systems = look_into(settings, kernel_python(settings))
+    version, ipykernel, system = look_into(settings, kernel_python(settings))
     return {
         "host": hostname(),
         "user": pwd.getpwuid(os.getuid()).pw_name,
         "python": python,
         "python_version": version,
         "ipykernel_version": ipykernel,
-        "is_the_systems": is_the_systems,
+        "is_the_systems": system,
         "new_environment": new_environment(),
         "kernelspec": spec
         and {
@@ -76,18 +65,18 @@ def survey(settings: KernelSettings) -> dict[str, object]:
 
 def look_into(settings: KernelSettings, python: str) -> tuple[str, str, bool]:
     """Return an interpreter's version, its ipykernel's (empty when missing), and whether it is the system's own."""
-    code, output, errors = run_program(with_init(settings.init, [python, "-c", _VERSIONS]), INIT_SECONDS)
+    code, output, errors = run_program(with_init(settings.init, [python, "-c", LOOK]), INIT_SECONDS)
     if code == 124 and settings.init:
         raise no_end(settings)
-    words = [line.split()[1:] for line in output.splitlines() if line.startswith("remote_kernel")]
-    if code or len(words) < 3:
+    answer = read_answer(output)
+    if code or answer is None:
         last = (errors.strip().splitlines() or [f"exit status {code}"])[-1].strip()
         raise StartError(
             "PythonNotFound",
             f"'{python}' on {hostname()} cannot be run: {last}",
             "give --python a Python 3.8 or later, and check --init",
         )
-    return " ".join(words[0]), " ".join(words[1]), words[2] == ["system"]
+    return answer["version"], answer.get("ipykernel", ""), is_the_systems(answer)
 
 
 def no_end(settings: KernelSettings) -> StartError:

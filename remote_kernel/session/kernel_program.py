@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from remote_kernel.errors import NoSuchKernelspec, UsageError
-from remote_kernel.kernelspec import every_folder, read_document, read_kernelspec
+from remote_kernel.kernelspec.folders import every_folder, read_document
+from remote_kernel.kernelspec.installed import read_kernelspec
 from remote_kernel.remote.kernel import filled_in
 
 _SHOWN = 8  # kernelspecs in an error

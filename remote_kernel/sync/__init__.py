@@ -21,9 +21,10 @@ copied, left out and deleted is decided in one place, whichever transport carrie
 Here alone   `transfer` (what is asked for), `engine` (once, again, or after each change), `local_ends`, `remote_end`
              (the process that leads there), `on_start` (the launcher's)
 Both ends    `options`, `wire` (messages), `sender` with `tree` (what is there), `rules` (what is left out), `blocks`;
-             `receiver` with `plan` (compare), `contents`, `partial_file`, `folders`; `validate`, `remote_program`
-Over SFTP    `sftp`, which runs both ends here: `sftp_tree` lists, `sftp_push` and `sftp_fetch` copy, `sftp_client` is
-             paramiko's with many requests at a time
+             `receiver` with `plan` (compare), `contents`, `partial_file`, `folders`; `validate`, `remote_program`: in
+             Python 3.8, with the standard library alone, as they are shipped to the host
+Over SFTP    `sftp`, which runs both ends here: `sftp_tree` lists, `sftp_push` sends, `sftp_client` is paramiko's with
+             many requests at a time
 
 A list goes in as many messages as it takes, so that none needs more than a few MB, whatever it says it has. Neither end
 trusts the other: `validate` looks at all that comes before anything is done about it, and `folders` lets no link lead a

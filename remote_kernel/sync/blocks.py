@@ -1,7 +1,6 @@
 """Tell which parts of a file the other end has already: the digest of each block, at the same place in the file.
 
-Serves an partial file, whose beginning is there, and a large one that has changed in places or grown.
-Python 3.8, standard library: this file is shipped to the remote host.
+Serves a partial file, whose beginning is there, and a large one that has changed in places or grown.
 """
 
 from __future__ import annotations

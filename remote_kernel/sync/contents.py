@@ -1,7 +1,4 @@
-"""Take in the contents of files, each beside its final name until it is whole.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Take in the contents of files, each beside its final name until it is whole."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 What is in a folder is then named by the folder's descriptor and its last part alone. That costs no more than whole
 paths do: the folders on the way to the last one asked for stay open, and what is copied comes folder by folder.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
@@ -40,14 +39,6 @@ class Folders:
         if not self._open or self._open[-1][0] != folder:
             self._enter(folder)
         return self._open[-1][1], name
-
-    def has(self, path: bytes) -> bool:
-        """True if there is a folder that a path is in."""
-        try:
-            self.locate(path)
-        except OSError:
-            return False
-        return True
 
     def _enter(self, folder: bytes) -> None:
         self.turn += 1

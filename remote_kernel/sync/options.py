@@ -1,7 +1,6 @@
 """What a sync is asked for: the options of its command line, under the names that they have there.
 
 A NamedTuple and no dataclass, whose import would take longer than the copying of a few files.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations

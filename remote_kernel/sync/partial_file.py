@@ -2,7 +2,6 @@
 
 It stays where it is if the transfer breaks, and the next one goes on from there. Two transfers of one file at a time
 keep out of each other's way by a lock.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def partial_path(target: bytes, more: bytes = b"") -> bytes:
 
 
 def lock_partial(path: bytes, folder: int | None, flags: int = os.O_RDWR) -> tuple[int, int]:
-    """Return an partial file's descriptor, locked, and its size; -1 where it is not ours alone to go on with.
+    """Return a partial file's descriptor, locked, and its size; -1 where it is not ours alone to go on with.
 
     In a folder that is shared anybody can put something of that name, and a file system without locks cannot keep two
     transfers apart.
@@ -133,7 +132,7 @@ def sweep(folder: bytes) -> None:
 
 
 def new_partial_path(target: bytes) -> bytes:
-    """Return the path of an partial file that nobody else knows."""
+    """Return the path of a partial file that nobody else knows."""
     return os.path.join(os.path.dirname(target), PARTIAL_MARKS[0] + os.urandom(8).hex().encode() + PARTIAL_MARKS[1])
 
 

@@ -1,7 +1,6 @@
 """Compare what is offered with what is there: what is to be fetched, made, mended and deleted.
 
 Reads and changes nothing but what it is told to compare.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations

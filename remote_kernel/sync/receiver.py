@@ -1,7 +1,4 @@
-"""The end that has the destination: compare, say what is wanted, and put it in place.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""The end that has the destination: compare, say what is wanted, and put it in place."""
 
 from __future__ import annotations
 
@@ -246,7 +243,6 @@ class Receiver:
         plan, entries = self.plan, self.offer.entries
         found: dict[str, Any] = {
             "root": to_text(self.root),
-            "name": "" if self.offer.is_folder or not entries else to_text(entries[0].path),
             "files": len(plan.wanted),
             "bytes": sum(entries[number].size for number in plan.wanted),
         }

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,23 +9,20 @@ from typing import TypeVar
 
 from remote_kernel import bootstrap
 from remote_kernel.errors import (
-    AuthenticationFailed,
     ConnectionLost,
     ProtocolMismatch,
     RemoteError,
     RemoteKernelError,
     by_name,
 )
-from remote_kernel.handshake import Handshake, no_answer, parse_answer, raise_reported, wait_for_answer
+from remote_kernel.handshake import Handshake, explain_end, no_answer, parse_answer, raise_reported, wait_for_answer
 from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.wire import Broken, MessageWire, SyncFailure, Violation
 from remote_kernel.transport import choice, masters, notes
-from remote_kernel.transport.carrier import PipeText
+from remote_kernel.transport.carrier import PipedProcess, enlarge_pipe
 
 GREETING_SECONDS = 60.0  # a slow login shell, or a second try of a jump host
 _END_SECONDS = 5.0
-_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
-_PIPE_BYTES = 1 << 20
 
 Process = TypeVar("Process", bound="RemoteProcess")
 Told = TypeVar("Told")
@@ -47,41 +42,21 @@ class RemoteProcess:
         """Start it, without waiting for the connection. Raises SshNotFound, SshConfigError, UsageError."""
         self._command = argv = self._argv()
         self._master = masters.master_of(argv)
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=choice.environment(self._options),
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is for us to deal with
-        )
-        assert self._process.stdin and self._process.stdout and self._process.stderr
-        for pipe in (self._process.stdin, self._process.stdout):
-            _widen(pipe.fileno())
-        self._errors = PipeText(self._process, self._process.stderr)
-        self._start(self._process.stdout.fileno(), self._process.stdin.fileno())
+        self._process = process = PipedProcess(argv, choice.environment(self._options), new_session=True)
+        for pipe in (process.stdin, process.stdout):
+            enlarge_pipe(pipe.fileno())
+        self._start(process.stdout.fileno(), process.stdin.fileno())
         return self
 
     def _start(self, fd_in: int, fd_out: int) -> None:
         raise NotImplementedError
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        assert self._process.stdin and self._process.stdout
         if kind and not issubclass(kind, Exception):  # Ctrl-C, or the end of a launcher: nobody waits for more
             self._process.terminate()
-        self._process.stdin.close()
-        self._process.stdout.close()
-        try:
+        with self._process:
+            self._process.stdout.close()
             self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._errors.close()
-
-    def stop(self) -> None:
-        """End the connection: whoever waits for it hears that it broke."""
-        self._process.terminate()
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
@@ -105,29 +80,17 @@ class RemoteProcess:
         self._process.terminate()
 
     def _no_greeting(self, noise: bytes) -> RemoteKernelError:
-        status, said = self._ended()
-        from remote_kernel.transport.ssh_errors import explain, flooded  # only here: ssh is to start as early as it can
-
-        if self._errors.is_flood:
-            return flooded(self._options, said.encode())
+        status, said = self._process.end(_END_SECONDS)
+        if self._process.is_flood:
+            return self._flooded(said)
         if self._is_late:
             return no_answer(self._options, GREETING_SECONDS)
-        found = explain(self._options, choice.complete_stderr(self._options, said), status, noise)
-        if isinstance(found, AuthenticationFailed):
-            notes.write_refused_login(self._options, found)
-        return found
+        return explain_end(self._options, said.strip(), status, noise)
 
-    def _ended(self) -> tuple[int | None, str]:
-        """Return its exit status and what it printed, once it has ended."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        try:
-            status: int | None = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            status = None
-        return status if status is None or status >= 0 else None, self._errors.text().strip()
+    def _flooded(self, said: str) -> RemoteKernelError:
+        from remote_kernel.transport.ssh_errors import flooded  # only here: few connections end so
+
+        return flooded(self._options, said.strip().encode())
 
 
 class RemoteEnd(RemoteProcess):
@@ -146,12 +109,7 @@ class RemoteEnd(RemoteProcess):
 
     def _start(self, fd_in: int, fd_out: int) -> None:
         self.wire = MessageWire(fd_in, fd_out)
-        self._send(bootstrap.FIRST_LINE)
-
-    def _send(self, data: bytes) -> None:
-        assert self._process.stdin
-        with suppress(OSError):  # greet() tells why
-            self._process.stdin.write(data)
+        self._process.send(bootstrap.FIRST_LINE)
 
     def greet(self, begin: Callable[[], None] = lambda: None) -> None:
         """Wait until the remote end runs. Raises TransportError's kinds, PythonNotFound, RemoteShellNoise.
@@ -159,10 +117,9 @@ class RemoteEnd(RemoteProcess):
         `begin` writes what it is to read first, and need not wait for it to run: that saves a round trip. It must not
         wait for what it does with that either, which may take longer than a greeting.
         """
-        assert self._process.stdout
 
         def send() -> None:
-            self._send(self._program)
+            self._process.send(self._program)
             with suppress(Broken):  # why, is read below
                 begin()
 
@@ -188,7 +145,7 @@ class RemoteEnd(RemoteProcess):
 
     def check(self) -> None:
         """Raise ConnectionLost if the carrier has ended."""
-        if self._process.poll() is not None:
+        if not self._process.is_running:
             raise self.why(Broken())
 
     def why(self, error: Broken | SyncFailure) -> RemoteKernelError:
@@ -197,24 +154,21 @@ class RemoteEnd(RemoteProcess):
             return by_name(error.name, error.message, error.hint)
         if isinstance(error, Violation):
             return refused(self._options, error)
-        if self._errors.is_flood:
-            from remote_kernel.transport.ssh_errors import flooded  # only here: few connections end so
-
-            return flooded(self._options, self._ended()[1].encode())
+        if self._process.is_flood:
+            return self._flooded(self._process.end(_END_SECONDS)[1])
         told = self._last_words()
         if told:
             return by_name(told.name, told.message, told.hint)
-        status, said = self._ended()
-        if status not in (0, 255, None) and said:
+        status, said = self._process.end(_END_SECONDS)
+        if status not in (0, 255, None) and said.strip():
             return RemoteError(
-                f"the remote end of the sync on {self._options.endpoint} failed: {said.splitlines()[-1]}",
+                f"the remote end of the sync on {self._options.endpoint} failed: {said.strip().splitlines()[-1]}",
                 "the same command continues from here",
             )
         return self._lost()
 
     def _last_words(self) -> SyncFailure | None:
         """Return why the other end gave up, which may wait behind what was not read. Nothing more is sent."""
-        assert self._process.stdin
         self._process.stdin.close()
         timer = threading.Timer(_END_SECONDS, self._process.kill)
         timer.start()
@@ -235,11 +189,3 @@ def refused(options: LaunchOptions, error: Violation) -> RemoteKernelError:
         f"the remote end of the sync on {options.endpoint} sent {error}, which was refused",
         "see whether that host and its Python are what you take them for; else this is a bug of remote_kernel",
     )
-
-
-def _widen(fd: int) -> None:
-    """Make a pipe hold more, where the system knows how: fewer changes between processes for large files."""
-    try:
-        fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)
-    except OSError:
-        pass

@@ -1,7 +1,4 @@
-"""Run the remote end of a sync: begin, converse, and tell why it cannot go on.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Run the remote end of a sync: begin, converse, and tell why it cannot go on."""
 
 from __future__ import annotations
 

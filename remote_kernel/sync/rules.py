@@ -2,7 +2,6 @@
 
 Both ends need the same answer, and the remote one has neither git nor libraries to ask, so git's matching
 (wildmatch.c, dir.c) is put into regular expressions here; a test compares it with git itself.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations

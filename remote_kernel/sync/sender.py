@@ -1,7 +1,4 @@
-"""The end that has the source: list it, then send what the other end wants.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""The end that has the source: list it, then send what the other end wants."""
 
 from __future__ import annotations
 
@@ -110,7 +107,7 @@ class Sender:
         """Do what `tell` does, in steps: the first waits for no other end that only compares. Raises Broken."""
         source, listing = self._source, self._source.listing
         begin = {"name": to_text(source.name), "is_folder": source.is_folder, "mode": source.mode}
-        self._wire.write_object(wire.BEGIN, {**begin, "root": to_text(source.root)})
+        self._wire.write_object(wire.BEGIN, begin)
         self._wire.listed, told = 0, self._wire.written
         for entries in self._batches():
             self._wire.write_rows(wire.ENTRIES, [pack(entry) for entry in entries])

@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from paramiko import SFTPAttributes, SFTPClient, SSHException, sftp
@@ -152,12 +152,30 @@ Job = Generator[Reply, None, None]
 """What is done with one file: it yields each reply that it has to wait for, and goes on when that is there."""
 
 
+def _request(kind: int) -> Callable[[Sftp, bytes], Reply]:
+    """Return the method that asks for something with a path, or a handle."""
+
+    def ask(self: Sftp, path: bytes) -> Reply:
+        return self._ask(kind, path)
+
+    return ask
+
+
 class Sftp:
     """The client's end. Owns neither descriptor. All raise PipeBroken.
 
     What asks returns a Reply, which `wait`, or being yielded by a Job, makes complete. `chunk` is how many bytes a read
     or write may have, `handles` how many files may be open at once.
     """
+
+    look = _request(sftp.CMD_LSTAT)  # at a path; a link is itself
+    look_through = _request(sftp.CMD_STAT)  # at what a link leads to
+    link_target = _request(sftp.CMD_READLINK)
+    remove = _request(sftp.CMD_REMOVE)  # a file or link
+    remove_folder = _request(sftp.CMD_RMDIR)
+    open_folder = _request(sftp.CMD_OPENDIR)
+    read_folder = _request(sftp.CMD_READDIR)  # some more of what the folder with this handle has
+    close = _request(sftp.CMD_CLOSE)  # a handle
 
     def __init__(self, fd_in: int, fd_out: int) -> None:
         """Greet the server, and read what it can do. Raises NotSftp, too."""
@@ -218,10 +236,6 @@ class Sftp:
         """Ask for a file's handle."""
         return self._ask(sftp.CMD_OPEN, path, flags, _attributes(mode=mode))
 
-    def close(self, handle: bytes) -> Reply:
-        """Close a handle."""
-        return self._ask(sftp.CMD_CLOSE, handle)
-
     def read(self, handle: bytes, offset: int, count: int) -> Reply:
         """Ask for bytes; fewer may come."""
         return self._ask(sftp.CMD_READ, handle, int64(offset), count)
@@ -229,14 +243,6 @@ class Sftp:
     def write(self, handle: bytes, offset: int, data: bytes) -> Reply:
         """Write bytes there."""
         return self._ask(sftp.CMD_WRITE, handle, int64(offset), data)
-
-    def look(self, path: bytes) -> Reply:
-        """Ask about a path; a link is itself."""
-        return self._ask(sftp.CMD_LSTAT, path)
-
-    def look_through(self, path: bytes) -> Reply:
-        """Ask about a path; a link is what it leads to."""
-        return self._ask(sftp.CMD_STAT, path)
 
     def change(
         self, path: bytes, *, size: int | None = None, mode: int | None = None, time_ns: int | None = None
@@ -252,25 +258,9 @@ class Sftp:
         """Set an open file's size, mode and time."""
         return self._ask(sftp.CMD_FSETSTAT, handle, _attributes(size, mode, time_ns))
 
-    def open_folder(self, path: bytes) -> Reply:
-        """Ask for a folder's handle."""
-        return self._ask(sftp.CMD_OPENDIR, path)
-
-    def read_folder(self, handle: bytes) -> Reply:
-        """Ask for some more of its entries."""
-        return self._ask(sftp.CMD_READDIR, handle)
-
     def make_folder(self, path: bytes, mode: int) -> Reply:
         """Make a folder."""
         return self._ask(sftp.CMD_MKDIR, path, _attributes(mode=mode))
-
-    def remove_folder(self, path: bytes) -> Reply:
-        """Remove an empty folder."""
-        return self._ask(sftp.CMD_RMDIR, path)
-
-    def remove(self, path: bytes) -> Reply:
-        """Remove a file or link."""
-        return self._ask(sftp.CMD_REMOVE, path)
 
     def rename(self, path: bytes, new: bytes) -> Reply:
         """Rename a file, in place of what had that; in one step where the server can."""
@@ -278,10 +268,6 @@ class Sftp:
             return self._extended(_POSIX_RENAME, path, new)
         self.remove(new)
         return self._ask(sftp.CMD_RENAME, path, new)
-
-    def link_target(self, path: bytes) -> Reply:
-        """Ask where a link leads."""
-        return self._ask(sftp.CMD_READLINK, path)
 
     def make_link(self, path: bytes, target: bytes) -> Reply:
         """Make a link. The order is OpenSSH's, which the others took over from it, not the protocol's."""

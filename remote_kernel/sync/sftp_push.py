@@ -203,8 +203,8 @@ class SftpReceiver:
         target = self._at(entry.path)
         version = partial_version_path(target, b"%d %d" % (entry.size, entry.time))
         part = version + b"-" + self._run + PARTIAL_MARKS[1]
-        path = os.path.join(self._source.root, self._source.listing.entries[0].path)
-        path = os.path.join(self._source.root, entry.path) if self._source.is_folder else os.path.realpath(path)
+        source = self._source
+        path = os.path.join(source.root, entry.path if source.is_folder else source.listing.entries[0].path)
         try:
             start = yield from self._take_over(entry, version, part)
             flags = TO_WRITE if start else TO_MAKE
@@ -219,7 +219,9 @@ class SftpReceiver:
                 yield opened
                 handle = opened.handle()
             try:
-                yield from self._send_content(path, part, handle, start, entry)
+                yield from self._send_content(
+                    path if source.is_folder else os.path.realpath(path), part, handle, start, entry
+                )
             except OSError:
                 self._sftp.close(handle)
                 raise

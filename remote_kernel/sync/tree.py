@@ -1,7 +1,6 @@
 """List what is in a folder: every file, folder and symbolic link, with what makes it equal to another.
 
 Paths are bytes, relative, with `/`: a name may hold anything but that, whatever the locale is.
-Python 3.8, standard library: this file is shipped to the remote host.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Messages between the two ends of a sync: a kind, a number and a body, over a byte pipe.
-
-Python 3.8, standard library: this file is shipped to the remote host.
-"""
+"""Messages between the two ends of a sync: a kind, a number and a body, over a byte pipe."""
 
 from __future__ import annotations
 

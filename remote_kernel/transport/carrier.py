@@ -9,6 +9,7 @@ Being nobody's child here, it reports its exit status through a pipe.
 from __future__ import annotations
 
 import errno
+import fcntl
 import io
 import os
 import select
@@ -24,6 +25,8 @@ _ORPHAN = 'exec 4<&0 3>/dev/fd/{status}; {{ "$@" <&4 4<&- 3>&-; printf %s "$?" >
 NOISE_LIMIT = 4 << 20  # of what a login shell and ssh print: nobody reads more, and some print for ever
 KEPT_BYTES = 64 << 10
 _END_SECONDS = 2.0
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on, on Linux
+_PIPE_BYTES = 1 << 20
 _SHELL_SECONDS = 60.0  # it ends at once; longer than a machine that is out of memory stands still
 
 
@@ -160,19 +163,35 @@ class PipedProcess:
         with suppress(OSError):
             self.stdin.write(data)
 
+    @property
+    def is_running(self) -> bool:
+        """True if it has not ended."""
+        return self._process.poll() is None
+
+    def terminate(self) -> None:
+        """Ask it to end. Idempotent."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """End it at once. Idempotent."""
         self._process.kill()
 
-    def end(self, seconds: float) -> tuple[int | None, str]:
-        """Close its stdin and wait for its end; return the exit status and the end of what it printed on stderr.
-
-        The status is None where it was killed, as it is after so many seconds.
-        """
+    def wait(self, seconds: float) -> int | None:
+        """Close its stdin and wait for its end; return its status, None where it was killed, as after `seconds`."""
         self.stdin.close()
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
-        return status if status >= 0 else None, self._errors.text()
+        return status if status >= 0 else None
+
+    def end(self, seconds: float) -> tuple[int | None, str]:
+        """Return what `wait` does, and the end of what it printed on stderr."""
+        return self.wait(seconds), self._errors.text()
+
+
+def enlarge_pipe(fd: int) -> None:
+    """Enlarge a pipe beyond 64 KiB where the system can: half as many turns, uploads up to 1.4 times as fast."""
+    with suppress(OSError):  # no pipe, or more than this user may have
+        fcntl.fcntl(fd, _SET_PIPE_SIZE, _PIPE_BYTES)

@@ -54,7 +54,7 @@ def log_in(options: LaunchOptions, person: Person | None, persist_seconds: float
             is_agreed = (
                 person is not None
                 and isinstance(error, HostKeyChanged)
-                and _removes_old_key(str(failure), error.message, person)
+                and _remove_old_key(str(failure), error.message, person)
             )
             if not is_agreed:
                 raise (_without_login_advice(options, error) if person else error) from None
@@ -182,7 +182,7 @@ def _run_at_terminal(argv: list[str], person: Person | None) -> tuple[int, str, 
         return status, "".join(said), printed.text().encode()
 
 
-def _removes_old_key(stderr: str, message: str, person: Person) -> bool:
+def _remove_old_key(stderr: str, message: str, person: Person) -> bool:
     """Remove the old host key if the person knows why it has changed; True if it is gone."""
     found = _OFFENDING.search(stderr)
     if not found:

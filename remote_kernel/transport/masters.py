@@ -97,7 +97,7 @@ def _name_checksum(options: LaunchOptions) -> str:
 
 def master_of(argv: Sequence[str]) -> Master | None:
     """Return the shared connection that a command goes over; None while there is none, and where it is not ours."""
-    return _master_at(_control_path_in(argv))
+    return master_at(_control_path_in(argv))
 
 
 def is_logged_in(options: LaunchOptions, argv: Sequence[str]) -> bool:
@@ -113,7 +113,8 @@ def _control_path_in(argv: Sequence[str]) -> str:
     return paths[0] if paths else ""
 
 
-def _master_at(path: str) -> Master | None:
+def master_at(path: str) -> Master | None:
+    """Return the shared connection whose socket this is; None where there is none."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -123,7 +124,7 @@ def _master_at(path: str) -> Master | None:
 
 def exists(master: Master) -> bool:
     """True if that shared connection's socket is still there, and not a successor's."""
-    return _master_at(master.socket) == master
+    return master_at(master.socket) == master
 
 
 def master_pid(options: LaunchOptions) -> int:
@@ -133,11 +134,12 @@ def master_pid(options: LaunchOptions) -> int:
     """
     settings = all_settings(options)
     if not config_shares(first_of_each(settings)):
-        return _pid_at(control_path(options, settings))
+        return pid_at(control_path(options, settings))
     return _pid_from([ssh_program(), "-O", "check", *destination(options)])
 
 
-def _pid_at(path: str) -> int:
+def pid_at(path: str) -> int:
+    """Return the process that holds the shared connection with this socket; 0 when there is none."""
     return _pid_from([*_control_argv(path), "-O", "check", "any"])
 
 
@@ -183,9 +185,9 @@ def end_masters(options: LaunchOptions) -> list[int]:
     """
     folder, name = private_folder(MASTERS_FOLDER), _name_checksum(options)
     found = [os.path.join(folder, entry) for entry in os.listdir(folder) if entry.startswith(name)]
-    pids = [_pid_at(path) for path in found]
+    pids = [pid_at(path) for path in found]
     for path in found:
-        end_master(_master_at(path))
+        end_master(master_at(path))
     return [pid for pid in pids if pid]
 
 

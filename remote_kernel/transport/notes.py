@@ -17,8 +17,14 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from remote_kernel.errors import AccountRefused, AuthenticationFailed, RemoteKernelError, is_temporary
-from remote_kernel.files import leave_note, note_path
+from remote_kernel.errors import (
+    AccountRefused,
+    AuthenticationFailed,
+    RemoteKernelError,
+    TransportError,
+    is_temporary,
+)
+from remote_kernel.files import private_folder, write_private
 from remote_kernel.options import LaunchOptions
 from remote_kernel.transport.ssh_config import transport_name
 
@@ -46,18 +52,18 @@ def raise_recent_refusal(options: LaunchOptions) -> None:
 
 def is_login_refused(options: LaunchOptions) -> bool:
     """True if the server refused a login, however long ago, and has let nobody in since."""
-    return os.path.exists(note_path(_login_kind(options), options))
+    return os.path.exists(_path(_login_kind(options), options))
 
 
 def write_refused_login(options: LaunchOptions, error: AuthenticationFailed) -> None:
     """Remember a refused login."""
-    leave_note(_login_kind(options), options, json.dumps([time.time(), error.message, error.hint]))
+    _write(_login_kind(options), options, json.dumps([time.time(), error.message, error.hint]))
 
 
 def write_refused_account(options: LaunchOptions, error: AccountRefused) -> None:
     """Remember that the server has refused the account when this kernel was started."""
     said = [time.time(), options.connection_file, error.message, error.hint]
-    leave_note(_ACCOUNT, options, json.dumps(said))
+    _write(_ACCOUNT, options, json.dumps(said))
 
 
 def clear_refusals(options: LaunchOptions) -> None:
@@ -68,7 +74,7 @@ def clear_refusals(options: LaunchOptions) -> None:
 
 def write_outage(options: LaunchOptions) -> None:
     """Remember that the connection was lost."""
-    leave_note(_OUTAGE, options, "")
+    _write(_OUTAGE, options, "")
 
 
 def clear_outage(options: LaunchOptions) -> None:
@@ -79,7 +85,7 @@ def clear_outage(options: LaunchOptions) -> None:
 def is_from_outage(options: LaunchOptions, error: RemoteKernelError) -> bool:
     """True if the server was out of reach lately, and this error may be due to that and pass with it."""
     try:
-        age = time.time() - os.stat(note_path(_OUTAGE, options)).st_mtime
+        age = time.time() - os.stat(_path(_OUTAGE, options)).st_mtime
     except OSError:
         return False
     return is_temporary(error) and age < _LONGEST_OUTAGE_SECONDS
@@ -108,11 +114,25 @@ def _login_kind(options: LaunchOptions) -> str:
     return f"refused-{transport_name(options)}"
 
 
+def _path(kind: str, options: LaunchOptions) -> str:
+    """Return the path of a note about the server that the options lead to."""
+    import hashlib  # only here: the launcher imports this module before it starts ssh
+
+    way = "\0".join([str(options.endpoint), *map(str, options.jumps), options.ssh_config])
+    return os.path.join(private_folder(), f"{kind}-{hashlib.sha256(way.encode()).hexdigest()[:16]}")
+
+
+def _write(kind: str, options: LaunchOptions, text: str) -> None:
+    """Write a note. It helps, and no kernel ends because there is no room for it."""
+    with suppress(OSError, TransportError):
+        write_private(_path(kind, options), text)
+
+
 def _read(kind: str, options: LaunchOptions) -> list[Any]:
-    with open(note_path(kind, options), encoding="utf-8") as file:
+    with open(_path(kind, options), encoding="utf-8") as file:
         return list(json.load(file))
 
 
 def _remove(kind: str, options: LaunchOptions) -> None:
     with suppress(OSError):
-        os.unlink(note_path(kind, options))
+        os.unlink(_path(kind, options))

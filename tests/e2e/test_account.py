@@ -19,7 +19,8 @@ from remote_kernel.options import LaunchOptions
 from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.transport import masters, notes, openssh
 from remote_kernel.transport.login import log_in
-from tests.support.kernels import launch, options_for, write_connection_file
+from tests.support.ends import carriers
+from tests.support.kernels import launch, log_of, options_for, running_kernel, wait_until, write_connection_file
 from tests.support.servers import Server, Servers, server_with_pam
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="rules for PAM of one's own take root")
@@ -42,7 +43,9 @@ def server_that_refuses(servers: Servers, how: str) -> Iterator[Path]:
 @contextmanager
 def _server(servers: Servers, folder: Path, how: str) -> Iterator[Path]:
     denies = folder / "denies"
-    denies.write_text(f"#!/bin/sh\necho x >> {folder}/asked\necho '{NO_JOB}'\nexit 1\n")
+    denies.write_text(
+        f"#!/bin/sh\n[ -e {folder}/allow ] && exit 0\necho x >> {folder}/asked\necho '{NO_JOB}'\nexit 1\n"
+    )
     denies.chmod(0o755)
     (folder / "limits").write_text(f"{servers.account.user} - maxlogins 0\n")
     (folder / "nologin").write_text(f"{MAINTENANCE}\n")
@@ -103,6 +106,22 @@ def test_server_that_refuses_the_account_is_quoted(tmp_path: Path, servers: Serv
         done = launch(options, write_connection_file(tmp_path / "kernel-1.json"))
         assert done.returncode == AccountRefused.exit_status, done
         assert re.search(WORDS[how], done.stderr.splitlines()[-1])
+
+
+@pytest.mark.over_both
+def test_server_that_refuses_the_account_of_a_running_kernel_is_quoted(
+    tmp_path: Path, servers: Servers, remote_python: Path
+) -> None:
+    with server_that_refuses(servers, "account") as config:
+        options = options_for("target", config, remote_python)
+        allow = config.with_name("allow")
+        allow.touch()
+        with running_kernel(tmp_path, options) as (manager, _):
+            allow.unlink()
+            for process in carriers():
+                process.kill()
+            assert wait_until(lambda: NO_JOB in log_of(manager), 40)
+            allow.touch()
 
 
 @pytest.mark.openssh_only  # paramiko does not tell whether a key was accepted

@@ -12,7 +12,7 @@ import pytest
 
 from remote_kernel.cli.manager import main
 from remote_kernel.errors import KernelNotInstalled
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.installed import list_kernelspecs
 from remote_kernel.options import find_program
 from tests.support.kernels import wait_until
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from remote_kernel.demo.folder import MARK
-from remote_kernel.demo.notebook import Notebook
+from remote_kernel.demo.notebook import DemoNotebook
 from remote_kernel.options import find_program
 
 SECONDS = 60
@@ -93,7 +93,7 @@ def test_demo_needs_no_ssh_program(tmp_path: Path) -> None:
 
 def test_demo_notebook_is_valid_and_complete(tmp_path: Path) -> None:
     log = tmp_path / "demo.ipynb"
-    Notebook("an earlier one").write(log)  # as an earlier run has left one, which may be replaced
+    DemoNotebook("an earlier one").write(log)  # as an earlier run has left one, which may be replaced
     done = subprocess.run(
         command("--log", str(log)), capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path, check=False
     )

@@ -15,13 +15,15 @@ from typing import Any
 
 import pexpect
 import pytest
+import typer
 
 from remote_kernel.cli import add_discovered
 from remote_kernel.cli.manager import main
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import KernelNotInstalled, UsageError
-from remote_kernel.kernelspec import Draft, list_kernelspecs
 from remote_kernel.kernelspec.discovery import Discovery, Environment, install_ipykernel, make_environment, probe
+from remote_kernel.kernelspec.installed import list_kernelspecs
+from remote_kernel.kernelspec.writing import Draft
 from remote_kernel.options import LaunchOptions, find_program
 from tests.support.interpreters import UV, base_python, environment
 from tests.support.kernels import options_for
@@ -161,12 +163,12 @@ def test_nobody_is_asked_where_nothing_can_be_added(
     python = "/home/me/it/bin/python"
     bare = Environment(python, "venv", "it", "3.12.0", ipykernel="", torch="", jax="")
     monkeypatch.setattr(add_discovered, "discover", lambda _: Discovery("gpu1", "/home/me", "", [], [bare], [], [], []))
-    monkeypatch.setattr(add_discovered.typer, "prompt", lambda *_, **__: pytest.fail("somebody is asked"))
+    monkeypatch.setattr(typer, "prompt", lambda *_, **__: pytest.fail("somebody is asked"))
     for stream in (sys.stdin, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: True)
     assert main(["add", "--discover", "gpu1"]) == 0
     assert f"{python} has no ipykernel: give --install to put it there\nnothing is added\n" in capfd.readouterr().err
-    monkeypatch.setattr(add_discovered.typer, "prompt", lambda *_, **__: "none")
+    monkeypatch.setattr(typer, "prompt", lambda *_, **__: "none")
     assert main(["add", "--discover", "gpu1", "--install"]) == 0
     assert "nothing is added" not in capfd.readouterr().err
 

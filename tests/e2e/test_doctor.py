@@ -20,8 +20,8 @@ from remote_kernel.cli.manager import main
 from remote_kernel.doctor import host
 from remote_kernel.doctor.finding import STEPS, Finding, State
 from remote_kernel.doctor.steps import examine
-from remote_kernel.kernelspec import read_kernelspec
 from remote_kernel.kernelspec.discovery import probe
+from remote_kernel.kernelspec.installed import read_kernelspec
 from remote_kernel.options import LaunchOptions, parse_forwards
 from remote_kernel.remote import survey
 from tests.support.kernels import options_for, write_kernelspec

@@ -12,8 +12,9 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from remote_kernel.cli.manager import main
-from remote_kernel.kernelspec import Draft, list_kernelspecs
-from remote_kernel.kernelspec import write_kernelspec as install
+from remote_kernel.kernelspec.installed import list_kernelspecs
+from remote_kernel.kernelspec.writing import Draft
+from remote_kernel.kernelspec.writing import write_kernelspec as install
 from remote_kernel.options import LaunchOptions
 from tests.support.kernels import START_SECONDS, manager_for, options_for, run, settle
 from tests.support.rkernel import Rkernel

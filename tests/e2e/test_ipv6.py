@@ -15,7 +15,7 @@ import pytest
 
 from remote_kernel import errors
 from remote_kernel.cli.manager import main
-from remote_kernel.kernelspec import list_kernelspecs
+from remote_kernel.kernelspec.installed import list_kernelspecs
 from remote_kernel.options import find_program
 from tests.support.kernels import run, running_kernel, wait_until
 from tests.support.servers import Servers

@@ -21,8 +21,9 @@ from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 
 from remote_kernel.cli.manager import main
-from remote_kernel.kernelspec import Draft, Kernelspec, list_kernelspecs
-from remote_kernel.kernelspec import write_kernelspec as install
+from remote_kernel.kernelspec.installed import Kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.writing import Draft
+from remote_kernel.kernelspec.writing import write_kernelspec as install
 from remote_kernel.options import find_program
 from tests.support.isolation import Isolation
 from tests.support.kernels import (

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ NOT_RUN = {
     "remote_kernel doctor remote_cuda": "that of another kernelspec, and of a host, are run",
     "scripts/demo": "it sets up an environment of its own and then runs the demo, which is run here",
 }
+NEEDS = {
+    "remote_cuda": 'remote_kernel add gpu1 --name "Remote CUDA"',
+    "project": "remote_kernel add gpu1 --name \"Project\" --python '~/.venv/bin/python'",
+    "R on gpu1": 'remote_kernel add gpu1 --name "R on gpu1" --kernel ir',
+    "remote:work": "remote_kernel sync remote_cuda . remote:work",
+    "login gpu1 --status": "remote_kernel login gpu1",
+}
+"""What a page takes for granted that the README has shown: the command for it, by words of those that need it."""
 KEPT = "3fa2"
 """The id in the README's examples; a kept kernel of the kernelspec shown there takes its place."""
 
@@ -38,7 +47,7 @@ SECONDS = 90
 
 
 def commands_to_run() -> Iterator[Shown]:
-    """Give the commands of the README, then those of the pages; of `remote_kernel` none is given twice."""
+    """Yield the commands of the README, then those of the pages; of `remote_kernel` none twice."""
     seen = set(NOT_RUN)
     for page in PAGES:
         for shown in shown_commands(page):
@@ -46,6 +55,9 @@ def commands_to_run() -> Iterator[Shown]:
                 yield shown
             if not shown.command.startswith("rkernel"):
                 seen.add(shown.command)
+
+
+COMMANDS = {page: [shown.command for shown in group] for page, group in groupby(commands_to_run(), lambda it: it.page)}
 
 
 @pytest.fixture
@@ -110,13 +122,14 @@ def kept_kernel(environment: dict[str, str], name: str) -> str:
     return str(found[0]["id"])
 
 
-@pytest.mark.timeout(600)  # some sixty commands, each a process of its own
-def test_commands_work(environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.timeout(300)  # up to twenty commands, each a process of its own
+@pytest.mark.parametrize("page", COMMANDS, ids=lambda page: page.name)
+def test_commands_of_a_page_work(environment: dict[str, str], tmp_path: Path, page: Path) -> None:
     if not os.access("/var/tmp", os.W_OK) or os.getuid() != 0:
         pytest.skip("the remote home is somebody's own, where the README's ~/.venv and ~/project may not be put")
-    ran = 0
-    for shown in commands_to_run():
-        command = shown.command
+    shown = COMMANDS[page]
+    needed = [command for words, command in NEEDS.items() if words in "\n".join(shown)]
+    for command in [*(command for command in needed if command not in shown), *shown]:
         if KEPT in command:
             command = command.replace(KEPT, kept_kernel(environment, "remote_cuda"))
         done = subprocess.run(
@@ -129,9 +142,12 @@ def test_commands_work(environment: dict[str, str], tmp_path: Path) -> None:
             timeout=SECONDS,
         )
         expected = VERDICTS["running" if "--detach" in command else "ok"]
-        assert done.returncode == expected, f"{shown}\n{done.stdout}{done.stderr}"
-        ran += 1
-    assert ran >= 40
+        assert done.returncode == expected, f"{command}\n{done.stdout}{done.stderr}"
+
+
+def test_commands_that_pages_need_are_shown_in_the_readme() -> None:
+    assert set(NEEDS.values()) <= set(COMMANDS[PAGES[0]])
+    assert sum(map(len, COMMANDS.values())) >= 40
 
 
 def test_commands_that_are_not_run_are_shown() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from remote_kernel.cli import help_format, manager
+from remote_kernel.cli import manager
 from remote_kernel.cli.rkernel import command as command_line
 
 PATH = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -35,7 +35,7 @@ def _of_manager() -> Iterator[str]:
         arguments = [p for p in command.params if not p.opts[0].startswith("-")]
         options = [p for p in command.params if p.opts[0].startswith("-") and not _OF_TYPER & set(p.opts)]
         yield f"## remote_kernel {name}"
-        words = [help_format.shown(argument) for argument in arguments]
+        words = [manager.shown(argument) for argument in arguments]
         yield f"`remote_kernel {' '.join([name, *(['[OPTIONS]'] if options else []), *words])}`"
         yield inspect.cleandoc(command.help)
         rows = [(f"`{argument.metavar}`", argument.help) for argument in arguments]

@@ -19,7 +19,7 @@ ROOT = Path(remote_kernel.__file__).parent
 
 # Who may import whom: only what is lower, or beside it. A name is a folder or a single file of the package.
 LAYERS = (
-    {"errors", "process", "terminal_safe", "typed_json"},
+    {"errors", "process", "signals", "terminal_safe", "typed_json"},
     {"link", "jupyter"},  # both ends
     {"remote"},  # there
     {"endpoint"},
@@ -41,7 +41,6 @@ REMOTE |= {module.rpartition(".")[0] for module in REMOTE if "." in module}  # e
 
 # What runs as a process of its own, and so may print and exit; as may what has an `if __name__ == "__main__"`.
 PROGRAMS = {"cli", "__main__", "launcher.launcher", "remote.stage"}
-PROGRAMS |= {f"remote.{name}" for name in ("agent", "attach", "port_forward", "survey", "checkup", "environments")}
 
 # The launcher runs for every kernel's start; each of these would cost it a tenth of a second or so.
 SLOW = {"typer", "click", "rich", "paramiko", "sshtunnel", "jupyter_client", "zmq", "tornado"}

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from remote_kernel.cli.rkernel.command import Subcommand
+from remote_kernel.cli.rkernel.command import Subcommand, characters
 from remote_kernel.cli.rkernel.following import detached, renderer_for, show
 from remote_kernel.cli.rkernel.which import add_session, find_session, session_for
 from remote_kernel.errors import UsageError
@@ -43,7 +43,7 @@ examples:
 """
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a cell is shown."""
     group = parser.add_argument_group("output")
     form = group.add_mutually_exclusive_group()
@@ -58,21 +58,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--full-traceback", action="store_true", help="also the frames inside libraries")
 
 
-def characters(text: str) -> int:
-    """Read `--budget`."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number of characters")
-    return int(text)
-
-
 def _seconds(text: str) -> float:
-    """Read `--timeout`, before anything is sent. Raises UsageError."""
+    """Return the seconds that `--timeout` has, before anything is sent. Raises UsageError."""
     from remote_kernel.options import parse_duration
 
     return parse_duration(text)
 
 
-def add_timeout(parser: argparse.ArgumentParser) -> None:
+def _add_timeout(parser: argparse.ArgumentParser) -> None:
     """Add `--timeout`."""
     parser.add_argument(
         "--timeout",
@@ -112,7 +105,7 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
     log = parser.add_mutually_exclusive_group()
     log.add_argument("--log", metavar="PATH", help="a new session's notebook (default: rkernel-SESSION.ipynb)")
     log.add_argument("--no-log", action="store_true", help="no notebook for a new session")
-    add_timeout(parser)
+    _add_timeout(parser)
     parser.add_argument("--detach", action="store_true", help="send the cell and do not wait: exit status 124")
     parser.add_argument(
         "--key",
@@ -142,7 +135,7 @@ def add_exec(parser: argparse.ArgumentParser) -> None:
         help="where the executed copy goes, e.g. done.ipynb (default, all cells: NAME_out.ipynb); with --from-cell the "
         "cells before it keep the outputs that they have there",
     )
-    add_output(parser)
+    _add_output(parser)
 
 
 def exec_(options: argparse.Namespace) -> int:
@@ -225,10 +218,8 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = WAIT_EXAMPLES
     _add_cell(parser)
-    add_session(parser)
-    add_timeout(parser)
-    parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
-    add_output(parser)
+    _add_timeout(parser)
+    _add_output(parser)
 
 
 def _add_cell(parser: argparse.ArgumentParser) -> None:
@@ -238,17 +229,15 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
         default="",
         help="the cell's number, e.g. 12, or those of a notebook, e.g. 12-19 (default: the newest cell or notebook)",
     )
+    add_session(parser)
+    parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
 
 
 def wait(options: argparse.Namespace) -> int:
     """Run the command."""
     session = find_session(options.session)
     numbers = _cells(options.cell) or _newest(session)
-    if len(numbers) > 1:
-        from remote_kernel.cli.rkernel.notebooks import show_cells
-
-        return show_cells(session, numbers, options)
-    return show(session, session.follow(numbers[0], options.since), options)
+    return _show_cells(session, numbers, options)
 
 
 def add_tail(parser: argparse.ArgumentParser) -> None:
@@ -259,9 +248,7 @@ def add_tail(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = TAIL_EXAMPLES
     _add_cell(parser)
-    add_session(parser)
-    parser.add_argument("--since", type=int, default=0, metavar="N", help="only what came after this place, e.g. 48211")
-    add_output(parser)
+    _add_output(parser)
     parser.set_defaults(timeout=None, only_looks=True)
 
 
@@ -269,11 +256,16 @@ def tail(options: argparse.Namespace) -> int:
     """Run the command."""
     session = find_session(options.session)
     numbers = _cells(options.cell) or _going_on(session, _newest(session))
+    return _show_cells(session, numbers, options)
+
+
+def _show_cells(session: Session, numbers: list[str], options: argparse.Namespace) -> int:
     if len(numbers) > 1:
         from remote_kernel.cli.rkernel.notebooks import show_cells
 
         return show_cells(session, numbers, options)
-    return show(session, session.follow(numbers[0], options.since).so_far(), options)
+    running = session.follow(numbers[0], options.since)
+    return show(session, running.so_far() if getattr(options, "only_looks", False) else running, options)
 
 
 def _cells(text: str) -> list[str]:

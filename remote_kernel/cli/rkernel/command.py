@@ -177,6 +177,13 @@ def parse(name: str, command: Subcommand, arguments: Sequence[str]) -> argparse.
     return parser.parse_args(words, argparse.Namespace(arguments=rest))
 
 
+def characters(text: str) -> int:
+    """Return the number that `--budget` has."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of characters")
+    return int(text)
+
+
 def write_table(rows: Sequence[Sequence[str]]) -> None:
     """Write rows on stdout, each column as wide as its widest text."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from remote_kernel.cli.rkernel.cells import characters
-from remote_kernel.cli.rkernel.command import Subcommand, write_json
+from remote_kernel.cli.rkernel.command import Subcommand, characters, write_json
 from remote_kernel.cli.rkernel.which import add_session, find_session
 from remote_kernel.session.protocol import encode
 from remote_kernel.session.render.budget import DEFAULT, bounded

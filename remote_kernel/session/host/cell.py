@@ -109,7 +109,7 @@ class Cell:
             self.wants_input, self._prompt = isinstance(event, InputWanted), event.prompt
         self.emit(event)
 
-    def update_presence(self, now: LauncherState) -> None:
+    def update_connection(self, now: LauncherState) -> None:
         """Record that the kernel's host is connected, or away; a cell that starts while it is away says so too.
 
         Also when there is another reason for it: somebody has to log in first, say.

@@ -14,18 +14,17 @@ from collections.abc import Callable
 from typing import Any
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.events import VERDICTS, Error, Event
+from remote_kernel.session.events import VERDICTS, Event
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell, payloads, read_output, script_metadata
 from remote_kernel.session.host.foreign import ForeignCells, number_of
 from remote_kernel.session.host.kernel_client import (
     UNLIMITED_SECONDS,
     ConnectionAway,
-    NoAnswer,
     NotInstalled,
     execute_content,
 )
-from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT, UNSEEN
+from remote_kernel.session.host.kernel_side import BESIDE, CELL, SCRIPT
 from remote_kernel.session.host.kernel_sockets import Message
 from remote_kernel.session.host.lifecycle import KernelLifecycle
 from remote_kernel.session.host.widgets import Widgets
@@ -34,7 +33,7 @@ from remote_kernel.session.record import Record
 
 _IDLE_SECONDS = 5.0  # from look to look whether a cell has its reply or the `idle` that belongs to it, and not both
 _USAGE_SECONDS = 2.0
-_PRESENCE_SECONDS = 0.5
+_CONNECTION_SECONDS = 0.5
 _INTERRUPT_SECONDS = (2.0, 3.0, 5.0)
 _WAKE_SECONDS = 0.1
 _EXITED = "the kernel has ended, as it was asked to; what earlier cells left in it is gone"
@@ -86,7 +85,7 @@ class Engine:
             cell.finish("aborted", "it never ran: this kernel gives a script no arguments, as ipykernel 6 and later do")
             return
         cell.generation = kernel.record.generation
-        self._check_presence()  # before this cell is among those that are told of a change
+        self._check_connection()  # before this cell is among those that are told of a change
         if cell.side:
             cell.way = await kernel.require_client().beside()
         cell.mark_sent()
@@ -97,8 +96,8 @@ class Engine:
             )
         cell.is_reply_due = True
         cell.resend = lambda: kernel.tasks.spawn(self._send(cell))
-        if now := kernel.presence():
-            cell.update_presence(now)
+        if now := kernel.launcher_state():
+            cell.update_connection(now)
         try:
             await self._send(cell)
             await self.follow(cell)
@@ -136,7 +135,7 @@ class Engine:
         if self.kernel.is_dead or (self._is_shell_known and not self.foreign.cells):
             return
         self._held.append(cell)
-        self._check_presence()
+        self._check_connection()
         self._began.set()
         asking = asyncio.ensure_future(self.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS))
         either: set[asyncio.Future[Any]] = {asking, cell.done}
@@ -221,38 +220,6 @@ class Engine:
         """Wait that long for the cells that the kernel has got to end."""
         if under_way := [cell.done for cell in self._cells.values()]:
             await asyncio.wait(under_way, timeout=seconds)
-
-    async def learn_end(self, cell: Cell) -> bool:
-        """End a cell as it has ended; true if it never began, and never will unless it is sent again.
-
-        Waits until the kernel has come to the end of what runs, and all output of that is here. Raises
-        RemoteKernelError.
-        """
-        client = self.kernel.require_client()
-        while True:
-            try:
-                was_there = await client.prepare()
-                break
-            except NoAnswer:  # the connection to its host is away, say: the cell goes on
-                continue
-        if cell.side:
-            await client.ended_beside()
-        channel = "control" if cell.side else "shell"
-        end = await client.ask_prepared("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
-        if not cell.side:
-            await self.drained()
-        if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
-            return (was_there or cell.is_remembered) and not cell.started_at
-        if end and not cell.done.done():
-            count, *error = end
-            cell.execution_count = cell.execution_count if count is None else count
-            cell.mark_started(cell.execution_count)
-            if error[:1] == ["SystemExit"] and cell.script:
-                cell.exit_script(error[1])
-            elif error:
-                cell.emit(Error(*error))
-            cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
-        return False
 
     async def ask(self, kind: str, content: dict[str, Any], **more: Any) -> Message:
         """Send a request and return its reply; see KernelClient.ask. Raises KernelLost without a kernel, NoAnswer."""
@@ -367,7 +334,7 @@ class Engine:
         elif not await self.interrupt(cell):
             host_log.write(f"cell {cell.number} waits for input, and an interrupt does not stop it")
 
-    # -- what else the kernel's life brings
+    # -- what comes from the kernel
 
     def handle_output(self, message: Message) -> None:
         """Handle a message of iopub."""
@@ -439,17 +406,17 @@ class Engine:
             self._began.clear()
             if not self._cells and not self._held:
                 await self._began.wait()
-            await asyncio.sleep(_PRESENCE_SECONDS)
-            self._check_presence()
+            await asyncio.sleep(_CONNECTION_SECONDS)
+            self._check_connection()
             if time.monotonic() - last > _USAGE_SECONDS and "ipython" in str(self.kernel.info.get("implementation")):
                 last = time.monotonic()
                 await self.kernel.require_client().sockets.send("control", "usage_request", {})
 
-    def _check_presence(self) -> None:
-        now = self.kernel.presence()
+    def _check_connection(self) -> None:
+        now = self.kernel.launcher_state()
         if now:
             for cell in [*self._cells.values(), *self._held]:
-                cell.update_presence(now)
+                cell.update_connection(now)
 
 
 class CellWaits(RemoteKernelError):

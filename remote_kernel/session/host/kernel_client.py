@@ -55,10 +55,10 @@ class KernelClient:
         self,
         sockets: KernelSockets,
         listener: Listener,
-        presence: Callable[[], LauncherState | None],
+        launcher_state: Callable[[], LauncherState | None],
         another_kernel: Callable[[], None],
     ) -> None:
-        """`presence` returns whether the kernel's host is connected; None where nobody says.
+        """`launcher_state` returns whether the kernel's host is connected; None where nobody says.
 
         `another_kernel` is called when another kernel process answers: somebody else has restarted it.
         """
@@ -66,7 +66,7 @@ class KernelClient:
         self.is_up = False  # it has answered
         self.info: dict[str, Any] = {}  # the kernel_info_reply's content, once it is here
         self.iopub = IopubDrain(sockets, self._is_away)
-        self._presence = presence
+        self._launcher_state = launcher_state
         self._listener, self._another_kernel = listener, another_kernel
         self._waiting: dict[str, asyncio.Future[Message]] = {}  # for a reply, by the request's id
         self._kernel_session = ""
@@ -221,7 +221,7 @@ class KernelClient:
         This and `ask_prepared` are the only way in which the session runs code of its own in a kernel: it changes
         nothing of the user's.
         """
-        now = self._presence()
+        now = self._launcher_state()
         if now and not now.connected:
             why = f" ({now.reason})" if now.reason else ""
             raise ConnectionAway(
@@ -266,7 +266,7 @@ class KernelClient:
         return "kernel subshells" in (self.info.get("supported_features") or ())
 
     def _is_away(self) -> bool:
-        now = self._presence()
+        now = self._launcher_state()
         return now is not None and not now.connected
 
     def end_waits(self, error: RemoteKernelError) -> None:

@@ -82,7 +82,7 @@ class KernelLifecycle:
         self.client: KernelClient | None = None
         self.process: KernelProcessGroup | None = None  # none where the kernel is somebody else's
         self.tasks = host_log.Tasks()  # that end with the client
-        self.last_presence: LauncherState | None = None  # that was seen
+        self.last_launcher_state: LauncherState | None = None  # that was seen
         self.handle_gap: GapListener = lambda *, is_over, is_whole=False: None
         self._succeeded_at = float("-inf")
         self._paths = paths
@@ -163,7 +163,7 @@ class KernelLifecycle:
 
         The front end's side, ports and key, stays as it is.
         """
-        there = self.presence()
+        there = self.launcher_state()
         is_again = time.monotonic() - self._succeeded_at < _SUCCESSION_SECONDS
         if not self.record.host or not there or not there.kernel or is_again:
             return False
@@ -186,7 +186,7 @@ class KernelLifecycle:
         connection = read_connection_file(self.record.connection_file)
         self.connection_values = connection.values
         sockets = KernelSockets(connection, self.record.identity)
-        self.client = client = KernelClient(sockets, self._dependent, self.presence, self._another_kernel)
+        self.client = client = KernelClient(sockets, self._dependent, self.launcher_state, self._another_kernel)
         self.trouble, self.is_lost = "", False
         client.listen(self.tasks)
         self.tasks.spawn(self._watch_connection(client))
@@ -307,15 +307,15 @@ class KernelLifecycle:
 
     # -- what is watched
 
-    def presence(self) -> LauncherState | None:
+    def launcher_state(self) -> LauncherState | None:
         """Return whether the kernel's host is connected; None where nobody says."""
         found = read_state(self._paths.kernel_state)
-        self.last_presence = found or self.last_presence
+        self.last_launcher_state = found or self.last_launcher_state
         return found
 
     def is_away(self) -> bool:
         """True if the connection to the kernel's host is away."""
-        now = self.presence()
+        now = self.launcher_state()
         return now is not None and not now.connected
 
     def _another_kernel(self) -> None:
@@ -331,7 +331,7 @@ class KernelLifecycle:
     async def _watch_process(self, process: KernelProcessGroup, client: KernelClient) -> None:
         status = await process.ended()
         said_why = status in _OWN_ENDS and status != KernelParted.exit_status
-        before = self.presence()
+        before = self.launcher_state()
         if self.record.host and self.process is process and not self.is_dead and not said_why:
             process.signal(signal.SIGKILL)  # a launcher that has lost its shell only would end the kernel
             if self._succeed() and self.process:
@@ -346,11 +346,11 @@ class KernelLifecycle:
 
     async def _wait_until_back(self, before: LauncherState | None) -> None:
         """Wait until a launcher that took the place of a killed one is connected, and look after the cells then."""
-        while (now := self.presence()) is None or not now.connected or now == before:
+        while (now := self.launcher_state()) is None or not now.connected or now == before:
             await asyncio.sleep(_BACK_SECONDS)
         for _ in range(5):  # for it to say whether it has all
             await asyncio.sleep(_BACK_SECONDS)
-            if (now := self.presence()) and now.is_whole:
+            if (now := self.launcher_state()) and now.is_whole:
                 break
         self.handle_gap(is_over=True, is_whole=now is not None and now.is_whole)
 
@@ -380,7 +380,7 @@ class KernelLifecycle:
         self._died("does not listen any longer")
 
     def _died(self, how: str) -> None:
-        there, name = self.presence(), self._paths.name
+        there, name = self.launcher_state(), self._paths.name
         self.is_lost = bool(there and there.kernel)
         what = f"'rkernel restart {name}' starts a new one"
         if self.record.is_attached:

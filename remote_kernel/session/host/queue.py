@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 
 from remote_kernel.errors import RemoteKernelError, UsageError
-from remote_kernel.session.events import Answered, Event, Queued
+from remote_kernel.session.events import Answered, Error, Event, Queued
 from remote_kernel.session.host import host_log
 from remote_kernel.session.host.cell import Cell
 from remote_kernel.session.host.engine import Engine
@@ -21,6 +21,7 @@ from remote_kernel.session.host.history import History
 from remote_kernel.session.host.input_clients import InputClients, drop_answers, keep_answers, kept_answers
 from remote_kernel.session.host.journal import Journal, release_memory
 from remote_kernel.session.host.kernel_client import UNLIMITED_SECONDS, NoAnswer, NotInstalled
+from remote_kernel.session.host.kernel_side import UNSEEN
 from remote_kernel.session.host.recording import AUTHOR, Recording
 from remote_kernel.session.paths import Paths
 from remote_kernel.session.protocol import Request
@@ -126,12 +127,44 @@ class CellQueue:
             if kernel.is_dead:
                 return False
             with contextlib.suppress(NotInstalled):
-                return await self._engine.learn_end(cell)
+                return await self._learn_end(cell)
             if cell.side:
                 await kernel.require_client().ended_beside()
             else:
                 await self._engine.ask("kernel_info_request", {}, seconds=UNLIMITED_SECONDS)
                 await self._engine.drained()
+        return False
+
+    async def _learn_end(self, cell: Cell) -> bool:
+        """End a cell as it has ended; true if it never began, and never will unless it is sent again.
+
+        Waits until the kernel has come to the end of what runs, and all output of that is here. Raises
+        RemoteKernelError.
+        """
+        client = self._engine.kernel.require_client()
+        while True:
+            try:
+                was_there = await client.prepare()
+                break
+            except NoAnswer:  # the connection to its host is away, say: the cell goes on
+                continue
+        if cell.side:
+            await client.ended_beside()
+        channel = "control" if cell.side else "shell"
+        end = await client.ask_prepared("end", {"request": cell.request}, channel, UNLIMITED_SECONDS)
+        if not cell.side:
+            await self._engine.drained()
+        if end == UNSEEN:  # where the kernel remembers only since this host came, or the cell went, it means nothing
+            return (was_there or cell.is_remembered) and not cell.started_at
+        if end and not cell.done.done():
+            count, *error = end
+            cell.execution_count = cell.execution_count if count is None else count
+            cell.mark_started(cell.execution_count)
+            if error[:1] == ["SystemExit"] and cell.script:
+                cell.exit_script(error[1])
+            elif error:
+                cell.emit(Error(*error))
+            cell.finish("interrupted" if error[:1] == ["KeyboardInterrupt"] else "error" if error else "ok")
         return False
 
     def handle_gap(self, *, is_over: bool, is_whole: bool = False) -> None:

@@ -77,8 +77,8 @@ class RequestHandlers:
 
     async def _status(self, asked: AskStatus) -> SessionStatus:
         kernel, engine = self._engine.kernel, self._engine
-        presence = kernel.presence()
-        is_away = presence is not None and not presence.connected
+        launcher_state = kernel.launcher_state()
+        is_away = launcher_state is not None and not launcher_state.connected
         if asked.memory and not kernel.is_dead and not is_away:
             with contextlib.suppress(RemoteKernelError):
                 usage = await engine.ask("usage_request", {}, channel="control", seconds=2.0)
@@ -93,8 +93,8 @@ class RequestHandlers:
             host=record.host,
             folder=record.folder,
             state="unknown" if kernel.is_lost else "dead" if kernel.is_dead else "busy" if engine.is_busy else "idle",
-            connected=presence.connected if presence else None,
-            away_for=presence.reason if presence and is_away else "",
+            connected=launcher_state.connected if launcher_state else None,
+            away_for=launcher_state.reason if launcher_state and is_away else "",
             trouble=kernel.trouble,
             generation=record.generation,
             memory_bytes=kernel.memory_bytes,

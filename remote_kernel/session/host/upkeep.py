@@ -67,8 +67,8 @@ class Upkeep:
         write_record(paths, record)
         if not record.is_attached and not os.path.exists(paths.connection_file):
             write_private(paths.connection_file, json.dumps(self._kernel.connection_values, indent=1))
-        if self._kernel.last_presence and not os.path.exists(paths.kernel_state):
-            write_private(paths.kernel_state, json.dumps(self._kernel.last_presence._asdict()))
+        if self._kernel.last_launcher_state and not os.path.exists(paths.kernel_state):
+            write_private(paths.kernel_state, json.dumps(self._kernel.last_launcher_state._asdict()))
         for journal in self._queue.journals.values():
             journal.restore()
         log = os.open(paths.host_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

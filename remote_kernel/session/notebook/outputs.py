@@ -104,7 +104,7 @@ class Outputs:
 
     @property
     def display_ids(self) -> dict[str, list[int]]:
-        """The places in `as_list` of the outputs with a display id."""
+        """Return the places in `as_list` of the outputs with a display id."""
         places: dict[str, list[int]] = {}
         if self._displays:
             for first, half in ((0, self._head), (len(self._head) + self._has_gap - self._is_joined, self._tail)):

@@ -120,7 +120,7 @@ class PlainText:
 
     @property
     def held(self) -> str:
-        """The lines that may change yet, the last of them without its end."""
+        """Return the lines that may change yet, the last of them without its end."""
         if len(self._rows) == 1:
             return self._rows[0] or ""
         return "\n".join(_without_padding(row) for row in self._rows if row is not None)
@@ -272,14 +272,26 @@ def strip(text: str) -> str:
 class _ColouredText(PlainText):
     """One stream in which all stays that neither moves the cursor nor erases: colours above all."""
 
-    __slots__ = ()
+    __slots__ = ("_colours",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._colours = ""  # those that the last piece ended with: they belong to the next character
 
     def feed(self, text: str) -> str:
+        text = self._colours + text
+        self._colours = ""
         if "\r" in text or "\b" in text or "\x1b" in text:
+            if found := re.search(rf"(?:{COLOUR})+\Z", text):
+                text, self._colours = text[: found.start()], found[0]
             self._obey(re.split(r"(\r|\x08|\x1b\[[0-9;]*[A-GJK])", text.replace("\r\n", "\n")))
         else:
             self._write(text)
         return self._take()
+
+    @property
+    def held(self) -> str:
+        return super().held + self._colours
 
 
 class StreamText:

@@ -37,7 +37,7 @@ _EXTENSIONS = {
 _TEXTS = ("text/", "application/javascript", "application/xml")
 _MEDIA = ("image/", "audio/", "video/", "application/pdf")
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_QUIET = re.compile(  # of use in a browser only: a widget, and code that loads another's
+_QUIET = (  # of use in a browser only: a widget, and code that loads another's
     r"application/(vnd\.jupyter\.widget-view\+json|vnd\.remote-kernel\.buffers\+json|vnd\.\w+_(load|exec)\..*)"
 )
 _DRAWS = ("<script", "<svg", "<canvas", "<img", "<iframe", "<video", "<audio")
@@ -92,7 +92,7 @@ def represent(data: dict[str, Any], folder: str) -> Representation:
 
 def is_for_browsers(mime: str) -> bool:
     """True if nothing but a browser can make anything of this type."""
-    return bool(_QUIET.fullmatch(mime))
+    return bool(re.fullmatch(_QUIET, mime))
 
 
 def _best_text(data: dict[str, Any]) -> tuple[str, bool]:
@@ -159,8 +159,6 @@ def is_json(mime: str) -> bool:
 
 def decode(mime: str, data: Any) -> bytes:
     """Return the bytes that the data stands for; raises ValueError where it is no base64."""
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
     if isinstance(data, list) and all(isinstance(part, str) for part in data) and not is_json(mime):
         data = "".join(data)  # nbformat's multi-line strings
     if not isinstance(data, str) or is_json(mime):

@@ -23,7 +23,7 @@ class Rows:
     """The rows between the output's begin, which is at a line's start, and the cursor."""
 
     def __init__(self, columns: int, lines: int) -> None:
-        """`columns` and `lines` are the terminal's size."""
+        """Start with the terminal's size."""
         self.number = 0
         self._column = 0
         self._columns = max(1, columns)
@@ -64,7 +64,7 @@ class TerminalRenderer(TextRenderer):
     """A cell's output where both files are terminals, and nothing bounds it."""
 
     def __init__(self, out: TextFile, err: TextFile, view: View, size: tuple[int, int] | None = None) -> None:
-        """Take what Text takes; `size` is the terminal's columns and lines, else it is asked for."""
+        """Make it for one cell; `size` is the terminal's columns and lines, else it is asked for."""
         super().__init__(out, err, view)
         self._rows = Rows(*(size or _size(out)))
         self._last_id = ""  # the display that nothing has followed

@@ -113,7 +113,7 @@ class TextRenderer:
         self._write_block("stdout", text)
 
     def _update(self, event: Update) -> None:
-        """Hold it: a stream of lines shows the last for each id, at the end."""
+        """Hold the update: a stream of lines shows the last for each id, at the end."""
         self._updates[event.id] = event
 
     def _text_of(self, data: dict[str, Any]) -> str:

@@ -22,14 +22,16 @@ import pytest
 import typer
 
 import remote_kernel
-from remote_kernel.cli import check, connect, doctor, edge, interpreter, login, manager
+from remote_kernel.cli import check, connect, doctor, login, manager
 from remote_kernel.cli import sync as sync_command
 from remote_kernel.cli.settings import GivenSettings
 from remote_kernel.doctor.finding import NOT_REACHED, STEPS, unknown
 from remote_kernel.endpoint import Endpoint, print_jumps
 from remote_kernel.errors import KernelDied, PythonNotFound, UsageError
-from remote_kernel.kernelspec import Draft, discovery, list_kernelspecs, trial
+from remote_kernel.kernelspec import discovery, trial
 from remote_kernel.kernelspec.discovery import Discovery, Environment
+from remote_kernel.kernelspec.installed import list_kernelspecs
+from remote_kernel.kernelspec.writing import Draft
 from remote_kernel.options import LaunchOptions, find_program
 
 ROOT = Path(remote_kernel.__file__).parent.parent
@@ -560,8 +562,8 @@ def test_add_lets_a_person_choose_an_interpreter(
     host.found = FakeProbe(ipykernel_version="", python="/opt/mine/python")
     probe = host.probe
     monkeypatch.setattr(host, "probe", lambda options: _probed(host, probe(options), options))
-    monkeypatch.setattr(interpreter, "sys", SimpleNamespace(stdin=TERMINAL, stderr=TERMINAL))
-    monkeypatch.setattr(interpreter.typer, "prompt", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(check, "sys", SimpleNamespace(stdin=TERMINAL, stderr=TERMINAL))
+    monkeypatch.setattr(check.typer, "prompt", lambda *_, **__: answers.pop(0))
     said = run("add", "gpu1", "--name", "Mine", "--python", "/opt/mine/python")
     assert not answers
     assert said.status == (0 if python else 42), said.err
@@ -944,5 +946,5 @@ def test_options_of_a_remote_command_are_told_where_to_go(words: tuple[str, ...]
 
 
 def test_question_about_a_mistyped_command_ends_its_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert edge._refuse("remote_kernel", typer.BadParameter("No 'ad'. Did you mean 'add'?")) == 2  # as newer typers say
+    assert manager._refuse(typer.BadParameter("No 'ad'. Did you mean 'add'?")) == 2  # as newer typers say
     assert capsys.readouterr().err.endswith("did you mean 'add'? See 'remote_kernel --help'\n")

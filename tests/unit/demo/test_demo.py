@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from remote_kernel.demo import cells
-from remote_kernel.demo.notebook import Notebook, check_path
+from remote_kernel.demo.notebook import DemoNotebook, check_path
 from remote_kernel.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def test_plot_without_matplotlib_is_a_picture() -> None:
 
 
 def test_notebook_joins_stream_output_by_name(tmp_path: Path) -> None:
-    notebook = Notebook("Demo")
+    notebook = DemoNotebook("Demo")
     notebook.add_text("# Title")
     notebook.add_code("print(1)")
     notebook.add_output("status", {"execution_state": "busy"})
@@ -42,7 +42,7 @@ def test_notebook_joins_stream_output_by_name(tmp_path: Path) -> None:
     notebook.write(tmp_path / "n.ipynb")
     document = json.loads((tmp_path / "n.ipynb").read_text())
     nbformat.validate(document)
-    assert [output["text"] for output in document["cells"][1]["outputs"]] == ["a\nb\n", "c\n"]
+    assert ["".join(output["text"]) for output in document["cells"][1]["outputs"]] == ["a\nb\n", "c\n"]
     assert document["cells"][1]["execution_count"] == 1
     assert list(tmp_path.iterdir()) == [tmp_path / "n.ipynb"]
     check_path(tmp_path / "n.ipynb")

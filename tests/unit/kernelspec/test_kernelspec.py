@@ -11,10 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from remote_kernel import kernelspec
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import NoSuchKernelspec, RemoteKernelError, UsageError
-from remote_kernel.kernelspec import Draft, Kernelspec
+from remote_kernel.kernelspec.folders import kernels_folder
+from remote_kernel.kernelspec.installed import Kernelspec, find_kernelspec, list_kernelspecs
+from remote_kernel.kernelspec.names import check_display_name, make_slug
+from remote_kernel.kernelspec.writing import (
+    LOGOS,
+    Draft,
+    remove_kernelspec,
+    replace_document,
+    rewrite_kernelspec,
+    write_kernelspec,
+)
 from remote_kernel.options import LaunchOptions
 
 OPTIONS = LaunchOptions(
@@ -34,7 +43,7 @@ def kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(kernels: Path, name: str = "Remote CUDA", *, replace: bool = False, language: str = "python") -> Kernelspec:
-    return kernelspec.write_kernelspec(Draft(name, OPTIONS, language), kernels, replace=replace)
+    return write_kernelspec(Draft(name, OPTIONS, language), kernels, replace=replace)
 
 
 def install_foreign(kernels: Path, slug: str, display_name: str) -> Path:
@@ -65,13 +74,13 @@ def test_write_reads_back_the_same(kernels: Path) -> None:
     spec = write(kernels)
     assert spec.options == OPTIONS._replace(connection_file="{connection_file}")
     assert spec.was_added
-    assert kernelspec.list_kernelspecs() == [spec]
+    assert list_kernelspecs() == [spec]
 
 
 def test_write_brings_logos_and_leaves_nothing_else(kernels: Path) -> None:
     write(kernels)
     assert [folder.name for folder in kernels.iterdir()] == ["remote_cuda"]
-    assert set(contents(kernels / "remote_cuda")) == {"kernel.json", *kernelspec.LOGOS}
+    assert set(contents(kernels / "remote_cuda")) == {"kernel.json", *LOGOS}
 
 
 def test_program_is_an_absolute_path(kernels: Path) -> None:
@@ -100,12 +109,12 @@ def test_other_languages_have_their_own_logo_and_no_debugger(kernels: Path) -> N
     ],
 )
 def test_slug_of_a_name(name: str, slug: str) -> None:
-    assert kernelspec.make_slug(name) == slug
+    assert make_slug(name) == slug
 
 
 @pytest.mark.parametrize("name", ["远程内核", "ядро", "a/b\\c", "x" * 90, "-_-a", "..a..", "1", "R. . .R"])
 def test_slug_is_one_that_jupyter_and_vs_code_take(name: str) -> None:
-    slug = kernelspec.make_slug(name)
+    slug = make_slug(name)
     assert re.fullmatch(r"[a-z0-9._-]+", slug)
     assert ".." not in slug
     assert not slug.startswith(("python3", ".", "_"))
@@ -114,19 +123,19 @@ def test_slug_is_one_that_jupyter_and_vs_code_take(name: str) -> None:
 @pytest.mark.parametrize("name", ["", " ", "🙂", "..", "/"])
 def test_slug_refuses_a_name_without_letters(name: str) -> None:
     with pytest.raises(UsageError, match="no letter or digit"):
-        kernelspec.make_slug(name)
+        make_slug(name)
 
 
 @pytest.mark.parametrize("name", ["Python 3", "python3", "PYTHON 3.12", "Python 3 (ipykernel)", "Python"])
 def test_name_that_vs_code_hides_is_refused(kernels: Path, name: str) -> None:
     with pytest.raises(UsageError, match="VS Code hides"):
-        kernelspec.check_display_name(name)
+        check_display_name(name)
 
 
 @pytest.mark.parametrize("name", ["", "\n", "a\x1b[31m", "x" * 101])
 def test_name_that_cannot_be_shown_is_refused(kernels: Path, name: str) -> None:
     with pytest.raises(UsageError):
-        kernelspec.check_display_name(name)
+        check_display_name(name)
 
 
 def test_name_of_any_other_kernelspec_is_refused(kernels: Path) -> None:
@@ -140,13 +149,13 @@ def test_slug_that_is_taken_is_refused_without_replace(kernels: Path) -> None:
     write(kernels)
     before = contents(kernels)
     with pytest.raises(UsageError, match="exists already"):
-        kernelspec.write_kernelspec(Draft("remote-cuda", LaunchOptions(Endpoint("other"))), kernels)
+        write_kernelspec(Draft("remote-cuda", LaunchOptions(Endpoint("other"))), kernels)
     assert contents(kernels) == before
 
 
 def test_replace_overwrites_what_add_made(kernels: Path) -> None:
     write(kernels)
-    spec = kernelspec.write_kernelspec(Draft("Remote CUDA", LaunchOptions(Endpoint("b"))), kernels, replace=True)
+    spec = write_kernelspec(Draft("Remote CUDA", LaunchOptions(Endpoint("b"))), kernels, replace=True)
     assert spec.options is not None
     assert spec.options.endpoint.host == "b"
 
@@ -208,7 +217,7 @@ def test_error_of_writing_says_what_would_help(
 
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(RemoteKernelError) as told:
-        kernelspec.remove_kernelspec(spec)
+        remove_kernelspec(spec)
     assert told.value.hint == hint
     with pytest.raises(RemoteKernelError) as told:
         write(kernels, "Another")
@@ -223,22 +232,22 @@ def test_setting_that_jupyter_would_replace_is_refused(placeholder: str) -> None
 
 
 def test_kernels_folder_is_the_users_by_default(kernels: Path) -> None:
-    assert kernelspec.kernels_folder() == kernels
+    assert kernels_folder() == kernels
 
 
 def test_kernels_folder_follows_options_then_environment(
     kernels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_KERNELS_DIR", str(tmp_path / "local"))
-    assert kernelspec.kernels_folder() == tmp_path / "local"
-    assert kernelspec.kernels_folder(user=True) == kernels
-    assert kernelspec.kernels_folder(prefix=str(tmp_path)) == tmp_path / "share" / "jupyter" / "kernels"
-    assert kernelspec.kernels_folder(sys_prefix=True) == Path(sys.prefix) / "share" / "jupyter" / "kernels"
+    assert kernels_folder() == tmp_path / "local"
+    assert kernels_folder(user=True) == kernels
+    assert kernels_folder(prefix=str(tmp_path)) == tmp_path / "share" / "jupyter" / "kernels"
+    assert kernels_folder(sys_prefix=True) == Path(sys.prefix) / "share" / "jupyter" / "kernels"
 
 
 def test_kernels_folder_takes_one_option(kernels: Path) -> None:
     with pytest.raises(UsageError, match="more than one"):
-        kernelspec.kernels_folder(user=True, sys_prefix=True)
+        kernels_folder(user=True, sys_prefix=True)
 
 
 def test_list_walks_every_folder_and_passes_over_garbage(
@@ -253,13 +262,13 @@ def test_list_walks_every_folder_and_passes_over_garbage(
         (kernels / f"junk{number}").mkdir()
         (kernels / f"junk{number}" / "kernel.json").write_text(junk)
     (kernels / "folder" / "kernel.json").mkdir(parents=True)
-    assert [spec.slug for spec in kernelspec.list_kernelspecs()] == ["a", "b", "c"]
+    assert [spec.slug for spec in list_kernelspecs()] == ["a", "b", "c"]
 
 
 def test_list_shows_a_folder_once(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_KERNELS_DIR", str(kernels))
     write(kernels)
-    assert len(kernelspec.list_kernelspecs()) == 1
+    assert len(list_kernelspecs()) == 1
 
 
 @pytest.mark.parametrize("program", [["/opt/bin/remote_kernel"], ["python3", "-m", "remote_kernel"]])
@@ -267,14 +276,14 @@ def test_kernelspec_written_by_hand_is_listed_but_never_touched(kernels: Path, p
     folder = install_foreign(kernels, "hand", "By hand")
     argv = [*program, "--endpoint", "gpu1", "-f", "{connection_file}"]
     (folder / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "By hand", "language": "python"}))
-    spec = kernelspec.find_kernelspec("hand")
+    spec = find_kernelspec("hand")
     assert spec.options is not None
     assert spec.options.endpoint.host == "gpu1"
     assert not spec.was_added
     with pytest.raises(UsageError, match="was not made by"):
-        kernelspec.remove_kernelspec(spec)
+        remove_kernelspec(spec)
     with pytest.raises(UsageError, match="was not made by"):
-        kernelspec.rewrite_kernelspec(spec, Draft("x", OPTIONS))
+        rewrite_kernelspec(spec, Draft("x", OPTIONS))
     assert folder.is_dir()
 
 
@@ -282,37 +291,37 @@ def test_settings_of_another_version_are_a_problem_not_a_crash(kernels: Path) ->
     spec = write(kernels)
     file = spec.folder / "kernel.json"
     file.write_text(file.read_text().replace('"--python"', '"--from-the-future"'))
-    found = kernelspec.find_kernelspec("remote_cuda")
+    found = find_kernelspec("remote_cuda")
     assert found.options is None
     assert "--from-the-future" in found.problem
-    kernelspec.remove_kernelspec(found)
+    remove_kernelspec(found)
     assert not spec.folder.exists()
 
 
 @pytest.mark.parametrize("name", ["remote_cuda", "REMOTE_CUDA", "Remote CUDA", "remote  cuda"])
 def test_find_takes_slug_or_name_in_any_case(kernels: Path, name: str) -> None:
     spec = write(kernels)
-    assert kernelspec.find_kernelspec(name) == spec
+    assert find_kernelspec(name) == spec
 
 
 def test_find_offers_near_names(kernels: Path) -> None:
     write(kernels)
     with pytest.raises(NoSuchKernelspec, match="did you mean 'remote_cuda'"):
-        kernelspec.find_kernelspec("remot_cuda")
+        find_kernelspec("remot_cuda")
 
 
 @pytest.mark.parametrize("name", ["../data/kernels/remote_cuda", "remote_cuda/", ".", "..", "", "/"])
 def test_find_never_takes_a_path(kernels: Path, name: str) -> None:
     write(kernels)
     with pytest.raises(NoSuchKernelspec):
-        kernelspec.find_kernelspec(name)
+        find_kernelspec(name)
 
 
 def test_find_refuses_a_kernelspec_of_others(kernels: Path) -> None:
     install_foreign(kernels, "theirs", "Their Kernel")
     for name in ("theirs", "their kernel"):
         with pytest.raises(UsageError, match="does not run remote_kernel"):
-            kernelspec.find_kernelspec(name)
+            find_kernelspec(name)
 
 
 def test_find_refuses_to_choose_between_two_of_a_name(kernels: Path) -> None:
@@ -321,12 +330,12 @@ def test_find_refuses_to_choose_between_two_of_a_name(kernels: Path) -> None:
     file.write_text(file.read_text().replace('"Two"', '"Both"'))
     (first.folder / "kernel.json").write_text(file.read_text())
     with pytest.raises(UsageError, match="give one of: one, two"):
-        kernelspec.find_kernelspec("both")
+        find_kernelspec("both")
 
 
 def test_remove_takes_the_folder_and_nothing_else(kernels: Path) -> None:
     spec, other = write(kernels), write(kernels, "Other")
-    kernelspec.remove_kernelspec(spec)
+    remove_kernelspec(spec)
     assert list(kernels.iterdir()) == [other.folder]
 
 
@@ -334,9 +343,9 @@ def test_remove_does_not_follow_links(kernels: Path, tmp_path: Path) -> None:
     real = write(tmp_path / "elsewhere").folder
     kernels.mkdir(parents=True)
     (kernels / "remote_cuda").symlink_to(real)
-    spec = kernelspec.find_kernelspec("remote_cuda")
+    spec = find_kernelspec("remote_cuda")
     with pytest.raises(UsageError, match="symbolic link"):
-        kernelspec.remove_kernelspec(spec)
+        remove_kernelspec(spec)
     assert (real / "kernel.json").exists()
 
 
@@ -346,7 +355,7 @@ def test_remove_spares_what_a_link_inside_points_to(kernels: Path, tmp_path: Pat
     precious.mkdir()
     (precious / "file").write_text("kept")
     (spec.folder / "link").symlink_to(precious)
-    kernelspec.remove_kernelspec(spec)
+    remove_kernelspec(spec)
     assert (precious / "file").read_text() == "kept"
 
 
@@ -358,7 +367,7 @@ def test_rewrite_keeps_the_slug_and_what_people_added(kernels: Path) -> None:
     document["metadata"]["mine"] = [1]
     file.write_text(json.dumps(document))
     (spec.folder / "logo-svg.svg").write_text("<svg/>")
-    changed = kernelspec.rewrite_kernelspec(spec, Draft("New name", LaunchOptions(Endpoint("b"))))
+    changed = rewrite_kernelspec(spec, Draft("New name", LaunchOptions(Endpoint("b"))))
     after = json.loads(file.read_text())
     assert (changed.slug, changed.display_name) == ("remote_cuda", "New name")
     assert (after["env"], after["metadata"]["mine"]) == ({"LOCAL": "1"}, [1])
@@ -371,14 +380,14 @@ def test_rewrite_declares_what_an_earlier_version_did_not(kernels: Path) -> None
     document = json.loads(file.read_text())
     del document["metadata"]["supported_encryption"]
     file.write_text(json.dumps(document))
-    kernelspec.rewrite_kernelspec(spec, Draft("Remote CUDA", OPTIONS))
+    rewrite_kernelspec(spec, Draft("Remote CUDA", OPTIONS))
     assert json.loads(file.read_text())["metadata"]["supported_encryption"] == ["curve"]
 
 
 def test_rewrite_to_another_language_changes_logo_and_debugger(kernels: Path) -> None:
     spec = write(kernels)
     before = contents(spec.folder)
-    kernelspec.rewrite_kernelspec(spec, Draft("Remote CUDA", OPTIONS, "julia", "message"))
+    rewrite_kernelspec(spec, Draft("Remote CUDA", OPTIONS, "julia", "message"))
     after = contents(spec.folder)
     assert after["logo-64x64.png"] != before["logo-64x64.png"]
     assert json.loads(after["kernel.json"])["metadata"].keys() == {"remote_kernel"}
@@ -388,7 +397,7 @@ def test_rewrite_refuses_a_name_that_another_has(kernels: Path) -> None:
     spec = write(kernels)
     write(kernels, "Other")
     with pytest.raises(UsageError, match="is called 'other' already"):
-        kernelspec.rewrite_kernelspec(spec, Draft("other", OPTIONS))
+        rewrite_kernelspec(spec, Draft("other", OPTIONS))
 
 
 @pytest.mark.parametrize(
@@ -410,7 +419,7 @@ def test_document_edited_into_nonsense_changes_nothing(kernels: Path, old: str, 
     before = contents(kernels)
     edited = (spec.folder / "kernel.json").read_text().replace(old, new, 1)
     with pytest.raises(UsageError, match=complaint):
-        kernelspec.replace_document(spec, edited)
+        replace_document(spec, edited)
     assert contents(kernels) == before
 
 
@@ -418,4 +427,4 @@ def test_document_edited_without_the_mark_gets_it_back(kernels: Path) -> None:
     spec = write(kernels)
     document = json.loads((spec.folder / "kernel.json").read_text())
     del document["metadata"]
-    assert kernelspec.replace_document(spec, json.dumps(document)).was_added
+    assert replace_document(spec, json.dumps(document)).was_added

@@ -21,6 +21,7 @@ from remote_kernel.link.link import (
     HELLO,
     HELLO_BYTES,
     MOST_PONGS,
+    MOST_STREAMS,
     OPEN,
     PING,
     PING_SECONDS,
@@ -762,6 +763,47 @@ def test_acknowledgements_that_nobody_takes_become_one():
         link.receive(frame(DATA, 16, size, bytes(FRAME_BYTES)))
         size += FRAME_BYTES
     assert take_all(link) == frame(ACK, 16, size)
+
+
+def test_endless_streams_are_a_link_error():
+    link = connected_link(Collect)
+    count = MOST_STREAMS - len(link.streams)
+    link.receive(b"".join(frame(OPEN, 16 + number, 0, b"shell") for number in range(count)))
+    with raises(LinkError, "cannot be opened"):
+        link.receive(frame(OPEN, 16 + count, 0, b"shell"))
+
+
+def test_streams_that_are_opened_and_closed_while_nobody_takes_the_acknowledgements_are_a_link_error():
+    link = connected_link(Collect)
+    with raises(LinkError, "cannot be opened"):
+        for number in range(16, 16 + 3 * MOST_STREAMS):
+            link.receive(frame(OPEN, number, 0, b"shell") + frame(CLOSE, number))
+
+
+def test_long_name_of_a_channel_is_a_link_error():
+    with raises(LinkError, "cannot be opened"):
+        connected_link(Collect).receive(frame(OPEN, 16, 0, bytes(FRAME_BYTES)))
+
+
+def test_link_that_is_full_has_room_again_once_streams_are_closed():
+    pair = Pair()
+    streams = []
+    while not pair.launcher.is_full:
+        streams.append(pair.launcher.open("shell"))
+    pair.carry()
+    pair.connect()  # the greetings name them all
+    pair.carry()
+    assert len(pair.opened) == len(streams)
+    for stream in streams[:2]:
+        stream.close()
+    pair.opened[-1].stream.close()
+    pair.carry()
+    for _ in range(3):
+        assert not pair.launcher.is_full
+        pair.launcher.open("shell")
+    pair.carry()
+    assert len(pair.opened) == len(streams) + 3
+    assert pair.launcher.is_full
 
 
 # -- control messages

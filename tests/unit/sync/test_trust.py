@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
+from remote_kernel import handshake
 from remote_kernel.cli import sync as sync_command
 from remote_kernel.endpoint import Endpoint
 from remote_kernel.errors import ConnectionLost, ConnectTimeout, ProtocolMismatch, RemoteKernelError
 from remote_kernel.options import LaunchOptions
-from remote_kernel.sync import partial_file, remote_end, sftp_fetch, validate, wire
+from remote_kernel.sync import partial_file, remote_end, sftp, validate, wire
 from remote_kernel.sync.contents import SmallFileWriter
 from remote_kernel.sync.engine import retry, sync
 from remote_kernel.sync.options import SyncOptions
@@ -32,17 +33,17 @@ from remote_kernel.sync.receiver import Receiver
 from remote_kernel.sync.remote_end import RemoteEnd
 from remote_kernel.sync.rules import Rules
 from remote_kernel.sync.sender import Sender, Source, find_source
+from remote_kernel.sync.sftp import SftpFetch
 from remote_kernel.sync.sftp_client import Job, Sftp
-from remote_kernel.sync.sftp_fetch import SftpFetch
 from remote_kernel.sync.transfer import SyncPath, Transfer
 from remote_kernel.sync.tree import Entry, Listing, list_folder
 from remote_kernel.sync.wire import LENGTH, Broken, MessageWire, SyncFailure, Violation
+from remote_kernel.transport import carrier
 
 BEGIN: dict[str, Any] = {
     "name": "",
     "is_folder": True,
     "mode": 0o755,
-    "root": "/x",
 }
 NOTES: dict[str, Any] = {
     "left_out": 0,
@@ -227,7 +228,7 @@ def test_sftp_brings_nothing_through_a_link(
             for job in jobs:
                 assert list(job) == []
 
-    monkeypatch.setattr(sftp_fetch, "read_file", read_file)
+    monkeypatch.setattr(sftp, "read_file", read_file)
     monkeypatch.setattr(Receiver, "_clear", lambda *_: None)
     source = find_source(bytes(here) + b"/", OPTIONS).listed()
     receiver = SftpFetch(Server(), source, bytes(there), SyncOptions(delete=True), lambda *_: None)
@@ -576,7 +577,6 @@ def test_what_a_file_system_says_nothing_about_is_told_and_the_rest_is_listed(
         [(wire.BEGIN, [])],
         [(wire.BEGIN, {"name": "x"})],
         [(wire.BEGIN, {**BEGIN, "name": 1})],
-        [(wire.BEGIN, {**BEGIN, "root": "\0"})],
         [(wire.BEGIN, {**BEGIN, "mode": 0o4755})],
         [(wire.BEGIN, {**BEGIN, "name": "a/b"})],
         [(wire.PLAN, {})],
@@ -621,13 +621,13 @@ def test_content_that_makes_no_sense_is_refused_as_such(there: Path, kind: bytes
 
 
 def test_plan_and_summary_of_a_receiving_end_are_of_the_right_types() -> None:
-    described = {"root": "/x", "name": "", "files": 1, "bytes": 2}
+    described = {"root": "/x", "files": 1, "bytes": 2}
     counts: dict[str, Any] = dict.fromkeys(validate.COUNTS, 0)
     failed = [["a", "why"]]
     assert validate.check_plan(described) == described
     assert validate.check_actions([["copy", "a"], ["\x1b[2J", "a"]]) == [["copy", "a"]]
     assert validate.check_summary({**counts, "more": 1}, failed) == {**counts, "failed": failed}
-    for key, value in (("bytes", "2"), ("files", -1), ("root", 1), ("name", "a/b")):
+    for key, value in (("bytes", "2"), ("files", -1), ("root", 1)):
         with pytest.raises(Violation):
             validate.check_plan({**described, key: value})
     for key, value in (("files", "\x1b]52;c;x\x07"), ("bytes", 1.5)):
@@ -712,7 +712,7 @@ SPEAKS = """
 import os, sys
 from remote_kernel.sync import wire
 far = wire.MessageWire(0, 1)
-far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493, "root": "/x"})
+far.write_object(wire.BEGIN, {"name": "x", "is_folder": True, "mode": 493})
 far.write_object(wire.ENTRIES, [["../evil", "f", 0o644, 1, 1, "", 0]])
 far.write_object(wire.ENTRIED, {"left_out": 0, "gitignore": False})
 far.flush()
@@ -735,7 +735,7 @@ def play(monkeypatch: pytest.MonkeyPatch, program: str) -> LaunchOptions:
     """Let a program of this machine be what a connection leads to, already greeted."""
     monkeypatch.setattr(remote_end.choice, "carrier_argv", lambda *_, **__: [sys.executable, "-c", program])
     monkeypatch.setattr(RemoteEnd, "greet", lambda self: None)
-    monkeypatch.setattr(remote_end.choice, "name", lambda *_: "paramiko")
+    monkeypatch.setattr(handshake, "uses_openssh", lambda *_: False)
     return LaunchOptions(Endpoint.parse("nowhere"))
 
 
@@ -765,7 +765,7 @@ def test_other_end_that_takes_long_to_compare_is_not_taken_for_one_that_does_not
     monkeypatch.setattr(remote_end.choice, "carrier_argv", argv)
     monkeypatch.setattr(RemoteEnd, "greet", lambda *_: (greet(*_), (tmp_path / "greeted").touch()))
     monkeypatch.setattr(remote_end, "GREETING_SECONDS", 20.0)
-    monkeypatch.setattr(remote_end, "_PIPE_BYTES", 1 << 16)
+    monkeypatch.setattr(carrier, "_PIPE_BYTES", 1 << 16)
     monkeypatch.setattr("remote_kernel.sync.sender._AHEAD", 1 << 16)
     listing = Listing()
     listing.entries = [

@@ -66,10 +66,10 @@ def test_the_key_that_the_person_was_asked_about_is_the_one_that_goes(known: Pat
     stderr = f"Offending ED25519 key in {known}:2\n"
     if happens:
         with pytest.raises(login.TransportError, match="changed meanwhile"):
-            login._removes_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
+            login._remove_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
         assert known.read_bytes() == happens + before
     else:
-        assert login._removes_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
+        assert login._remove_old_key(stderr, "it has changed", Person(known, happens))  # type: ignore[arg-type]
         assert known_keys([str(known)], "beta") == []
 
 

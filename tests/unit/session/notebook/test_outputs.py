@@ -95,6 +95,7 @@ def test_what_is_no_output_changes_nothing() -> None:
         (("loading", "\r\x1b[Kok"), "ok"),
         (("outer 0%", "\n\rinner 9%\x1b[A\router 9%", "\n\n"), "outer 0%\nouter 9%\ninner 9%\n"),
         (("\x1b[31mred\x1b[0m\x1b[1K.",), "   ."),
+        (("10%\r", "\x1b[32m", "20%", "\x1b[0m"), "\x1b[32m20%\x1b[0m"),
         (("\x1b[31mred\x1b[0m\r", "\x1b[32mgreen\x1b[0m\n"), "\x1b[32mgreen\x1b[0m\n"),
     ],
 )

@@ -6,8 +6,8 @@ import pytest
 
 from remote_kernel.cli import add_discovered
 from remote_kernel.endpoint import Endpoint
-from remote_kernel.kernelspec import make_slug
 from remote_kernel.kernelspec.discovery import Discovery, Environment, HostKernelspec
+from remote_kernel.kernelspec.names import make_slug
 from remote_kernel.options import LaunchOptions
 
 NOTHING = Discovery("gpu1", "/home/me", "", [], [], [], [], [])
