@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from tests.support.isolation import Isolation
 from tests.support.kernels import write_connection_file
 
 GROWTH_BYTES = 64 << 20
+_LOOK_SECONDS = 0.02
 SECONDS = 1.5  # an unbounded reader takes hundreds of MB in one
 
 # In the place of ssh. What is flooded goes out as fast as it is taken, and nothing is read.
@@ -42,6 +44,7 @@ import itertools, json, os, re, struct, sys, zlib
 if "-G" in sys.argv:
     sys.exit(0)
 how = os.environ["FLOOD"]
+open(os.environ["CALLED"], "w").close()
 marker = re.search(r"remote_kernel-[0-9a-f]{{16}}", sys.argv[-1])
 def frame(kind, stream=0, offset=0, payload=b""):
     return struct.pack("!BIQI", kind, stream, offset, len(payload)) + payload
@@ -128,27 +131,39 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def run(tmp_path: Path, isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ended]]:
-    """Run a command whose ssh floods, until it ends, has said `words`, or so many seconds are over."""
+    """Run a command whose ssh floods, until it ends, has said `words`, or ssh was called so many seconds ago."""
     fake = tmp_path / "ssh"
     fake.write_text(FAKE)
     fake.chmod(0o755)
     monkeypatch.setenv("REMOTE_KERNEL_SSH", str(fake))
 
     def run_once(how: str, command: Sequence[str], words: str, seconds: float) -> tuple[int, str, int]:
-        environ = {**os.environ, "FLOOD": how}
-        said = b""
+        called = tmp_path / "called"
+        called.unlink(missing_ok=True)
+        environ = {**os.environ, "FLOOD": how, "CALLED": str(called)}
+        said, most, over = b"", 0, threading.Event()
+
+        def watch() -> None:
+            nonlocal most
+            left = seconds
+            while not over.wait(_LOOK_SECONDS):
+                most = max(most, _most_memory(process.pid))
+                if left > 0 and called.exists():
+                    left -= _LOOK_SECONDS
+                    if left <= 0:
+                        process.terminate()
+
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environ) as process:
             assert process.stderr
-            timer = threading.Timer(seconds, process.terminate)
-            timer.start()
+            watcher = threading.Thread(target=watch)
+            watcher.start()
             while data := os.read(process.stderr.fileno(), 1 << 16):
                 said += data
                 if words and words in said.decode("utf-8", "replace"):
                     process.terminate()
-            timer.cancel()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        return process.returncode, said.decode("utf-8", "replace"), usage.ru_maxrss << 10
+            over.set()
+            watcher.join()
+        return process.returncode, said.decode("utf-8", "replace"), most
 
     def run(how: str, *command: str, words: str = "", seconds: float = 30.0) -> Ended:
         *_, least = run_once("nothing", command, "", 1.0)
@@ -158,6 +173,15 @@ def run(tmp_path: Path, isolation: Isolation, monkeypatch: pytest.MonkeyPatch) -
     yield run
     for note in (isolation.runtime / "remote_kernel").glob("away-*"):  # of launchers that could tell no agent
         note.unlink()
+
+
+def _most_memory(pid: int) -> int:
+    """Return the most that a process has had in memory, in bytes. What wait4 says counts that of pytest, its parent."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 @pytest.fixture
