@@ -117,14 +117,14 @@ def resumed(manage: Manage, identity: str, *more: str) -> str:
 def test_kernel_lives_when_its_front_end_closes_and_can_be_resumed(
     manage: Manage, kernels: Path, kept: Kernelspec
 ) -> None:
-    begun = time.monotonic()
-    with front_end(kernels, "kept") as (_, client):
+    with front_end(kernels, "kept") as (manager, client):
         assert run(client, "x = 41").status == "ok"
         kernel = only(manage)
         assert (kernel["state"], kernel["slug"], kernel["keep"]) == ("connected", "kept", True)
         assert kernel["memory"] > 10 << 20
+        manager.shutdown_wait_time = 60.0  # the launcher is not to need a signal
         begun = time.monotonic()
-    assert time.monotonic() - begun < 2.0, "a kept kernel's front end closes at once"
+    assert time.monotonic() - begun < 20, "a kept kernel's front end closes at once"
     assert wait_until(lambda: only(manage)["state"] == "kept")
     kernel = only(manage)
 
