@@ -208,7 +208,9 @@ class Reconnector:
             self._events.stop(
                 ConnectionLost(
                     f"cannot reconnect to {self._options.endpoint} for as long as the kernel outlives its connection",
-                    "start a new kernel; give --linger for a longer time",
+                    "it is kept: 'remote_kernel ps' shows it, and 'resume' attaches it, once the host can be reached"
+                    if self._options.keep
+                    else "start a new kernel; give --linger for a longer time",
                 )
             )
             return

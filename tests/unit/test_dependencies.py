@@ -18,7 +18,7 @@ from tests.support.interpreters import lowest_environment
 ROOT = Path(remote_kernel.__file__).parent
 RUN_NOT_IMPORTED = {"ipykernel"}
 # What is sent into a kernel finds there what ipykernel depends on.
-RUN_IN_THE_KERNEL = {ROOT / "session" / "host" / f"{name}.py" for name in ("installing", "kernel_side", "script")}
+RUN_IN_THE_KERNEL = {ROOT / "session" / "host" / "kernel_side.py"}
 
 _COMMANDS = """
 import json, typer
