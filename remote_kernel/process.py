@@ -58,11 +58,11 @@ def processes() -> Iterator[tuple[int, int, int, int, float]]:
         try:
             pid, parent, memory, clock = line.split()
             session = os.getsid(int(pid))
+            seconds = 0.0
+            for part in clock.replace("-", ":").replace(",", ".").split(":"):  # a comma in many languages
+                seconds = seconds * 60 + float(part)
         except (ValueError, OSError):
             continue
-        seconds = 0.0
-        for part in clock.replace("-", ":").split(":"):
-            seconds = seconds * 60 + float(part)
         yield int(pid), int(parent), session, int(memory) * 1024, seconds
 
 
@@ -70,8 +70,13 @@ def boot() -> str:
     """Return a name of this start of the machine: an id where there is one, else its time; empty where it is hidden."""
     # Not the wall clock less the monotonic one: that one stands still while a machine sleeps.
     name = read_text("/proc/sys/kernel/random/boot_id").strip()
-    found = None if name else re.search(r"\bsec = (\d+)", _print("sysctl", "-n", "kern.boottime"))
-    return found[1] if found else name
+    if name:
+        return name
+    try:
+        found = re.search(r"\bsec = (\d+)", _print("sysctl", "-n", "kern.boottime"))
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found[1] if found else ""
 
 
 def is_same_boot(one: str, other: str) -> bool:
@@ -82,8 +87,6 @@ def is_same_boot(one: str, other: str) -> bool:
 
 
 def _print(*argv: str) -> str:
-    try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    """Return what a program prints. Raises OSError, SubprocessError: where nothing is known, nothing has ended."""
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=False)
     return done.stdout.decode("utf-8", "replace")

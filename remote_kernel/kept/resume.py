@@ -89,7 +89,7 @@ class ResumingLauncher(Launcher):
     def _load_the_rest(self) -> None:
         super()._load_the_rest()
         with contextlib.suppress(ImportError):
-            from remote_kernel import kernelspec  # noqa: F401
+            from remote_kernel.kernelspec import writing  # noqa: F401
 
     def _note_restart(self, restart: bool) -> None:
         if restart and self._settings:

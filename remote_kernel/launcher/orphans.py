@@ -54,7 +54,7 @@ class _Note(NamedTuple):
     lost: bool = False
     may_have_successor: bool = False
     host: str = ""
-    do: str = "bye"
+    restart: bool = False
 
 
 class OrphanNote:
@@ -87,7 +87,7 @@ class OrphanNote:
 
     def hand_over(self, *, restart: bool = False) -> None:
         """Leave it to the watcher to tell the agent, now that this launcher ends; a restart ends a kept kernel too."""
-        self._write(_NOBODY, "", "stop" if restart else "bye")
+        self._write(_NOBODY, "", restart=restart)
         start_watcher()
 
     def remove(self) -> None:
@@ -95,7 +95,7 @@ class OrphanNote:
         self._lost = False
         _remove_note(self._identity)
 
-    def _write(self, launcher: int, born: str, do: str = "bye") -> None:
+    def _write(self, launcher: int, born: str, *, restart: bool = False) -> None:
         note = _Note(
             arguments=self._options.to_arguments(),
             folder=os.environ.get("REMOTE_CONN_DIR", ""),
@@ -107,7 +107,7 @@ class OrphanNote:
             lost=self._lost,
             may_have_successor=launcher != _NOBODY and bool(os.environ.get(STATE_FILE)),
             host=self.host,
-            do=do,
+            restart=restart,
         )
         with contextlib.suppress(OSError, TransportError):
             write_private(_note_path(self._identity), json.dumps(note._asdict()))
@@ -196,7 +196,8 @@ def _notify_agent(identity: str, options: LaunchOptions, note: _Note, tries: _Tr
         return False
     try:
         notes.raise_recent_refusal(options)
-        found, _ = ask(options, "ask", {"id": identity, "do": note.do, "folder": note.folder}, 30.0)
+        settings = {"id": identity, "do": "bye", "restart": note.restart, "folder": note.folder}
+        found, _ = ask(options, "ask", settings, 30.0)
         with reading(options):
             kernels = list_of(dict, found["kernels"])
         if any("unreadable" in kernel for kernel in kernels):

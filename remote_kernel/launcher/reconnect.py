@@ -135,6 +135,8 @@ class Reconnector:
         if type(error) in (ConnectionLost, TransportError):
             self._ask_why()
             error = self._refusal or error
+        else:
+            self._refusal, self._is_asked_why = None, False
         self._note_once(error)
         if isinstance(error, _NEEDS_A_PERSON):
             self._write_away(str(error))
@@ -254,10 +256,12 @@ class Reconnector:
         if self._is_asked_why or self._tries < 2 or not uses_openssh(self._options):  # paramiko shows the words
             return
         self._is_asked_why = True
+        lost_since = self._lost_since
 
         def ask() -> None:
             error = explain(self._options, choice.complete_stderr(self._options, ""), 255, b"")
-            self._refusal = error if isinstance(error, AccountRefused) else None
+            if isinstance(error, AccountRefused) and self._lost_since == lost_since:  # else it is of an earlier loss
+                self._refusal = error
 
         import threading
 

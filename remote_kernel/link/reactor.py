@@ -6,6 +6,7 @@ Link to the two descriptors of an SSH session; a SocketSink joins a stream to a 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import heapq
 import itertools
@@ -28,6 +29,7 @@ READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _CHUNK = 256 << 10
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, which Python names from 3.10 on
 _BUFFERS = 16  # that many every system takes in one writev
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 _LATER = (BlockingIOError, InterruptedError)
 
 
@@ -353,9 +355,10 @@ class SocketSink(Sink):
             sent = self._socket.send(data)
         except _LATER:
             return 0
-        except OSError:  # it is gone, and may have sent something before
-            while self._fd >= 0 and not self._finishing and self._read():
-                pass
+        except OSError as error:
+            if error.errno in _GONE:  # it may have sent something before
+                while self._fd >= 0 and not self._finishing and self._read():
+                    pass
             self.stream.close()
             self._close()
             return 0

@@ -296,7 +296,8 @@ class Agent(PeerOwner):
             pass  # who asks has waited long enough and left; what is to be done is done
         if do == "stop":
             self._end("it was stopped")
-        elif do == "bye" and not self._keep:  # of a launcher that had to go before it could say so itself
+        elif do == "bye" and (not self._keep or (request.get("restart") and not state["connected"])):
+            # Of a launcher that had to go before it could say so itself; a kept kernel may be somebody else's by now.
             self._end("the front end closed the kernel")
         return False
 

@@ -123,7 +123,8 @@ def ask(settings: dict[str, Any]) -> dict[str, object]:
             continue
         try:
             connection.settimeout(_ASK_SECONDS)
-            connection.sendall(json.dumps({"do": settings["do"]}).encode())
+            request = {"do": settings["do"], "restart": settings.get("restart", False)}
+            connection.sendall(json.dumps(request).encode())
             told = dict(json.loads(_receive(connection)))
             answers.append(dict(told, id=os.path.basename(folder), pid=int(told.get("pid") or 0)))
         except (OSError, RecursionError, TypeError, ValueError) as error:

@@ -122,6 +122,12 @@ def sweep(folder: bytes) -> None:
     except OSError:
         return
     for path, is_link in found:
+        if os.path.isdir(path) and not is_link:  # of an rsync, which versions before this one could run
+            try:
+                os.rmdir(path)
+            except OSError:  # an unfinished file is in it
+                pass
+            continue
         if is_link and _is_of_a_while_ago(path):
             _remove(path)
             continue

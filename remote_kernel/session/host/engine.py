@@ -385,10 +385,13 @@ class Engine:
         self.is_exiting = self._has_exited = self._is_shut_down = False
         self._lose_cells(message)
 
-    def kernel_exited(self) -> bool:
-        """End all cells of a kernel that has said that it ends, and whose connection is gone."""
+    def connection_broke(self) -> None:
+        """Expect no cell's reply any more: it may have been lost with the connection."""
         for cell in self._cells.values():
             cell.is_reply_due = False
+
+    def kernel_exited(self) -> bool:
+        """End all cells of a kernel that has said that it ends, and whose connection is gone."""
         if self.is_exiting and not self._has_exited:
             self._has_exited = True
             self._lose_cells(_EXITED)

@@ -54,6 +54,9 @@ class Dependent(Listener, Protocol):
     def is_exiting(self) -> bool:
         """True if the kernel has said that it ends."""
 
+    def connection_broke(self) -> None:
+        """Called at once when the kernel's connection is gone: a reply may be lost with it."""
+
     def kernel_exited(self) -> bool:
         """Called when the kernel's connection is gone: end all cells if it has said that it ends.
 
@@ -340,6 +343,7 @@ class KernelLifecycle:
                 self.tasks.spawn(self._wait_until_back(before))
                 return
         how = process.describe_end(await process.clear_away(), self.memory_bytes)
+        self._dependent.connection_broke()
         await client.iopub.wait_silent(_LAST_OUTPUT_SECONDS, _LONGEST_LAST_OUTPUT_SECONDS)
         if self.process is process:
             self._died(how)

@@ -111,7 +111,7 @@ def test_a_note_of_an_earlier_version_is_understood(started: list[bool], note: P
     """Of a launcher that was killed: it says neither where the kernel is nor whether the connection was lost."""
     OrphanNote(OPTIONS, "0123456789ab").write()
     said = json.loads(note.read_text())
-    for name in ("lost", "may_have_successor", "host", "do"):
+    for name in ("lost", "may_have_successor", "host", "restart"):
         del said[name]
     write_private(str(note), json.dumps({**said, "launcher": 0, "linger": 86400}))
     watch_orphans()
@@ -192,21 +192,21 @@ def test_the_watcher_goes_on_until_the_agent_itself_has_heard(
     assert not left and not note.exists()
 
 
-@pytest.mark.parametrize(("restart", "told"), [(False, "bye"), (True, "stop")])
+@pytest.mark.parametrize("restart", [False, True])
 def test_a_restart_that_nobody_heard_ends_a_kept_kernel_too(
-    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch, restart: bool, told: str
+    note: Path, started: list[bool], monkeypatch: pytest.MonkeyPatch, restart: bool
 ) -> None:
     """An agent that keeps its kernel does not take a `bye` for its end."""
-    asked: list[str] = []
+    asked: list[object] = []
 
-    def ask(_: object, __: str, settings: dict[str, str], ___: float) -> tuple[object, str]:
-        asked.append(settings["do"])
+    def ask(_: object, __: str, settings: dict[str, object], ___: float) -> tuple[object, str]:
+        asked.append((settings["do"], settings["restart"]))
         return {"kernels": [{"pid": 1}]}, ""
 
     monkeypatch.setattr(orphans, "ask", ask)
     OrphanNote(OPTIONS, "0123456789ab").hand_over(restart=restart)
     assert orphans.main() == 0
-    assert asked == [told] and not note.exists()
+    assert asked == [("bye", restart)] and not note.exists()
 
 
 def test_the_watcher_ends_with_the_lease_of_the_last_kernel(
