@@ -85,6 +85,7 @@ class Reconnector:
         self._retry: Timer | None = None
         self._tries = self._refused = 0
         self._reason: type[RemoteKernelError] | None = None  # why the last attempt failed
+        self._noted: set[type[RemoteKernelError]] = set()  # reasons that the log has, of this loss
         self._refusal: AccountRefused | None = None  # the server's words for why it ends every attempt
         self._is_asked_why = False  # since the loss
         self._master: masters.Master | None = None
@@ -113,6 +114,7 @@ class Reconnector:
             self._log.warning(f"connected to {self._options.endpoint} again after {self._lost_for():.1f} s")
         self.was_connected = True
         self.lost_at, self._tries, self._refused, self._stale, self._reason = 0.0, 0, 0, False, None
+        self._noted.clear()
         return was_lost
 
     def lost(self, error: RemoteKernelError, *, silent: bool) -> None:
@@ -268,6 +270,7 @@ class Reconnector:
         threading.Thread(target=ask, daemon=True).start()
 
     def _note_once(self, error: RemoteKernelError) -> None:
-        if type(error) is not self._reason:
-            self._reason = type(error)
+        self._reason = type(error)
+        if self._reason not in self._noted:
+            self._noted.add(self._reason)
             self._log.info(f"not yet: {error}")

@@ -264,7 +264,7 @@ def test_a_server_that_refuses_connections_for_a_while_is_not_hammered(
         with target.away():
             time.sleep(7)
             attempts = relay.accepted - before
-        assert 3 <= attempts <= 5
+        assert 3 <= attempts <= 6  # one of them asks the server for its words
         assert run(client, "1 + 1", timeout=40).result == "2"
         # Once for each reason: the first attempt may still meet the server while it goes.
         assert 1 <= log_of(manager).count("not yet: ") <= 2
