@@ -164,7 +164,7 @@ class MergedNotebook:
             state.outputs_at_end = None
 
     def merge(self, data: bytes, running: set[str]) -> bool:
-        """Take a version that somebody else wrote as the base; true if it lacks anything. Raises NotANotebook.
+        """Make what somebody else wrote the base; return True if it lacks anything. Raises NotANotebook.
 
         `running` are the cells that are not removed, whoever wants it.
         """
